@@ -40,14 +40,17 @@ int buf_reserve(struct buf *b, size_t n, uint8_t **ret) must_check;
 void buf_commit(struct buf *b, size_t n);
 void buf_consume(struct buf *b, size_t n); /* n <= buf_len */
 void buf_clear(struct buf *b);
-/* Appends what one read() gives, at most `most`. Bytes read, 0 = end of file, -EAGAIN, -ENOBUFS when full. */
+/* Appends what one read() gives, at most `most`. Bytes read, 0 = end of file, -EAGAIN, -ENOBUFS
+ * when full. */
 ssize_t buf_read_fd(struct buf *b, int fd, size_t most) must_check;
 /* One write() of what is there, consumed by as much. -EAGAIN, -errno. */
 ssize_t buf_write_fd(struct buf *b, int fd) must_check;
-/* The bytes as a NUL-terminated string; ownership moves to the caller, the buffer is empty then. NULL: no memory. */
+/* The bytes as a NUL-terminated string; ownership moves to the caller, the buffer is empty then.
+ * NULL: no memory. */
 char *buf_take_str(struct buf *b) must_check;
 
-/* A reader over bytes that stay where they are. Once a read fails, `bad` stays set and reads give 0. */
+/* A reader over bytes that stay where they are. Once a read fails, `bad` stays set and reads give
+ * 0. */
 struct cur {
 	const uint8_t *p, *end;
 	bool bad;

@@ -40,7 +40,8 @@ struct ev_io {
 	void *arg;
 };
 /* events: EPOLLIN, EPOLLOUT, EPOLLRDHUP. EPOLLHUP and EPOLLERR are always reported. */
-int ev_io_add(struct loop *l, struct ev_io *io, int fd, uint32_t events, void (*cb)(struct ev_io *, uint32_t), void *arg) must_check;
+int ev_io_add(struct loop *l, struct ev_io *io, int fd, uint32_t events,
+	      void (*cb)(struct ev_io *, uint32_t), void *arg) must_check;
 int ev_io_set(struct ev_io *io, uint32_t events) must_check; /* 0 = only HUP and ERR */
 void ev_io_del(struct ev_io *io);			     /* not added = nothing */
 
@@ -53,7 +54,8 @@ struct ev_timer {
 	void *arg;
 };
 /* Starts, or moves a timer that runs. */
-int ev_timer_add(struct loop *l, struct ev_timer *t, uint64_t after_ns, void (*cb)(struct ev_timer *), void *arg) must_check;
+int ev_timer_add(struct loop *l, struct ev_timer *t, uint64_t after_ns,
+		 void (*cb)(struct ev_timer *), void *arg) must_check;
 void ev_timer_del(struct ev_timer *t);
 
 /* ---- signals: blocked in the whole process and read from a signalfd ---- */
@@ -64,7 +66,8 @@ struct ev_signal {
 	void *arg;
 };
 /* Blocks `signals` in the calling thread; call before other threads start. */
-int ev_signal_add(struct loop *l, struct ev_signal *s, const int *signals, size_t n, void (*cb)(struct ev_signal *, int), void *arg, struct err *err) must_check;
+int ev_signal_add(struct loop *l, struct ev_signal *s, const int *signals, size_t n,
+		  void (*cb)(struct ev_signal *, int), void *arg, struct err *err) must_check;
 void ev_signal_del(struct ev_signal *s);
 
 /* ---- children ---- */
@@ -77,7 +80,8 @@ struct ev_child {
 	void *arg;
 };
 /* Takes over pidfd, also on failure. */
-int ev_child_add(struct loop *l, struct ev_child *c, pid_t pid, int pidfd, void (*cb)(struct ev_child *, int status), void *arg) must_check;
+int ev_child_add(struct loop *l, struct ev_child *c, pid_t pid, int pidfd,
+		 void (*cb)(struct ev_child *, int status), void *arg) must_check;
 /* Stops watching; the child is not reaped. */
 void ev_child_del(struct ev_child *c);
 

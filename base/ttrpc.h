@@ -1,8 +1,8 @@
 /*
  * ttrpc: RPC over a stream socket. Client and server on a loop, over the codec of ttrpc_codec.h.
  * Messages are protobuf-c; services are described by the generated ProtobufCServiceDescriptor.
- * Everything here runs on the loop's thread. Outgoing bytes are queued up to TTRPC_QUEUE_MAX; a peer
- * that does not read loses its connection then, it never blocks the loop.
+ * Everything here runs on the loop's thread. Outgoing bytes are queued up to TTRPC_QUEUE_MAX; a
+ * peer that does not read loses its connection then, it never blocks the loop.
  */
 #ifndef HUSK_BASE_TTRPC_H
 #define HUSK_BASE_TTRPC_H
@@ -17,10 +17,10 @@
 #include "base/err.h"
 #include "base/loop.h"
 
-#define TTRPC_MESSAGE_MAX (4u << 20)  /* payload of one frame */
-#define TTRPC_QUEUE_MAX (16u << 20)   /* queued for one peer */
-#define TTRPC_CALLS_MAX 1024u	      /* open calls of one connection */
-#define TTRPC_CONNS_MAX 256u	      /* connections of one server */
+#define TTRPC_MESSAGE_MAX (4u << 20) /* payload of one frame */
+#define TTRPC_QUEUE_MAX (16u << 20)  /* queued for one peer */
+#define TTRPC_CALLS_MAX 1024u	     /* open calls of one connection */
+#define TTRPC_CONNS_MAX 256u	     /* connections of one server */
 
 /* gRPC status codes, as ttrpc and gRPC use them. */
 enum rpc_code {
@@ -41,10 +41,11 @@ enum rpc_code {
 	RPC_UNAVAILABLE = 14,
 };
 
-/* The one table between errno and rpc codes: -ENOENT/-ESRCH <-> NOT_FOUND, -EEXIST <-> ALREADY_EXISTS, -EINVAL <->
- * INVALID_ARGUMENT, -EBUSY/-EPROTO -> FAILED_PRECONDITION (back: -EBUSY), -ETIMEDOUT <-> DEADLINE_EXCEEDED,
- * -ENOSYS/-EOPNOTSUPP -> UNIMPLEMENTED (back: -ENOSYS), -ENOSPC/-ENOMEM/-ENOBUFS -> RESOURCE_EXHAUSTED (back: -ENOBUFS),
- * -ECANCELED <-> CANCELLED, -ECONNRESET/-EPIPE/-ECONNREFUSED -> UNAVAILABLE (back: -ECONNRESET), -EPERM/-EACCES ->
+/* The one table between errno and rpc codes: -ENOENT/-ESRCH <-> NOT_FOUND, -EEXIST <->
+ * ALREADY_EXISTS, -EINVAL <-> INVALID_ARGUMENT, -EBUSY/-EPROTO -> FAILED_PRECONDITION (back:
+ * -EBUSY), -ETIMEDOUT <-> DEADLINE_EXCEEDED, -ENOSYS/-EOPNOTSUPP -> UNIMPLEMENTED (back: -ENOSYS),
+ * -ENOSPC/-ENOMEM/-ENOBUFS -> RESOURCE_EXHAUSTED (back: -ENOBUFS), -ECANCELED <-> CANCELLED,
+ * -ECONNRESET/-EPIPE/-ECONNREFUSED -> UNAVAILABLE (back: -ECONNRESET), -EPERM/-EACCES ->
  * PERMISSION_DENIED (back: -EPERM), others -> UNKNOWN (back: -EIO). */
 enum rpc_code rpc_code_of_errno(int code);
 int rpc_code_to_errno(enum rpc_code code);
@@ -65,52 +66,73 @@ struct ttrpc_service {
 };
 
 /* `services` must stay valid. No listener yet. */
-int ttrpc_server_new(struct loop *l, const struct ttrpc_service *services, size_t n, struct ttrpc_server **ret, struct err *err) must_check;
+int ttrpc_server_new(struct loop *l, const struct ttrpc_service *services, size_t n,
+		     struct ttrpc_server **ret, struct err *err) must_check;
 /* Serves a connection; takes fd over (also on failure). */
 int ttrpc_server_add(struct ttrpc_server *s, int fd) must_check;
-/* Accepts connections from a listening socket; takes it over. same_user: others than our uid and root are refused. */
+/* Accepts connections from a listening socket; takes it over. same_user: others than our uid and
+ * root are refused. */
 int ttrpc_server_listen(struct ttrpc_server *s, int listen_fd, bool same_user) must_check;
-/* Closes every connection. Calls that are open stay valid: their answers go nowhere; answer them before the end. */
+/* Closes every connection. Calls that are open stay valid: their answers go nowhere; answer them
+ * before the end. */
 void ttrpc_server_free(struct ttrpc_server *s);
 /* Called when a connection of the server ends (e.g. the agent lost its host). May be NULL. */
 void ttrpc_server_on_disconnect(struct ttrpc_server *s, void (*cb)(void *arg), void *arg);
 
-/* Final answers; each ends the call. A NULL message with ttrpc_reply = empty payload (end of a stream). */
+/* Final answers; each ends the call. A NULL message with ttrpc_reply = empty payload (end of a
+ * stream). */
 void ttrpc_reply(struct ttrpc_call *call, const ProtobufCMessage *resp);
-void ttrpc_reply_err(struct ttrpc_call *call, int code, const struct err *err); /* code: -errno; err may be NULL */
+void ttrpc_reply_err(struct ttrpc_call *call, int code,
+		     const struct err *err); /* code: -errno; err may be NULL */
 /* With one google.protobuf.Any as detail. */
-void ttrpc_reply_status(struct ttrpc_call *call, enum rpc_code code, const char *msg, const char *detail_type, const ProtobufCMessage *detail);
-/* One message of a server stream. -EPIPE when the client is gone (then reply to end the call), -ENOBUFS when its queue is full. */
+void ttrpc_reply_status(struct ttrpc_call *call, enum rpc_code code, const char *msg,
+			const char *detail_type, const ProtobufCMessage *detail);
+/* One message of a server stream. -EPIPE when the client is gone (then reply to end the call),
+ * -ENOBUFS when its queue is full. */
 int ttrpc_send(struct ttrpc_call *call, const ProtobufCMessage *msg) must_check;
-/* Called once if the client goes away before the answer; the call must still be answered (it goes nowhere). */
-void ttrpc_call_on_cancel(struct ttrpc_call *call, void (*cb)(struct ttrpc_call *, void *arg), void *arg);
+/* Called once if the client goes away before the answer; the call must still be answered (it goes
+ * nowhere). */
+void ttrpc_call_on_cancel(struct ttrpc_call *call, void (*cb)(struct ttrpc_call *, void *arg),
+			  void *arg);
 
 /* ---- client ---- */
 struct ttrpc_client;
 
-/* Takes fd over (also on failure). on_close is called once when the connection ends by the peer or by an error,
- * after every open call got -ECONNRESET; NULL is fine. */
-int ttrpc_client_new(struct loop *l, int fd, void (*on_close)(void *arg), void *arg, struct ttrpc_client **ret, struct err *err) must_check;
+/* Takes fd over (also on failure). on_close is called once when the connection ends by the peer or
+ * by an error, after every open call got -ECONNRESET; NULL is fine. */
+int ttrpc_client_new(struct loop *l, int fd, void (*on_close)(void *arg), void *arg,
+		     struct ttrpc_client **ret, struct err *err) must_check;
 /* Open calls end with -ECANCELED; on_close is not called. NULL is fine. Callable from callbacks. */
 void ttrpc_client_free(struct ttrpc_client *c);
 
 struct ttrpc_result {
-	int code; /* 0 or -errno (rpc_code_to_errno); -ETIMEDOUT, -ECONNRESET, -ECANCELED, -EBADMSG from here */
+	int code; /* 0 or -errno (rpc_code_to_errno); -ETIMEDOUT, -ECONNRESET, -ECANCELED, -EBADMSG
+		     from here */
 	enum rpc_code status;
-	const struct err *err;	      /* text when code < 0 */
-	const ProtobufCMessage *resp; /* code == 0; of the method's output type; freed after the callback */
-	const char *detail_type;      /* first detail of the status, "" = none; prefix "type.googleapis.com/" cut off */
+	const struct err *err; /* text when code < 0 */
+	const ProtobufCMessage
+		*resp; /* code == 0; of the method's output type; freed after the callback */
+	const char *detail_type; /* first detail of the status, "" = none; prefix
+				    "type.googleapis.com/" cut off */
 	const uint8_t *detail;
 	size_t detail_len;
 };
 typedef void (*ttrpc_done)(const struct ttrpc_result *res, void *arg);
 
-/* Exactly one `done` for each call that returned 0, never inside this function. timeout_ms 0 = none.
- * The request is serialised before it returns. -EINVAL: no such method; -ENOBUFS: queue or calls full. */
-int ttrpc_client_call(struct ttrpc_client *c, const ProtobufCServiceDescriptor *svc, const char *method, const ProtobufCMessage *req, uint64_t timeout_ms, ttrpc_done done, void *arg) must_check;
+/* Exactly one `done` for each call that returned 0, never inside this function. timeout_ms 0 =
+ * none. The request is serialised before it returns. -EINVAL: no such method; -ENOBUFS: queue or
+ * calls full. */
+int ttrpc_client_call(struct ttrpc_client *c, const ProtobufCServiceDescriptor *svc,
+		      const char *method, const ProtobufCMessage *req, uint64_t timeout_ms,
+		      ttrpc_done done, void *arg) must_check;
 /* A server stream: `data` for each message, then `done` (resp NULL). */
-int ttrpc_client_stream(struct ttrpc_client *c, const ProtobufCServiceDescriptor *svc, const char *method, const ProtobufCMessage *req, void (*data)(const ProtobufCMessage *msg, void *arg), ttrpc_done done, void *arg) must_check;
-/* Metadata that goes with every request, e.g. "containerd-namespace-ttrpc". At most 8; strings are copied. */
-int ttrpc_client_set_metadata(struct ttrpc_client *c, const char *key, const char *value) must_check;
+int ttrpc_client_stream(struct ttrpc_client *c, const ProtobufCServiceDescriptor *svc,
+			const char *method, const ProtobufCMessage *req,
+			void (*data)(const ProtobufCMessage *msg, void *arg), ttrpc_done done,
+			void *arg) must_check;
+/* Metadata that goes with every request, e.g. "containerd-namespace-ttrpc". At most 8; strings are
+ * copied. */
+int ttrpc_client_set_metadata(struct ttrpc_client *c, const char *key,
+			      const char *value) must_check;
 
 #endif

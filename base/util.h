@@ -19,7 +19,7 @@
 #include "base/err.h"
 
 void fd_close(int *fd); /* closes when >= 0, sets -1, keeps errno */
-void free_ptr(void *p);	/* p is the address of a pointer: frees, sets NULL */
+void free_ptr(void *p); /* p is the address of a pointer: frees, sets NULL */
 #define cleanup_fd cleanup_with(fd_close)
 #define cleanup_free cleanup_with(free_ptr)
 #define cleanup_strv cleanup_with(strv_freep)
@@ -31,12 +31,12 @@ static inline int take_fd(int *fd)
 	return r;
 }
 
-#define take_ptr(p)                              \
-	({                                       \
-		__typeof__(*(p)) *take_p = (p);  \
-		__typeof__(*(p)) take_v = *take_p; \
-		*take_p = NULL;                  \
-		take_v;                          \
+#define take_ptr(p)                                                                                \
+	({                                                                                         \
+		__typeof__(*(p)) *take_p = (p);                                                    \
+		__typeof__(*(p)) take_v = *take_p;                                                 \
+		*take_p = NULL;                                                                    \
+		take_v;                                                                            \
 	})
 
 /* ---- strings ---- */
@@ -49,7 +49,8 @@ bool str_starts(const char *s, const char *prefix);
 bool str_ends(const char *s, const char *suffix);
 /* snprintf that allocates. NULL only when out of memory; the caller frees. */
 char *str_fmt(const char *fmt, ...) printf_like(1, 2) must_check;
-/* Whole of `s` as a number in [min, max], base 10 (0x for 16, 0 for 8 not accepted). -EINVAL, -ERANGE. */
+/* Whole of `s` as a number in [min, max], base 10 (0x for 16, 0 for 8 not accepted). -EINVAL,
+ * -ERANGE. */
 int str_to_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret) must_check;
 int str_to_i64(const char *s, int64_t min, int64_t max, int64_t *ret) must_check;
 /* Null-terminated string vectors. strv_free frees the strings, too. */
@@ -62,20 +63,23 @@ void hex_encode(const void *data, size_t n, char *out);
 int random_id(char out[65]) must_check;
 
 /* ---- descriptors and files; all made CLOEXEC ---- */
-/* Reads all of a file of at most `max` bytes; NUL after the end (not in *ret_len). -EFBIG if larger.
- * ret_len may be NULL. The caller frees *ret. */
-int read_file(const char *path, size_t max, char **ret, size_t *ret_len, struct err *err) must_check;
+/* Reads all of a file of at most `max` bytes; NUL after the end (not in *ret_len). -EFBIG if
+ * larger. ret_len may be NULL. The caller frees *ret. */
+int read_file(const char *path, size_t max, char **ret, size_t *ret_len,
+	      struct err *err) must_check;
 int read_fd(int fd, size_t max, char **ret, size_t *ret_len) must_check;
 /* Writes path.tmp.<random>, fsync when `durable`, renames over path. */
-int write_file_atomic(const char *path, const void *data, size_t len, mode_t mode, bool durable, struct err *err) must_check;
+int write_file_atomic(const char *path, const void *data, size_t len, mode_t mode, bool durable,
+		      struct err *err) must_check;
 /* write() until done; -errno. For blocking descriptors. */
 int write_all(int fd, const void *data, size_t len) must_check;
 int mkdir_p(const char *path, mode_t mode, struct err *err) must_check;
-/* Removes a tree of ours; never follows a symlink, never crosses into another mount. Missing = 0. */
+/* Removes a tree of ours; never follows a symlink, never crosses into another mount. Missing = 0.
+ */
 int remove_tree(const char *path, struct err *err) must_check;
 int fd_set_nonblock(int fd, bool on) must_check;
-/* Connects/listens on AF_UNIX SOCK_STREAM; accepts "unix://PATH" and PATH. -ENAMETOOLONG from 108 bytes on.
- * Listening unlinks a stale socket (one that refuses connections) and sets `mode`. */
+/* Connects/listens on AF_UNIX SOCK_STREAM; accepts "unix://PATH" and PATH. -ENAMETOOLONG from 108
+ * bytes on. Listening unlinks a stale socket (one that refuses connections) and sets `mode`. */
 int unix_connect(const char *addr, int *ret_fd, struct err *err) must_check;
 int unix_listen(const char *addr, mode_t mode, int *ret_fd, struct err *err) must_check;
 /* Directory of the running program, without trailing slash. The caller frees. */

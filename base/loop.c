@@ -1,0 +1,408 @@
+#include "base/loop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#define BATCH 64
+
+struct post {
+	struct post *next;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+struct loop {
+	int epfd;
+	int result;
+	bool stop;
+
+	/* The batch in hand; deleting a source clears its entries. */
+	struct epoll_event batch[BATCH];
+	int batch_n, batch_i;
+
+	/* Binary heap by at_ns; timers know their slot. The timerfd runs for the first one. */
+	struct ev_timer **heap;
+	size_t heap_n, heap_cap;
+	struct ev_io timer_io;
+	uint64_t armed_ns; /* 0 = not armed */
+
+	/* Wake-ups: the only part that other threads touch. */
+	pthread_mutex_t lock;
+	struct post *head, **tail;
+	struct ev_io post_io;
+};
+
+/* ---- descriptors ---- */
+
+int ev_io_add(struct loop *l, struct ev_io *io, int fd, uint32_t events,
+	      void (*cb)(struct ev_io *, uint32_t), void *arg)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = io };
+
+	*io = (struct ev_io){ .fd = fd, .events = events, .cb = cb, .arg = arg };
+	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
+		return -errno;
+	io->loop = l;
+	return 0;
+}
+
+int ev_io_set(struct ev_io *io, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = io };
+
+	if (io->events == events)
+		return 0;
+	if (epoll_ctl(io->loop->epfd, EPOLL_CTL_MOD, io->fd, &ev) < 0)
+		return -errno;
+	io->events = events;
+	return 0;
+}
+
+void ev_io_del(struct ev_io *io)
+{
+	struct loop *l = io->loop;
+
+	if (!l)
+		return;
+	(void)epoll_ctl(l->epfd, EPOLL_CTL_DEL, io->fd, NULL);
+	for (int i = l->batch_i; i < l->batch_n; i++)
+		if (l->batch[i].data.ptr == io)
+			l->batch[i].data.ptr = NULL;
+	io->loop = NULL;
+}
+
+/* ---- timers ---- */
+
+static void heap_put(struct loop *l, size_t i, struct ev_timer *t)
+{
+	l->heap[i] = t;
+	t->slot = i;
+}
+
+static void heap_up(struct loop *l, size_t i)
+{
+	struct ev_timer *t = l->heap[i];
+
+	while (i > 0 && l->heap[(i - 1) / 2]->at_ns > t->at_ns) {
+		heap_put(l, i, l->heap[(i - 1) / 2]);
+		i = (i - 1) / 2;
+	}
+	heap_put(l, i, t);
+}
+
+static void heap_down(struct loop *l, size_t i)
+{
+	struct ev_timer *t = l->heap[i];
+	size_t c;
+
+	while ((c = 2 * i + 1) < l->heap_n) {
+		if (c + 1 < l->heap_n && l->heap[c + 1]->at_ns < l->heap[c]->at_ns)
+			c++;
+		if (l->heap[c]->at_ns >= t->at_ns)
+			break;
+		heap_put(l, i, l->heap[c]);
+		i = c;
+	}
+	heap_put(l, i, t);
+}
+
+static void timers_arm(struct loop *l)
+{
+	struct itimerspec its = { 0 };
+	uint64_t at = l->heap_n ? l->heap[0]->at_ns : 0;
+
+	/* A timer that fires too early finds nothing to do; only a later one has to be moved. */
+	if (at == l->armed_ns || (at == 0 && l->armed_ns != 0))
+		return;
+	its.it_value.tv_sec = (time_t)(at / NS_PER_S);
+	its.it_value.tv_nsec = (long)(at % NS_PER_S);
+	(void)timerfd_settime(l->timer_io.fd, TFD_TIMER_ABSTIME, &its, NULL);
+	l->armed_ns = at;
+}
+
+int ev_timer_add(struct loop *l, struct ev_timer *t, uint64_t after_ns,
+		 void (*cb)(struct ev_timer *), void *arg)
+{
+	struct ev_timer **heap;
+	size_t cap;
+
+	ev_timer_del(t);
+	if (l->heap_n == l->heap_cap) {
+		cap = l->heap_cap ? l->heap_cap * 2 : 16;
+		heap = reallocarray(l->heap, cap, sizeof(*heap));
+		if (!heap)
+			return -ENOMEM;
+		l->heap = heap;
+		l->heap_cap = cap;
+	}
+	*t = (struct ev_timer){
+		.loop = l, .at_ns = now_mono_ns() + after_ns, .cb = cb, .arg = arg
+	};
+	heap_put(l, l->heap_n++, t);
+	heap_up(l, t->slot);
+	timers_arm(l);
+	return 0;
+}
+
+void ev_timer_del(struct ev_timer *t)
+{
+	struct loop *l = t->loop;
+	struct ev_timer *last;
+	size_t i = t->slot;
+
+	if (!l)
+		return;
+	t->loop = NULL;
+	last = l->heap[--l->heap_n];
+	if (last == t)
+		return;
+	heap_put(l, i, last);
+	heap_up(l, i);
+	heap_down(l, last->slot);
+}
+
+static void timers_run(struct ev_io *io, uint32_t events)
+{
+	struct loop *l = io->arg;
+	uint64_t n, now = now_mono_ns();
+	struct ev_timer *t;
+
+	(void)!read(io->fd, &n, sizeof(n));
+	l->armed_ns = 0;
+	/* `now` is taken once: a timer that adds itself again with 0 ns runs in the next round. */
+	while (l->heap_n && l->heap[0]->at_ns <= now) {
+		t = l->heap[0];
+		ev_timer_del(t);
+		t->cb(t);
+	}
+	timers_arm(l);
+}
+
+/* ---- wake-ups ---- */
+
+int loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	struct post *p = malloc(sizeof(*p));
+	const uint64_t one = 1;
+	bool first;
+
+	if (!p)
+		return -ENOMEM;
+	*p = (struct post){ .fn = fn, .arg = arg };
+	pthread_mutex_lock(&l->lock);
+	first = !l->head;
+	*l->tail = p;
+	l->tail = &p->next;
+	/* Inside the lock: the loop may be freed as soon as it has seen the post. */
+	if (first)
+		(void)!write(l->post_io.fd, &one, sizeof(one));
+	pthread_mutex_unlock(&l->lock);
+	return 0;
+}
+
+static void posts_run(struct ev_io *io, uint32_t events)
+{
+	struct loop *l = io->arg;
+	struct post *p, *next;
+	uint64_t n;
+
+	pthread_mutex_lock(&l->lock);
+	(void)!read(io->fd, &n, sizeof(n));
+	p = l->head;
+	l->head = NULL;
+	l->tail = &l->head;
+	pthread_mutex_unlock(&l->lock);
+	for (; p; p = next) {
+		next = p->next;
+		p->fn(p->arg);
+		free(p);
+	}
+}
+
+/* ---- the loop ---- */
+
+int loop_new(struct loop **ret, struct err *err)
+{
+	struct loop *l = calloc(1, sizeof(*l));
+	int tfd = -1, efd = -1, r;
+
+	if (!l)
+		return err_errno(err, -ENOMEM, "event loop");
+	l->tail = &l->head;
+	pthread_mutex_init(&l->lock, NULL);
+	l->epfd = epoll_create1(EPOLL_CLOEXEC);
+	tfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->epfd < 0 || tfd < 0 || efd < 0) {
+		r = -errno;
+		goto fail;
+	}
+	r = ev_io_add(l, &l->timer_io, tfd, EPOLLIN, timers_run, l);
+	if (r == 0)
+		r = ev_io_add(l, &l->post_io, efd, EPOLLIN, posts_run, l);
+	if (r < 0)
+		goto fail;
+	*ret = l;
+	return 0;
+fail:
+	fd_close(&tfd);
+	fd_close(&efd);
+	fd_close(&l->epfd);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+	return err_errno(err, r, "event loop");
+}
+
+void loop_free(struct loop *l)
+{
+	struct post *p;
+
+	if (!l)
+		return;
+	while ((p = l->head)) {
+		l->head = p->next;
+		free(p);
+	}
+	fd_close(&l->timer_io.fd);
+	fd_close(&l->post_io.fd);
+	fd_close(&l->epfd);
+	pthread_mutex_destroy(&l->lock);
+	free(l->heap);
+	free(l);
+}
+
+int loop_once(struct loop *l, int timeout_ms)
+{
+	struct epoll_event ev;
+	struct ev_io *io;
+	int n, called = 0;
+
+	do {
+		n = epoll_wait(l->epfd, l->batch, BATCH, timeout_ms);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	l->batch_n = n;
+	for (l->batch_i = 0; l->batch_i < l->batch_n;) {
+		ev = l->batch[l->batch_i++];
+		io = ev.data.ptr;
+		if (!io)
+			continue;
+		io->cb(io, ev.events);
+		called++;
+	}
+	l->batch_n = l->batch_i = 0;
+	return called;
+}
+
+int loop_run(struct loop *l)
+{
+	int r;
+
+	l->stop = false;
+	while (!l->stop) {
+		r = loop_once(l, -1);
+		if (r < 0)
+			return r;
+	}
+	return l->result;
+}
+
+void loop_stop(struct loop *l, int result)
+{
+	l->stop = true;
+	l->result = result;
+}
+
+/* ---- signals ---- */
+
+static void signal_read(struct ev_io *io, uint32_t events)
+{
+	struct ev_signal *s = io->arg;
+	struct signalfd_siginfo si;
+
+	/* One each time: the callback may delete the source. Level-triggered, so the rest comes. */
+	if (read(s->fd, &si, sizeof(si)) == sizeof(si))
+		s->cb(s, (int)si.ssi_signo);
+}
+
+int ev_signal_add(struct loop *l, struct ev_signal *s, const int *signals, size_t n,
+		  void (*cb)(struct ev_signal *, int), void *arg, struct err *err)
+{
+	sigset_t set;
+	int r;
+
+	*s = (struct ev_signal){ .fd = -1, .cb = cb, .arg = arg };
+	sigemptyset(&set);
+	for (size_t i = 0; i < n; i++)
+		sigaddset(&set, signals[i]);
+	r = -pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (r == 0) {
+		s->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+		r = s->fd < 0 ? -errno : 0;
+	}
+	if (r == 0)
+		r = ev_io_add(l, &s->io, s->fd, EPOLLIN, signal_read, s);
+	if (r < 0) {
+		fd_close(&s->fd);
+		return err_errno(err, r, "signalfd");
+	}
+	return 0;
+}
+
+void ev_signal_del(struct ev_signal *s)
+{
+	if (!s->io.loop)
+		return;
+	ev_io_del(&s->io);
+	fd_close(&s->fd);
+}
+
+/* ---- children ---- */
+
+static void child_ready(struct ev_io *io, uint32_t events)
+{
+	struct ev_child *c = io->arg;
+	int status = 0;
+	pid_t r;
+
+	do {
+		r = waitpid(c->pid, &status, WNOHANG | __WALL);
+	} while (r < 0 && errno == EINTR);
+	if (r == 0)
+		return;
+	ev_child_del(c);
+	/* Reaped by somebody else: the status is lost, the death is not. */
+	c->cb(c, r < 0 ? W_EXITCODE(255, 0) : status);
+}
+
+int ev_child_add(struct loop *l, struct ev_child *c, pid_t pid, int pidfd,
+		 void (*cb)(struct ev_child *, int), void *arg)
+{
+	int r;
+
+	*c = (struct ev_child){ .pidfd = pidfd, .pid = pid, .cb = cb, .arg = arg };
+	r = ev_io_add(l, &c->io, pidfd, EPOLLIN, child_ready, c);
+	if (r < 0)
+		fd_close(&c->pidfd);
+	return r;
+}
+
+void ev_child_del(struct ev_child *c)
+{
+	if (!c->io.loop)
+		return;
+	ev_io_del(&c->io);
+	fd_close(&c->pidfd);
+}
