@@ -1,0 +1,208 @@
+/*
+ * Images: pull from a registry into ext4 layer files, list, look up, remove. The one door for huskd.
+ *
+ * An image is known by its id "sha256:<hex>" = the digest of its configuration. Every layer is one
+ * read-only ext4 file, kept by diff id and shared by all images. All functions belong to the
+ * thread of the store's loop; none waits for the network. Several stores can live side by side,
+ * each with its own directory; a directory belongs to one process at a time (lock).
+ *
+ * Error codes, everywhere in this header (the text in `err` is for people):
+ *	-EINVAL		a reference that is not one; an id prefix that fits several images
+ *	-ENOENT		no such image, here or (404) in the registry
+ *	-EACCES		the registry wants (other) credentials (401, 403)
+ *	-EBUSY		the registry asks for patience (429)
+ *	-EHOSTUNREACH, -ECONNREFUSED, -ETIMEDOUT, -EREMOTEIO
+ *			the registry cannot be reached, or fails (5xx): image_err_unavailable()
+ *	-EBADMSG	wrong digest, truncated or damaged data
+ *	-EPROTO		a registry's answer, manifest, configuration or tar that breaks its rules
+ *	-ENOTSUP	no image for this platform, unknown media type, schema 1, encrypted layers
+ *	-EFBIG		over one of the limits below
+ *	-ENOSPC, -EDQUOT, -EIO	the disk
+ *	-ECANCELED	the store was closed
+ */
+#ifndef HUSK_IMAGE_IMAGE_H
+#define HUSK_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+
+struct loop;
+struct image_store;
+struct image_pull;
+
+#define IMAGE_MAX_LAYERS 128
+#define IMAGE_MAX_DOCUMENT (4 * MIB) /* index, manifest, configuration */
+#define IMAGE_MAX_LAYER (64 * GIB)   /* one layer, as a tar and as a file */
+#define IMAGE_ID_LEN 71		     /* "sha256:" and 64 hex digits, without the NUL */
+
+/* ---- store ---- */
+
+struct image_store_options {
+	struct loop *loop;    /* borrowed, must outlive the store */
+	const char *dir;      /* <root>/images; made when missing, mode 0700 */
+	const char *worker;   /* husk-image-worker; NULL = in the directory of the running program */
+	const char *arch;     /* OCI names: "amd64", "arm64"; NULL = this machine's */
+	unsigned max_layers_at_once; /* of one pull; 0 = 3 */
+};
+
+/* Opens (makes) the store and removes what dead pulls left. -EBUSY: another process has it open. */
+int image_store_open(const struct image_store_options *o, struct image_store **ret,
+		     struct err *err) must_check;
+/* Cancels the pulls still running (their `done` is called with -ECANCELED). NULL is fine. */
+void image_store_close(struct image_store *s);
+
+/* ---- what an image says about its processes ---- */
+
+/* Strings are never NULL: absent = "". Vectors are never NULL and end with NULL: absent = empty. */
+struct image_config {
+	char **entrypoint;
+	char **cmd;
+	char **env; /* "KEY=value" */
+	char *working_dir;
+	char *user; /* "", "uid", "name", "uid:gid", "name:group" */
+	char *stop_signal; /* as written: "SIGTERM", "15", "" */
+	char **labels; /* key, value, key, value, ... */
+	char *os, *arch, *variant;
+	char **diff_ids; /* "sha256:<hex>", lowest first */
+};
+
+struct image_info {
+	char *id;
+	char **repo_tags;    /* "docker.io/library/busybox:latest", sorted */
+	char **repo_digests; /* "docker.io/library/busybox@sha256:<hex>", sorted */
+	uint64_t size;	     /* bytes of its layer files on disk and of its configuration, > 0 */
+	int64_t created_ns;  /* when it came into the store */
+	bool pinned;
+	/* CRI Image.uid / username: the part of config.user before ':'. */
+	bool has_uid;
+	int64_t uid;	/* valid when has_uid */
+	char *username; /* "" when has_uid, or no user at all */
+	struct image_config config;
+	/* JSON text of the configuration as in the registry (verbose ImageStatus), and the chain id. */
+	char *config_json;
+	char *chain_id;
+};
+void image_info_free(struct image_info *i); /* NULL is fine */
+void image_info_freep(struct image_info **i);
+#define cleanup_image_info cleanup_with(image_info_freep)
+
+/*
+ * `ref` is any form that CRI knows: name, name:tag, name@digest, name:tag@digest (Docker-style
+ * normalisation: "busybox" = docker.io/library/busybox:latest), the id with or without "sha256:",
+ * or a unique prefix of at least 4 hex digits of it (a name wins over a prefix).
+ */
+int image_get(struct image_store *s, const char *ref, struct image_info **ret, struct err *err) must_check;
+/* Does `ref` name the image? For filters without copies. 1, 0, or -errno. */
+int image_matches(const struct image_info *i, const char *ref) must_check;
+/* All images, or those that `ref` (NULL or "" = all) names, sorted by id. No match = n 0.
+ * The caller frees with image_list_free. */
+int image_list(struct image_store *s, const char *ref, struct image_info ***ret, size_t *ret_n,
+	       struct err *err) must_check;
+void image_list_free(struct image_info **list, size_t n);
+/*
+ * Removes the image that `ref` names with all its tags and digests, and the layers that no other
+ * image and no hold uses. Missing image = 0. A held image disappears from all look-ups except
+ * image_layers at once; its layers go with the last release.
+ */
+int image_remove(struct image_store *s, const char *ref, struct err *err) must_check;
+/* Pinned images are marked for the kubelet's garbage collection. -ENOENT. */
+int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err) must_check;
+
+/* ---- use by containers ---- */
+
+/*
+ * Protects the layers of image `id` for `holder` (a container id, any string up to 255 bytes).
+ * Kept in the database: it survives this process. Doing it twice is one hold. -ENOENT: no such image.
+ */
+int image_hold(struct image_store *s, const char *id, const char *holder, struct err *err) must_check;
+/* Ends the hold (0 when there is none) and deletes layers that nobody needs now. */
+int image_release(struct image_store *s, const char *holder, struct err *err) must_check;
+/* All holders, so that huskd can release those it does not know any more. strv, caller frees. */
+int image_holders(struct image_store *s, char ***ret, struct err *err) must_check;
+/*
+ * Absolute paths of the layer files, lowest first (strv, caller frees); the file system type is
+ * "ext4". An image without layers gives an empty vector. Hold the image first. -ENOENT.
+ */
+int image_layers(struct image_store *s, const char *id, char ***ret, struct err *err) must_check;
+
+/*
+ * Makes `path` (must not exist) a writable container disk: a sparse ext4 file of SCRATCH_SIZE
+ * virtual bytes that takes a few hundred KiB, with an empty root directory. About a millisecond.
+ */
+#define IMAGE_SCRATCH_SIZE (64 * GIB)
+int image_scratch_create(struct image_store *s, const char *path, struct err *err) must_check;
+
+/* ---- disk use ---- */
+
+struct image_fs_usage {
+	const char *mountpoint; /* the store's directory; valid as long as the store */
+	uint64_t used_bytes;	/* really allocated, layers and database */
+	uint64_t inodes_used;
+	int64_t timestamp_ns;
+};
+int image_fs_info(struct image_store *s, struct image_fs_usage *ret, struct err *err) must_check;
+
+/* ---- pull ---- */
+
+/* As CRI AuthConfig; NULL or "" = not given. Copied. `auth` is base64("user:password"). */
+struct image_auth {
+	const char *username, *password, *auth, *server_address, *identity_token, *registry_token;
+};
+
+/* The numbers of husk.proto LayerProgress.State. */
+enum image_layer_state {
+	IMAGE_LAYER_WAITING,
+	IMAGE_LAYER_FETCHING,
+	IMAGE_LAYER_UNPACKING,
+	IMAGE_LAYER_DONE,
+	IMAGE_LAYER_SHARED, /* was there already */
+};
+
+struct image_layer_progress {
+	const char *digest; /* of the compressed blob */
+	uint64_t fetched, size;
+	enum image_layer_state state;
+};
+
+/* Valid during the callback only. All layers, lowest first. */
+struct image_progress {
+	const struct image_layer_progress *layers;
+	size_t n_layers;
+};
+
+struct image_pull_result {
+	const char *id;	   /* of the image */
+	uint64_t fetch_ns; /* until the last blob was there */
+	uint64_t total_ns; /* until the image was visible */
+};
+
+/* Called when the manifest is known, and then at most 10 times a second. May cancel the pull. */
+typedef void (*image_progress_fn)(void *arg, const struct image_progress *p);
+/*
+ * Called exactly once, never inside image_pull, and not after image_pull_cancel. The handle is
+ * gone when it is called. `r` is set when code == 0; both pointers are valid during the call.
+ */
+typedef void (*image_done_fn)(void *arg, int code, const struct image_pull_result *r,
+			      const struct err *err);
+
+/*
+ * Starts a pull; `progress` may be NULL. Failing at once (bad reference, no worker program) gives
+ * a negative code and no callback. Pulls of the same layers at the same time fetch them once.
+ * An image becomes visible as a whole, when all its layers are verified and on disk.
+ */
+int image_pull(struct image_store *s, const char *ref, const struct image_auth *auth,
+	       image_progress_fn progress, image_done_fn done, void *arg,
+	       struct image_pull **ret, struct err *err) must_check;
+/* Ends the pull and frees the handle; its processes are killed, its temporary files removed. */
+void image_pull_cancel(struct image_pull *p);
+
+/* Is it the registry's failure (CRI error prefix "RegistryUnavailable")? */
+bool image_err_unavailable(int code);
+/* `ref` in full ("busybox" -> "docker.io/library/busybox:latest"); the caller frees. -EINVAL. */
+int image_normalize(const char *ref, char **ret, struct err *err) must_check;
+
+#endif
