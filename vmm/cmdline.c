@@ -1,0 +1,81 @@
+#include "vmm/cmdline.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Each with its reason: a parameter nobody can explain is one nobody dares to remove. */
+static const char *const common[] = {
+	"console=hvc0",	  /* the only console there is: virtio-console */
+	"quiet",	  /* every line costs exits; warnings and a panic's text still come */
+	"panic=-1",	  /* a panic ends the VM at once ... */
+	"reboot=t",	  /* ... by a triple fault: there is no keyboard controller and no ACPI */
+	"tsc=reliable",	  /* no clocksource watchdog */
+	"no_timer_check", /* no PIT to test the IOAPIC with */
+	"cryptomgr.notests",	    /* no self-tests at boot */
+	"random.trust_cpu=on",	    /* no waiting for entropy */
+	"rcupdate.rcu_expedited=1", /* mounts, namespaces and cgroups wait for no grace period */
+};
+
+static const char *const kvm_only[] = {
+	"noreplace-smp", /* one CPU: keeps the lock prefixes, saves patching (and private pages) */
+};
+
+static const char *const qemu_only[] = {
+	"", /* QEMU's microvm appends its own virtio_mmio.device= entries */
+};
+
+void cmdline_init(struct cmdline *c)
+{
+	c->text[0] = '\0';
+	c->len = 0;
+}
+
+int cmdline_add(struct cmdline *c, const char *words, struct err *err)
+{
+	size_t n = strlen(words);
+	if (n == 0)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		if (words[i] < 0x20 || words[i] > 0x7e)
+			return err_set(err, -EINVAL,
+				       "kernel command line: character %zu is not printable ASCII",
+				       i + 1);
+	size_t blank = c->len > 0 ? 1 : 0;
+	if (n > VM_CMDLINE_MAX - c->len || blank > VM_CMDLINE_MAX - c->len - n)
+		return err_set(err, -E2BIG, "kernel command line: longer than %d characters",
+			       VM_CMDLINE_MAX);
+	if (blank)
+		c->text[c->len++] = ' ';
+	memcpy(c->text + c->len, words, n + 1);
+	c->len += n;
+	return 0;
+}
+
+static int add_all(struct cmdline *c, const char *const *words, size_t n, struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		int r = cmdline_add(c, words[i], err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int cmdline_add_defaults(struct cmdline *c, enum cmdline_for who, struct err *err)
+{
+	int r = add_all(c, common, ARRAY_SIZE(common), err);
+	if (r < 0)
+		return r;
+	if (who == CMDLINE_KVM)
+		return add_all(c, kvm_only, ARRAY_SIZE(kvm_only), err);
+	return add_all(c, qemu_only, ARRAY_SIZE(qemu_only), err);
+}
+
+int cmdline_add_mmio(struct cmdline *c, uint64_t base, unsigned irq, struct err *err)
+{
+	char word[64]; /* "virtio_mmio.device=4K@0x" + 16 digits + ":" + 10 digits */
+	snprintf(word, sizeof(word), "virtio_mmio.device=4K@0x%" PRIx64 ":%u", base, irq);
+	return cmdline_add(c, word, err);
+}
