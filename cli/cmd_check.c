@@ -1,0 +1,224 @@
+/* husk check, version: what works on this host and why not. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/spawn.h"
+#include "base/util.h"
+#include "cli/cli.h"
+
+#define PROBE_OUTPUT_MAX (64 * KIB)
+#define PROBE_FIELD_MAX 400
+
+enum verdict { OK, NOTE, BAD };
+
+struct check {
+	unsigned bad;
+	char *dir; /* of this program */
+};
+
+static void say(struct check *k, enum verdict v, const char *what, const char *text)
+{
+	static const char *const marks[] = { "ok  ", "note", "FAIL" };
+
+	printf("%s  %-16s %s\n", marks[v], what, text);
+	if (v == BAD)
+		k->bad++;
+}
+
+/* Runs a program of ours to its end; its standard output. */
+static int capture(const char *path, char *const *argv, char **ret, struct err *err)
+{
+	struct spawn s = spawn_of(path, argv);
+	cleanup_fd int rd = -1, wr = -1, pidfd = -1;
+	int p[2], r, status;
+	pid_t pid;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, -errno, "pipe");
+	rd = p[0];
+	wr = p[1];
+	s.fds[1] = wr;
+	s.fds[2] = STDERR_FILENO;
+	s.n_fds = 3;
+	r = spawn_run(&s, &pid, &pidfd, err);
+	if (r < 0)
+		return r;
+	fd_close(&wr);
+	r = read_fd(rd, PROBE_OUTPUT_MAX, ret, NULL);
+	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status))
+		r = r < 0 ? r : -EIO;
+	return r < 0 ? err_errno(err, r, "%s", path) : 0;
+}
+
+/*
+ * husk-vmm --probe answers one line a backend: NAME, "yes" or "no", reason; separated by tabs.
+ */
+static unsigned say_backends(struct check *k, char *text)
+{
+	unsigned usable = 0;
+	char *line, *rest = text, *f[3];
+
+	while ((line = strsep(&rest, "\n"))) {
+		for (size_t i = 0; i < ARRAY_SIZE(f); i++)
+			f[i] = strsep(&line, "\t");
+		if (!f[0] || !f[1] || !f[2])
+			continue;
+		if (str_eq(f[1], "yes"))
+			usable++;
+		say(k, str_eq(f[1], "yes") ? OK : NOTE, f[0], f[2]);
+	}
+	return usable;
+}
+
+static void check_backends(struct check *k)
+{
+	cleanup_free char *path = str_fmt("%s/husk-vmm", k->dir), *text = NULL;
+	char *argv[] = { (char *)"husk-vmm", (char *)"--probe", NULL };
+	struct err err = { 0 };
+
+	if (!path)
+		return;
+	if (capture(path, argv, &text, &err) < 0)
+		say(k, BAD, "husk-vmm", err_text(&err));
+	else if (say_backends(k, text) == 0)
+		say(k, BAD, "backends", "no backend works: enable KVM, or install qemu-system-x86");
+}
+
+static void check_file(struct check *k, const char *what, const char *rel, const char *hint)
+{
+	cleanup_free char *path = str_fmt("%s/%s", k->dir, rel);
+	char text[PROBE_FIELD_MAX];
+
+	if (!path)
+		return;
+	if (access(path, R_OK) == 0) {
+		say(k, OK, what, path);
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "%s: %s; %s", path, strerror(errno), hint);
+	say(k, BAD, what, text);
+}
+
+static void check_host(struct check *k)
+{
+	char text[PROBE_FIELD_MAX];
+	struct utsname u;
+	struct statfs fs;
+
+	if (uname(&u) == 0) {
+		(void)snprintf(text, sizeof(text), "%s %s %s", u.sysname, u.release, u.machine);
+		say(k, OK, "host kernel", text);
+	}
+	if (geteuid() != 0)
+		say(k, NOTE, "user", "not root: huskd needs root");
+	if (statfs("/sys/fs/cgroup", &fs) == 0)
+		say(k, fs.f_type == 0x63677270 ? OK : NOTE, "cgroups",
+		    fs.f_type == 0x63677270
+			    ? "version 2"
+			    : "not version 2 on the host; guests use version 2 all the same");
+}
+
+static void say_conditions(struct check *k, const Runtime__V1__RuntimeStatus *st)
+{
+	char text[PROBE_FIELD_MAX];
+
+	for (size_t i = 0; i < st->n_conditions; i++) {
+		const Runtime__V1__RuntimeCondition *c = st->conditions[i];
+
+		(void)snprintf(text, sizeof(text), "%s%s%s",
+			       c->status ? "yes" : "no: ", c->status ? "" : c->reason,
+			       c->status ? "" : " - ");
+		if (!c->status)
+			(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s",
+				       c->message);
+		say(k, c->status ? OK : NOTE, c->type, text);
+	}
+}
+
+static void check_server(struct check *k, struct cli *c)
+{
+	Runtime__V1__VersionRequest vreq = RUNTIME__V1__VERSION_REQUEST__INIT;
+	Runtime__V1__StatusRequest sreq = RUNTIME__V1__STATUS_REQUEST__INIT;
+	Runtime__V1__VersionResponse *v;
+	Runtime__V1__StatusResponse *s;
+	char text[PROBE_FIELD_MAX];
+	struct err err = { 0 };
+
+	if (rpc_open(c->endpoint, &c->rpc, &err) < 0 ||
+	    runtime_call(c, "Version", &vreq, 3000, &v, &err) < 0) {
+		say(k, BAD, "huskd", err_text(&err));
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "%s %s at %s", v->runtime_name, v->runtime_version,
+		       c->endpoint);
+	say(k, OK, "huskd", text);
+	runtime__v1__version_response__free_unpacked(v, NULL);
+	if (runtime_call(c, "Status", &sreq, 3000, &s, &err) < 0) {
+		say(k, BAD, "status", err_text(&err));
+		return;
+	}
+	if (s->status)
+		say_conditions(k, s->status);
+	runtime__v1__status_response__free_unpacked(s, NULL);
+}
+
+static int run_check(struct cli *c, int argc, char **argv)
+{
+	struct check k = { 0 };
+	struct err err = { 0 };
+
+	if (argc > 1)
+		return usage_error(&cmd_check, "unknown argument '%s'", argv[1]);
+	if (program_dir(&k.dir, &err) < 0)
+		return fail(1, &err);
+	check_host(&k);
+	check_backends(&k);
+	check_file(&k, "guest kernel", "../share/husk/vmlinux", "build it with 'make kernel'");
+	check_file(&k, "initramfs", "../share/husk/initramfs.cpio", "build it with 'make'");
+	check_file(&k, "shim", "containerd-shim-husk-v2", "build it with 'make'");
+	check_file(&k, "image worker", "husk-image-worker", "build it with 'make'");
+	check_server(&k, c);
+	free(k.dir);
+	return k.bad ? 1 : 0;
+}
+
+const struct command cmd_check = {
+	.name = "check",
+	.args = "",
+	.summary = "Tell what works on this host, and why not",
+	.help = "  Exit code 0: pods can run. Lines that begin with 'note' tell of something "
+		"slower\n"
+		"  or missing that Husk does without.\n",
+	.run = run_check,
+};
+
+static int run_version(struct cli *c, int argc, char **argv)
+{
+	Runtime__V1__VersionRequest req = RUNTIME__V1__VERSION_REQUEST__INIT;
+	Runtime__V1__VersionResponse *v;
+	struct err err = { 0 };
+
+	if (argc > 1)
+		return usage_error(&cmd_version, "unknown argument '%s'", argv[1]);
+	printf("husk   %s\n", HUSK_VERSION);
+	if (rpc_open(c->endpoint, &c->rpc, &err) < 0 ||
+	    runtime_call(c, "Version", &req, 3000, &v, &err) < 0)
+		return fail(1, &err);
+	printf("%-6s %s (CRI %s)\n", "huskd", v->runtime_version, v->runtime_api_version);
+	runtime__v1__version_response__free_unpacked(v, NULL);
+	return 0;
+}
+
+const struct command cmd_version = {
+	.name = "version",
+	.args = "",
+	.summary = "Show the versions of husk and huskd",
+	.help = "",
+	.run = run_version,
+};

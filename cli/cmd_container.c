@@ -1,0 +1,364 @@
+/* husk exec, logs, ps, pods, stop, rm: containers and pods that are there. */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "cli/follow.h"
+#include "proto/husk.pb-c.h"
+
+#define SHORT_ID 12
+
+/* ---- exec ---- */
+
+static int run_exec(struct cli *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "timeout", required_argument, NULL, 'T' },
+		{ "interactive", no_argument, NULL, 'i' },
+		{ "tty", no_argument, NULL, 't' },
+		{ 0 },
+	};
+	Runtime__V1__ExecSyncRequest req = RUNTIME__V1__EXEC_SYNC_REQUEST__INIT;
+	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+	Runtime__V1__ExecSyncResponse *resp;
+	Runtime__V1__Container *ct;
+	struct rpc_status st = { .exit_code = -1 };
+	struct err err = { 0 };
+	int o, code;
+
+	while ((o = getopt_long(argc, argv, "+it", options, NULL)) != -1) {
+		switch (o) {
+		case 'T':
+			if (str_to_i64(optarg, 0, INT32_MAX, &req.timeout) < 0)
+				return usage_error(&cmd_exec, "--timeout %s: seconds expected",
+						   optarg);
+			break;
+		case 'i':
+		case 't':
+			return usage_error(
+				&cmd_exec,
+				"-i and -t need the streaming server, which this version "
+				"does not have yet");
+		default:
+			return usage_error(&cmd_exec, "see the options");
+		}
+	}
+	if (argc - optind < 2)
+		return usage_error(&cmd_exec, "which container, which command?");
+	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
+		return fail(EXIT_HUSK, &err);
+	req.container_id = ct->id;
+	req.cmd = argv + optind + 1;
+	req.n_cmd = (size_t)(argc - optind - 1);
+	if (rpc_call(c->rpc, &runtime__v1__runtime_service__descriptor, "ExecSync", &req.base, 0,
+		     (ProtobufCMessage **)(void *)&resp, &st, &err) < 0)
+		return fail(st.exit_code > 0 ? st.exit_code : EXIT_HUSK, &err);
+	code = resp->exit_code & 0xff;
+	if (write_all(STDOUT_FILENO, resp->stdout.data, resp->stdout.len) < 0 ||
+	    write_all(STDERR_FILENO, resp->stderr.data, resp->stderr.len) < 0)
+		code = EXIT_HUSK;
+	runtime__v1__exec_sync_response__free_unpacked(resp, NULL);
+	return code;
+}
+
+const struct command cmd_exec = {
+	.name = "exec",
+	.args = "[--timeout SECONDS] CONTAINER COMMAND [ARG...]",
+	.summary = "Run one more command in a running container",
+	.help = "  --timeout SECONDS   kill the command after this time\n\n"
+		"  CONTAINER is a name or the beginning of an id. The output is shown when the\n"
+		"  command has ended; the exit code is the command's.\n",
+	.run = run_exec,
+	.needs_server = true,
+};
+
+/* ---- logs ---- */
+
+struct gone {
+	struct cli *c;
+	char *id;
+	int fd;
+};
+
+static void *gone_thread(void *arg)
+{
+	Husk__V1__WaitContainerRequest req = HUSK__V1__WAIT_CONTAINER_REQUEST__INIT;
+	const uint64_t one = 1;
+	struct gone *g = arg;
+
+	req.container_id = g->id;
+	(void)!rpc_call(g->c->rpc, &husk__v1__husk__descriptor, "WaitContainer", &req.base, 0, NULL,
+			NULL, NULL);
+	(void)!write(g->fd, &one, sizeof(one));
+	return NULL;
+}
+
+static int follow_until_exit(struct cli *c, struct follow *f, char *id, struct err *err)
+{
+	cleanup_fd int fd = eventfd(0, EFD_CLOEXEC);
+	struct gone g = { .c = c, .id = id, .fd = fd };
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN },
+			       { .fd = follow_fd(f), .events = POLLIN } };
+	pthread_t th;
+	int r;
+
+	if (fd < 0 || pthread_create(&th, NULL, gone_thread, &g) != 0)
+		return err_errno(err, -EAGAIN, "logs");
+	do {
+		r = follow_read(f, err);
+		if (r == 0 && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			r = err_errno(err, -errno, "logs");
+	} while (r == 0 && !p[0].revents);
+	if (r < 0)
+		return r; /* the program ends with the thread in its call */
+	pthread_join(th, NULL);
+	return follow_read(f, err);
+}
+
+static int run_logs(struct cli *c, int argc, char **argv)
+{
+	Runtime__V1__ContainerStatusRequest req = RUNTIME__V1__CONTAINER_STATUS_REQUEST__INIT;
+	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+	Runtime__V1__ContainerStatusResponse *resp;
+	Runtime__V1__Container *ct;
+	struct err err = { 0 };
+	struct follow f;
+	bool tail = false;
+	int o, r;
+
+	while ((o = getopt(argc, argv, "+f")) != -1) {
+		if (o != 'f')
+			return usage_error(&cmd_logs, "see the options");
+		tail = true;
+	}
+	if (argc - optind != 1)
+		return usage_error(&cmd_logs, "which container?");
+	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
+		return fail(1, &err);
+	req.container_id = ct->id;
+	if (runtime_call(c, "ContainerStatus", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
+		return fail(1, &err);
+	if (!resp->status || str_empty(resp->status->log_path))
+		r = err_set(&err, -ENOENT, "%s has no log: it was created without a log path",
+			    argv[optind]);
+	else
+		r = follow_open(&f, resp->status->log_path, tail, &err);
+	runtime__v1__container_status_response__free_unpacked(resp, NULL);
+	if (r < 0)
+		return fail(1, &err);
+	r = tail ? follow_until_exit(c, &f, ct->id, &err) : follow_read(&f, &err);
+	follow_close(&f);
+	return r < 0 ? fail(1, &err) : 0;
+}
+
+const struct command cmd_logs = {
+	.name = "logs",
+	.args = "[-f] CONTAINER",
+	.summary = "Show what a container has written",
+	.help = "  -f   go on until the container ends\n\n"
+		"  Its standard output goes to standard output, its standard error to standard "
+		"error.\n",
+	.run = run_logs,
+	.needs_server = true,
+};
+
+/* ---- ps, pods ---- */
+
+static const char *state_text(Runtime__V1__ContainerState s)
+{
+	switch (s) {
+	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_CREATED:
+		return "created";
+	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING:
+		return "running";
+	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED:
+		return "exited";
+	default:
+		return "unknown";
+	}
+}
+
+static int run_ps(struct cli *c, int argc, char **argv)
+{
+	Runtime__V1__ListContainersRequest req = RUNTIME__V1__LIST_CONTAINERS_REQUEST__INIT;
+	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+	bool all = false, quiet = false;
+	struct err err = { 0 };
+	char age[32];
+	int o;
+
+	while ((o = getopt(argc, argv, "+aq")) != -1) {
+		if (o == '?')
+			return usage_error(&cmd_ps, "see the options");
+		all |= o == 'a';
+		quiet |= o == 'q';
+	}
+	if (runtime_call(c, "ListContainers", &req, CALL_TIMEOUT_MS, &list, &err) < 0)
+		return fail(1, &err);
+	if (!quiet)
+		printf("%-*s  %-20s %-9s %-18s %-13s %s\n", SHORT_ID, "ID", "NAME", "STATE",
+		       "CREATED", "POD", "IMAGE");
+	for (size_t i = 0; i < list->n_containers; i++) {
+		Runtime__V1__Container *ct = list->containers[i];
+		const char *name = label_of(ct, LABEL_NAME);
+
+		if (!all && ct->state != RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING)
+			continue;
+		if (quiet) {
+			printf("%.*s\n", SHORT_ID, ct->id);
+			continue;
+		}
+		printf("%.*s  %-20s %-9s %-18s %-13.*s %s\n", SHORT_ID, ct->id,
+		       name	      ? name
+		       : ct->metadata ? ct->metadata->name
+				      : "",
+		       state_text(ct->state), human_age(ct->created_at, age), SHORT_ID,
+		       ct->pod_sandbox_id, ct->image ? ct->image->image : ct->image_ref);
+	}
+	return 0;
+}
+
+const struct command cmd_ps = {
+	.name = "ps",
+	.args = "[-a] [-q]",
+	.summary = "List containers",
+	.help = "  -a   also those that do not run\n"
+		"  -q   ids only\n",
+	.run = run_ps,
+	.needs_server = true,
+};
+
+static int run_pods(struct cli *c, int argc, char **argv)
+{
+	Runtime__V1__ListPodSandboxRequest req = RUNTIME__V1__LIST_POD_SANDBOX_REQUEST__INIT;
+	Runtime__V1__ListPodSandboxResponse *resp;
+	struct err err = { 0 };
+	char age[32];
+
+	if (argc > 1)
+		return usage_error(&cmd_pods, "unknown argument '%s'", argv[1]);
+	if (runtime_call(c, "ListPodSandbox", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
+		return fail(1, &err);
+	printf("%-*s  %-24s %-16s %-9s %s\n", SHORT_ID, "ID", "NAME", "NAMESPACE", "STATE",
+	       "CREATED");
+	for (size_t i = 0; i < resp->n_items; i++) {
+		const Runtime__V1__PodSandbox *p = resp->items[i];
+		bool ready = p->state == RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY;
+
+		printf("%.*s  %-24s %-16s %-9s %s\n", SHORT_ID, p->id,
+		       p->metadata ? p->metadata->name : "",
+		       p->metadata ? p->metadata->namespace_ : "", ready ? "ready" : "not ready",
+		       human_age(p->created_at, age));
+	}
+	runtime__v1__list_pod_sandbox_response__free_unpacked(resp, NULL);
+	return 0;
+}
+
+const struct command cmd_pods = {
+	.name = "pods",
+	.args = "",
+	.summary = "List pods: each is one virtual machine",
+	.help = "",
+	.run = run_pods,
+	.needs_server = true,
+};
+
+/* ---- stop, rm ---- */
+
+static int run_stop(struct cli *c, int argc, char **argv)
+{
+	int64_t grace = STOP_GRACE_S;
+	int o, code = 0;
+
+	while ((o = getopt(argc, argv, "+t:")) != -1) {
+		if (o != 't' || str_to_i64(optarg, 0, 86400, &grace) < 0)
+			return usage_error(&cmd_stop, "-t: seconds expected");
+	}
+	if (optind == argc)
+		return usage_error(&cmd_stop, "which container?");
+	for (int i = optind; i < argc; i++) {
+		cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+		Runtime__V1__Container *ct;
+		struct err err = { 0 };
+
+		if (find_container(c, argv[i], &list, &ct, &err) < 0 ||
+		    stop_container(c, ct->id, grace, &err) < 0)
+			code = fail(1, &err);
+		else
+			printf("%s\n", argv[i]);
+	}
+	return code;
+}
+
+const struct command cmd_stop = {
+	.name = "stop",
+	.args = "[-t SECONDS] CONTAINER...",
+	.summary = "Stop containers",
+	.help = "  -t SECONDS   time between the stop signal and SIGKILL (default 10)\n",
+	.run = run_stop,
+	.needs_server = true,
+};
+
+/* The pod that `husk run` made goes with its container, and its log; in other pods the container
+ * alone goes. */
+static int remove_one(struct cli *c, const char *ref, bool force, struct err *err)
+{
+	Runtime__V1__RemoveContainerRequest req = RUNTIME__V1__REMOVE_CONTAINER_REQUEST__INIT;
+	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+	cleanup_free char *log_dir = NULL;
+	Runtime__V1__Container *ct;
+	int r;
+
+	r = find_container(c, ref, &list, &ct, err);
+	if (r < 0)
+		return r;
+	if (ct->state == RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING && !force)
+		return err_set(err, -EBUSY, "%s runs; stop it first, or use 'husk rm -f'", ref);
+	if (!label_of(ct, LABEL_RUN)) {
+		req.container_id = ct->id;
+		return runtime_call(c, "RemoveContainer", &req, POD_TIMEOUT_MS, NULL, err);
+	}
+	r = remove_pod(c, ct->pod_sandbox_id, err);
+	if (r == 0)
+		r = run_log_dir(label_of(ct, LABEL_NAME), &log_dir, err);
+	return r < 0 ? r : remove_tree(log_dir, err);
+}
+
+static int run_rm(struct cli *c, int argc, char **argv)
+{
+	bool force = false;
+	int o, code = 0;
+
+	while ((o = getopt(argc, argv, "+f")) != -1) {
+		if (o != 'f')
+			return usage_error(&cmd_rm, "see the options");
+		force = true;
+	}
+	if (optind == argc)
+		return usage_error(&cmd_rm, "which container?");
+	for (int i = optind; i < argc; i++) {
+		struct err err = { 0 };
+
+		if (remove_one(c, argv[i], force, &err) < 0)
+			code = fail(1, &err);
+		else
+			printf("%s\n", argv[i]);
+	}
+	return code;
+}
+
+const struct command cmd_rm = {
+	.name = "rm",
+	.args = "[-f] CONTAINER...",
+	.summary = "Remove containers, and the pods that 'husk run' made for them",
+	.help = "  -f   also when it runs\n",
+	.run = run_rm,
+	.needs_server = true,
+};

@@ -1,0 +1,453 @@
+/*
+ * husk run: image, pod, container, its output, its exit code. A pod of its own for each container;
+ * the output is read from the container's log, the exit comes by WaitContainer.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "cli/follow.h"
+#include "proto/husk.pb-c.h"
+
+#define LOG_NAME "0.log"
+#define ENV_MAX 256
+
+struct run {
+	struct cli *c;
+	/* options */
+	const char *image;
+	char **command;
+	size_t n_command;
+	const char *name, *workdir, *user;
+	bool rm, detach, always_pull;
+	Runtime__V1__KeyValue env[ENV_MAX], *env_ptr[ENV_MAX];
+	size_t n_env;
+	/* results */
+	char id[65], *log_dir, *image_ref, *pod_id, *ct_id;
+	pthread_t stopper; /* valid when stopping */
+	bool stopping;
+};
+
+/* The thread that waits for the exit. */
+struct waiter {
+	struct cli *c;
+	const char *ct_id;
+	int done_fd; /* eventfd, written when the fields below are there */
+	int result;
+	struct err err;
+	Husk__V1__WaitContainerResponse *resp;
+};
+
+static void *wait_thread(void *arg)
+{
+	Husk__V1__WaitContainerRequest req = HUSK__V1__WAIT_CONTAINER_REQUEST__INIT;
+	struct waiter *w = arg;
+	const uint64_t one = 1;
+
+	req.container_id = (char *)w->ct_id;
+	w->result = rpc_call(w->c->rpc, &husk__v1__husk__descriptor, "WaitContainer", &req.base, 0,
+			     (ProtobufCMessage **)(void *)&w->resp, NULL, &w->err);
+	(void)!write(w->done_fd, &one, sizeof(one));
+	return NULL;
+}
+
+/* ---- options ---- */
+
+static int add_env(struct run *r, char *arg, struct err *err)
+{
+	char *eq = strchr(arg, '=');
+	const char *value;
+
+	if (r->n_env == ENV_MAX)
+		return err_set(err, -E2BIG, "more than %d variables", ENV_MAX);
+	if (eq == arg || !*arg)
+		return err_set(err, -EINVAL, "-e %s: the name is missing", arg);
+	if (eq)
+		*eq = '\0';
+	/* -e NAME passes our own value on, as Docker does; without one there is nothing to pass. */
+	value = eq ? eq + 1 : getenv(arg);
+	if (!value)
+		return 0;
+	runtime__v1__key_value__init(&r->env[r->n_env]);
+	r->env[r->n_env].key = arg;
+	r->env[r->n_env].value.data = (uint8_t *)value;
+	r->env[r->n_env].value.len = strlen(value);
+	r->env_ptr[r->n_env] = &r->env[r->n_env];
+	r->n_env++;
+	return 0;
+}
+
+static int parse(struct run *r, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "rm", no_argument, NULL, 'R' },
+		{ "name", required_argument, NULL, 'n' },
+		{ "env", required_argument, NULL, 'e' },
+		{ "detach", no_argument, NULL, 'd' },
+		{ "workdir", required_argument, NULL, 'w' },
+		{ "user", required_argument, NULL, 'u' },
+		{ "pull", no_argument, NULL, 'P' },
+		{ "interactive", no_argument, NULL, 'i' },
+		{ "tty", no_argument, NULL, 't' },
+		{ 0 },
+	};
+	struct err err = { 0 };
+	int o;
+
+	while ((o = getopt_long(argc, argv, "+e:dw:u:it", options, NULL)) != -1) {
+		switch (o) {
+		case 'R':
+			r->rm = true;
+			break;
+		case 'n':
+			r->name = optarg;
+			break;
+		case 'e':
+			if (add_env(r, optarg, &err) < 0)
+				return usage_error(&cmd_run, "%s", err_text(&err));
+			break;
+		case 'd':
+			r->detach = true;
+			break;
+		case 'w':
+			r->workdir = optarg;
+			break;
+		case 'u':
+			r->user = optarg;
+			break;
+		case 'P':
+			r->always_pull = true;
+			break;
+		case 'i':
+		case 't':
+			return usage_error(
+				&cmd_run,
+				"-i and -t need the streaming server, which this version "
+				"does not have yet; without them the output is shown, "
+				"and 'husk exec' runs further commands");
+		default:
+			return usage_error(&cmd_run, "see the options");
+		}
+	}
+	if (optind == argc)
+		return usage_error(&cmd_run, "which image?");
+	r->image = argv[optind];
+	r->command = argv + optind + 1;
+	r->n_command = (size_t)(argc - optind - 1);
+	return 0;
+}
+
+/* ---- pod and container ---- */
+
+struct request {
+	Runtime__V1__PodSandboxMetadata meta;
+	Runtime__V1__PodSandboxConfig pod;
+	Runtime__V1__PodSandboxConfig__LabelsEntry labels[2], *label_ptr[2];
+};
+
+static void fill_pod(const struct run *r, struct request *q)
+{
+	runtime__v1__pod_sandbox_metadata__init(&q->meta);
+	runtime__v1__pod_sandbox_config__init(&q->pod);
+	q->meta.name = (char *)r->name;
+	q->meta.namespace_ = (char *)"default";
+	/* The same name gives the same pod, so a second one is refused while the first is there. */
+	q->meta.uid = (char *)r->name;
+	q->pod.metadata = &q->meta;
+	q->pod.hostname = (char *)r->name;
+	q->pod.log_directory = r->log_dir;
+	for (size_t i = 0; i < ARRAY_SIZE(q->labels); i++) {
+		runtime__v1__pod_sandbox_config__labels_entry__init(&q->labels[i]);
+		q->label_ptr[i] = &q->labels[i];
+	}
+	q->labels[0].key = (char *)LABEL_NAME;
+	q->labels[0].value = (char *)r->name;
+	q->labels[1].key = (char *)LABEL_RUN;
+	q->labels[1].value = (char *)"1";
+	q->pod.labels = q->label_ptr;
+	q->pod.n_labels = ARRAY_SIZE(q->labels);
+}
+
+static int make_pod(struct run *r, struct request *q, struct err *err)
+{
+	Runtime__V1__RunPodSandboxRequest req = RUNTIME__V1__RUN_POD_SANDBOX_REQUEST__INIT;
+	Runtime__V1__RunPodSandboxResponse *resp;
+	int rc;
+
+	req.config = &q->pod;
+	rc = runtime_call(r->c, "RunPodSandbox", &req, POD_TIMEOUT_MS, &resp, err);
+	if (rc == -EEXIST)
+		return err_set(
+			err, rc,
+			"there is a container named '%s' already; remove it with 'husk rm %s' "
+			"or choose another --name",
+			r->name, r->name);
+	if (rc < 0)
+		return rc;
+	r->pod_id = strdup(resp->pod_sandbox_id);
+	runtime__v1__run_pod_sandbox_response__free_unpacked(resp, NULL);
+	return r->pod_id ? 0 : err_errno(err, -ENOMEM, "run");
+}
+
+static int make_container(struct run *r, struct request *q, struct err *err)
+{
+	Runtime__V1__CreateContainerRequest req = RUNTIME__V1__CREATE_CONTAINER_REQUEST__INIT;
+	Runtime__V1__ContainerMetadata meta = RUNTIME__V1__CONTAINER_METADATA__INIT;
+	Runtime__V1__ContainerConfig cfg = RUNTIME__V1__CONTAINER_CONFIG__INIT;
+	Runtime__V1__ImageSpec image = RUNTIME__V1__IMAGE_SPEC__INIT;
+	Runtime__V1__LinuxContainerConfig lnx = RUNTIME__V1__LINUX_CONTAINER_CONFIG__INIT;
+	Runtime__V1__LinuxContainerSecurityContext sec =
+		RUNTIME__V1__LINUX_CONTAINER_SECURITY_CONTEXT__INIT;
+	Runtime__V1__NamespaceOption ns = RUNTIME__V1__NAMESPACE_OPTION__INIT;
+	Runtime__V1__Int64Value uid = RUNTIME__V1__INT64_VALUE__INIT;
+	Runtime__V1__ContainerConfig__LabelsEntry labels[2], *label_ptr[2];
+	Runtime__V1__CreateContainerResponse *resp;
+	int rc;
+
+	meta.name = (char *)r->name;
+	image.image = r->image_ref;
+	image.user_specified_image = (char *)r->image;
+	cfg.metadata = &meta;
+	cfg.image = &image;
+	cfg.args = r->command;
+	cfg.n_args = r->n_command;
+	cfg.envs = r->env_ptr;
+	cfg.n_envs = r->n_env;
+	cfg.working_dir = (char *)(r->workdir ? r->workdir : "");
+	cfg.log_path = (char *)LOG_NAME;
+	for (size_t i = 0; i < ARRAY_SIZE(labels); i++) {
+		runtime__v1__container_config__labels_entry__init(&labels[i]);
+		labels[i].key = q->labels[i].key;
+		labels[i].value = q->labels[i].value;
+		label_ptr[i] = &labels[i];
+	}
+	cfg.labels = label_ptr;
+	cfg.n_labels = ARRAY_SIZE(labels);
+	ns.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+	sec.namespace_options = &ns;
+	if (r->user && str_to_i64(r->user, 0, UINT32_MAX - 1, &uid.value) == 0)
+		sec.run_as_user = &uid;
+	else if (r->user)
+		sec.run_as_username = (char *)r->user;
+	lnx.security_context = &sec;
+	cfg.linux = &lnx;
+	req.pod_sandbox_id = r->pod_id;
+	req.config = &cfg;
+	req.sandbox_config = &q->pod;
+	rc = runtime_call(r->c, "CreateContainer", &req, CALL_TIMEOUT_MS, &resp, err);
+	if (rc < 0)
+		return rc;
+	r->ct_id = strdup(resp->container_id);
+	runtime__v1__create_container_response__free_unpacked(resp, NULL);
+	return r->ct_id ? 0 : err_errno(err, -ENOMEM, "run");
+}
+
+/* A start that failed has an exit code of its own (127 not found, 126 not executable). */
+static int failed_start_code(struct run *r)
+{
+	Runtime__V1__ContainerStatusRequest req = RUNTIME__V1__CONTAINER_STATUS_REQUEST__INIT;
+	Runtime__V1__ContainerStatusResponse *resp;
+	int code = EXIT_HUSK;
+
+	req.container_id = r->ct_id;
+	if (runtime_call(r->c, "ContainerStatus", &req, CALL_TIMEOUT_MS, &resp, NULL) < 0)
+		return code;
+	if (resp->status && resp->status->state == RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED &&
+	    resp->status->exit_code > 0)
+		code = resp->status->exit_code;
+	runtime__v1__container_status_response__free_unpacked(resp, NULL);
+	return code;
+}
+
+/* ---- while it runs ---- */
+
+static void *stop_thread(void *arg)
+{
+	struct run *r = arg;
+	struct err err = { 0 };
+
+	if (stop_container(r->c, r->ct_id, STOP_GRACE_S, &err) < 0)
+		(void)fail(0, &err);
+	return NULL;
+}
+
+/* First signal: stop with grace, while we go on showing output; second: at once. */
+static void on_signal(struct run *r, unsigned times)
+{
+	struct err err = { 0 };
+	pthread_t th;
+
+	if (times == 1) {
+		fprintf(stderr, "husk: stopping %s (again: kill it at once)\n", r->name);
+		if (pthread_create(&th, NULL, stop_thread, r) == 0)
+			r->stopper = th, r->stopping = true;
+	} else if (stop_container(r->c, r->ct_id, 0, &err) < 0) {
+		(void)fail(0, &err);
+	}
+}
+
+static int watch(struct run *r, struct follow *f, struct waiter *w, int sig_fd)
+{
+	struct pollfd p[3] = { { .fd = w->done_fd, .events = POLLIN },
+			       { .fd = follow_fd(f), .events = POLLIN },
+			       { .fd = sig_fd, .events = POLLIN } };
+	struct signalfd_siginfo si;
+	struct err err = { 0 };
+	unsigned signals = 0;
+
+	do {
+		if (follow_read(f, &err) < 0)
+			return fail(EXIT_HUSK, &err);
+		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			return EXIT_HUSK;
+		if (p[2].revents && read(sig_fd, &si, sizeof(si)) == sizeof(si))
+			on_signal(r, ++signals);
+	} while (!p[0].revents);
+	if (follow_read(f, &err) < 0)
+		return fail(EXIT_HUSK, &err);
+	return -1;
+}
+
+static int attend(struct run *r, int sig_fd)
+{
+	struct waiter w = { .c = r->c, .ct_id = r->ct_id };
+	cleanup_free char *path = str_fmt("%s/" LOG_NAME, r->log_dir);
+	cleanup_fd int done = eventfd(0, EFD_CLOEXEC);
+	struct err err = { 0 };
+	struct follow f;
+	pthread_t th;
+	int code;
+
+	if (!path || done < 0)
+		return EXIT_HUSK;
+	w.done_fd = done;
+	if (follow_open(&f, path, true, &err) < 0)
+		return fail(EXIT_HUSK, &err);
+	if (pthread_create(&th, NULL, wait_thread, &w) != 0) {
+		follow_close(&f);
+		return EXIT_HUSK;
+	}
+	code = watch(r, &f, &w, sig_fd);
+	follow_close(&f);
+	if (code >= 0)
+		return code; /* the thread ends with the program */
+	pthread_join(th, NULL);
+	if (r->stopping)
+		pthread_join(r->stopper, NULL);
+	if (w.result < 0)
+		return fail(EXIT_HUSK, &w.err);
+	code = w.resp->exit_code;
+	if (!str_empty(w.resp->message) && code != 0)
+		fprintf(stderr, "husk: %s: %s\n", w.resp->reason, w.resp->message);
+	husk__v1__wait_container_response__free_unpacked(w.resp, NULL);
+	return code & 0xff;
+}
+
+static int start_and_attend(struct run *r, int sig_fd)
+{
+	Runtime__V1__StartContainerRequest req = RUNTIME__V1__START_CONTAINER_REQUEST__INIT;
+	struct err err = { 0 };
+
+	req.container_id = r->ct_id;
+	if (runtime_call(r->c, "StartContainer", &req, CALL_TIMEOUT_MS, NULL, &err) < 0)
+		return fail(failed_start_code(r), &err);
+	if (r->detach) {
+		printf("%s\n", r->ct_id);
+		return 0;
+	}
+	return attend(r, sig_fd);
+}
+
+/* Everything after the image; a pod that got no container is not left behind. */
+static int run_pod(struct run *r, int sig_fd)
+{
+	struct err err = { 0 }, ignored;
+	struct request q;
+	int code;
+
+	fill_pod(r, &q);
+	if (make_pod(r, &q, &err) < 0)
+		return fail(EXIT_HUSK, &err);
+	if (make_container(r, &q, &err) < 0) {
+		code = fail(EXIT_HUSK, &err);
+		(void)!remove_pod(r->c, r->pod_id, &ignored);
+		(void)!remove_tree(r->log_dir, NULL);
+		return code;
+	}
+	code = start_and_attend(r, sig_fd);
+	if (r->rm && !r->detach) {
+		if (remove_pod(r->c, r->pod_id, &err) < 0)
+			(void)fail(0, &err);
+		(void)!remove_tree(r->log_dir, NULL);
+	}
+	return code;
+}
+
+static int run_run(struct cli *c, int argc, char **argv)
+{
+	struct run *r = calloc(1, sizeof(*r));
+	cleanup_fd int sig_fd = -1;
+	struct err err = { 0 };
+	sigset_t set;
+	int code;
+
+	if (!r || random_id(r->id) < 0)
+		return EXIT_HUSK;
+	r->c = c;
+	code = parse(r, argc, argv);
+	if (code)
+		goto out;
+	if (!r->name) {
+		r->id[12] = '\0';
+		r->name = r->id;
+	}
+	code = EXIT_HUSK;
+	if (run_log_dir(r->name, &r->log_dir, &err) < 0 ||
+	    ensure_image(c, r->image, r->always_pull, &r->image_ref, &err) < 0) {
+		code = fail(EXIT_HUSK, &err);
+		goto out;
+	}
+	/* From here on there is something to clean up: Ctrl-C is handled, not obeyed. gRPC's
+	 * threads, made after this, inherit the mask. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	sig_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	if (sig_fd >= 0)
+		code = run_pod(r, sig_fd);
+out:
+	free(r->log_dir);
+	free(r->image_ref);
+	free(r->pod_id);
+	free(r->ct_id);
+	free(r);
+	return code;
+}
+
+const struct command cmd_run = {
+	.name = "run",
+	.args = "[OPTIONS] IMAGE [COMMAND [ARG...]]",
+	.summary = "Run a container in a VM of its own and show its output",
+	.help = "  --rm               remove the pod when the container has ended\n"
+		"  --name NAME        name of container and host (default: 12 random hex digits)\n"
+		"  -e, --env K=V      set a variable; -e K passes the value it has here\n"
+		"  -d, --detach       print the container's id and do not wait\n"
+		"  -w, --workdir DIR  directory to start in\n"
+		"  -u, --user USER    user name or number\n"
+		"  --pull             ask the registry even if the image is here\n\n"
+		"  The exit code is the container's; 125: husk failed, 126: the command cannot be\n"
+		"  executed, 127: there is no such command. Ctrl-C stops the container, a second\n"
+		"  one kills it. Logs are kept under HUSK_LOG_DIR (default " DEFAULT_LOG_DIR ").\n",
+	.run = run_run,
+	.needs_server = true,
+};

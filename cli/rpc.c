@@ -1,0 +1,290 @@
+#include "cli/rpc.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <grpc/byte_buffer_reader.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
+
+#include "base/ttrpc.h"
+#include "base/util.h"
+
+#define RPC_PATH_MAX 160
+
+struct rpc {
+	char *endpoint;
+	grpc_channel *channel;
+};
+
+/* Everything of one call; fini works on a half-built one. */
+struct call {
+	grpc_completion_queue *cq;
+	grpc_call *call;
+	grpc_byte_buffer *out, *in;
+	grpc_metadata_array initial, trailing;
+	grpc_status_code code;
+	grpc_slice text;
+};
+
+int rpc_open(const char *endpoint, struct rpc **ret, struct err *err)
+{
+	struct rpc *r;
+	grpc_arg args[] = {
+		{ .type = GRPC_ARG_INTEGER,
+		  .key = (char *)"grpc.max_receive_message_length",
+		  .value.integer = RPC_MESSAGE_MAX },
+		{ .type = GRPC_ARG_INTEGER,
+		  .key = (char *)"grpc.max_send_message_length",
+		  .value.integer = RPC_MESSAGE_MAX },
+		/* A socket in a namespace of ours needs no HTTP proxy. */
+		{ .type = GRPC_ARG_INTEGER,
+		  .key = (char *)"grpc.enable_http_proxy",
+		  .value.integer = 0 },
+	};
+	grpc_channel_args channel_args = { .num_args = ARRAY_SIZE(args), .args = args };
+	grpc_channel_credentials *creds;
+
+	if (!str_starts(endpoint, "unix:///"))
+		return err_set(err, -EINVAL, "endpoint %s: expected unix:///path/of/the/socket",
+			       endpoint);
+	r = calloc(1, sizeof(*r));
+	if (!r || !(r->endpoint = strdup(endpoint))) {
+		free(r);
+		return err_errno(err, -ENOMEM, "%s", endpoint);
+	}
+	grpc_init();
+	creds = grpc_insecure_credentials_create();
+	r->channel = grpc_channel_create(endpoint, creds, &channel_args);
+	grpc_channel_credentials_release(creds);
+	*ret = r;
+	return 0;
+}
+
+void rpc_close(struct rpc *r)
+{
+	if (!r)
+		return;
+	grpc_channel_destroy(r->channel);
+	grpc_shutdown();
+	free(r->endpoint);
+	free(r);
+}
+
+const char *rpc_endpoint(const struct rpc *r)
+{
+	return r->endpoint;
+}
+
+static void call_fini(struct call *c)
+{
+	if (c->call)
+		grpc_call_unref(c->call);
+	if (c->out)
+		grpc_byte_buffer_destroy(c->out);
+	if (c->in)
+		grpc_byte_buffer_destroy(c->in);
+	grpc_metadata_array_destroy(&c->initial);
+	grpc_metadata_array_destroy(&c->trailing);
+	grpc_slice_unref(c->text);
+	if (c->cq) {
+		grpc_completion_queue_shutdown(c->cq);
+		grpc_completion_queue_destroy(c->cq);
+	}
+}
+
+static int call_init(struct call *c, struct rpc *r, const char *path, const ProtobufCMessage *req,
+		     uint64_t timeout_ms)
+{
+	gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+	grpc_slice msg, method;
+
+	*c = (struct call){ .text = grpc_empty_slice() };
+	grpc_metadata_array_init(&c->initial);
+	grpc_metadata_array_init(&c->trailing);
+	c->cq = grpc_completion_queue_create_for_pluck(NULL);
+	if (timeout_ms)
+		deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+					gpr_time_from_millis((int64_t)timeout_ms, GPR_TIMESPAN));
+	method = grpc_slice_from_copied_string(path);
+	c->call = grpc_channel_create_call(r->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->cq, method,
+					   NULL, deadline, NULL);
+	grpc_slice_unref(method);
+	if (!c->call)
+		return -ENOMEM;
+	msg = grpc_slice_malloc(protobuf_c_message_get_packed_size(req));
+	protobuf_c_message_pack(req, GRPC_SLICE_START_PTR(msg));
+	c->out = grpc_raw_byte_buffer_create(&msg, 1);
+	grpc_slice_unref(msg);
+	return 0;
+}
+
+/* Runs a batch to its end. The tag is the batch's first operation. */
+static int run_batch(struct call *c, const grpc_op *ops, size_t n)
+{
+	gpr_timespec forever = gpr_inf_future(GPR_CLOCK_REALTIME);
+	void *tag = (void *)ops;
+
+	if (grpc_call_start_batch(c->call, ops, n, tag, NULL) != GRPC_CALL_OK)
+		return -EIO;
+	(void)grpc_completion_queue_pluck(c->cq, tag, forever, NULL);
+	return 0;
+}
+
+static int unpack(grpc_byte_buffer *bb, const ProtobufCMessageDescriptor *desc,
+		  ProtobufCMessage **ret)
+{
+	grpc_byte_buffer_reader reader;
+	grpc_slice all;
+	ProtobufCMessage *m;
+
+	if (!grpc_byte_buffer_reader_init(&reader, bb))
+		return -EBADMSG;
+	all = grpc_byte_buffer_reader_readall(&reader);
+	m = protobuf_c_message_unpack(desc, NULL, GRPC_SLICE_LENGTH(all),
+				      GRPC_SLICE_START_PTR(all));
+	grpc_slice_unref(all);
+	grpc_byte_buffer_reader_destroy(&reader);
+	if (!m)
+		return -EBADMSG;
+	*ret = m;
+	return 0;
+}
+
+static const ProtobufCMethodDescriptor *method_of(const ProtobufCServiceDescriptor *svc,
+						  const char *method, char path[RPC_PATH_MAX])
+{
+	(void)snprintf(path, RPC_PATH_MAX, "/%s/%s", svc->name, method);
+	return protobuf_c_service_descriptor_get_method_by_name(svc, method);
+}
+
+/* The end of a call as 0 or -errno with the server's text. */
+static int finish(struct rpc *r, struct call *c, struct rpc_status *status, struct err *err)
+{
+	cleanup_free char *text = grpc_slice_to_c_string(c->text);
+	struct rpc_status st = { .code = (int)c->code, .exit_code = -1 };
+	uint64_t v;
+
+	for (size_t i = 0; i < c->trailing.count; i++) {
+		cleanup_free char *value = NULL;
+
+		if (grpc_slice_str_cmp(c->trailing.metadata[i].key, "husk-exit-code") != 0)
+			continue;
+		value = grpc_slice_to_c_string(c->trailing.metadata[i].value);
+		if (str_to_u64(value, 0, 255, &v) == 0)
+			st.exit_code = (int)v;
+	}
+	if (status)
+		*status = st;
+	if (c->code == GRPC_STATUS_OK)
+		return 0;
+	if (c->code == GRPC_STATUS_UNAVAILABLE)
+		return err_set(
+			err, -ECONNREFUSED,
+			"no answer at %s (%s). Is huskd running? Start it, or name its socket "
+			"with --endpoint or HUSK_ENDPOINT",
+			r->endpoint, text);
+	return err_set(err, rpc_code_to_errno((enum rpc_code)c->code), "%s",
+		       text[0] ? text : "the server gave no reason");
+}
+
+int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+	     const ProtobufCMessage *req, uint64_t timeout_ms, ProtobufCMessage **ret_resp,
+	     struct rpc_status *status, struct err *err)
+{
+	char path[RPC_PATH_MAX];
+	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
+	ProtobufCMessage *resp = NULL;
+	struct call c;
+	int rc;
+
+	if (!m)
+		return err_set(err, -EINVAL, "%s: no such method", path);
+	rc = call_init(&c, r, path, req, timeout_ms);
+	if (rc == 0) {
+		grpc_op ops[] = {
+			{ .op = GRPC_OP_SEND_INITIAL_METADATA },
+			{ .op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = c.out },
+			{ .op = GRPC_OP_SEND_CLOSE_FROM_CLIENT },
+			{ .op = GRPC_OP_RECV_INITIAL_METADATA,
+			  .data.recv_initial_metadata.recv_initial_metadata = &c.initial },
+			{ .op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &c.in },
+			{ .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+			  .data.recv_status_on_client = { .trailing_metadata = &c.trailing,
+							  .status = &c.code,
+							  .status_details = &c.text } },
+		};
+		rc = run_batch(&c, ops, ARRAY_SIZE(ops));
+	}
+	if (rc < 0)
+		err_errno(err, rc, "%s", path);
+	else
+		rc = finish(r, &c, status, err);
+	if (rc == 0 && (!c.in || unpack(c.in, m->output, &resp) < 0))
+		rc = err_set(err, -EBADMSG, "%s: the answer cannot be read", path);
+	call_fini(&c);
+	if (rc < 0)
+		return rc;
+	if (ret_resp)
+		*ret_resp = resp;
+	else
+		protobuf_c_message_free_unpacked(resp, NULL);
+	return 0;
+}
+
+int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+	       const ProtobufCMessage *req, int (*on_msg)(const ProtobufCMessage *msg, void *arg),
+	       void *arg, struct err *err)
+{
+	char path[RPC_PATH_MAX];
+	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
+	ProtobufCMessage *msg;
+	struct call c;
+	int rc, stop = 0;
+
+	if (!m)
+		return err_set(err, -EINVAL, "%s: no such method", path);
+	rc = call_init(&c, r, path, req, 0);
+	if (rc == 0) {
+		grpc_op ops[] = {
+			{ .op = GRPC_OP_SEND_INITIAL_METADATA },
+			{ .op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = c.out },
+			{ .op = GRPC_OP_SEND_CLOSE_FROM_CLIENT },
+			{ .op = GRPC_OP_RECV_INITIAL_METADATA,
+			  .data.recv_initial_metadata.recv_initial_metadata = &c.initial },
+		};
+		rc = run_batch(&c, ops, ARRAY_SIZE(ops));
+	}
+	while (rc == 0 && !stop) {
+		grpc_op op = { .op = GRPC_OP_RECV_MESSAGE,
+			       .data.recv_message.recv_message = &c.in };
+
+		rc = run_batch(&c, &op, 1);
+		if (rc < 0 || !c.in)
+			break;
+		rc = unpack(c.in, m->output, &msg);
+		grpc_byte_buffer_destroy(c.in);
+		c.in = NULL;
+		if (rc < 0)
+			break;
+		stop = on_msg(msg, arg);
+		protobuf_c_message_free_unpacked(msg, NULL);
+	}
+	if (c.call) {
+		grpc_op op = { .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+			       .data.recv_status_on_client = { .trailing_metadata = &c.trailing,
+							       .status = &c.code,
+							       .status_details = &c.text } };
+		if (rc < 0 || stop)
+			(void)grpc_call_cancel(c.call, NULL);
+		(void)run_batch(&c, &op, 1);
+	}
+	if (rc < 0)
+		err_errno(err, rc, "%s", path);
+	else
+		rc = stop < 0 ? stop : finish(r, &c, NULL, err);
+	call_fini(&c);
+	return rc;
+}
