@@ -19,7 +19,10 @@
 
 #define TTRPC_MESSAGE_MAX (4u << 20) /* payload of one frame */
 #define TTRPC_QUEUE_MAX (16u << 20)  /* queued for one peer */
+#define TTRPC_STREAM_QUEUE_MAX                                                                     \
+	(8u << 20)		     /* queued for one peer, from where on ttrpc_send refuses */
 #define TTRPC_CALLS_MAX 1024u	     /* open calls of one connection */
+#define TTRPC_SERVER_CALLS_MAX 8192u /* calls of one server whose handler has not answered */
 #define TTRPC_CONNS_MAX 256u	     /* connections of one server */
 
 /* gRPC status codes, as ttrpc and gRPC use them. */
@@ -88,10 +91,10 @@ void ttrpc_reply_err(struct ttrpc_call *call, int code,
 void ttrpc_reply_status(struct ttrpc_call *call, enum rpc_code code, const char *msg,
 			const char *detail_type, const ProtobufCMessage *detail);
 /* One message of a server stream. -EPIPE when the client is gone (then reply to end the call),
- * -ENOBUFS when its queue is full. */
+ * -ENOBUFS when its queue is full, -EMSGSIZE, -EINVAL when the method has no stream. */
 int ttrpc_send(struct ttrpc_call *call, const ProtobufCMessage *msg) must_check;
-/* Called once if the client goes away before the answer; the call must still be answered (it goes
- * nowhere). */
+/* Called once if the client goes away or its deadline passes, after this and before the answer; the
+ * call must still be answered (it goes nowhere). */
 void ttrpc_call_on_cancel(struct ttrpc_call *call, void (*cb)(struct ttrpc_call *, void *arg),
 			  void *arg);
 
@@ -120,8 +123,9 @@ struct ttrpc_result {
 typedef void (*ttrpc_done)(const struct ttrpc_result *res, void *arg);
 
 /* Exactly one `done` for each call that returned 0, never inside this function. timeout_ms 0 =
- * none. The request is serialised before it returns. -EINVAL: no such method; -ENOBUFS: queue or
- * calls full. */
+ * none. The request (NULL = empty) is serialised before it returns. -EINVAL: no such method, or
+ * another message type; -ENOBUFS: queue or calls full; -EMSGSIZE: above TTRPC_MESSAGE_MAX;
+ * -ECONNRESET: the connection has ended; -ENOMEM. */
 int ttrpc_client_call(struct ttrpc_client *c, const ProtobufCServiceDescriptor *svc,
 		      const char *method, const ProtobufCMessage *req, uint64_t timeout_ms,
 		      ttrpc_done done, void *arg) must_check;

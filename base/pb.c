@@ -1,0 +1,96 @@
+#include "base/pb.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define CHUNK_FIRST (4 * KIB)
+#define CHUNK_LAST (1 * MIB)
+
+struct pb_chunk {
+	struct pb_chunk *older;
+	size_t size;
+	_Alignas(16) uint8_t bytes[];
+};
+
+void pb_arena_init(struct pb_arena *a, size_t max)
+{
+	*a = (struct pb_arena){ .max = max };
+}
+
+void pb_arena_fini(struct pb_arena *a)
+{
+	struct pb_chunk *c;
+
+	while ((c = a->chunks)) {
+		a->chunks = c->older;
+		free(c);
+	}
+	pb_arena_init(a, a->max);
+}
+
+static int add_chunk(struct pb_arena *a, size_t n)
+{
+	size_t size = a->chunks ? MIN_OF(a->chunks->size * 2, CHUNK_LAST) : CHUNK_FIRST;
+	struct pb_chunk *c;
+
+	size = MAX_OF(size, n);
+	c = malloc(sizeof(*c) + size);
+	if (!c)
+		return -ENOMEM;
+	c->older = a->chunks;
+	c->size = size;
+	a->chunks = c;
+	a->next = c->bytes;
+	a->left = size;
+	return 0;
+}
+
+void *pb_arena_alloc(struct pb_arena *a, size_t n)
+{
+	uint8_t *p;
+
+	if (n > a->max - a->used || ((n + 15) & ~(size_t)15) > a->max - a->used) {
+		a->full = true;
+		return NULL;
+	}
+	n = (n + 15) & ~(size_t)15;
+	if (n > a->left && add_chunk(a, n) < 0) {
+		a->oom = true;
+		return NULL;
+	}
+	p = a->next;
+	a->next += n;
+	a->left -= n;
+	a->used += n;
+	return p;
+}
+
+static void *alloc_cb(void *arena, size_t n)
+{
+	return pb_arena_alloc(arena, n);
+}
+
+static void free_cb(void *arena, void *p)
+{
+	(void)arena;
+	(void)p;
+}
+
+int pb_unpack(struct pb_arena *a, const ProtobufCMessageDescriptor *desc, const void *data,
+	      size_t len, ProtobufCMessage **ret)
+{
+	ProtobufCAllocator al = { .alloc = alloc_cb, .free = free_cb, .allocator_data = a };
+	ProtobufCMessage *m;
+
+	a->full = a->oom = false;
+	m = protobuf_c_message_unpack(desc, &al, len, data);
+	/* A refused allocation may also show as a field that is missing. */
+	if (a->oom)
+		return -ENOMEM;
+	if (a->full)
+		return -ENOBUFS;
+	if (!m)
+		return -EBADMSG;
+	*ret = m;
+	return 0;
+}

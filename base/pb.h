@@ -1,0 +1,40 @@
+/*
+ * Reading protobuf messages of somebody else: unpacked into an arena with a maximum. A few bytes on
+ * the wire can ask for fifty times as much memory (an empty element of a repeated message field is
+ * two bytes), so the size of the packed bytes alone is no limit. The arena is given back as a
+ * whole. Not thread-safe.
+ */
+#ifndef HUSK_BASE_PB_H
+#define HUSK_BASE_PB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "base/compiler.h"
+
+struct pb_chunk;
+
+struct pb_arena {
+	struct pb_chunk *chunks; /* newest first */
+	uint8_t *next;		 /* free part of the newest */
+	size_t left;
+	size_t used, max; /* bytes handed out, and how many may be */
+	bool full, oom;	  /* why an allocation was refused */
+};
+
+void pb_arena_init(struct pb_arena *a, size_t max);
+void pb_arena_fini(struct pb_arena *a); /* everything unpacked into it is gone */
+#define cleanup_pb_arena cleanup_with(pb_arena_fini)
+
+/* 16-byte aligned, not zeroed; NULL beyond the maximum or without memory. */
+void *pb_arena_alloc(struct pb_arena *a, size_t n) must_check;
+
+/* *ret lives as long as the arena; never give it to protobuf_c_message_free_unpacked.
+ * -EBADMSG: not a message of this type; -ENOBUFS: it needs more than the arena may hold; -ENOMEM.
+ */
+int pb_unpack(struct pb_arena *a, const ProtobufCMessageDescriptor *desc, const void *data,
+	      size_t len, ProtobufCMessage **ret) must_check;
+
+#endif

@@ -1,0 +1,188 @@
+#include "base/ttrpc_codec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+
+/* Field tags (number << 3 | 2, length-delimited) of the payload in ttrpc.Request and
+ * ttrpc.Response. */
+#define REQUEST_PAYLOAD_TAG (3 << 3 | 2)
+#define RESPONSE_PAYLOAD_TAG (2 << 3 | 2)
+
+static const struct {
+	int code; /* -errno */
+	enum rpc_code rpc;
+} errno_table[] = {
+	/* The first row of an rpc code is its way back. */
+	{ 0, RPC_OK },
+	{ -ECANCELED, RPC_CANCELLED },
+	{ -EINVAL, RPC_INVALID_ARGUMENT },
+	{ -ETIMEDOUT, RPC_DEADLINE_EXCEEDED },
+	{ -ENOENT, RPC_NOT_FOUND },
+	{ -ESRCH, RPC_NOT_FOUND },
+	{ -EEXIST, RPC_ALREADY_EXISTS },
+	{ -EPERM, RPC_PERMISSION_DENIED },
+	{ -EACCES, RPC_PERMISSION_DENIED },
+	{ -ENOBUFS, RPC_RESOURCE_EXHAUSTED },
+	{ -ENOSPC, RPC_RESOURCE_EXHAUSTED },
+	{ -ENOMEM, RPC_RESOURCE_EXHAUSTED },
+	{ -EBUSY, RPC_FAILED_PRECONDITION },
+	{ -EPROTO, RPC_FAILED_PRECONDITION },
+	{ -ENOSYS, RPC_UNIMPLEMENTED },
+	{ -EOPNOTSUPP, RPC_UNIMPLEMENTED },
+	{ -ECONNRESET, RPC_UNAVAILABLE },
+	{ -EPIPE, RPC_UNAVAILABLE },
+	{ -ECONNREFUSED, RPC_UNAVAILABLE },
+};
+
+enum rpc_code rpc_code_of_errno(int code)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(errno_table); i++)
+		if (errno_table[i].code == code)
+			return errno_table[i].rpc;
+	return RPC_UNKNOWN;
+}
+
+int rpc_code_to_errno(enum rpc_code code)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(errno_table); i++)
+		if (errno_table[i].rpc == code)
+			return errno_table[i].code;
+	return -EIO;
+}
+
+bool ttrpc_decode(struct ttrpc_decoder *d, struct buf *in, struct ttrpc_frame *ret)
+{
+	struct cur c;
+	size_t n;
+
+	buf_consume(in, d->used);
+	d->used = 0;
+	if (d->skip) {
+		n = MIN_OF(buf_len(in), (size_t)d->skip);
+		buf_consume(in, n);
+		d->skip -= (uint32_t)n;
+		if (d->skip)
+			return false;
+	}
+	if (buf_len(in) < TTRPC_HEADER_LEN)
+		return false;
+	c = cur_of(buf_data(in), buf_len(in));
+	*ret = (struct ttrpc_frame){ .len = cur_be32(&c) };
+	ret->stream_id = cur_be32(&c);
+	ret->type = cur_u8(&c);
+	ret->flags = cur_u8(&c);
+	if (ret->len > TTRPC_MESSAGE_MAX) {
+		ret->oversize = true;
+		d->used = TTRPC_HEADER_LEN;
+		d->skip = ret->len;
+		return true;
+	}
+	ret->payload = cur_bytes(&c, ret->len);
+	if (!ret->payload)
+		return false;
+	d->used = TTRPC_HEADER_LEN + ret->len;
+	return true;
+}
+
+static void put_be32(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 24);
+	p[1] = (uint8_t)(v >> 16);
+	p[2] = (uint8_t)(v >> 8);
+	p[3] = (uint8_t)v;
+}
+
+static size_t put_varint(uint8_t *p, size_t v)
+{
+	size_t n = 0;
+
+	for (; v >= 0x80; v >>= 7)
+		p[n++] = (uint8_t)(v | 0x80);
+	p[n++] = (uint8_t)v;
+	return n;
+}
+
+/* `head`, then `body` as its bytes field `tag`; tag 0: the body alone. The fields of a message may
+ * come in any order, so the body is packed in place, behind the others. */
+static int put_frame(struct buf *out, uint32_t stream_id, enum ttrpc_type type, uint8_t flags,
+		     const ProtobufCMessage *head, uint8_t tag, const ProtobufCMessage *body)
+{
+	size_t head_len = head ? protobuf_c_message_get_packed_size(head) : 0;
+	size_t body_len = body ? protobuf_c_message_get_packed_size(body) : 0;
+	uint8_t prefix[1 + 10], *p;
+	size_t prefix_len = 0, len;
+	int r;
+
+	if (head_len > TTRPC_MESSAGE_MAX || body_len > TTRPC_MESSAGE_MAX)
+		return -EMSGSIZE;
+	if (tag && body_len) {
+		prefix[0] = tag;
+		prefix_len = 1 + put_varint(prefix + 1, body_len);
+	}
+	len = head_len + prefix_len + body_len;
+	if (len > TTRPC_MESSAGE_MAX)
+		return -EMSGSIZE;
+	r = buf_reserve(out, TTRPC_HEADER_LEN + len, &p);
+	if (r < 0)
+		return r;
+	put_be32(p, (uint32_t)len);
+	put_be32(p + 4, stream_id);
+	p[8] = type;
+	p[9] = flags;
+	p += TTRPC_HEADER_LEN;
+	if (head)
+		p += protobuf_c_message_pack(head, p);
+	memcpy(p, prefix, prefix_len);
+	if (body)
+		(void)protobuf_c_message_pack(body, p + prefix_len);
+	buf_commit(out, TTRPC_HEADER_LEN + len);
+	return 0;
+}
+
+int ttrpc_put_request(struct buf *out, uint32_t stream_id, uint8_t flags,
+		      const Ttrpc__Request *head, const ProtobufCMessage *body)
+{
+	return put_frame(out, stream_id, TTRPC_REQUEST, flags, &head->base, REQUEST_PAYLOAD_TAG,
+			 body);
+}
+
+int ttrpc_put_response(struct buf *out, uint32_t stream_id, const ProtobufCMessage *body)
+{
+	return put_frame(out, stream_id, TTRPC_RESPONSE, 0, NULL, RESPONSE_PAYLOAD_TAG, body);
+}
+
+int ttrpc_put_status(struct buf *out, uint32_t stream_id, enum rpc_code code, const char *msg,
+		     const char *detail_type, const ProtobufCMessage *detail)
+{
+	Ttrpc__Response resp = TTRPC__RESPONSE__INIT;
+	Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
+	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT, *any_p = &any;
+	cleanup_free uint8_t *packed = NULL;
+	size_t n;
+
+	status.code = (int32_t)code;
+	status.message = (char *)msg;
+	resp.status = &status;
+	if (detail) {
+		n = protobuf_c_message_get_packed_size(detail);
+		if (n > TTRPC_MESSAGE_MAX)
+			return -EMSGSIZE;
+		packed = malloc(n + 1);
+		if (!packed)
+			return -ENOMEM;
+		any.type_url = (char *)detail_type;
+		any.value.len = protobuf_c_message_pack(detail, packed);
+		any.value.data = packed;
+		status.details = &any_p;
+		status.n_details = 1;
+	}
+	return put_frame(out, stream_id, TTRPC_RESPONSE, 0, &resp.base, 0, NULL);
+}
+
+int ttrpc_put_data(struct buf *out, uint32_t stream_id, uint8_t flags, const ProtobufCMessage *body)
+{
+	return put_frame(out, stream_id, TTRPC_DATA, flags, NULL, 0, body);
+}
