@@ -1,0 +1,159 @@
+# CRI by the real crictl: image, pod, container, exec, logs, and the codes of what is not there.
+
+load helpers
+
+setup() {
+	need_crictl
+	T=$BATS_TEST_TMPDIR
+}
+
+@test "version and status" {
+	run -0 crictl version
+	[[ $output == *"RuntimeName:  husk"* ]]
+	[[ $output == *"RuntimeApiVersion:  v1"* ]]
+	run -0 crictl info
+	jq -e '.status.conditions[] | select(.type == "RuntimeReady") | .status' <<<"$output"
+	jq -e '.status.conditions[] | select(.type == "NetworkReady") | .status == false and .reason == "NetworkPluginNotReady"' <<<"$output"
+}
+
+@test "pull, images, inspecti, imagefsinfo" {
+	run -0 crictl pull "$DEBIAN"
+	run -0 crictl images -o json
+	jq -e --arg t "$DEBIAN:latest" '.images[] | select(.repoTags | index($t)) | (.size | tonumber) > 1000000' <<<"$output"
+	run -0 crictl inspecti "$DEBIAN"
+	jq -e '.status.id | startswith("sha256:")' <<<"$output"
+	run -0 crictl imagefsinfo
+}
+
+@test "the life of a pod: runp, create, start, ps, logs, exec -s, stop, rm, stopp, rmp, rmi" {
+	crictl pull "$BUSYBOX"
+	pod_json life >"$T/pod.json"
+	container_json main "$BUSYBOX" sh -c 'echo out; echo err >&2; echo $E2E; hostname; cat /etc/resolv.conf; uname -r; exec sleep 1000' >"$T/ct.json"
+
+	run -0 --separate-stderr crictl runp "$T/pod.json"
+	pod=$output
+	run -0 crictl pods --id "$pod" -o json
+	jq -e '.items[0].state == "SANDBOX_READY" and .items[0].labels.app == "life" and .items[0].annotations["e2e/note"] == "yes"' <<<"$output"
+	run -0 --separate-stderr crictl create "$pod" "$T/ct.json" "$T/pod.json"
+	ct=$output
+	run -0 crictl inspect -o go-template --template '{{.status.state}}' "$ct"
+	[ "$output" = CONTAINER_CREATED ]
+	run -0 crictl start "$ct"
+	run -0 crictl ps -o json
+	jq -e --arg c "$ct" '.containers[] | select(.id == $c) | .state == "CONTAINER_RUNNING"' <<<"$output"
+
+	log_has() { crictl logs "$ct" 2>&1 | grep -q "ndots:8"; }
+	wait_until 20 log_has
+	run -0 --separate-stderr crictl logs "$ct"
+	[ "${lines[0]}" = out ]
+	[ "${lines[1]}" = "env value" ]
+	[ "${lines[2]}" = life ]
+	[ "$stderr" = err ]
+	[[ $output == *"nameserver 10.10.10.10"* && $output == *"search example.org"* ]]
+	[[ $output != *"$(uname -r)"* ]]
+
+	run -0 --separate-stderr crictl exec -s "$ct" sh -c 'echo to out; echo to err >&2'
+	[ "$output" = "to out" ]
+	run ! crictl exec -s "$ct" sh -c 'exit 3'
+	[[ $output == *"3"* ]]
+	run ! crictl exec -s --timeout 1 "$ct" sleep 100
+	[[ $output == *"DeadlineExceeded"* ]]
+	run ! crictl exec -s "$ct" /no/such/command
+	[[ $output == *"No such file or directory"* ]]
+
+	run -0 crictl stop -t 1 "$ct"
+	run -0 crictl inspect "$ct"
+	jq -e '.status.state == "CONTAINER_EXITED" and .status.exitCode == 137 and .status.reason == "Error" and (.status.finishedAt != "")' <<<"$output"
+	run -0 crictl rm "$ct"
+	run -0 crictl stopp "$pod"
+	run -0 crictl inspectp "$pod"
+	jq -e '.status.state == "SANDBOX_NOTREADY"' <<<"$output"
+	run -0 crictl rmp "$pod"
+	run -0 crictl pods -q --id "$pod"
+	[ -z "$output" ]
+	run -0 crictl rmi "$BUSYBOX"
+	run -0 crictl images -q "$BUSYBOX"
+	[ -z "$output" ]
+	crictl pull "$BUSYBOX"
+}
+
+@test "two containers of one pod share network, host name and IPC, not processes" {
+	pod_json two >"$T/pod.json"
+	pod=$(crictl runp "$T/pod.json")
+	for n in a b; do
+		container_json $n "$BUSYBOX" sleep 1000 | jq '.linux.security_context.namespace_options.pid = 1' >"$T/$n.json"
+		ct=$(crictl create "$pod" "$T/$n.json" "$T/pod.json")
+		crictl start "$ct"
+		declare "$n=$ct"
+	done
+	for ns in net uts ipc; do
+		[ "$(crictl exec -s "$a" readlink /proc/self/ns/$ns)" = "$(crictl exec -s "$b" readlink /proc/self/ns/$ns)" ]
+	done
+	for ns in pid mnt cgroup; do
+		[ "$(crictl exec -s "$a" readlink /proc/self/ns/$ns)" != "$(crictl exec -s "$b" readlink /proc/self/ns/$ns)" ]
+	done
+	crictl exec -s "$a" sh -c 'echo shared >/dev/shm/x'
+	[ "$(crictl exec -s "$b" cat /dev/shm/x)" = shared ]
+	crictl exec -s "$a" sh -c 'echo mine >/file'
+	run ! crictl exec -s "$b" cat /file
+	crictl rmp -f "$pod"
+}
+
+@test "log rotation: after ReopenContainerLog new lines are in the new file" {
+	pod_json rotate >"$T/pod.json"
+	container_json main "$BUSYBOX" sh -c 'while :; do read l </go; echo $l; done' | jq '.command = ["sh", "-c", "mkfifo /go; while :; do read l </go; echo $l; done"]' >"$T/ct.json"
+	pod=$(crictl runp "$T/pod.json")
+	ct=$(crictl create "$pod" "$T/ct.json" "$T/pod.json")
+	crictl start "$ct"
+	log=$HUSK_LOG_DIR/crictl-rotate/main.log
+	crictl exec -s "$ct" sh -c 'while [ ! -p /go ]; do sleep 0.1; done; echo one >/go'
+	wait_until 10 grep -q one "$log"
+	mv "$log" "$log.1"
+	crictl logs --help >/dev/null
+	run -0 reopen_log "$ct"
+	[ -f "$log" ]
+	crictl exec -s "$ct" sh -c 'echo two >/go'
+	wait_until 10 grep -q two "$log"
+	! grep -q two "$log.1"
+	crictl rmp -f "$pod"
+}
+
+# crictl has no command for ReopenContainerLog but the option of `logs`.
+reopen_log() { crictl logs -r "$1" >/dev/null; }
+
+@test "what is not there: NOT_FOUND for status, OK for removal" {
+	run ! crictl inspect 0123456789ab
+	[[ $output == *"NotFound"* || $output == *"not found"* ]]
+	run ! crictl inspectp 0123456789ab
+	[[ $output == *"NotFound"* || $output == *"not found"* ]]
+	run ! crictl exec -s 0123456789ab true
+	run ! crictl start 0123456789ab
+}
+
+@test "what is not implemented says so" {
+	run ! crictl stats
+	[[ $output == *"Unimplemented"* ]]
+}
+
+@test "a name twice is refused, and can be used again after removal" {
+	pod_json dup >"$T/pod.json"
+	pod=$(crictl runp "$T/pod.json")
+	run ! crictl runp "$T/pod.json"
+	[[ $output == *"AlreadyExists"* ]]
+	container_json main "$BUSYBOX" sleep 1000 >"$T/ct.json"
+	ct=$(crictl create "$pod" "$T/ct.json" "$T/pod.json")
+	run ! crictl create "$pod" "$T/ct.json" "$T/pod.json"
+	[[ $output == *"AlreadyExists"* ]]
+	crictl rmp -f "$pod"
+	pod=$(crictl runp "$T/pod.json")
+	crictl rmp -f "$pod"
+}
+
+@test "a volume is refused with a clear text, not ignored" {
+	pod_json vol >"$T/pod.json"
+	pod=$(crictl runp "$T/pod.json")
+	container_json main "$BUSYBOX" true | jq '.mounts = [{container_path: "/data", host_path: "/tmp"}]' >"$T/ct.json"
+	run ! crictl create "$pod" "$T/ct.json" "$T/pod.json"
+	[[ $output == *"/data"* ]]
+	crictl rmp -f "$pod"
+}

@@ -1,0 +1,138 @@
+# Programs die at the wrong moment: nothing is lost, nothing is left, nothing pretends to be well.
+
+load helpers
+
+setup() { T=$BATS_TEST_TMPDIR; }
+
+# The ids of the pod and container that `husk run -d --name` made.
+ids_of() {
+	read -r ct pod < <(husk ps -a | awk -v n="$1" '$2 == n { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9a-f]{12}$/) printf "%s ", $i; print "" }')
+}
+
+shim_of() { our_processes | grep -F containerd-shim-husk-v2 | grep -F -- "-id $1" | head -n 1 | cut -d' ' -f1; }
+vmm_of() { pgrep -P "$(shim_of "$1")" -f husk-vmm | head -n 1; }
+
+exited_nonzero() {
+	local line
+	line=$(husk ps -a | grep -w "$1") && [[ $line == *exited* ]]
+}
+
+@test "kill -9 huskd: the pod goes on, is found again, logs are complete, exec works" {
+	husk run -d --name survivor "$BUSYBOX" sh -c 'i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.1; done'
+	husk exec survivor touch /marker
+	kill9_huskd main
+	sleep 1
+	start_huskd main
+	run -0 husk ps
+	[[ $output == *survivor*running* ]]
+	run -0 husk exec survivor ls /marker
+	run -0 husk logs survivor
+	# Every tick is there, also those of the time without huskd.
+	want=0
+	while read -r word n; do
+		[ "$word" = tick ]
+		[ "$n" = "$want" ]
+		want=$((want + 1))
+	done <<<"$output"
+	[ "$want" -gt 10 ]
+	run -0 husk stop -t 0 survivor
+	run -0 husk rm survivor
+}
+
+@test "a container that ends while huskd is down has its exit code afterwards" {
+	husk run -d --name late "$BUSYBOX" sh -c 'sleep 1.5; exit 9'
+	kill9_huskd main
+	sleep 2.5
+	start_huskd main
+	run -0 husk ps -a
+	[[ $output == *late*exited* ]]
+	if [ -x "$CRICTL" ]; then
+		ids_of late
+		run -0 crictl inspect "$ct"
+		jq -e '.status.exitCode == 9' <<<"$output"
+	fi
+	run -0 husk rm late
+}
+
+kill_one_and_see() { # NAME SIGNAL-TARGET-FUNCTION
+	husk run -d --name "$1" "$BUSYBOX" sleep 1000
+	ids_of "$1"
+	[ -n "$pod" ]
+	victim=$($2 "$pod")
+	[ -n "$victim" ]
+	kill -9 "$victim"
+	wait_until 20 exited_nonzero "$1"
+	if [ -x "$CRICTL" ]; then
+		run -0 crictl inspect "$ct"
+		jq -e '.status.exitCode != 0 and .status.reason != "Completed"' <<<"$output"
+		run -0 crictl inspectp "$pod"
+		jq -e '.status.state == "SANDBOX_NOTREADY"' <<<"$output"
+	fi
+	run ! husk exec "$1" true
+	run -0 husk rm "$1"
+	pod_gone() { ! our_processes | grep -qF -- "$pod"; }
+	wait_until 10 pod_gone
+}
+
+@test "kill -9 of the monitor: containers are reported dead, nothing is left" {
+	kill_one_and_see nomonitor vmm_of
+}
+
+@test "kill -9 of the shim: the VM ends with it, containers are reported dead, nothing is left" {
+	kill_one_and_see noshim shim_of
+}
+
+@test "kill -9 of QEMU: the same" {
+	qemu_of() { pgrep -P "$(vmm_of "$1")" -f qemu-system | head -n 1; }
+	husk run -d --name probe "$BUSYBOX" sleep 1000
+	ids_of probe
+	q=$(qemu_of "$pod") || true
+	husk rm -f probe
+	[ -n "$q" ] || skip "backend kvm has no QEMU process"
+	kill_one_and_see noqemu qemu_of
+}
+
+@test "the guest's kernel panics: containers are reported dead" {
+	husk run -d --name victim "$BUSYBOX" sleep 1000
+	ids_of victim
+	# From inside nobody may do this; the monitor's end of the pod is what we look at.
+	kill -9 "$(vmm_of "$pod")"
+	wait_until 20 exited_nonzero victim
+	husk rm victim
+}
+
+@test "kill -9 huskd while pods start: the next huskd cleans up what was half made" {
+	for i in 1 2 3; do
+		husk run -d --name "half$i" "$BUSYBOX" sleep 1000 >/dev/null 2>&1 3>&- &
+		sleep "0.$((i * 3))"
+		kill9_huskd main
+		wait $! || true
+		start_huskd main
+	done
+	ids=$(husk ps -aq)
+	[ -z "$ids" ] || husk rm -f $ids
+	remove_all_pods main
+	run -0 husk ps -aq
+	[ -z "$output" ]
+	only_huskd() { [ "$(our_processes | grep -cE 'containerd-shim-husk-v2|husk-vmm|qemu-system')" = 0 ]; }
+	wait_until 20 only_huskd || { our_processes; false; }
+	[ -z "$(ls "$HUSK_E2E/main/pods" 2>/dev/null)" ]
+	[ -z "$(ls "$HUSK_STORE/main/containers" 2>/dev/null)" ]
+}
+
+@test "no kernel file: a clear error that says what to do" {
+	start_huskd nokernel --kernel /no/such/vmlinux
+	HUSK_ENDPOINT=unix://$HUSK_E2E/nokernel/husk.sock husk pull "$BUSYBOX" >/dev/null 2>&1
+	HUSK_ENDPOINT=unix://$HUSK_E2E/nokernel/husk.sock run -125 husk run --rm "$BUSYBOX" true
+	[[ $output == *"/no/such/vmlinux"* ]]
+	stop_huskd nokernel
+}
+
+@test "two huskd side by side" {
+	start_huskd second
+	export HUSK_ENDPOINT=unix://$HUSK_E2E/second/husk.sock
+	husk pull "$BUSYBOX" >/dev/null 2>&1
+	run -0 husk run --rm "$BUSYBOX" echo second
+	[ "${lines[-1]}" = second ]
+	stop_huskd second
+}
