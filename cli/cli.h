@@ -75,10 +75,15 @@ int stop_container(struct cli *c, const char *id, int64_t grace_s, struct err *e
 /* Directory of the log of what `husk run` called `name`; -EINVAL for a name that cannot be one. The
  * caller frees. */
 int run_log_dir(const char *name, char **ret, struct err *err) must_check;
+/* How long a pull took; both 0 when the image was here. */
+struct pull_times {
+	uint64_t fetch_ns; /* until the last blob was there */
+	uint64_t total_ns; /* until the image could be used */
+};
 /* Makes sure that an image is there; draws progress on standard error. *ret_ref: for
- * CreateContainer. */
+ * CreateContainer, the caller frees. */
 int ensure_image(struct cli *c, const char *image, bool always_pull, char **ret_ref,
-		 struct err *err) must_check;
+		 struct pull_times *ret_times, struct err *err) must_check;
 
 /* "3 minutes ago", "12.4 MB" into buf. */
 const char *human_age(int64_t then_ns, char buf[32]);

@@ -12,7 +12,7 @@
 struct pull {
 	struct progress progress;
 	char *image_ref; /* owned */
-	uint64_t fetch_ns, total_ns;
+	struct pull_times times;
 };
 
 static int on_progress(const ProtobufCMessage *m, void *arg)
@@ -26,8 +26,8 @@ static int on_progress(const ProtobufCMessage *m, void *arg)
 		return 0;
 	free_ptr(&p->image_ref);
 	p->image_ref = strdup(msg->image_ref);
-	p->fetch_ns = msg->fetch_ns;
-	p->total_ns = msg->total_ns;
+	p->times.fetch_ns = msg->fetch_ns;
+	p->times.total_ns = msg->total_ns;
 	return p->image_ref ? 0 : -ENOMEM;
 }
 
@@ -51,7 +51,7 @@ static int pull(struct cli *c, const char *image, struct pull *p, struct err *er
 }
 
 int ensure_image(struct cli *c, const char *image, bool always_pull, char **ret_ref,
-		 struct err *err)
+		 struct pull_times *ret_times, struct err *err)
 {
 	Runtime__V1__ImageStatusRequest req = RUNTIME__V1__IMAGE_STATUS_REQUEST__INIT;
 	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
@@ -70,6 +70,7 @@ int ensure_image(struct cli *c, const char *image, bool always_pull, char **ret_
 		r = pull(c, image, &p, err);
 	if (r == 0 && p.image_ref)
 		*ret_ref = p.image_ref;
+	*ret_times = p.times;
 	if (resp)
 		runtime__v1__image_status_response__free_unpacked(resp, NULL);
 	return r == 0 && !*ret_ref ? err_errno(err, -ENOMEM, "%s", image) : r;
@@ -85,7 +86,7 @@ static int run_pull(struct cli *c, int argc, char **argv)
 	if (pull(c, argv[1], &p, &err) < 0)
 		return fail(1, &err);
 	fprintf(stderr, "%s: fetched in %.2f s, ready after %.2f s\n", argv[1],
-		(double)p.fetch_ns / NS_PER_S, (double)p.total_ns / NS_PER_S);
+		(double)p.times.fetch_ns / NS_PER_S, (double)p.times.total_ns / NS_PER_S);
 	printf("%s\n", p.image_ref);
 	free_ptr(&p.image_ref);
 	return 0;

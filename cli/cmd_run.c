@@ -28,13 +28,16 @@ struct run {
 	char **command;
 	size_t n_command;
 	const char *name, *workdir, *user;
-	bool rm, detach, always_pull;
+	bool rm, detach, always_pull, show_times;
 	Runtime__V1__KeyValue env[ENV_MAX], *env_ptr[ENV_MAX];
 	size_t n_env;
 	/* results */
 	char id[65], *log_dir, *image_ref, *pod_id, *ct_id;
 	pthread_t stopper; /* valid when stopping */
 	bool stopping;
+	/* how long things took, ns */
+	struct pull_times pull;
+	uint64_t create_ns, start_ns;
 };
 
 /* The thread that waits for the exit. */
@@ -96,6 +99,7 @@ static int parse(struct run *r, int argc, char **argv)
 		{ "workdir", required_argument, NULL, 'w' },
 		{ "user", required_argument, NULL, 'u' },
 		{ "pull", no_argument, NULL, 'P' },
+		{ "times", no_argument, NULL, 'T' },
 		{ "interactive", no_argument, NULL, 'i' },
 		{ "tty", no_argument, NULL, 't' },
 		{ 0 },
@@ -126,6 +130,9 @@ static int parse(struct run *r, int argc, char **argv)
 			break;
 		case 'P':
 			r->always_pull = true;
+			break;
+		case 'T':
+			r->show_times = true;
 			break;
 		case 'i':
 		case 't':
@@ -268,6 +275,40 @@ static int failed_start_code(struct run *r)
 	return code;
 }
 
+static void time_line(const char *what, uint64_t ns)
+{
+	fprintf(stderr, "  %-18s %8.1f ms\n", what, (double)ns / NS_PER_MS);
+}
+
+/* The table of --times; the pod must still be there. */
+static void print_times(struct run *r)
+{
+	Husk__V1__PodTimesRequest req = HUSK__V1__POD_TIMES_REQUEST__INIT;
+	Husk__V1__PodTimesResponse *t;
+	struct err err = { 0 };
+
+	req.pod_sandbox_id = r->pod_id;
+	if (rpc_call(r->c->rpc, &husk__v1__husk__descriptor, "PodTimes", &req.base, CALL_TIMEOUT_MS,
+		     (ProtobufCMessage **)(void *)&t, NULL, &err) < 0) {
+		(void)fail(0, &err);
+		return;
+	}
+	fprintf(stderr, "\nbackend %s (%s), guest kernel %s\n", t->backend, t->backend_reason,
+		t->guest_kernel);
+	if (r->pull.total_ns) {
+		time_line("pull", r->pull.fetch_ns);
+		time_line("unpack, rest", r->pull.total_ns - r->pull.fetch_ns);
+	} else {
+		fprintf(stderr, "  %-18s %11s\n", "pull, unpack", "was here");
+	}
+	time_line("VM start", t->vm_start_ns);
+	time_line("agent ready", t->agent_ready_ns);
+	time_line("pod ready", t->sandbox_ready_ns);
+	time_line("container create", r->create_ns);
+	time_line("container start", r->start_ns);
+	husk__v1__pod_times_response__free_unpacked(t, NULL);
+}
+
 /* ---- while it runs ---- */
 
 static void *stop_thread(void *arg)
@@ -355,11 +396,13 @@ static int attend(struct run *r, int sig_fd)
 static int start_and_attend(struct run *r, int sig_fd)
 {
 	Runtime__V1__StartContainerRequest req = RUNTIME__V1__START_CONTAINER_REQUEST__INIT;
+	uint64_t begin = now_mono_ns();
 	struct err err = { 0 };
 
 	req.container_id = r->ct_id;
 	if (runtime_call(r->c, "StartContainer", &req, CALL_TIMEOUT_MS, NULL, &err) < 0)
 		return fail(failed_start_code(r), &err);
+	r->start_ns = now_mono_ns() - begin;
 	if (r->detach) {
 		printf("%s\n", r->ct_id);
 		return 0;
@@ -372,18 +415,23 @@ static int run_pod(struct run *r, int sig_fd)
 {
 	struct err err = { 0 }, ignored;
 	struct request q;
+	uint64_t begin;
 	int code;
 
 	fill_pod(r, &q);
 	if (make_pod(r, &q, &err) < 0)
 		return fail(EXIT_HUSK, &err);
+	begin = now_mono_ns();
 	if (make_container(r, &q, &err) < 0) {
 		code = fail(EXIT_HUSK, &err);
 		(void)!remove_pod(r->c, r->pod_id, &ignored);
 		(void)!remove_tree(r->log_dir, NULL);
 		return code;
 	}
+	r->create_ns = now_mono_ns() - begin;
 	code = start_and_attend(r, sig_fd);
+	if (r->show_times)
+		print_times(r);
 	if (r->rm && !r->detach) {
 		if (remove_pod(r->c, r->pod_id, &err) < 0)
 			(void)fail(0, &err);
@@ -412,7 +460,7 @@ static int run_run(struct cli *c, int argc, char **argv)
 	}
 	code = EXIT_HUSK;
 	if (run_log_dir(r->name, &r->log_dir, &err) < 0 ||
-	    ensure_image(c, r->image, r->always_pull, &r->image_ref, &err) < 0) {
+	    ensure_image(c, r->image, r->always_pull, &r->image_ref, &r->pull, &err) < 0) {
 		code = fail(EXIT_HUSK, &err);
 		goto out;
 	}
@@ -444,7 +492,8 @@ const struct command cmd_run = {
 		"  -d, --detach       print the container's id and do not wait\n"
 		"  -w, --workdir DIR  directory to start in\n"
 		"  -u, --user USER    user name or number\n"
-		"  --pull             ask the registry even if the image is here\n\n"
+		"  --pull             ask the registry even if the image is here\n"
+		"  --times            tell at the end how long each step took\n\n"
 		"  The exit code is the container's; 125: husk failed, 126: the command cannot be\n"
 		"  executed, 127: there is no such command. Ctrl-C stops the container, a second\n"
 		"  one kills it. Logs are kept under HUSK_LOG_DIR (default " DEFAULT_LOG_DIR ").\n",
