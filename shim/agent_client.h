@@ -1,0 +1,53 @@
+/*
+ * The agent's calls (base/proto/agent.proto) with their timeouts, and its event stream, resumed when
+ * it breaks. An agent that leaves a call unanswered has hung: `lost` is called and the owner ends the
+ * VM; a pod never waits for ever. Loop thread.
+ */
+#ifndef HUSK_SHIM_AGENT_CLIENT_H
+#define HUSK_SHIM_AGENT_CLIENT_H
+
+#include "base/loop.h"
+#include "base/ttrpc.h"
+#include "proto/agent.pb-c.h"
+
+#define AGENT_PORT 1024u  /* the guest connects to the host's */
+#define STREAM_PORT 1025u /* the host connects to the guest's */
+
+#define AGENT_BOOT_TIMEOUT_MS 120000u /* boot and CreateSandbox, also on a slow emulator */
+#define AGENT_CALL_TIMEOUT_MS 60000u
+#define AGENT_SHUTDOWN_TIMEOUT_MS 2000u
+
+struct agent;
+
+struct agent_ops {
+	void (*exited)(const Husk__Agent__V1__ExitEvent *ev, void *arg);
+	void (*oom)(const char *id, void *arg);
+	/* Once: the channel ended, or the agent does not answer. Every open call has its error. */
+	void (*lost)(const char *why, void *arg);
+};
+
+/* Takes fd over, also on failure. Requests may be sent at once, they wait for the guest. */
+int agent_new(struct loop *l, int fd, const struct agent_ops *ops, void *arg, struct agent **ret,
+	      struct err *err) must_check;
+void agent_free(struct agent *a); /* open calls end with -ECANCELED */
+
+/* Starts the event stream; after agent_create_sandbox. */
+int agent_events(struct agent *a) must_check;
+
+/* As ttrpc_client_call: exactly one `done` for each that returned 0, never inside. */
+int agent_create_sandbox(struct agent *a, const Husk__Agent__V1__CreateSandboxRequest *req,
+			 ttrpc_done done, void *arg) must_check;
+int agent_create_container(struct agent *a, const Husk__Agent__V1__CreateContainerRequest *req,
+			   ttrpc_done done, void *arg) must_check;
+int agent_start_container(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;
+int agent_exec(struct agent *a, const Husk__Agent__V1__ExecProcessRequest *req, ttrpc_done done,
+	       void *arg) must_check;
+int agent_signal(struct agent *a, const char *id, const char *exec_id, uint32_t signal, bool all,
+		 ttrpc_done done, void *arg) must_check;
+int agent_resize(struct agent *a, const char *id, const char *exec_id, uint32_t width,
+		 uint32_t height, ttrpc_done done, void *arg) must_check;
+int agent_remove_container(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;
+int agent_list_processes(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;
+int agent_shutdown(struct agent *a, ttrpc_done done, void *arg) must_check;
+
+#endif

@@ -1,0 +1,294 @@
+#include "shim/vm.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/spawn.h"
+#include "base/util.h"
+
+#define CONTROL_FD 3 /* of the monitor: --control-fd */
+
+struct vm {
+	struct loop *loop;
+	const struct vm_ops *ops;
+	void *arg;
+	struct vmctl *ctl;
+	bool ctl_dead;
+	struct ev_child child;
+	bool child_runs;
+	struct ev_timer kill_timer, hangup_timer;
+	bool expected; /* the end was asked for */
+	char why[300];
+	struct vm_info info;
+};
+
+static void set_why(struct vm *vm, const char *why)
+{
+	if (!*vm->why)
+		(void)snprintf(vm->why, sizeof(vm->why), "%s", why);
+}
+
+static void signal_child(struct vm *vm)
+{
+	if (vm->child_runs)
+		(void)syscall(SYS_pidfd_send_signal, vm->child.pidfd, SIGKILL, NULL, 0);
+}
+
+static void on_kill_timer(struct ev_timer *t)
+{
+	signal_child(t->arg);
+}
+
+/* The monitor has to be gone soon: it is told by the end of its control connection, then killed. */
+static void expect_exit(struct vm *vm)
+{
+	if (ev_timer_add(vm->loop, &vm->kill_timer, VM_KILL_NS, on_kill_timer, vm) < 0)
+		signal_child(vm);
+}
+
+/* The VM has ended; the monitor leaves when its control connection ends. */
+static void on_hangup_timer(struct ev_timer *t)
+{
+	struct vm *vm = t->arg;
+
+	vm->ctl_dead = true;
+	vmctl_free(vm->ctl);
+	vm->ctl = NULL;
+	expect_exit(vm);
+}
+
+static void on_child(struct ev_child *c, int status)
+{
+	struct vm *vm = c->arg;
+	char text[80];
+
+	vm->child_runs = false;
+	/* Its last words may still be in the socket. */
+	if (!vm->ctl_dead)
+		vmctl_drain(vm->ctl);
+	ev_timer_del(&vm->kill_timer);
+	ev_timer_del(&vm->hangup_timer);
+	if (WIFSIGNALED(status))
+		(void)snprintf(text, sizeof(text), "monitor died: signal %d", WTERMSIG(status));
+	else
+		(void)snprintf(text, sizeof(text), "monitor died: exit status %d",
+			       WEXITSTATUS(status));
+	if (!vm->expected)
+		set_why(vm, text);
+	vm->ops->ended(vm->why, vm->arg);
+}
+
+/* ---- control connection ---- */
+
+static const char *end_reason(Husk__Vmm__V1__EndReason r)
+{
+	switch (r) {
+	case HUSK__VMM__V1__END_REASON__POWEROFF:
+		return "guest powered off";
+	case HUSK__VMM__V1__END_REASON__REBOOT:
+		return "guest kernel died or reset";
+	case HUSK__VMM__V1__END_REASON__KILLED:
+		return "VM killed";
+	case HUSK__VMM__V1__END_REASON__MONITOR_ERROR:
+		return "monitor failed";
+	case HUSK__VMM__V1__END_REASON__BACKEND_DIED:
+		return "backend died";
+	default:
+		return "VM ended";
+	}
+}
+
+static void on_event(const Husk__Vmm__V1__Packet *p, void *arg)
+{
+	struct vm *vm = arg;
+	char text[300];
+
+	switch (p->body_case) {
+	case HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED:
+		vm->info.boot_ns = p->agent_connected->boot_ns;
+		vm->info.vcpu_start_ns = p->agent_connected->vcpu_start_ns;
+		vm->info.agent_ready_ns = p->agent_connected->agent_ready_ns;
+		vm->ops->agent_connected(vm->arg);
+		break;
+	case HUSK__VMM__V1__PACKET__BODY_ENDED:
+		(void)snprintf(text, sizeof(text), "%s%s%s", end_reason(p->ended->reason),
+			       *p->ended->message ? ": " : "", p->ended->message);
+		if (!vm->expected)
+			set_why(vm, text);
+		log_debug("VM ended", "reason", text);
+		if (ev_timer_add(vm->loop, &vm->hangup_timer, 0, on_hangup_timer, vm) < 0)
+			signal_child(vm);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_closed(int code, const struct err *err, void *arg)
+{
+	struct vm *vm = arg;
+
+	vm->ctl_dead = true;
+	/* A monitor that ended by itself says more by its exit status. */
+	if (code != -ECONNRESET && !vm->expected)
+		set_why(vm, err_text(err));
+	if (code == -ECONNRESET)
+		expect_exit(vm);
+	else
+		signal_child(vm);
+}
+
+static const struct vmctl_ops ctl_ops = { .event = on_event, .closed = on_closed };
+
+static void on_info(int code, const struct err *err, const Husk__Vmm__V1__Packet *p, void *arg)
+{
+	struct vm *vm = arg;
+
+	if (code < 0 || p->body_case != HUSK__VMM__V1__PACKET__BODY_INFO)
+		return;
+	(void)snprintf(vm->info.backend, sizeof(vm->info.backend), "%s", p->info->backend);
+	(void)snprintf(vm->info.backend_reason, sizeof(vm->info.backend_reason), "%s",
+		       p->info->backend_reason);
+	vm->info.qemu_pid = (pid_t)p->info->qemu_pid;
+	vm->ops->info_changed(vm->arg);
+}
+
+static void on_boot(int code, const struct err *err, const Husk__Vmm__V1__Packet *p, void *arg)
+{
+	struct vm *vm = arg;
+
+	if (code == 0 || code == -ECANCELED)
+		return;
+	if (code != -ECONNRESET)
+		set_why(vm, err_text(err));
+	vm_kill(vm, "boot failed");
+}
+
+/* ---- start and end ---- */
+
+static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control_fd,
+			 struct err *err)
+{
+	char *argv[] = { "husk-vmm",	(char *)"--control-fd", "3",
+			 "--backend",	(char *)cfg->backend,	"--kernel",
+			 (char *)cfg->kernel, "--initramfs",	(char *)cfg->initramfs,
+			 "--log-level", (char *)cfg->log_level, "--log-format",
+			 (char *)cfg->log_format, NULL };
+	struct spawn s = spawn_of(cfg->vmm_path, argv);
+	int pidfd = -1, r;
+	pid_t pid = 0;
+
+	s.fds[2] = STDERR_FILENO;
+	s.fds[CONTROL_FD] = control_fd;
+	s.n_fds = CONTROL_FD + 1;
+	s.die_with_parent = true;
+	r = spawn_run(&s, &pid, &pidfd, err);
+	if (r < 0)
+		return r;
+	r = ev_child_add(vm->loop, &vm->child, pid, pidfd, on_child, vm);
+	if (r < 0) {
+		(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+		return err_errno(err, r, "watch the monitor");
+	}
+	vm->child_runs = true;
+	vm->info.pid = pid;
+	return 0;
+}
+
+static int boot(struct vm *vm, const struct vm_config *cfg, int agent_fd, struct err *err)
+{
+	Husk__Vmm__V1__Boot b = HUSK__VMM__V1__BOOT__INIT;
+	int r;
+
+	b.vcpus = cfg->vcpus;
+	b.memory_mib = cfg->memory_mib;
+	r = vmctl_boot(vm->ctl, &b, agent_fd, on_boot, vm);
+	if (r == 0)
+		r = vmctl_info(vm->ctl, on_info, vm);
+	return r < 0 ? err_errno(err, r, "boot") : 0;
+}
+
+int vm_start(struct loop *l, const struct vm_config *cfg, const struct vm_ops *ops, void *arg,
+	     struct vm **ret, int *ret_agent_fd, struct err *err)
+{
+	int control[2] = { -1, -1 }, agent[2] = { -1, -1 };
+	struct vm *vm = calloc(1, sizeof(*vm));
+	int r = -ENOMEM;
+
+	if (!vm)
+		return err_errno(err, r, "VM");
+	*vm = (struct vm){ .loop = l, .ops = ops, .arg = arg };
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, agent) < 0) {
+		r = err_errno(err, -errno, "sockets of the VM");
+		goto fail;
+	}
+	r = spawn_monitor(vm, cfg, control[1], err);
+	if (r < 0)
+		goto fail;
+	r = vmctl_new(l, take_fd(&control[0]), &ctl_ops, vm, &vm->ctl, err);
+	if (r == 0)
+		r = boot(vm, cfg, agent[1], err);
+	if (r < 0)
+		goto fail;
+	*ret_agent_fd = take_fd(&agent[0]);
+	*ret = vm;
+	vm = NULL;
+	r = 0;
+fail:
+	for (int i = 0; i < 2; i++) {
+		fd_close(&control[i]);
+		fd_close(&agent[i]);
+	}
+	vm_free(vm);
+	return r;
+}
+
+struct vmctl *vm_ctl(const struct vm *vm)
+{
+	return vm->ctl_dead ? NULL : vm->ctl;
+}
+
+const struct vm_info *vm_info(const struct vm *vm)
+{
+	return &vm->info;
+}
+
+void vm_kill(struct vm *vm, const char *why)
+{
+	vm->expected = true;
+	set_why(vm, why);
+	if (vm->ctl_dead || vmctl_kill(vm->ctl, NULL, NULL) < 0)
+		signal_child(vm);
+	else
+		expect_exit(vm);
+}
+
+void vm_expect_end(struct vm *vm)
+{
+	vm->expected = true;
+}
+
+void vm_free(struct vm *vm)
+{
+	if (!vm)
+		return;
+	ev_timer_del(&vm->kill_timer);
+	ev_timer_del(&vm->hangup_timer);
+	vmctl_free(vm->ctl);
+	if (vm->child_runs) {
+		signal_child(vm);
+		ev_child_del(&vm->child);
+		(void)waitpid(vm->info.pid, NULL, 0);
+	}
+	free(vm);
+}

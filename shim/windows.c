@@ -1,0 +1,100 @@
+#include "shim/windows.h"
+
+#include <errno.h>
+#include <string.h>
+
+static struct window *find(const struct windows *w, uint64_t first)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		if (w->slots[i].first == first)
+			return (struct window *)&w->slots[i];
+	}
+	return NULL;
+}
+
+const struct window *windows_find(const struct windows *w, uint64_t first)
+{
+	return find(w, first);
+}
+
+/* First fit; the table is ordered, so one pass finds the gap and the slot. */
+static int insert(struct windows *w, uint64_t sectors, struct window **ret)
+{
+	uint64_t at = 0;
+	size_t i;
+
+	if (w->n == WINDOWS_MAX)
+		return -ENOSPC;
+	for (i = 0; i < w->n; i++) {
+		if (w->slots[i].first - at >= sectors)
+			break;
+		at = w->slots[i].first + w->slots[i].sectors;
+	}
+	if (WINDOWS_SECTORS - at < sectors)
+		return -ENOSPC;
+	memmove(&w->slots[i + 1], &w->slots[i], (w->n - i) * sizeof(w->slots[0]));
+	w->n++;
+	w->slots[i] = (struct window){ .first = at, .sectors = sectors };
+	*ret = &w->slots[i];
+	return 0;
+}
+
+int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool readonly,
+		uint64_t *ret_first, uint64_t *ret_sectors, bool *ret_new, struct err *err)
+{
+	uint64_t unit = WINDOWS_ALIGN * 512u, sectors;
+	struct window *win;
+	bool is_new = false;
+	int r;
+
+	if (bytes == 0)
+		return err_set(err, -EINVAL, "the file is empty");
+	if (bytes > WINDOWS_SECTORS * 512)
+		return err_set(err, -ENOSPC, "the file is larger than the VM's disk");
+	sectors = (bytes + unit - 1) / unit * WINDOWS_ALIGN;
+	for (size_t i = 0; i < w->n; i++) {
+		win = &w->slots[i];
+		if (win->dev != dev || win->ino != ino)
+			continue;
+		if (!win->readonly || !readonly)
+			return err_set(err, -EBUSY,
+				       "the file is in use by another container of the pod");
+		if (win->sectors == sectors)
+			goto found;
+	}
+	r = insert(w, sectors, &win);
+	if (r < 0)
+		return err_set(err, r, "no room for another disk in the VM (at most %d)",
+			       WINDOWS_MAX);
+	win->dev = dev;
+	win->ino = ino;
+	win->readonly = readonly;
+	is_new = true;
+found:
+	win->users++;
+	*ret_first = win->first;
+	*ret_sectors = win->sectors;
+	*ret_new = is_new;
+	return 0;
+}
+
+bool windows_put(struct windows *w, uint64_t first)
+{
+	struct window *win = find(w, first);
+
+	if (!win || win->users == 0)
+		return false;
+	return --win->users == 0;
+}
+
+void windows_free(struct windows *w, uint64_t first)
+{
+	struct window *win = find(w, first);
+	size_t i;
+
+	if (!win || win->users)
+		return;
+	i = (size_t)(win - w->slots);
+	w->n--;
+	memmove(win, win + 1, (w->n - i) * sizeof(*win));
+}

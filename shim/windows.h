@@ -1,0 +1,45 @@
+/*
+ * Which sectors of the VM's one disk belong to which host file. Pure bookkeeping: the monitor is
+ * told elsewhere. A read-only file that several containers use has one window, counted by users.
+ * Owned by the sandbox; loop thread.
+ */
+#ifndef HUSK_SHIM_WINDOWS_H
+#define HUSK_SHIM_WINDOWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+
+#define WINDOWS_MAX 250			   /* disks that the agent can attach at once */
+#define WINDOWS_SECTORS (8ull << (40 - 9)) /* the disk: 8 TiB */
+#define WINDOWS_ALIGN 8u		   /* 4 KiB */
+
+struct window {
+	uint64_t first, sectors; /* 512-byte units; sectors 0 = slot is free */
+	dev_t dev;
+	ino_t ino;
+	bool readonly;
+	uint32_t users;
+};
+
+struct windows {
+	struct window slots[WINDOWS_MAX]; /* used ones first, ascending by `first` */
+	size_t n;
+};
+
+/* A window for the file (dev, ino) of `bytes` bytes: the one that is there when both are read-only,
+ * else a new one. *ret_new tells which; a new one has to be mapped. -EBUSY when the file is in use
+ * and one of the two is writable, -ENOSPC when the table or the disk is full, -EINVAL for 0 bytes. */
+int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool readonly,
+		uint64_t *ret_first, uint64_t *ret_sectors, bool *ret_new,
+		struct err *err) must_check;
+/* One user less. True: nobody uses it any more; it keeps its sectors until windows_free. */
+bool windows_put(struct windows *w, uint64_t first);
+/* Gives the sectors back, after the monitor unmapped them. Nothing while somebody uses them. */
+void windows_free(struct windows *w, uint64_t first);
+const struct window *windows_find(const struct windows *w, uint64_t first);
+
+#endif
