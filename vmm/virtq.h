@@ -33,7 +33,7 @@ struct virtq_used;
 struct virtq_layout {
 	uint16_t size;		    /* power of two, at most the device's maximum */
 	uint64_t desc, avail, used; /* guest addresses */
-	uint16_t base; /* first index to look at, in avail and used; 0 at a fresh start */
+	uint16_t base;		    /* first index of avail to look at; 0 at a fresh start */
 };
 
 struct virtq {

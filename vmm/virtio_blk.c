@@ -1,0 +1,229 @@
+#include "vmm/virtio_blk.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+
+/* 5.2.3 */
+#define BLK_F_SEG_MAX (1ull << 2)
+#define BLK_F_BLK_SIZE (1ull << 6)
+#define BLK_F_DISCARD (1ull << 13)
+#define BLK_F_WRITE_ZEROES (1ull << 14)
+
+/* 5.2.6 */
+enum { BLK_T_IN = 0, BLK_T_OUT = 1, BLK_T_FLUSH = 4, BLK_T_GET_ID = 8 };
+enum { BLK_T_DISCARD = 11, BLK_T_WRITE_ZEROES = 13 };
+enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
+#define BLK_ID_LEN 20
+#define BLK_WRITE_ZEROES_F_UNMAP 1u
+
+/* One round on the loop: whichever comes first. */
+#define ROUND_REQUESTS 64
+#define ROUND_BYTES (4 * MIB)
+
+struct blk_config { /* 5.2.4 */
+	uint64_t capacity;
+	uint32_t size_max, seg_max;
+	uint16_t cylinders;
+	uint8_t heads, sectors;
+	uint32_t blk_size;
+	uint8_t physical_exp, alignment_offset;
+	uint16_t min_io_size;
+	uint32_t opt_io_size;
+	uint8_t writeback, unused0;
+	uint16_t num_queues;
+	uint32_t max_discard_sectors, max_discard_seg, discard_sector_alignment;
+	uint32_t max_write_zeroes_sectors, max_write_zeroes_seg;
+	uint8_t write_zeroes_may_unmap, unused1[3];
+} __attribute__((packed));
+
+struct blk_header {
+	uint32_t type, reserved;
+	uint64_t sector;
+};
+
+struct blk_range { /* 5.2.6, discard and write zeroes */
+	uint64_t sector;
+	uint32_t sectors, flags;
+};
+
+struct blk_request {
+	struct blk_header h;
+	const struct virtq_chain *c;
+	size_t written; /* bytes given to the driver, without the status */
+};
+
+static bool on_disk(uint64_t sector, uint64_t sectors)
+{
+	return sector < DISK_SECTORS && sectors <= DISK_SECTORS - sector;
+}
+
+static uint8_t status_of(int r)
+{
+	return r < 0 ? BLK_S_IOERR : BLK_S_OK;
+}
+
+static uint8_t do_rw(struct virtio_blk *b, struct blk_request *q)
+{
+	bool in = q->h.type == BLK_T_IN;
+	const struct virtq_chain *c = q->c;
+	size_t len = in ? c->in_len - 1 : c->out_len - sizeof(q->h);
+	struct iovec iov[VIRTQ_CHAIN_MAX];
+
+	if (len % SECTOR_SIZE != 0 || !on_disk(q->h.sector, len / SECTOR_SIZE))
+		return BLK_S_IOERR;
+	if (!in) {
+		unsigned n = iov_slice(c->iov, c->n_out, sizeof(q->h), len, iov, ARRAY_SIZE(iov));
+		return status_of(window_write(b->windows, q->h.sector, iov, n, len));
+	}
+	unsigned n = iov_slice(c->iov + c->n_out, c->n_in, 0, len, iov, ARRAY_SIZE(iov));
+	int r = window_read(b->windows, q->h.sector, iov, n, len);
+	if (r == 0)
+		q->written = len;
+	return status_of(r);
+}
+
+static uint8_t do_ranges(struct virtio_blk *b, struct blk_request *q)
+{
+	bool zero = q->h.type == BLK_T_WRITE_ZEROES;
+	uint32_t max = zero ? BLK_WRITE_ZEROES_SECTORS_MAX : BLK_DISCARD_SECTORS_MAX;
+	struct blk_range ranges[BLK_DISCARD_SEGS_MAX];
+	size_t len = q->c->out_len - sizeof(q->h);
+
+	if (len == 0 || len % sizeof(ranges[0]) != 0 || len > sizeof(ranges))
+		return BLK_S_IOERR;
+	iov_read(q->c->iov, q->c->n_out, sizeof(q->h), ranges, len);
+	for (size_t i = 0; i < len / sizeof(ranges[0]); i++) {
+		const struct blk_range *g = &ranges[i];
+		/* Discard knows no flag, write zeroes one (5.2.6.2). */
+		if (g->flags & ~(zero ? BLK_WRITE_ZEROES_F_UNMAP : 0u))
+			return BLK_S_UNSUPP;
+		if (g->sectors > max || !on_disk(g->sector, g->sectors))
+			return BLK_S_IOERR;
+		if (window_discard(b->windows, g->sector, g->sectors, zero) < 0)
+			return BLK_S_IOERR;
+	}
+	return BLK_S_OK;
+}
+
+static uint8_t do_get_id(struct blk_request *q)
+{
+	static const char id[BLK_ID_LEN] = "husk";
+	size_t room = q->c->in_len - 1;
+	q->written =
+		iov_write(q->c->iov + q->c->n_out, q->c->n_in, 0, id, MIN_OF(room, sizeof(id)));
+	return BLK_S_OK;
+}
+
+static uint8_t serve(struct virtio_blk *b, struct blk_request *q)
+{
+	switch (q->h.type) {
+	case BLK_T_IN:
+	case BLK_T_OUT:
+		return do_rw(b, q);
+	case BLK_T_FLUSH:
+		return BLK_S_OK;
+	case BLK_T_GET_ID:
+		return do_get_id(q);
+	case BLK_T_DISCARD:
+	case BLK_T_WRITE_ZEROES:
+		return do_ranges(b, q);
+	default:
+		return BLK_S_UNSUPP;
+	}
+}
+
+/* Serves a chain and gives it back. Bytes moved, for the round's account. */
+static size_t handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_chain *c)
+{
+	struct blk_request q = { .c = c };
+	/* Without a header or a place for the status there is nothing to answer (5.2.6). */
+	if (c->out_len < sizeof(q.h) || c->in_len < 1) {
+		virtq_push(vq, c->head, 0);
+		return 0;
+	}
+	iov_read(c->iov, c->n_out, 0, &q.h, sizeof(q.h));
+	uint8_t status = serve(b, &q);
+	iov_write(c->iov + c->n_out, c->n_in, c->in_len - 1, &status, 1);
+	/* "Used length" counts from the first byte; the status is the last one. */
+	virtq_push(vq, c->head, q.written == c->in_len - 1 ? c->in_len : (uint32_t)q.written);
+	return (size_t)c->out_len + c->in_len;
+}
+
+static void notify(struct virtio_dev *d, unsigned queue)
+{
+	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
+	struct virtq *vq = &d->queues[0];
+	struct virtq_chain c;
+	unsigned n = 0;
+	size_t bytes = 0;
+
+	virtq_disarm(vq);
+	do {
+		while (n < ROUND_REQUESTS && bytes < ROUND_BYTES && virtq_pop(vq, &c) > 0) {
+			bytes += handle(b, vq, &c);
+			n++;
+		}
+		if (n >= ROUND_REQUESTS || bytes >= ROUND_BYTES) {
+			virtio_flush(d, 0);
+			if (ev_timer_add(b->loop, &b->again, 0, b->again.cb, b) == 0)
+				return;
+			n = 0; /* no memory for a timer: go on instead of losing the kick */
+			bytes = 0;
+		}
+	} while (virtq_arm(vq));
+	virtio_flush(d, 0);
+}
+
+static void on_again(struct ev_timer *t)
+{
+	struct virtio_blk *b = t->arg;
+	notify(&b->dev, 0);
+}
+
+static void stop(struct virtio_dev *d)
+{
+	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
+	ev_timer_del(&b->again);
+}
+
+static void config_read(const struct virtio_dev *d, size_t off, void *buf, size_t len)
+{
+	static const struct blk_config config = {
+		.capacity = DISK_SECTORS,
+		.seg_max = BLK_SEGS_MAX,
+		.blk_size = SECTOR_SIZE,
+		.num_queues = 1,
+		.max_discard_sectors = BLK_DISCARD_SECTORS_MAX,
+		.max_discard_seg = BLK_DISCARD_SEGS_MAX,
+		.discard_sector_alignment = WINDOW_ALIGN,
+		.max_write_zeroes_sectors = BLK_WRITE_ZEROES_SECTORS_MAX,
+		.max_write_zeroes_seg = BLK_DISCARD_SEGS_MAX,
+		.write_zeroes_may_unmap = 1,
+	};
+	memcpy(buf, (const uint8_t *)&config + off, len);
+}
+
+static const struct virtio_dev_ops blk_ops = {
+	.id = VIRTIO_ID_BLOCK,
+	.name = "blk",
+	.n_queues = 1,
+	.queue_max = { BLK_QUEUE_SIZE },
+	.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_DISCARD | BLK_F_WRITE_ZEROES,
+	.config_len = sizeof(struct blk_config),
+	.config_read = config_read,
+	.stop = stop,
+	.notify = notify,
+};
+
+void virtio_blk_init(struct virtio_blk *b, struct loop *l, const struct window_table *windows)
+{
+	*b = (struct virtio_blk){ .dev.ops = &blk_ops, .loop = l, .windows = windows };
+	b->again.cb = on_again;
+}
+
+void virtio_blk_fini(struct virtio_blk *b)
+{
+	ev_timer_del(&b->again);
+}

@@ -1,0 +1,186 @@
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "vmm/probe.h"
+
+int vm_choice_parse(const char *s, enum vm_choice *ret)
+{
+	static const char *const names[] = {
+		[VM_AUTO] = "auto", [VM_KVM] = "kvm", [VM_QEMU] = "qemu"
+	};
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		if (str_eq(s, names[i])) {
+			*ret = (enum vm_choice)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+const char *vm_state_name(enum vm_state s)
+{
+	static const char *const names[] = {
+		[VM_NEW] = "new", [VM_RUNNING] = "running", [VM_ENDED] = "ended"
+	};
+	return names[s];
+}
+
+void vm_init(struct vm *vm, struct loop *loop, const struct vm_config *config,
+	     const struct vm_events *events)
+{
+	*vm = (struct vm){ .loop = loop, .config = *config, .events = *events };
+	window_init(&vm->windows);
+	virtio_blk_init(&vm->blk, loop, &vm->windows);
+	virtio_vsock_init(&vm->vsock, loop, VM_GUEST_CID);
+	virtio_console_init(&vm->console, loop);
+	virtio_rng_init(&vm->rng);
+	vm->devices[0] = &vm->blk.dev;
+	vm->devices[1] = &vm->vsock.dev;
+	vm->devices[2] = &vm->console.dev;
+	vm->devices[3] = &vm->rng.dev;
+}
+
+void vm_fini(struct vm *vm)
+{
+	if (vm->ops)
+		vm->ops->free(vm->backend);
+	vm->backend = NULL;
+	virtio_console_fini(&vm->console);
+	virtio_vsock_fini(&vm->vsock);
+	virtio_blk_fini(&vm->blk);
+	window_fini(&vm->windows);
+}
+
+static void choose_backend(struct vm *vm)
+{
+	if (vm->config.choice != VM_AUTO) {
+		vm->ops = vm->config.choice == VM_KVM ? &backend_kvm : &backend_qemu;
+		snprintf(vm->reason, sizeof(vm->reason), "asked for");
+		return;
+	}
+	struct probe_result p;
+	probe_kvm(&p);
+	vm->ops = p.usable ? &backend_kvm : &backend_qemu;
+	snprintf(vm->reason, sizeof(vm->reason), "%s%s",
+		 p.usable ? "" : "kvm is not usable: ", p.reason);
+}
+
+static void on_agent(void *arg)
+{
+	struct vm *vm = arg;
+	vm->times.agent_ready = now_mono_ns();
+	vm->events.agent_connected(vm->events.arg);
+}
+
+static void on_ended(void *arg, enum end_reason reason, const char *message)
+{
+	struct vm *vm = arg;
+	vm->state = VM_ENDED;
+	vm->events.ended(vm->events.arg, reason, message);
+}
+
+static int wrong_state(const struct vm *vm, struct err *err)
+{
+	return err_set(err, -EPROTO, "the VM is %s", vm_state_name(vm->state));
+}
+
+static int check_boot(const struct vm *vm, const struct vm_boot *b, struct err *err)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+	if (b->vcpus < 1 || b->vcpus > VM_VCPUS_MAX)
+		return err_set(err, -EINVAL, "vcpus must be 1 to %d", VM_VCPUS_MAX);
+	if (b->memory_mib < VM_MEMORY_MIB_MIN || b->memory_mib > VM_MEMORY_MIB_MAX)
+		return err_set(err, -EINVAL, "memory must be %d to %d MiB", VM_MEMORY_MIB_MIN,
+			       VM_MEMORY_MIB_MAX);
+	if (getsockopt(*b->agent_fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+		return err_set(err, -EINVAL, "the agent's channel is not a stream socket");
+	if (access(vm->config.kernel, R_OK) < 0)
+		return err_errno(err, -errno, "guest kernel %s (--kernel; made by 'make kernel')",
+				 vm->config.kernel);
+	if (access(vm->config.initramfs, R_OK) < 0)
+		return err_errno(err, -errno, "initramfs %s (--initramfs)", vm->config.initramfs);
+	return 0;
+}
+
+int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
+{
+	uint64_t begin = now_mono_ns();
+	if (vm->state != VM_NEW)
+		return wrong_state(vm, err);
+	int r = check_boot(vm, b, err);
+	if (r < 0)
+		return r;
+	if (!vm->ops)
+		choose_backend(vm);
+	struct backend_boot boot = {
+		.loop = vm->loop,
+		.kernel = vm->config.kernel,
+		.initramfs = vm->config.initramfs,
+		.cmdline = b->cmdline,
+		.vcpus = b->vcpus,
+		.memory_mib = b->memory_mib,
+		.devices = vm->devices,
+		.n_devices = VM_DEVICES,
+		.qemu_path = vm->config.qemu_path,
+		.qemu_args = vm->config.qemu_args,
+		.ended = on_ended,
+		.arg = vm,
+	};
+	virtio_console_set_sink(&vm->console, take_fd(b->console_fd));
+	r = vm->ops->boot(&boot, &vm->backend, err);
+	if (r < 0) {
+		virtio_console_set_sink(&vm->console, -1);
+		return err_wrap(err, r, "boot with backend %s", vm->ops->name);
+	}
+	virtio_vsock_set_agent(&vm->vsock, take_fd(b->agent_fd), on_agent, vm);
+	vm->state = VM_RUNNING;
+	vm->times = (struct vm_times){ .boot = begin, .vcpu_start = now_mono_ns() };
+	log_debug("booted", "backend", vm->ops->name, "why", vm->reason);
+	return 0;
+}
+
+void vm_kill(struct vm *vm)
+{
+	if (vm->state == VM_RUNNING)
+		vm->ops->kill(vm->backend);
+}
+
+int vm_map_window(struct vm *vm, uint64_t first, uint64_t sectors, int *fd, bool readonly,
+		  struct err *err)
+{
+	if (vm->state == VM_ENDED)
+		return wrong_state(vm, err);
+	int r = window_map(&vm->windows, first, sectors, *fd, readonly, err);
+	if (r == 0)
+		*fd = -1;
+	return r;
+}
+
+int vm_unmap_window(struct vm *vm, uint64_t first, struct err *err)
+{
+	if (vm->state == VM_ENDED)
+		return wrong_state(vm, err);
+	return window_unmap(&vm->windows, first, err);
+}
+
+int vm_connect_vsock(struct vm *vm, uint32_t port, int *fd, struct err *err)
+{
+	if (vm->state != VM_RUNNING)
+		return wrong_state(vm, err);
+	int r = virtio_vsock_connect(&vm->vsock, port, *fd, err);
+	if (r == 0)
+		*fd = -1;
+	return r;
+}
+
+pid_t vm_backend_pid(const struct vm *vm)
+{
+	return vm->backend && vm->ops->pid ? vm->ops->pid(vm->backend) : 0;
+}

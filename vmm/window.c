@@ -1,0 +1,226 @@
+#include "vmm/window.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "vmm/virtq.h"
+
+#define ZERO_CHUNK (64 * KIB)
+
+void window_init(struct window_table *t)
+{
+	t->n = 0;
+}
+
+void window_fini(struct window_table *t)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		fd_close(&t->w[i].fd);
+	t->n = 0;
+}
+
+/* Index of the first window that ends after `sector`; t->n when there is none. */
+static unsigned find(const struct window_table *t, uint64_t sector)
+{
+	unsigned lo = 0, hi = t->n;
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+		if (t->w[mid].first + t->w[mid].sectors <= sector)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static int check_file(int fd, bool readonly, struct err *err)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return err_errno(err, -errno, "window's file");
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_set(err, -EINVAL, "a window needs a regular file or a block device");
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return err_errno(err, -errno, "window's file");
+	if ((flags & O_PATH) || (flags & O_ACCMODE) == O_WRONLY)
+		return err_set(err, -EINVAL, "the window's file is not open for reading");
+	/* With O_APPEND pwrite would ignore the offset. */
+	if (!readonly && ((flags & O_ACCMODE) != O_RDWR || (flags & O_APPEND)))
+		return err_set(err, -EINVAL, "the window's file is not open for writing");
+	return 0;
+}
+
+int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd, bool readonly,
+	       struct err *err)
+{
+	if (sectors == 0 || first % WINDOW_ALIGN != 0 || sectors % WINDOW_ALIGN != 0)
+		return err_set(err, -EINVAL, "a window's sectors must be multiples of %u, not 0",
+			       WINDOW_ALIGN);
+	if (first >= DISK_SECTORS || sectors > DISK_SECTORS - first)
+		return err_set(err, -EINVAL, "window past the end of the disk");
+	unsigned i = find(t, first);
+	if (i < t->n && t->w[i].first < first + sectors)
+		return err_set(err, -EEXIST, "the window overlaps the one at sector %llu",
+			       (unsigned long long)t->w[i].first);
+	if (t->n == WINDOWS_MAX)
+		return err_set(err, -ENOSPC, "more than %u windows", WINDOWS_MAX);
+	int r = check_file(fd, readonly, err);
+	if (r < 0)
+		return r;
+	memmove(&t->w[i + 1], &t->w[i], (t->n - i) * sizeof(t->w[0]));
+	t->w[i] = (struct window){
+		.first = first, .sectors = sectors, .fd = fd, .readonly = readonly
+	};
+	t->n++;
+	return 0;
+}
+
+int window_unmap(struct window_table *t, uint64_t first, struct err *err)
+{
+	unsigned i = find(t, first);
+	if (i == t->n || t->w[i].first != first)
+		return err_set(err, -ENOENT, "no window at sector %llu", (unsigned long long)first);
+	fd_close(&t->w[i].fd);
+	t->n--;
+	memmove(&t->w[i], &t->w[i + 1], (t->n - i) * sizeof(t->w[0]));
+	return 0;
+}
+
+/* A piece of a request: bytes that lie in one window, or in none (w NULL). */
+struct piece {
+	const struct window *w;
+	off_t off; /* in the window's file */
+	uint64_t len;
+};
+
+static struct piece piece_at(const struct window_table *t, uint64_t sector, uint64_t len)
+{
+	unsigned i = find(t, sector);
+	if (i == t->n)
+		return (struct piece){ .len = len };
+	const struct window *w = &t->w[i];
+	if (sector < w->first)
+		return (struct piece){ .len = MIN_OF(len, (w->first - sector) * SECTOR_SIZE) };
+	uint64_t skip = sector - w->first;
+	return (struct piece){ .w = w,
+			       .off = (off_t)(skip * SECTOR_SIZE),
+			       .len = MIN_OF(len, (w->sectors - skip) * SECTOR_SIZE) };
+}
+
+static void fill_zeros(const struct iovec *iov, unsigned n, size_t off)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (off >= iov[i].iov_len) {
+			off -= iov[i].iov_len;
+			continue;
+		}
+		memset((uint8_t *)iov[i].iov_base + off, 0, iov[i].iov_len - off);
+		off = 0;
+	}
+}
+
+static int read_piece(const struct piece *p, const struct iovec *iov, unsigned n)
+{
+	size_t done = 0;
+	while (p->w && done < p->len) {
+		struct iovec part[VIRTQ_CHAIN_MAX];
+		unsigned k = iov_slice(iov, n, done, p->len - done, part, ARRAY_SIZE(part));
+		ssize_t r = preadv(p->w->fd, part, (int)k, p->off + (off_t)done);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break;
+		done += (size_t)r;
+	}
+	fill_zeros(iov, n, done);
+	return 0;
+}
+
+static int write_piece(const struct piece *p, const struct iovec *iov, unsigned n)
+{
+	if (!p->w || p->w->readonly)
+		return -EIO;
+	for (size_t done = 0; done < p->len;) {
+		struct iovec part[VIRTQ_CHAIN_MAX];
+		unsigned k = iov_slice(iov, n, done, p->len - done, part, ARRAY_SIZE(part));
+		ssize_t r = pwritev(p->w->fd, part, (int)k, p->off + (off_t)done);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return r < 0 ? -errno : -EIO;
+		done += (size_t)r;
+	}
+	return 0;
+}
+
+static int transfer(const struct window_table *t, uint64_t sector, const struct iovec *iov,
+		    unsigned n, size_t len,
+		    int (*move)(const struct piece *p, const struct iovec *iov, unsigned n))
+{
+	for (size_t done = 0; done < len;) {
+		struct piece p = piece_at(t, sector + done / SECTOR_SIZE, len - done);
+		struct iovec part[VIRTQ_CHAIN_MAX];
+		unsigned k = iov_slice(iov, n, done, p.len, part, ARRAY_SIZE(part));
+		int r = move(&p, part, k);
+		if (r < 0)
+			return r;
+		done += p.len;
+	}
+	return 0;
+}
+
+int window_read(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+		size_t len)
+{
+	return transfer(t, sector, iov, n, len, read_piece);
+}
+
+int window_write(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+		 size_t len)
+{
+	return transfer(t, sector, iov, n, len, write_piece);
+}
+
+static int write_zeros(const struct piece *p)
+{
+	static const uint8_t zeros[ZERO_CHUNK];
+	for (uint64_t done = 0; done < p->len;) {
+		size_t n = MIN_OF(p->len - done, sizeof(zeros));
+		ssize_t r = pwrite(p->w->fd, zeros, n, p->off + (off_t)done);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return r < 0 ? -errno : -EIO;
+		done += (uint64_t)r;
+	}
+	return 0;
+}
+
+int window_discard(const struct window_table *t, uint64_t sector, uint64_t sectors, bool zero)
+{
+	uint64_t len = sectors * SECTOR_SIZE;
+	for (uint64_t done = 0; done < len;) {
+		struct piece p = piece_at(t, sector + done / SECTOR_SIZE, len - done);
+		if (!p.w || p.w->readonly)
+			return -EIO;
+		int r = fallocate(p.w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, p.off,
+				  (off_t)p.len);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0 && zero)
+			r = write_zeros(&p);
+		else if (r < 0)
+			r = errno == EOPNOTSUPP ? 0 : -errno;
+		if (r < 0)
+			return r;
+		done += p.len;
+	}
+	return 0;
+}

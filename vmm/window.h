@@ -1,0 +1,54 @@
+/*
+ * The windows of the one disk: which sectors show which file. A sorted table; a request that
+ * crosses windows is split. Sectors without a window, and those past a file's end, read as zeros;
+ * writes without a window or to a read-only one fail with -EIO. Data moves straight between the
+ * files and guest memory. Main loop thread.
+ */
+#ifndef HUSK_VMM_WINDOW_H
+#define HUSK_VMM_WINDOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+
+#define SECTOR_SIZE 512u
+#define WINDOW_ALIGN 8u /* sectors: 4 KiB */
+#define WINDOWS_MAX 1024u
+#define DISK_SECTORS ((8ull << 40) / SECTOR_SIZE) /* 8 TiB */
+
+struct window {
+	uint64_t first;	  /* sector */
+	uint64_t sectors; /* > 0 */
+	int fd;		  /* owned */
+	bool readonly;
+};
+
+struct window_table {
+	unsigned n;
+	struct window w[WINDOWS_MAX]; /* by first sector; never overlapping */
+};
+
+void window_init(struct window_table *t);
+void window_fini(struct window_table *t); /* closes the files */
+
+/* Takes fd over on success. -EINVAL: range, or not a regular file or block device that is open for
+ * what is asked; -EEXIST: overlaps; -ENOSPC: too many. */
+int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd, bool readonly,
+	       struct err *err) must_check;
+/* Closes the file. -ENOENT: no window begins there. */
+int window_unmap(struct window_table *t, uint64_t first, struct err *err) must_check;
+
+/* The caller has checked that the range is on the disk; `len` is the sum of iov, a multiple of
+ * SECTOR_SIZE. -EIO, or -errno of the file. */
+int window_read(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+		size_t len) must_check;
+int window_write(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+		 size_t len) must_check;
+/* Punches holes; `zero`: the range must read as zeros after it, otherwise that is only wished. */
+int window_discard(const struct window_table *t, uint64_t sector, uint64_t sectors,
+		   bool zero) must_check;
+
+#endif
