@@ -386,7 +386,8 @@ void virtio_mmio_apply(struct virtio_mmio *m)
 		log_debug("virtio-mmio: queue refused", "device", m->dev->ops->name);
 		stop_device(m);
 		pthread_mutex_lock(&m->lock);
-		m->status |= S_NEEDS_RESET; /* 2.1.2 */
+		if (!m->want_reset)
+			m->status |= S_NEEDS_RESET; /* 2.1.2 */
 		pthread_mutex_unlock(&m->lock);
 		raise_irq(m, IRQ_CONFIG);
 		return;
