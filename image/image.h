@@ -1,5 +1,6 @@
 /*
- * Images: pull from a registry into ext4 layer files, list, look up, remove. The one door for huskd.
+ * Images: pull from a registry into ext4 layer files, list, look up, remove. The one door for
+ *huskd.
  *
  * An image is known by its id "sha256:<hex>" = the digest of its configuration. Every layer is one
  * read-only ext4 file, kept by diff id and shared by all images. All functions belong to the
@@ -42,10 +43,10 @@ struct image_pull;
 /* ---- store ---- */
 
 struct image_store_options {
-	struct loop *loop;    /* borrowed, must outlive the store */
-	const char *dir;      /* <root>/images; made when missing, mode 0700 */
-	const char *worker;   /* husk-image-worker; NULL = in the directory of the running program */
-	const char *arch;     /* OCI names: "amd64", "arm64"; NULL = this machine's */
+	struct loop *loop;  /* borrowed, must outlive the store */
+	const char *dir;    /* <root>/images; made when missing, mode 0700 */
+	const char *worker; /* husk-image-worker; NULL = in the directory of the running program */
+	const char *arch;   /* OCI names: "amd64", "arm64"; NULL = this machine's */
 	unsigned max_layers_at_once; /* of one pull; 0 = 3 */
 };
 
@@ -63,9 +64,9 @@ struct image_config {
 	char **cmd;
 	char **env; /* "KEY=value" */
 	char *working_dir;
-	char *user; /* "", "uid", "name", "uid:gid", "name:group" */
+	char *user;	   /* "", "uid", "name", "uid:gid", "name:group" */
 	char *stop_signal; /* as written: "SIGTERM", "15", "" */
-	char **labels; /* key, value, key, value, ... */
+	char **labels;	   /* key, value, key, value, ... */
 	char *os, *arch, *variant;
 	char **diff_ids; /* "sha256:<hex>", lowest first */
 };
@@ -82,7 +83,8 @@ struct image_info {
 	int64_t uid;	/* valid when has_uid */
 	char *username; /* "" when has_uid, or no user at all */
 	struct image_config config;
-	/* JSON text of the configuration as in the registry (verbose ImageStatus), and the chain id. */
+	/* JSON text of the configuration as in the registry (verbose ImageStatus), and the chain
+	 * id. */
 	char *config_json;
 	char *chain_id;
 };
@@ -95,7 +97,8 @@ void image_info_freep(struct image_info **i);
  * normalisation: "busybox" = docker.io/library/busybox:latest), the id with or without "sha256:",
  * or a unique prefix of at least 4 hex digits of it (a name wins over a prefix).
  */
-int image_get(struct image_store *s, const char *ref, struct image_info **ret, struct err *err) must_check;
+int image_get(struct image_store *s, const char *ref, struct image_info **ret,
+	      struct err *err) must_check;
 /* Does `ref` name the image? For filters without copies. 1, 0, or -errno. */
 int image_matches(const struct image_info *i, const char *ref) must_check;
 /* All images, or those that `ref` (NULL or "" = all) names, sorted by id. No match = n 0.
@@ -116,9 +119,11 @@ int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *e
 
 /*
  * Protects the layers of image `id` for `holder` (a container id, any string up to 255 bytes).
- * Kept in the database: it survives this process. Doing it twice is one hold. -ENOENT: no such image.
+ * Kept in the database: it survives this process. Doing it twice is one hold. -ENOENT: no such
+ * image.
  */
-int image_hold(struct image_store *s, const char *id, const char *holder, struct err *err) must_check;
+int image_hold(struct image_store *s, const char *id, const char *holder,
+	       struct err *err) must_check;
 /* Ends the hold (0 when there is none) and deletes layers that nobody needs now. */
 int image_release(struct image_store *s, const char *holder, struct err *err) must_check;
 /* All holders, so that huskd can release those it does not know any more. strv, caller frees. */
@@ -195,8 +200,8 @@ typedef void (*image_done_fn)(void *arg, int code, const struct image_pull_resul
  * An image becomes visible as a whole, when all its layers are verified and on disk.
  */
 int image_pull(struct image_store *s, const char *ref, const struct image_auth *auth,
-	       image_progress_fn progress, image_done_fn done, void *arg,
-	       struct image_pull **ret, struct err *err) must_check;
+	       image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
+	       struct err *err) must_check;
 /* Ends the pull and frees the handle; its processes are killed, its temporary files removed. */
 void image_pull_cancel(struct image_pull *p);
 

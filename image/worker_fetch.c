@@ -1,0 +1,5 @@
+#include "image/worker.h"
+int worker_fetch(void)
+{
+	return 1;
+}

@@ -1,0 +1,21 @@
+/* husk-image-worker: see worker.h. Started by huskd only; says so to people. */
+#include <stdio.h>
+
+#include "base/util.h"
+#include "image/worker.h"
+
+int main(int argc, char **argv)
+{
+	if (argc >= 2 && str_eq(argv[1], "unpack"))
+		return worker_unpack(argc - 2, argv + 2);
+	if (argc == 2 && str_eq(argv[1], "fetch"))
+		return worker_fetch();
+	if (argc == 2 && str_eq(argv[1], "--version")) {
+		puts("husk-image-worker " HUSK_VERSION);
+		return 0;
+	}
+	fputs("husk-image-worker is started by huskd to pull images; it has no use by hand.\n"
+	      "usage: husk-image-worker fetch | unpack --compression KIND --diff-id DIGEST\n",
+	      stderr);
+	return 2;
+}
