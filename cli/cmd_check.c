@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "base/spawn.h"
 #include "base/util.h"
 #include "cli/cli.h"
@@ -56,24 +58,20 @@ static int capture(const char *path, char *const *argv, char **ret, struct err *
 	return r < 0 ? err_errno(err, r, "%s", path) : 0;
 }
 
-/*
- * husk-vmm --probe answers one line a backend: NAME, "yes" or "no", reason; separated by tabs.
- */
-static unsigned say_backends(struct check *k, char *text)
+/* husk-vmm --probe: {"kvm": {"usable": BOOL, "reason": TEXT, "fix": TEXT}, "qemu": {...}, "auto":
+ * NAME} */
+static void say_backend(struct check *k, const json_t *probe, const char *name)
 {
-	unsigned usable = 0;
-	char *line, *rest = text, *f[3];
+	char text[PROBE_FIELD_MAX];
+	const char *reason = "", *fix = "";
+	int usable = 0;
 
-	while ((line = strsep(&rest, "\n"))) {
-		for (size_t i = 0; i < ARRAY_SIZE(f); i++)
-			f[i] = strsep(&line, "\t");
-		if (!f[0] || !f[1] || !f[2])
-			continue;
-		if (str_eq(f[1], "yes"))
-			usable++;
-		say(k, str_eq(f[1], "yes") ? OK : NOTE, f[0], f[2]);
-	}
-	return usable;
+	if (json_unpack((json_t *)probe, "{s:{s:b,s:s,s:s}}", name, "usable", &usable, "reason",
+			&reason, "fix", &fix) < 0)
+		return;
+	(void)snprintf(text, sizeof(text), "%s%s%s", reason, usable || !*fix ? "" : "; ",
+		       usable ? "" : fix);
+	say(k, usable ? OK : NOTE, name, text);
 }
 
 static void check_backends(struct check *k)
