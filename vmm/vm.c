@@ -57,18 +57,28 @@ void vm_fini(struct vm *vm)
 	window_fini(&vm->windows);
 }
 
-static void choose_backend(struct vm *vm)
+#ifdef HUSK_BACKEND_KVM
+static const struct backend_ops *const kvm = &backend_kvm;
+#else
+static const struct backend_ops *const kvm; /* not for this machine */
+#endif
+
+static int choose_backend(struct vm *vm, struct err *err)
 {
-	if (vm->config.choice != VM_AUTO) {
-		vm->ops = vm->config.choice == VM_KVM ? &backend_kvm : &backend_qemu;
-		snprintf(vm->reason, sizeof(vm->reason), "asked for");
-		return;
+	if (vm->config.choice == VM_KVM && !kvm)
+		return err_set(err, -ENOSYS, "this build has no backend kvm; use qemu");
+	if (vm->config.choice != VM_AUTO || !kvm) {
+		vm->ops = vm->config.choice == VM_KVM ? kvm : &backend_qemu;
+		snprintf(vm->reason, sizeof(vm->reason), "%s",
+			 vm->config.choice != VM_AUTO ? "asked for" : "the only one of this build");
+		return 0;
 	}
 	struct probe_result p;
 	probe_kvm(&p);
-	vm->ops = p.usable ? &backend_kvm : &backend_qemu;
+	vm->ops = p.usable ? kvm : &backend_qemu;
 	snprintf(vm->reason, sizeof(vm->reason), "%s%s",
 		 p.usable ? "" : "kvm is not usable: ", p.reason);
+	return 0;
 }
 
 static void on_agent(void *arg)
@@ -118,7 +128,9 @@ int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 	if (r < 0)
 		return r;
 	if (!vm->ops)
-		choose_backend(vm);
+		r = choose_backend(vm, err);
+	if (r < 0)
+		return r;
 	struct backend_boot boot = {
 		.loop = vm->loop,
 		.kernel = vm->config.kernel,
