@@ -30,7 +30,7 @@ static inline size_t buf_len(const struct buf *b)
 }
 static inline const uint8_t *buf_data(const struct buf *b)
 {
-	return b->data + b->off;
+	return b->data ? b->data + b->off : NULL;
 }
 /* -ENOBUFS beyond the maximum (nothing was appended), -ENOMEM. */
 int buf_put(struct buf *b, const void *data, size_t n) must_check;
@@ -58,7 +58,9 @@ struct cur {
 
 static inline struct cur cur_of(const void *data, size_t n)
 {
-	return (struct cur){ .p = data, .end = (const uint8_t *)data + n };
+	const uint8_t *p = data;
+
+	return (struct cur){ .p = p, .end = n ? p + n : p };
 }
 static inline size_t cur_left(const struct cur *c)
 {

@@ -9,6 +9,9 @@
 #define noreturn_fn __attribute__((noreturn))
 #define cleanup_with(fn) __attribute__((cleanup(fn)))
 
+/* For code that runs on a stack of its own, or between clone and exec. */
+#define no_sanitize __attribute__((no_sanitize("address", "thread")))
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define MIN_OF(a, b) ((a) < (b) ? (a) : (b))

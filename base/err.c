@@ -4,15 +4,29 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The text of `fmt`, then `sep` and `tail`. Arguments may point into err->msg, so it is built
+ * aside. */
+static void set_text(struct err *err, int code, const char *fmt, va_list ap, const char *sep,
+		     const char *tail)
+{
+	char text[sizeof(err->msg)];
+	size_t n;
+
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	n = strlen(text);
+	(void)snprintf(text + n, sizeof(text) - n, "%s%s", sep, tail);
+	memcpy(err->msg, text, strlen(text) + 1);
+	err->code = code;
+}
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
 
 	if (!err)
 		return code;
-	err->code = code;
 	va_start(ap, fmt);
-	(void)vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	set_text(err, code, fmt, ap, "", "");
 	va_end(ap);
 	return code;
 }
@@ -20,34 +34,25 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 int err_errno(struct err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
-	size_t n;
 
 	if (!err)
 		return code;
-	err->code = code;
 	va_start(ap, fmt);
-	(void)vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	set_text(err, code, fmt, ap, ": ", strerror(-code));
 	va_end(ap);
-	n = strlen(err->msg);
-	(void)snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", strerror(-code));
 	return code;
 }
 
 int err_wrap(struct err *err, int code, const char *fmt, ...)
 {
-	char inner[sizeof(err->msg)];
 	va_list ap;
-	size_t n;
 
 	if (!err)
 		return code;
-	memcpy(inner, err_text(err), strlen(err_text(err)) + 1);
-	err->code = code;
 	va_start(ap, fmt);
-	(void)vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	/* What failed inside may have had no text to give. */
+	set_text(err, code, fmt, ap, ": ", err->msg[0] ? err->msg : strerror(-code));
 	va_end(ap);
-	n = strlen(err->msg);
-	(void)snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", inner);
 	return code;
 }
 

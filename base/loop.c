@@ -146,9 +146,9 @@ int ev_timer_add(struct loop *l, struct ev_timer *t, uint64_t after_ns,
 		l->heap = heap;
 		l->heap_cap = cap;
 	}
-	*t = (struct ev_timer){
-		.loop = l, .at_ns = now_mono_ns() + after_ns, .cb = cb, .arg = arg
-	};
+	*t = (struct ev_timer){ .loop = l, .cb = cb, .arg = arg };
+	if (__builtin_add_overflow(now_mono_ns(), after_ns, &t->at_ns))
+		t->at_ns = UINT64_MAX;
 	heap_put(l, l->heap_n++, t);
 	heap_up(l, t->slot);
 	timers_arm(l);

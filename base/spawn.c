@@ -40,7 +40,7 @@ struct spawn spawn_of(const char *path, char *const *argv)
 
 /* Moves the wanted descriptors to 0..n-1 without one overwriting another: first all go above the
  * range, then down. They lose CLOEXEC by dup2; everything else from n on is closed. */
-static int child_fds(const struct spawn *s, int n)
+no_sanitize static int child_fds(const struct spawn *s, int n)
 {
 	int high[SPAWN_MAX_FDS], fd;
 
@@ -71,7 +71,7 @@ static int child_fds(const struct spawn *s, int n)
 	return 0;
 }
 
-static int child_main(void *arg)
+no_sanitize static int child_main(void *arg)
 {
 	struct launch *l = arg;
 	const struct spawn *s = l->s;

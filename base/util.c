@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -295,11 +297,12 @@ int mkdir_p(const char *path, mode_t mode, struct err *err)
 }
 
 /* Takes fd over. */
-static int empty_dir(int fd, dev_t dev, int depth)
+static int empty_dir(int fd, int depth)
 {
+	const struct open_how how = { .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+				      .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS };
 	DIR *d = fdopendir(fd);
 	struct dirent *e;
-	struct stat st;
 	int r = 0, sub;
 
 	if (!d) {
@@ -318,17 +321,13 @@ static int empty_dir(int fd, dev_t dev, int depth)
 			r = -errno;
 			break;
 		}
-		sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		/* A device number would not show a bind mount of the same file system. */
+		sub = (int)syscall(SYS_openat2, dirfd(d), e->d_name, &how, sizeof(how));
 		if (sub < 0) {
 			r = -errno;
 			break;
 		}
-		if (fstat(sub, &st) < 0 || st.st_dev != dev) {
-			(void)close(sub);
-			r = -EXDEV;
-			break;
-		}
-		r = empty_dir(sub, dev, depth + 1);
+		r = empty_dir(sub, depth + 1);
 		if (r == 0 && unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 			r = -errno;
 	}
@@ -340,7 +339,6 @@ static int empty_dir(int fd, dev_t dev, int depth)
 
 int remove_tree(const char *path, struct err *err)
 {
-	struct stat st;
 	int fd, r;
 
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -353,12 +351,7 @@ int remove_tree(const char *path, struct err *err)
 				       : 0;
 		return err_errno(err, -errno, "remove %s", path);
 	}
-	if (fstat(fd, &st) < 0) {
-		r = -errno;
-		(void)close(fd);
-		return err_errno(err, r, "remove %s", path);
-	}
-	r = empty_dir(fd, st.st_dev, 0);
+	r = empty_dir(fd, 0);
 	if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
 		r = -errno;
 	return r < 0 ? err_errno(err, r, "remove %s", path) : 0;
@@ -416,6 +409,7 @@ int unix_listen(const char *addr, mode_t mode, int *ret_fd, struct err *err)
 	cleanup_fd int fd = -1;
 	int probe = -1, r;
 	struct sockaddr_un sa;
+	struct stat st;
 
 	r = unix_addr(addr, &sa, err);
 	if (r < 0)
@@ -426,7 +420,8 @@ int unix_listen(const char *addr, mode_t mode, int *ret_fd, struct err *err)
 		return err_set(err, -EADDRINUSE, "listen %s: another process serves there",
 			       sa.sun_path);
 	}
-	if (r == -ECONNREFUSED)
+	/* Refused is also what a regular file answers. */
+	if (r == -ECONNREFUSED && lstat(sa.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
 		(void)unlink(sa.sun_path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
