@@ -1,0 +1,65 @@
+/*
+ * The agent as a whole: what all its parts share. One process, one thread, one loop. main.c gives
+ * it the guest's real paths, the unit tests others.
+ */
+#ifndef HUSK_AGENT_AGENT_H
+#define HUSK_AGENT_AGENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/cgroup.h"
+#include "agent/disk.h"
+#include "agent/events.h"
+#include "agent/limits.h"
+#include "agent/reap.h"
+#include "agent/stdio.h"
+#include "agent/worker.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/loop.h"
+
+struct container;
+struct ttrpc_service;
+struct waiting_create;
+
+struct agent_config {
+	const char *run_dir;	/* "/run/husk": must exist, on a file system of ours */
+	const char *cgroup_dir; /* "/sys/fs/cgroup": cgroup v2 */
+	const char *disk;	/* "/dev/vda" */
+	int stream_listener;	/* taken over */
+	bool vsock;		/* the listener is a vsock one: only the host may connect */
+	void (*power_off)(void *arg);
+	void *arg;
+};
+
+struct agent {
+	struct agent_config cfg;
+	struct loop *loop;
+	struct reaper reaper;
+	struct stdio stdio;
+	struct events events;
+	struct disks disks;
+	struct cgroups cgroups; /* from CreateSandbox on */
+	bool sandboxed;
+	bool ending;	  /* Shutdown was asked for */
+	int64_t ready_ns; /* CLOCK_MONOTONIC when the agent was ready to serve */
+	int own_pidns;	  /* /proc/self/ns/pid */
+	/* The pod's own pid namespace, from the first container on that shares it. */
+	int pod_pidns; /* -1 = not yet */
+	struct child pause;
+	struct container *containers[AGENT_CONTAINERS_MAX];
+	struct waiting_create *creates; /* oldest first */
+	struct worker end_worker;
+};
+
+/* cfg's strings stay valid. Needs /proc. */
+int agent_init(struct agent *a, struct loop *l, const struct agent_config *cfg,
+	       struct err *err) must_check;
+void agent_fini(struct agent *a);
+/* The service for a ttrpc server; valid as long as the agent. */
+void agent_service(struct agent *a, struct ttrpc_service *ret);
+/* A removal is through: CreateContainer requests that wait for its disks have their turn. */
+void agent_retry_creates(struct agent *a);
+
+#endif

@@ -1,0 +1,100 @@
+#include "agent/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/mnt.h"
+#include "base/util.h"
+
+#define NOFILE_MAX                                                                                 \
+	1048576 /* fs.nr_open as it comes; three streams for each process of each container */
+
+static const struct {
+	const char *fstype, *path, *data;
+	unsigned long flags;
+} file_systems[] = {
+	{ "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
+	{ "sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC },
+	{ "devtmpfs", "/dev", "mode=0755", MS_NOSUID | MS_NOEXEC },
+	{ "cgroup2", BOOT_CGROUP_DIR, "nsdelegate,memory_recursiveprot",
+	  MS_NOSUID | MS_NODEV | MS_NOEXEC },
+	/* Only mount points: what containers can write to has its own file systems. */
+	{ "tmpfs", BOOT_RUN_DIR, "mode=0700,size=1m", MS_NOSUID | MS_NODEV | MS_NOEXEC },
+};
+
+/* The initramfs itself cannot be pivoted away from, a mount on top of it can: a copy of it. */
+static int cover_root(void)
+{
+	cleanup_fd int root = -1;
+	int r = mnt_clone(AT_FDCWD, "/", false, &root);
+
+	if (r == 0)
+		r = mnt_attach_path(root, "/");
+	if (r == 0 && (fchdir(root) < 0 || chroot(".") < 0))
+		r = -errno;
+	return r;
+}
+
+static int lo_up(void)
+{
+	cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+		return -errno;
+	return 0;
+}
+
+int boot_run_dir(const char *run_dir, struct err *err)
+{
+	cleanup_free char *rootfs = str_fmt("%s/rootfs", run_dir);
+
+	/* Where each container's own mount namespace has its root until it moves in. */
+	if (!rootfs || (mkdir(rootfs, 0700) < 0 && errno != EEXIST))
+		return err_errno(err, rootfs ? -errno : -ENOMEM, "%s/rootfs", run_dir);
+	return 0;
+}
+
+int boot_set_up(struct err *err)
+{
+	const struct rlimit nofile = { NOFILE_MAX, NOFILE_MAX };
+	int r = cover_root();
+
+	if (r < 0)
+		return err_errno(err, r, "cover the initramfs");
+	for (size_t i = 0; i < ARRAY_SIZE(file_systems); i++) {
+		const char *path = file_systems[i].path;
+
+		/* Made where missing: only our own initramfs is below. */
+		(void)mkdir(path, 0755);
+		if (mount(file_systems[i].fstype, path, file_systems[i].fstype,
+			  file_systems[i].flags, file_systems[i].data) < 0)
+			return err_errno(err, -errno, "mount %s", path);
+	}
+	r = lo_up();
+	if (r < 0)
+		return err_errno(err, r, "lo");
+	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
+		return err_errno(err, -errno, "RLIMIT_NOFILE");
+	return boot_run_dir(BOOT_RUN_DIR, err);
+}
+
+void boot_power_off(void)
+{
+#if defined(__x86_64__)
+	/* There is no ACPI: a reset (triple fault) is how this machine ends. */
+	(void)reboot(RB_AUTOBOOT);
+#endif
+	(void)reboot(RB_POWER_OFF);
+	_exit(1); /* PID 1 ends: the kernel panics, and the machine with it */
+}

@@ -1,0 +1,319 @@
+#include "agent/cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/devfilter.h"
+#include "agent/limits.h"
+#include "agent/path.h"
+#include "base/util.h"
+
+#define CONTROLLERS_MAX 256 /* bytes of cgroup.controllers */
+#define PIDS_CHUNK (16 * KIB)
+
+/* All controllers of `dir` for its children. */
+static int hand_down(int dir)
+{
+	cleanup_fd int fd = openat(dir, "cgroup.controllers", O_RDONLY | O_CLOEXEC);
+	char have[CONTROLLERS_MAX], want[2 * CONTROLLERS_MAX];
+	size_t n = 0;
+	ssize_t r;
+
+	if (fd < 0)
+		return -errno;
+	r = read(fd, have, sizeof(have) - 1);
+	if (r < 0)
+		return -errno;
+	have[r] = '\0';
+	for (const char *p = have; *p;) {
+		size_t word = strcspn(p, " \n");
+
+		if (word > 0) {
+			want[n++] = '+';
+			memcpy(want + n, p, word);
+			n += word;
+			want[n++] = ' ';
+		}
+		p += word + strspn(p + word, " \n");
+	}
+	if (n == 0)
+		return 0;
+	want[n - 1] = '\0';
+	return write_at(dir, "cgroup.subtree_control", want);
+}
+
+static void on_inotify(struct ev_io *io, uint32_t events)
+{
+	struct cgroups *c = io->arg;
+	_Alignas(struct inotify_event) char buf[4096];
+	ssize_t n = read(io->fd, buf, sizeof(buf));
+
+	for (ssize_t off = 0; off + (ssize_t)sizeof(struct inotify_event) <= n;) {
+		const struct inotify_event *ev = (const void *)(buf + off);
+
+		if (ev->mask & IN_MODIFY)
+			c->on_change(ev->wd, c->arg);
+		off += (ssize_t)(sizeof(*ev) + ev->len);
+	}
+}
+
+int cgroups_init(struct cgroups *c, struct loop *l, const char *root,
+		 void (*on_change)(int, void *), void *arg, struct err *err)
+{
+	cleanup_fd int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r;
+
+	*c = (struct cgroups){ .pod = -1, .dev_prog = -1, .inotify = -1 };
+	c->on_change = on_change;
+	c->arg = arg;
+	if (fd < 0)
+		return err_errno(err, -errno, "%s", root);
+	r = hand_down(fd);
+	if (r < 0)
+		return err_errno(err, r, "%s: controllers", root);
+	if (mkdirat(fd, "pod", 0755) < 0 && errno != EEXIST)
+		return err_errno(err, -errno, "%s/pod", root);
+	c->pod = openat(fd, "pod", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->pod < 0)
+		return err_errno(err, -errno, "%s/pod", root);
+	r = hand_down(c->pod);
+	if (r < 0) {
+		err_errno(err, r, "%s/pod: controllers", root);
+		goto fail;
+	}
+	c->pod_path = str_fmt("%s/pod", root);
+	c->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	r = !c->pod_path ? -ENOMEM : c->inotify < 0 ? -errno : 0;
+	if (r == 0)
+		r = ev_io_add(l, &c->io, c->inotify, EPOLLIN, on_inotify, c);
+	if (r == 0)
+		return 0;
+	err_errno(err, r, "watch OOM kills");
+fail:
+	cgroups_fini(c);
+	return r;
+}
+
+void cgroups_fini(struct cgroups *c)
+{
+	ev_io_del(&c->io);
+	fd_close(&c->inotify);
+	fd_close(&c->dev_prog);
+	fd_close(&c->pod);
+	free_ptr(&c->pod_path);
+}
+
+static int watch(struct cgroups *c, const char *id, int *ret_wd, struct err *err)
+{
+	cleanup_free char *path = str_fmt("%s/%s/memory.events", c->pod_path, id);
+	int wd;
+
+	if (!path)
+		return err_set(err, -ENOMEM, "out of memory");
+	wd = inotify_add_watch(c->inotify, path, IN_MODIFY);
+	if (wd < 0 && errno != ENOENT)
+		return err_errno(err, -errno, "watch %s", path);
+	*ret_wd = wd;
+	return 0;
+}
+
+static int set_up(struct cgroups *c, int fd, const PB(CreateContainerRequest) * req,
+		  struct err *err)
+{
+	char number[24];
+	int r;
+
+	/* What the container may do below, where its cgroup is writable for it. */
+	snprintf(number, sizeof(number), "%d", AGENT_CGROUP_DEPTH);
+	r = write_at(fd, "cgroup.max.depth", number);
+	snprintf(number, sizeof(number), "%d", AGENT_CGROUPS_MAX);
+	if (r == 0)
+		r = write_at(fd, "cgroup.max.descendants", number);
+	if (r < 0)
+		return err_errno(err, r, "limits of nested cgroups");
+	for (size_t i = 0; i < req->n_cgroup; i++) {
+		r = write_at(fd, req->cgroup[i]->key, req->cgroup[i]->value);
+		if (r == -ENOENT || r == -EACCES)
+			return err_set(err, -EOPNOTSUPP, "%s: the guest kernel has no such file",
+				       req->cgroup[i]->key);
+		if (r < 0)
+			return err_errno(err, r, "%s = \"%.100s\"", req->cgroup[i]->key,
+					 req->cgroup[i]->value);
+	}
+	if (req->privileged)
+		return 0;
+	if (c->dev_prog < 0) {
+		r = devfilter_load(&c->dev_prog, err);
+		if (r < 0)
+			return r;
+	}
+	return devfilter_attach(c->dev_prog, fd, err);
+}
+
+int cgroup_create(struct cgroups *c, const PB(CreateContainerRequest) * req, int *ret_fd,
+		  int *ret_wd, struct err *err)
+{
+	cleanup_fd int fd = -1;
+	int r;
+
+	if (mkdirat(c->pod, req->id, 0755) < 0)
+		return err_errno(err, -errno, "cgroup %s", req->id);
+	fd = openat(c->pod, req->id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = fd < 0 ? err_errno(err, -errno, "open") : set_up(c, fd, req, err);
+	if (r == 0)
+		r = watch(c, req->id, ret_wd, err);
+	if (r < 0) {
+		(void)unlinkat(c->pod, req->id, AT_REMOVEDIR);
+		return err_wrap(err, r, "cgroup %s", req->id);
+	}
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+void cgroup_unwatch(struct cgroups *c, int wd)
+{
+	if (wd >= 0)
+		(void)inotify_rm_watch(c->inotify, wd);
+}
+
+int cgroup_kill(int fd)
+{
+	return write_at(fd, "cgroup.kill", "1");
+}
+
+uint64_t cgroup_oom_kills(int fd)
+{
+	uint64_t n;
+
+	return read_number_at(fd, "memory.events", "oom_kill", &n) < 0 ? 0 : n;
+}
+
+/* ---- walking over nested cgroups ---- */
+
+typedef int (*visit_fn)(int parent, const char *name, int fd, void *arg);
+
+/* Children first, each as (directory it is in, name, descriptor). Depth is bounded by the limit
+ * that cgroup_create set, and here once more. */
+static int walk(int dir, int depth, visit_fn visit, void *arg)
+{
+	cleanup_fd int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *d;
+	DIR *list;
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	list = fdopendir(fd);
+	if (!list)
+		return -errno;
+	(void)take_fd(&fd);
+	while (r == 0 && (d = readdir(list))) {
+		cleanup_fd int sub = -1;
+
+		if (d->d_type != DT_DIR || str_eq(d->d_name, ".") || str_eq(d->d_name, ".."))
+			continue;
+		sub = openat(dir, d->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (sub < 0) {
+			r = errno == ENOENT ? 0 : -errno;
+			continue;
+		}
+		if (depth < AGENT_CGROUP_DEPTH)
+			r = walk(sub, depth + 1, visit, arg);
+		if (r == 0)
+			r = visit(dir, d->d_name, sub, arg);
+	}
+	closedir(list);
+	return r;
+}
+
+struct pids {
+	pid_t *list;
+	size_t n, cap;
+};
+
+static int add_pid(struct pids *p, pid_t pid)
+{
+	if (p->n == AGENT_PIDS_MAX)
+		return -E2BIG;
+	if (p->n == p->cap) {
+		size_t cap = p->cap ? 2 * p->cap : 64;
+		pid_t *list = reallocarray(p->list, cap, sizeof(*list));
+
+		if (!list)
+			return -ENOMEM;
+		p->list = list;
+		p->cap = cap;
+	}
+	p->list[p->n++] = pid;
+	return 0;
+}
+
+static int read_pids(int parent, const char *name, int dir, void *arg)
+{
+	cleanup_fd int fd = openat(dir, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+	char buf[PIDS_CHUNK];
+	pid_t pid = 0;
+	ssize_t n;
+	int r = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	while (r == 0 && (n = read(fd, buf, sizeof(buf))) != 0) {
+		if (n < 0)
+			return errno == ENODEV || errno == EOPNOTSUPP ? 0 : -errno;
+		for (ssize_t i = 0; r == 0 && i < n; i++) {
+			if (buf[i] >= '0' && buf[i] <= '9') {
+				pid = pid * 10 + (buf[i] - '0');
+			} else if (pid > 0) {
+				r = add_pid(arg, pid);
+				pid = 0;
+			}
+		}
+	}
+	return r;
+}
+
+int cgroup_pids(int fd, pid_t **ret, size_t *ret_n, struct err *err)
+{
+	struct pids p = { 0 };
+	int r = read_pids(-1, NULL, fd, &p);
+
+	if (r == 0)
+		r = walk(fd, 0, read_pids, &p);
+	if (r < 0) {
+		free(p.list);
+		return r == -E2BIG ? err_set(err, r, "more than %u processes", AGENT_PIDS_MAX)
+				   : err_errno(err, r, "cgroup.procs");
+	}
+	*ret = p.list;
+	*ret_n = p.n;
+	return 0;
+}
+
+static int remove_one(int parent, const char *name, int fd, void *arg)
+{
+	if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		return -errno;
+	return 0;
+}
+
+int cgroup_remove(int pod, const char *id)
+{
+	cleanup_fd int fd = -1;
+	int r;
+
+	if (unlinkat(pod, id, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
+	fd = openat(pod, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	r = walk(fd, 0, remove_one, NULL);
+	return r < 0 ? r : remove_one(pod, id, -1, NULL);
+}

@@ -1,0 +1,50 @@
+/*
+ * Containers' cgroups: <root>/pod/<container id>, pure v2. PID 1 stays in the root cgroup. Loop
+ * thread only, but for cgroup_remove.
+ */
+#ifndef HUSK_AGENT_CGROUP_H
+#define HUSK_AGENT_CGROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/api.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/loop.h"
+
+struct cgroups {
+	int pod;	/* descriptor of <root>/pod */
+	char *pod_path; /* the same as a path, for inotify */
+	int dev_prog;	/* the device rules, -1 = not loaded yet */
+	int inotify;
+	struct ev_io io;
+	/* memory.events of the cgroup watched as `wd` changed. */
+	void (*on_change)(int wd, void *arg);
+	void *arg;
+};
+
+/* Makes <root>/pod and hands every controller down to it. */
+int cgroups_init(struct cgroups *c, struct loop *l, const char *root,
+		 void (*on_change)(int, void *), void *arg, struct err *err) must_check;
+void cgroups_fini(struct cgroups *c);
+
+/* A new cgroup with the values of `req`, the device rules unless privileged, and a watch on its OOM
+ * kills (*ret_wd = -1 where the kernel has no memory controller). */
+int cgroup_create(struct cgroups *c, const PB(CreateContainerRequest) * req, int *ret_fd,
+		  int *ret_wd, struct err *err) must_check;
+void cgroup_unwatch(struct cgroups *c, int wd);
+/* SIGKILL to all in it and below. */
+int cgroup_kill(int fd) must_check;
+/* Count of OOM kills so far; 0 where it cannot be known. */
+uint64_t cgroup_oom_kills(int fd);
+/* Pids (of the reader's pid namespace) in it and below, at most AGENT_PIDS_MAX. The caller frees
+ * *ret. */
+int cgroup_pids(int fd, pid_t **ret, size_t *ret_n, struct err *err) must_check;
+/* Removes <pod>/<id> and what a container made below it. -EBUSY: something still runs. Missing = 0.
+ */
+int cgroup_remove(int pod, const char *id) must_check;
+
+#endif

@@ -1,0 +1,348 @@
+#include "agent/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "agent/caps.h"
+#include "agent/mnt.h"
+#include "agent/mounts.h"
+#include "agent/path.h"
+#include "agent/sysctl.h"
+#include "agent/user.h"
+#include "agent/validate.h"
+#include "base/util.h"
+
+#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define DEFAULT_CWD "/"
+#define DEFAULT_UMASK 022
+/* What a process gets that asks for no limit: programs that close all possible descriptors must not
+ * take minutes, programs that want many can raise it. */
+#define NOFILE_SOFT 1024
+#define NOFILE_HARD 524288
+#define FDS_KEPT_MAX 8
+
+/* Ends the child: reports where and why. */
+noreturn_fn static void fail(const struct child_job *j, const char *stage, int code,
+			     const char *text)
+{
+	struct report rep = { .kind = REPORT_FAILED, .error = -code };
+
+	snprintf(rep.stage, sizeof(rep.stage), "%s", stage);
+	snprintf(rep.text, sizeof(rep.text), "%s", text);
+	/* Nobody is left to tell if this fails: the exit code alone has to do. */
+	(void)!report_send(j->report, &rep, -1);
+	_exit(255);
+}
+
+static void check(const struct child_job *j, const char *stage, int code, const char *what)
+{
+	struct err err = { 0 };
+
+	if (code >= 0)
+		return;
+	err_errno(&err, code, "%s", what);
+	fail(j, stage, code, err.msg);
+}
+
+static void check_err(const struct child_job *j, const char *stage, int code, const struct err *err)
+{
+	if (code < 0)
+		fail(j, stage, code, err_text(err));
+}
+
+/* ---- descriptors ---- */
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* The agent's channel and all else that is not ours is closed before anything of the container can
+ * look at this process. */
+static void close_others(const struct child_job *j)
+{
+	int keep[FDS_KEPT_MAX] = { j->report, j->rootfs, j->init_pidfd,
+				   j->std[0], j->std[1], j->std[2] };
+	unsigned next = 3;
+
+	qsort(keep, 6, sizeof(keep[0]), by_number);
+	for (int i = 0; i < 6; i++) {
+		if (keep[i] < (int)next)
+			continue;
+		if ((unsigned)keep[i] > next)
+			(void)close_range(next, (unsigned)keep[i] - 1, 0);
+		next = (unsigned)keep[i] + 1;
+	}
+	(void)close_range(next, ~0u, 0);
+}
+
+/* fds[] become 0, 1, 2; none of them is below 3. */
+static void set_std(const struct child_job *j, const int fds[3])
+{
+	for (int i = 0; i < 3; i++)
+		if (dup2(fds[i], i) < 0)
+			check(j, "stdio", -errno, "dup2");
+}
+
+/* The program may open its streams again through /proc/self/fd, also when it is not root. */
+static void own_std(const struct child_job *j, const struct user *u)
+{
+	for (int i = 0; i < 3; i++) {
+		struct stat st;
+
+		if (fstat(i, &st) < 0)
+			check(j, "stdio", -errno, "fstat");
+		if (S_ISCHR(st.st_mode) && !isatty(i))
+			continue; /* /dev/null is everybody's */
+		if (st.st_uid != u->uid && fchown(i, u->uid, st.st_gid) < 0)
+			check(j, "stdio", -errno, "change the owner");
+	}
+}
+
+/* ---- stages ---- */
+
+static void set_oom_score_adj(const struct child_job *j)
+{
+	char text[16];
+
+	if (j->process->oom_score_adj == 0)
+		return;
+	snprintf(text, sizeof(text), "%d", j->process->oom_score_adj);
+	check(j, "oom_score_adj", write_at(AT_FDCWD, "/proc/self/oom_score_adj", text),
+	      "oom_score_adj");
+}
+
+static void set_sysctls(const struct child_job *j)
+{
+	const PB(CreateContainerRequest) *c = j->container;
+	struct err err = { 0 };
+
+	for (size_t i = 0; i < c->n_sysctls; i++)
+		check_err(j, "sysctl", sysctl_write(c->sysctls[i]->key, c->sysctls[i]->value, &err),
+			  &err);
+}
+
+/* A new container: from the agent's mount namespace (a copy) into the image's root. */
+static int enter_new(const struct child_job *j, struct tty *tty)
+{
+	const PB(CreateContainerRequest) *c = j->container;
+	cleanup_free char *place = str_fmt("%s/rootfs", j->run_dir);
+	struct err err = { 0 };
+
+	if (unshare(CLONE_NEWCGROUP) < 0)
+		check(j, "namespace", -errno, "cgroup namespace");
+	if (!str_empty(c->hostname) && sethostname(c->hostname, strlen(c->hostname)) < 0)
+		check(j, "namespace", -errno, "hostname");
+	set_sysctls(j);
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		check(j, "mount", -errno, "make mounts private");
+	check(j, "mount", place ? mnt_attach_path(j->rootfs, place) : -ENOMEM, "root file system");
+	check_err(j, "mount", mounts_set_up(j->rootfs, j->run_dir, c, tty, &err), &err);
+	if (c->rootfs->readonly)
+		check(j, "mount", mnt_attr(j->rootfs, MOUNT_ATTR_RDONLY, 0, false),
+		      "read-only root file system");
+	check_err(j, "mount", mounts_enter(j->rootfs, &err), &err);
+	return j->rootfs;
+}
+
+/* A running container: all namespaces of its first process. Net is the pod's already. */
+static int enter_running(const struct child_job *j, struct tty *tty)
+{
+	struct err err = { 0 };
+	int root;
+
+	if (setns(j->init_pidfd, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
+		check(j, "namespace", -errno, "join the container");
+	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		check(j, "namespace", -errno, "/");
+	if (j->process->terminal)
+		check_err(j, "terminal", tty_open(root, tty, &err), &err);
+	return root;
+}
+
+static void set_stdio(const struct child_job *j, const struct tty *tty)
+{
+	const PB(Process) *p = j->process;
+	struct report rep = { .kind = REPORT_TTY };
+
+	if (!p->terminal) {
+		set_std(j, j->std);
+		return;
+	}
+	if (p->width || p->height) {
+		struct winsize ws = { .ws_col = (unsigned short)p->width,
+				      .ws_row = (unsigned short)p->height };
+
+		if (ioctl(tty->master, TIOCSWINSZ, &ws) < 0)
+			check(j, "terminal", -errno, "set the size");
+	}
+	set_std(j, (const int[3]){ tty->slave, tty->slave, tty->slave });
+	if (ioctl(0, TIOCSCTTY, 0) < 0)
+		check(j, "terminal", -errno, "controlling terminal");
+	check(j, "terminal", report_send(j->report, &rep, tty->master), "hand over");
+}
+
+/* Before the identity changes, as Docker does: a working directory that only root may enter is the
+ * image's own choice. */
+static void set_cwd(const struct child_job *j, int root)
+{
+	const char *cwd = str_empty(j->process->cwd) ? DEFAULT_CWD : j->process->cwd;
+	char where[PATH_MAX];
+	int fd = -1, r;
+
+	r = j->init_pidfd < 0 ? path_make(root, cwd, PATH_DIR, &fd)
+			      : path_open(root, cwd, O_PATH | O_DIRECTORY, &fd);
+	if (r == 0 && fchdir(fd) < 0)
+		r = -errno;
+	check(j, "cwd", r, cwd);
+	fd_close(&fd);
+	/* The kernel's own answer, not libc's: outside of the root it says "(unreachable)". */
+	if (syscall(SYS_getcwd, where, sizeof(where)) < 0)
+		check(j, "cwd", -errno, cwd);
+	if (where[0] != '/')
+		check(j, "cwd", -EXDEV, cwd);
+}
+
+static void set_rlimits(const struct child_job *j)
+{
+	const PB(Process) *p = j->process;
+	struct rlimit nofile = { NOFILE_SOFT, NOFILE_HARD };
+
+	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
+		check(j, "rlimit", -errno, "RLIMIT_NOFILE");
+	for (size_t i = 0; i < p->n_rlimits; i++) {
+		struct rlimit lim = { p->rlimits[i]->soft, p->rlimits[i]->hard };
+		int what = rlimit_of(p->rlimits[i]->type);
+
+		if (what < 0 || setrlimit((__rlimit_resource_t)what, &lim) < 0)
+			check(j, "rlimit", what < 0 ? -EINVAL : -errno, p->rlimits[i]->type);
+	}
+}
+
+static const char *env_get(char *const *env, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (; *env; env++)
+		if (str_starts(*env, name) && (*env)[n] == '=')
+			return *env + n + 1;
+	return NULL;
+}
+
+/* The process's environment with PATH and HOME where they are missing. */
+static char **make_env(const struct child_job *j, const struct user *u)
+{
+	const PB(Process) *p = j->process;
+	char **env = calloc(p->n_env + 3, sizeof(*env));
+	size_t n = p->n_env;
+
+	if (!env)
+		check(j, "exec", -ENOMEM, "environment");
+	memcpy(env, p->env, n * sizeof(*env));
+	if (!env_get(env, "PATH"))
+		env[n++] = (char *)DEFAULT_PATH;
+	if (!env_get(env, "HOME")) {
+		env[n] = str_fmt("HOME=%s", u->home);
+		if (!env[n])
+			check(j, "exec", -ENOMEM, "environment");
+	}
+	return env;
+}
+
+/* execve along PATH. A file that is there and cannot be run wins over "not found". */
+static int exec_path(const char *name, char **argv, char **env)
+{
+	const char *path = env_get(env, "PATH");
+	char full[PATH_MAX];
+	int result = -ENOENT;
+
+	if (strchr(name, '/')) {
+		execve(name, argv, env);
+		return -errno;
+	}
+	for (const char *p = path; p; p = strchr(p, ':')) {
+		size_t n;
+
+		p += *p == ':';
+		n = strcspn(p, ":");
+		/* An empty piece would be the working directory: not looked at. */
+		if (n == 0 || (size_t)snprintf(full, sizeof(full), "%.*s/%s", (int)n, p, name) >=
+				      sizeof(full))
+			continue;
+		execve(full, argv, env);
+		if (errno == EACCES)
+			result = -EACCES;
+		else if (errno != ENOENT && errno != ENOTDIR)
+			return -errno;
+	}
+	return result;
+}
+
+noreturn_fn static void exec_program(const struct child_job *j, const struct user *u)
+{
+	const PB(Process) *p = j->process;
+	char **argv = calloc(p->n_args + 1, sizeof(*argv));
+	char **env = make_env(j, u);
+	char text[400];
+	sigset_t none;
+	int r;
+
+	if (!argv)
+		check(j, "exec", -ENOMEM, "arguments");
+	memcpy(argv, p->args, p->n_args * sizeof(*argv));
+	sigemptyset(&none);
+	signal(SIGPIPE, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	r = exec_path(argv[0], argv, env);
+	snprintf(text, sizeof(text), "\"%.300s\": %s", argv[0],
+		 r == -ENOENT && !strchr(argv[0], '/') ? "executable file not found in $PATH"
+						       : strerror(-r));
+	fail(j, "exec", r, text);
+}
+
+void child_run(const struct child_job *job)
+{
+	const PB(Process) *p = job->process;
+	struct tty tty = { -1, -1 };
+	struct err err = { 0 };
+	const char *what = "";
+	static struct user u; /* the list of groups is large */
+	int root, r;
+
+	close_others(job);
+	/* Not to be looked into by the container before it is one of its own. */
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (setsid() < 0)
+		check(job, "session", -errno, "setsid");
+	set_oom_score_adj(job);
+	root = job->init_pidfd < 0 ? enter_new(job, &tty) : enter_running(job, &tty);
+	set_stdio(job, &tty);
+	check_err(job, "user", user_lookup(root, p->user, &u, &err), &err);
+	set_cwd(job, root);
+	set_rlimits(job);
+	own_std(job, &u);
+	umask(p->user && p->user->umask ? p->user->umask : DEFAULT_UMASK);
+	r = caps_become(&u, p->capabilities, &what);
+	check(job, what, r, what);
+	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		check(job, "capabilities", -errno, "no_new_privs");
+	/* Only 0, 1 and 2 reach the program. */
+	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+		check(job, "exec", -errno, "close_range");
+	exec_program(job, &u);
+}

@@ -1,0 +1,379 @@
+#include "agent/container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+/* A removal waits this long for what the kernel still holds (lazily dropped mounts, dying tasks).
+ */
+#define REMOVE_PATIENCE_NS (5 * NS_PER_S)
+#define REMOVE_STEP_NS (1 * NS_PER_MS)
+
+int container_find(struct agent *a, const char *id, struct container **ret, struct err *err)
+{
+	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++) {
+		if (a->containers[i] && str_eq(a->containers[i]->id, id)) {
+			*ret = a->containers[i];
+			return 0;
+		}
+	}
+	return err_set(err, -ENOENT, "no container \"%.*s\"", AGENT_ID_MAX, id);
+}
+
+/* ---- create ---- */
+
+/* The request outlives its handler: packed and unpacked again, which copies all of it. */
+static int copy_spec(const PB(CreateContainerRequest) * req, PB(CreateContainerRequest) * *ret)
+{
+	size_t n = protobuf_c_message_get_packed_size(&req->base);
+	cleanup_free uint8_t *bytes = malloc(n ? n : 1);
+	PB(CreateContainerRequest) * copy;
+
+	if (!bytes)
+		return -ENOMEM;
+	protobuf_c_message_pack(&req->base, bytes);
+	copy = husk__agent__v1__create_container_request__unpack(NULL, n, bytes);
+	if (!copy)
+		return -ENOMEM;
+	*ret = copy;
+	return 0;
+}
+
+/* After a failed create: nothing has run on these disks, so this does not take long. */
+static void detach_now(struct container *c)
+{
+	fd_close(&c->rootfs.mnt);
+	while (c->rootfs.n_disks > 0) {
+		struct disk *d = c->rootfs.disks[--c->rootfs.n_disks];
+
+		if (d->refs == 1 && disk_detach(&c->agent->disks, d) < 0)
+			d->detaching = true; /* lost for this VM, but never handed out half */
+		else
+			disk_forget(d);
+	}
+}
+
+void container_free(struct container *c)
+{
+	if (!c)
+		return;
+	while (c->processes) {
+		struct process *p = c->processes;
+
+		c->processes = p->next;
+		process_free(p);
+	}
+	process_free(c->gone_first);
+	if (c->remove)
+		ttrpc_reply_err(c->remove, -ECANCELED, NULL);
+	reaper_del(&c->agent->reaper, &c->worker.child);
+	stdio_drop(&c->agent->stdio, c);
+	cgroup_unwatch(&c->agent->cgroups, c->memory_wd);
+	fd_close(&c->rootfs.mnt);
+	fd_close(&c->cgroup);
+	if (c->spec)
+		husk__agent__v1__create_container_request__free_unpacked(c->spec, NULL);
+	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+		if (c->agent->containers[i] == c)
+			c->agent->containers[i] = NULL;
+	free(c);
+}
+
+static int set_up(struct container *c, const PB(CreateContainerRequest) * req, struct err *err)
+{
+	int r = copy_spec(req, &c->spec);
+
+	if (r < 0)
+		return err_set(err, r, "out of memory");
+	r = rootfs_mount(&c->agent->disks, req->rootfs, &c->rootfs, err);
+	if (r == 0)
+		r = cgroup_create(&c->agent->cgroups, req, &c->cgroup, &c->memory_wd, err);
+	if (r < 0)
+		detach_now(c);
+	return r;
+}
+
+int container_create(struct agent *a, const PB(CreateContainerRequest) * req, struct err *err)
+{
+	struct container **slot = NULL, *c;
+	int r;
+
+	if (container_find(a, req->id, &c, NULL) == 0)
+		return err_set(err, -EEXIST, "container \"%s\" is there already", req->id);
+	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+		if (!a->containers[i])
+			slot = &a->containers[i];
+	if (!slot)
+		return err_set(err, -EINVAL, "a pod has at most %u containers",
+			       AGENT_CONTAINERS_MAX);
+	if (disks_leaving(&a->disks, req->rootfs))
+		return -EAGAIN;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return err_set(err, -ENOMEM, "out of memory");
+	c->agent = a;
+	memcpy(c->id, req->id, strlen(req->id) + 1); /* bounded by validate.c */
+	c->rootfs.mnt = c->cgroup = c->memory_wd = -1;
+	r = set_up(c, req, err);
+	if (r < 0) {
+		container_free(c);
+		return err_wrap(err, r, "create container");
+	}
+	*slot = c;
+	return 0;
+}
+
+/* ---- processes ---- */
+
+int container_start(struct container *c, struct ttrpc_call *call, struct err *err)
+{
+	int r;
+
+	if (c->state != CONTAINER_CREATED)
+		return err_set(err, -EBUSY, "container %s was started already", c->id);
+	r = process_start(c, "", c->spec->process, call, err);
+	/* One attempt: the namespaces and mounts of a second one would not be those of the first.
+	 */
+	c->state = r < 0 ? CONTAINER_STOPPED : CONTAINER_STARTING;
+	return r;
+}
+
+int container_exec(struct container *c, const PB(ExecProcessRequest) * req, struct ttrpc_call *call,
+		   struct err *err)
+{
+	if (c->state != CONTAINER_RUNNING)
+		return err_set(err, -EBUSY, "container %s is not running", c->id);
+	for (const struct process *p = c->processes; p; p = p->next)
+		if (str_eq(p->exec_id, req->exec_id))
+			return err_set(err, -EEXIST, "process \"%s\" is there already",
+				       req->exec_id);
+	if (c->n_processes >= AGENT_PROCESSES_MAX)
+		return err_set(err, -EINVAL, "a container has at most %u processes of the host",
+			       AGENT_PROCESSES_MAX);
+	return process_start(c, req->exec_id, req->process, call, err);
+}
+
+int container_process(struct container *c, const char *exec_id, struct process **ret,
+		      struct err *err)
+{
+	if (c->state == CONTAINER_CREATED)
+		return err_set(err, -EBUSY, "container %s is not started", c->id);
+	for (struct process *p = c->processes; p; p = p->next) {
+		if (str_eq(p->exec_id, exec_id)) {
+			*ret = p;
+			return 0;
+		}
+	}
+	if (!*exec_id)
+		return err_set(err, -ENOENT, "container %s has ended", c->id);
+	return err_set(err, -ENOENT, "no process \"%.*s\" in container %s", AGENT_ID_MAX, exec_id,
+		       c->id);
+}
+
+static int signal_all(struct container *c, int sig, struct err *err)
+{
+	cleanup_free pid_t *pids = NULL;
+	size_t n = 0;
+	int r;
+
+	if (sig == SIGKILL) {
+		r = cgroup_kill(c->cgroup);
+		return r < 0 ? err_errno(err, r, "cgroup.kill") : 0;
+	}
+	r = cgroup_pids(c->cgroup, &pids, &n, err);
+	for (size_t i = 0; i < n; i++)
+		(void)kill(pids[i], sig); /* gone meanwhile is as good */
+	return r;
+}
+
+int container_signal(struct container *c, const PB(SignalProcessRequest) * req, struct err *err)
+{
+	struct process *p;
+	int r = container_process(c, req->exec_id, &p, err);
+
+	if (req->signal == 0 || req->signal > (uint32_t)SIGRTMAX)
+		return err_set(err, -EINVAL, "signal %u: 1 to %d expected", req->signal, SIGRTMAX);
+	if (req->all) {
+		if (*req->exec_id)
+			return err_set(err, -EINVAL, "all: with a single process");
+		if (c->state == CONTAINER_CREATED)
+			return r;
+		return signal_all(c, (int)req->signal, err);
+	}
+	if (r == 0)
+		r = pidfd_kill(p->pidfd, (int)req->signal);
+	if (r == -ESRCH)
+		return err_set(err, -ENOENT, "the process has ended");
+	return r;
+}
+
+/* ---- news ---- */
+
+static void publish(struct container *c, const struct event *ev)
+{
+	/* Without memory for the ring, nobody can be told; the next one tries again. */
+	(void)!events_add(&c->agent->events, ev);
+}
+
+void container_check_oom(struct container *c)
+{
+	uint64_t n = cgroup_oom_kills(c->cgroup);
+	struct event ev = { .oom = true };
+
+	if (n <= c->oom_kills)
+		return;
+	c->oom_kills = n;
+	memcpy(ev.id, c->id, sizeof(ev.id));
+	publish(c, &ev);
+}
+
+void container_on_memory_event(int wd, void *arg)
+{
+	struct agent *a = arg;
+
+	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+		if (a->containers[i] && a->containers[i]->memory_wd == wd)
+			container_check_oom(a->containers[i]);
+}
+
+static void publish_exit(struct container *c, const struct process *p)
+{
+	struct event ev = {
+		.pid = (uint32_t)p->pid,
+		.exit_status = p->exit_status,
+		.exited_at_ns = p->exited_at_ns,
+		.oom_killed = c->oom_kills > p->oom_kills,
+	};
+
+	memcpy(ev.id, c->id, sizeof(ev.id));
+	memcpy(ev.exec_id, p->exec_id, sizeof(ev.exec_id));
+	publish(c, &ev);
+}
+
+void container_process_gone(struct container *c, struct process *p)
+{
+	struct process **at = &c->processes;
+
+	while (*at && *at != p)
+		at = &(*at)->next;
+	if (*at) {
+		*at = p->next;
+		c->n_processes--;
+	}
+	container_check_oom(c);
+	if (!p->exec_id[0]) {
+		c->state = CONTAINER_STOPPED;
+		/* In a pid namespace of its own everything else is dead already. */
+		if (c->spec->pid_namespace == PB_NS_POD)
+			(void)!cgroup_kill(c->cgroup);
+		if (p->failure.kind == 0) {
+			c->gone_first = p;
+			p = NULL;
+		}
+	} else if (p->failure.kind == 0) {
+		publish_exit(c, p);
+	}
+	process_free(p);
+	/* The container's own exit comes after those of its execs. */
+	if (c->gone_first && c->n_processes == 0) {
+		publish_exit(c, c->gone_first);
+		process_free(take_ptr(&c->gone_first));
+	}
+}
+
+/* ---- remove ---- */
+
+static int remove_step(struct container *c)
+{
+	struct agent *a = c->agent;
+	int r;
+
+	(void)!cgroup_kill(c->cgroup);
+	r = cgroup_remove(a->cgroups.pod, c->id);
+	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
+		int e = disk_detach(&a->disks, c->rootfs.disks[i]);
+
+		r = e < 0 ? e : r;
+	}
+	return r;
+}
+
+/* In a process of its own: unmounting writes back what the container has left in the page cache,
+ * and the kernel gives up some references a moment later than the last process. */
+static int remove_work(void *arg)
+{
+	struct timespec pause = { .tv_nsec = REMOVE_STEP_NS };
+	uint64_t end = now_mono_ns() + REMOVE_PATIENCE_NS;
+	int r;
+
+	while ((r = remove_step(arg)) == -EBUSY && now_mono_ns() < end) {
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < 64 * (long)REMOVE_STEP_NS)
+			pause.tv_nsec *= 2;
+	}
+	return r;
+}
+
+static void remove_done(struct worker *w, int result)
+{
+	struct container *c = container_of(w, struct container, worker);
+	struct agent *a = c->agent;
+	PB(RemoveContainerResponse) resp = PB_INIT(REMOVE_CONTAINER_RESPONSE);
+	uint64_t sectors[AGENT_LOWER_MAX + 1];
+	struct ttrpc_call *call = take_ptr(&c->remove);
+	struct err err = { 0 };
+
+	if (result < 0) {
+		/* It can be tried again: the disks stay marked, nobody gets one half detached. */
+		c->state = CONTAINER_STOPPED;
+		err_errno(&err, result, "remove container %s", c->id);
+		ttrpc_reply_err(call, result, &err);
+		return;
+	}
+	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
+		sectors[i] = c->rootfs.disks[i]->first_sector;
+		disk_forget(c->rootfs.disks[i]);
+	}
+	resp.n_detached_disks = c->rootfs.n_disks;
+	resp.detached_disks = sectors;
+	container_free(c);
+	ttrpc_reply(call, &resp.base);
+	agent_retry_creates(a);
+}
+
+int container_remove(struct container *c, struct ttrpc_call *call, struct err *err)
+{
+	size_t n = 0;
+	int r;
+
+	if (c->state != CONTAINER_CREATED && c->state != CONTAINER_STOPPED)
+		return err_set(err, -EBUSY, "container %s is running", c->id);
+	if (c->n_processes > 0)
+		return err_set(err, -EBUSY, "container %s has running processes", c->id);
+	stdio_drop(&c->agent->stdio, c);
+	fd_close(&c->rootfs.mnt);
+	/* Disks of others are theirs from now on; ours are not given to anybody any more. */
+	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
+		struct disk *d = c->rootfs.disks[i];
+
+		if (d->refs > 1) {
+			disk_forget(d);
+		} else {
+			d->detaching = true;
+			c->rootfs.disks[n++] = d;
+		}
+	}
+	c->rootfs.n_disks = n;
+	r = worker_start(&c->agent->reaper, &c->worker, remove_work, c, remove_done);
+	if (r < 0)
+		return err_errno(err, r, "remove container %s", c->id);
+	c->state = CONTAINER_REMOVING;
+	c->remove = call;
+	return 0;
+}

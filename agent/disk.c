@@ -1,0 +1,184 @@
+#include "agent/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/blkpg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "agent/mnt.h"
+#include "base/util.h"
+
+#define SECTOR 512ll
+
+int disks_init(struct disks *ds, const char *device, const char *run_dir, struct err *err)
+{
+	memset(ds, 0, sizeof(*ds));
+	ds->device = device;
+	ds->fd = -1;
+	ds->dir = str_fmt("%s/disks", run_dir);
+	return ds->dir ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+void disks_fini(struct disks *ds)
+{
+	fd_close(&ds->fd);
+	free_ptr(&ds->dir);
+}
+
+static int slot_of(const struct disks *ds, const struct disk *d)
+{
+	return (int)(d - ds->slots) + 1;
+}
+
+char *disk_path(const struct disks *ds, const struct disk *d)
+{
+	return str_fmt("%s/%d", ds->dir, slot_of(ds, d));
+}
+
+static int blkpg(const struct disks *ds, const struct disk *d, int op)
+{
+	struct blkpg_partition part = {
+		.start = (long long)d->first_sector * SECTOR,
+		.length = (long long)d->sectors * SECTOR,
+		.pno = slot_of(ds, d),
+	};
+	struct blkpg_ioctl_arg arg = { .op = op, .datalen = sizeof(part), .data = &part };
+
+	return ioctl(ds->fd, BLKPG, &arg) < 0 ? -errno : 0;
+}
+
+/* The node is there when BLKPG returns: devtmpfs makes it before the partition is announced. */
+static int mount_disk(struct disks *ds, const struct disk *d, struct err *err)
+{
+	size_t n = strlen(ds->device);
+	bool digit = ds->device[n - 1] >= '0' && ds->device[n - 1] <= '9';
+	cleanup_free char *node = str_fmt("%s%s%d", ds->device, digit ? "p" : "", slot_of(ds, d));
+	cleanup_free char *path = disk_path(ds, d);
+	cleanup_fd int mnt = -1;
+	/* A read-only layer is never written to, not even to replay a journal. For the scratch
+	 * disk, freed blocks go back to the host. */
+	const struct mnt_opt ext4_ro[] = { { "source", node }, { "ro", NULL }, { "noload", NULL } };
+	const struct mnt_opt ext4_rw[] = { { "source", node }, { "discard", NULL } };
+	const struct mnt_opt erofs[] = { { "source", node }, { "ro", NULL } };
+	int r;
+
+	if (!node || !path)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return err_errno(err, -errno, "%s", path);
+	if (d->erofs)
+		r = mnt_new("erofs", erofs, ARRAY_SIZE(erofs), MOUNT_ATTR_RDONLY, &mnt, err);
+	else if (d->readonly)
+		r = mnt_new("ext4", ext4_ro, ARRAY_SIZE(ext4_ro), MOUNT_ATTR_RDONLY, &mnt, err);
+	else
+		r = mnt_new("ext4", ext4_rw, ARRAY_SIZE(ext4_rw), MOUNT_ATTR_NOATIME, &mnt, err);
+	if (r < 0)
+		return r;
+	r = mnt_attach_path(mnt, path);
+	return r < 0 ? err_errno(err, r, "mount on %s", path) : 0;
+}
+
+static int attach(struct disks *ds, struct disk *d, struct err *err)
+{
+	int r;
+
+	if (ds->fd < 0) {
+		ds->fd = open(ds->device, O_RDONLY | O_CLOEXEC);
+		if (ds->fd < 0)
+			return err_errno(err, -errno, "%s", ds->device);
+		if (mkdir(ds->dir, 0700) < 0 && errno != EEXIST)
+			return err_errno(err, -errno, "%s", ds->dir);
+	}
+	r = blkpg(ds, d, BLKPG_ADD_PARTITION);
+	if (r < 0)
+		return err_errno(err, r, "attach");
+	r = mount_disk(ds, d, err);
+	if (r < 0)
+		(void)blkpg(ds, d, BLKPG_DEL_PARTITION);
+	return r;
+}
+
+static int reuse(struct disk *d, const PB(Disk) * want, struct disk **ret, struct err *err)
+{
+	if (d->sectors != want->sectors || d->readonly != !!want->readonly ||
+	    d->erofs != str_eq(want->fstype, "erofs"))
+		return err_set(err, -EINVAL, "disk %llu is known with other properties",
+			       (unsigned long long)d->first_sector);
+	if (!d->readonly || d->detaching)
+		return err_set(err, -EBUSY, "disk %llu is in use",
+			       (unsigned long long)d->first_sector);
+	d->refs++;
+	*ret = d;
+	return 0;
+}
+
+int disk_get(struct disks *ds, const PB(Disk) * want, struct disk **ret, struct err *err)
+{
+	struct disk *d = NULL;
+	int r;
+
+	for (size_t i = 0; i < AGENT_DISKS_MAX; i++) {
+		struct disk *s = &ds->slots[i];
+
+		if (s->refs > 0 && s->first_sector == want->first_sector)
+			return reuse(s, want, ret, err);
+		if (s->refs == 0 && !d)
+			d = s;
+	}
+	if (!d)
+		return err_set(err, -ENOSPC, "%u disks are attached already", AGENT_DISKS_MAX);
+	*d = (struct disk){
+		.refs = 1,
+		.first_sector = want->first_sector,
+		.sectors = want->sectors,
+		.readonly = want->readonly,
+		.erofs = str_eq(want->fstype, "erofs"),
+	};
+	r = attach(ds, d, err);
+	if (r < 0) {
+		*d = (struct disk){ 0 };
+		return err_wrap(err, r, "disk %llu", (unsigned long long)want->first_sector);
+	}
+	*ret = d;
+	return 0;
+}
+
+static bool leaving(const struct disks *ds, const PB(Disk) * want)
+{
+	for (size_t i = 0; want && i < AGENT_DISKS_MAX; i++)
+		if (ds->slots[i].detaching && ds->slots[i].first_sector == want->first_sector)
+			return true;
+	return false;
+}
+
+bool disks_leaving(const struct disks *ds, const PB(Rootfs) * spec)
+{
+	for (size_t i = 0; i < spec->n_lower; i++)
+		if (leaving(ds, spec->lower[i]))
+			return true;
+	return leaving(ds, spec->upper);
+}
+
+void disk_forget(struct disk *d)
+{
+	if (--d->refs == 0)
+		*d = (struct disk){ 0 };
+}
+
+int disk_detach(const struct disks *ds, const struct disk *d)
+{
+	cleanup_free char *path = disk_path(ds, d);
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	/* EINVAL: not mounted any more, an earlier attempt came so far. */
+	if (umount2(path, UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+		return -errno;
+	r = blkpg(ds, d, BLKPG_DEL_PARTITION);
+	return r == -ENXIO ? 0 : r;
+}

@@ -1,0 +1,47 @@
+/*
+ * Windows of /dev/vda: made visible as a partition (BLKPG), mounted at <run>/disks/<partition>, and
+ * shared by all containers that name the same first sector. Loop thread only, but for disk_detach.
+ */
+#ifndef HUSK_AGENT_DISK_H
+#define HUSK_AGENT_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/api.h"
+#include "agent/limits.h"
+#include "base/compiler.h"
+#include "base/err.h"
+
+struct disk {
+	unsigned refs;	/* 0 = free slot */
+	bool detaching; /* refused to newcomers */
+	uint64_t first_sector, sectors;
+	bool readonly, erofs;
+};
+
+struct disks {
+	const char *device;		    /* "/dev/vda"; borrowed */
+	char *dir;			    /* "<run>/disks" */
+	int fd;				    /* of the device, -1 = not opened yet */
+	struct disk slots[AGENT_DISKS_MAX]; /* slot i is partition i + 1 */
+};
+
+/* device and run_dir stay valid. Touches nothing yet. */
+int disks_init(struct disks *ds, const char *device, const char *run_dir,
+	       struct err *err) must_check;
+void disks_fini(struct disks *ds);
+/* Attaches and mounts on first use. -EINVAL: known with other properties; -EBUSY: writable and in
+ * use, or on its way out; -ENOSPC: too many. */
+int disk_get(struct disks *ds, const PB(Disk) * d, struct disk **ret, struct err *err) must_check;
+/* True while one of the disks is on its way out: disk_get would refuse it. */
+bool disks_leaving(const struct disks *ds, const PB(Rootfs) * spec);
+/* One user less; the slot of the last one is free then. It must have been detached before. */
+void disk_forget(struct disk *d);
+/* Where it is mounted. The caller frees; NULL: out of memory. */
+char *disk_path(const struct disks *ds, const struct disk *d) must_check;
+/* Unmounts and removes the partition. May block for long (writes back): for a worker process. Can
+ * be called again. -EBUSY: something of it is still in use. */
+int disk_detach(const struct disks *ds, const struct disk *d) must_check;
+
+#endif

@@ -1,0 +1,89 @@
+#include "agent/ns.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/caps.h"
+#include "agent/mnt.h"
+#include "agent/mounts.h"
+#include "agent/worker.h"
+#include "base/util.h"
+
+pid_t ns_clone(struct agent *a, int ns, uint64_t flags, int cgroup, int *ret_pidfd)
+{
+	pid_t pid;
+
+	if (ns >= 0 && setns(ns, CLONE_NEWPID) < 0)
+		return -errno;
+	pid = clone_process(flags, cgroup, ret_pidfd);
+	if (pid == 0)
+		return 0;
+	/* Going back to our own cannot fail; if it did, all that follows would be born in the wrong
+	 * place. */
+	if (ns >= 0 && setns(a->own_pidns, CLONE_NEWPID) < 0)
+		_exit(1);
+	return pid;
+}
+
+/* Nothing of the guest may be reachable through the pause process: an empty root, no descriptor, no
+ * capability. */
+noreturn_fn static void pause_run(const char *run_dir)
+{
+	static const struct user nobody = { .uid = 65534, .gid = 65534 };
+	static const struct mnt_opt opts[] = { { "source", "tmpfs" }, { "size", "0" } };
+	cleanup_free char *place = str_fmt("%s/rootfs", run_dir);
+	const char *what;
+	sigset_t all;
+	int root = -1;
+
+	(void)prctl(PR_SET_NAME, "pause", 0, 0, 0);
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (!place || unshare(CLONE_NEWCGROUP) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mnt_new("tmpfs", opts, ARRAY_SIZE(opts), MOUNT_ATTR_RDONLY, &root, NULL) < 0 ||
+	    mnt_attach_path(root, place) < 0 || mounts_enter(root, NULL) < 0 ||
+	    close_range(0, ~0u, 0) < 0 || caps_become(&nobody, NULL, &what) < 0)
+		_exit(1);
+	/* Our children are the orphans of the namespace. */
+	signal(SIGCHLD, SIG_IGN);
+	sigfillset(&all);
+	for (;;)
+		(void)sigwaitinfo(&all, NULL);
+}
+
+static void on_pause_exit(struct child *c, int status)
+{
+	struct agent *a = container_of(c, struct agent, pause);
+
+	fd_close(&a->pod_pidns);
+}
+
+int ns_pod_pid(struct agent *a, int *ret_ns, struct err *err)
+{
+	char path[48]; /* "/proc/" + pid + "/ns/pid" */
+	pid_t pid;
+
+	if (a->pod_pidns < 0) {
+		pid = clone_process(CLONE_NEWPID | CLONE_NEWNS, -1, NULL);
+		if (pid < 0)
+			return err_errno(err, pid, "the pod's pid namespace");
+		if (pid == 0)
+			pause_run(a->cfg.run_dir);
+		reaper_add(&a->reaper, &a->pause, pid, on_pause_exit, NULL);
+		snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
+		a->pod_pidns = open(path, O_RDONLY | O_CLOEXEC);
+		if (a->pod_pidns < 0)
+			return err_errno(err, -errno, "the pod's pid namespace");
+	}
+	*ret_ns = a->pod_pidns;
+	return 0;
+}

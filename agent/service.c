@@ -1,0 +1,324 @@
+/*
+ * The handlers of husk.agent.v1.Agent: check the request, check the state, hand over, answer.
+ */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "agent/api.h"
+#include "agent/container.h"
+#include "agent/sandbox.h"
+#include "agent/shutdown.h"
+#include "agent/validate.h"
+#include "base/log.h"
+#include "base/ttrpc.h"
+#include "base/util.h"
+
+/* The first word on every request but CreateSandbox and Shutdown. */
+static int ready(const struct agent *a, struct err *err)
+{
+	if (a->ending)
+		return err_set(err, -EBUSY, "the guest is shutting down");
+	if (!a->sandboxed)
+		return err_set(err, -EBUSY, "there is no sandbox yet");
+	return 0;
+}
+
+static int find(struct agent *a, const char *id, struct container **ret, struct err *err)
+{
+	int r = ready(a, err);
+
+	return r < 0 ? r : container_find(a, id, ret, err);
+}
+
+static void refuse(struct ttrpc_call *call, int r, const struct err *err)
+{
+	log_debug("refused", "err", err_text(err));
+	ttrpc_reply_err(call, r, err);
+}
+
+static void create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(CreateSandboxRequest) *req = (const void *)msg;
+	PB(CreateSandboxResponse) resp = PB_INIT(CREATE_SANDBOX_RESPONSE);
+	struct agent *a = arg;
+	struct utsname u;
+	struct err err = { 0 };
+	int r = a->ending ? ready(a, &err) : validate_sandbox(req, &err);
+
+	if (r == 0)
+		r = sandbox_create(a, req, &err);
+	if (r == 0 && uname(&u) < 0)
+		r = err_errno(&err, -errno, "uname");
+	if (r < 0) {
+		refuse(call, r, &err);
+		return;
+	}
+	resp.kernel_release = u.release;
+	resp.kernel_version = u.version;
+	resp.machine = u.machine;
+	resp.ready_ns = a->ready_ns;
+	ttrpc_reply(call, &resp.base);
+}
+
+/* ---- creating containers ---- */
+
+/* A request that waits until a disk of it has been detached for a container that goes. */
+struct waiting_create {
+	struct waiting_create *next;
+	struct ttrpc_call *call;
+	size_t len;
+	uint8_t bytes[];
+};
+
+static int wait_create(struct agent *a, struct ttrpc_call *call, const ProtobufCMessage *msg,
+		       struct err *err)
+{
+	size_t n = protobuf_c_message_get_packed_size(msg);
+	struct waiting_create *w, **end = &a->creates;
+
+	w = malloc(sizeof(*w) + n);
+	if (!w)
+		return err_set(err, -ENOMEM, "out of memory");
+	w->next = NULL;
+	w->call = call;
+	w->len = protobuf_c_message_pack(msg, w->bytes);
+	while (*end)
+		end = &(*end)->next;
+	*end = w;
+	return 0;
+}
+
+static void create_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(CreateContainerRequest) *req = (const void *)msg;
+	PB(CreateContainerResponse) resp = PB_INIT(CREATE_CONTAINER_RESPONSE);
+	struct agent *a = arg;
+	struct err err = { 0 };
+	int r = ready(a, &err);
+
+	if (r == 0)
+		r = validate_container(req, &err);
+	if (r == 0)
+		r = container_create(a, req, &err);
+	if (r == -EAGAIN) {
+		r = wait_create(a, call, msg, &err);
+		if (r == 0)
+			return;
+	}
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
+void agent_retry_creates(struct agent *a)
+{
+	struct waiting_create *list = take_ptr(&a->creates), *w;
+
+	while ((w = list)) {
+		PB(CreateContainerRequest) *req =
+			husk__agent__v1__create_container_request__unpack(NULL, w->len, w->bytes);
+
+		list = w->next;
+		if (req)
+			create_container(w->call, &req->base, a);
+		else
+			ttrpc_reply_err(w->call, -ENOMEM, NULL);
+		if (req)
+			husk__agent__v1__create_container_request__free_unpacked(req, NULL);
+		free(w);
+	}
+}
+
+/* ---- processes ---- */
+
+static void start_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(StartContainerRequest) *req = (const void *)msg;
+	struct container *c;
+	struct err err = { 0 };
+	int r = find(arg, req->id, &c, &err);
+
+	if (r == 0)
+		r = container_start(c, call, &err);
+	if (r < 0)
+		refuse(call, r, &err);
+}
+
+static void exec_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(ExecProcessRequest) *req = (const void *)msg;
+	struct container *c;
+	struct err err = { 0 };
+	int r = validate_exec(req, &err);
+
+	if (r == 0)
+		r = find(arg, req->id, &c, &err);
+	if (r == 0)
+		r = container_exec(c, req, call, &err);
+	if (r < 0)
+		refuse(call, r, &err);
+}
+
+static void signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(SignalProcessRequest) *req = (const void *)msg;
+	PB(SignalProcessResponse) resp = PB_INIT(SIGNAL_PROCESS_RESPONSE);
+	struct container *c;
+	struct err err = { 0 };
+	int r = find(arg, req->id, &c, &err);
+
+	if (r == 0)
+		r = container_signal(c, req, &err);
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
+static int resize(struct process *p, uint32_t width, uint32_t height, struct err *err)
+{
+	struct winsize ws = { .ws_col = (unsigned short)width, .ws_row = (unsigned short)height };
+
+	if (width > UINT16_MAX || height > UINT16_MAX)
+		return err_set(err, -EINVAL, "terminal: larger than %d", UINT16_MAX);
+	if (p->tty < 0)
+		return err_set(err, -EBUSY, "the process has no terminal");
+	return ioctl(p->tty, TIOCSWINSZ, &ws) < 0 ? err_errno(err, -errno, "resize") : 0;
+}
+
+static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(ResizeTtyRequest) *req = (const void *)msg;
+	PB(ResizeTtyResponse) resp = PB_INIT(RESIZE_TTY_RESPONSE);
+	struct container *c;
+	struct process *p;
+	struct err err = { 0 };
+	int r = find(arg, req->id, &c, &err);
+
+	if (r == 0)
+		r = container_process(c, req->exec_id, &p, &err);
+	if (r == 0)
+		r = resize(p, req->width, req->height, &err);
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
+static void remove_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(RemoveContainerRequest) *req = (const void *)msg;
+	struct container *c;
+	struct err err = { 0 };
+	int r = find(arg, req->id, &c, &err);
+
+	if (r == 0)
+		r = container_remove(c, call, &err);
+	if (r < 0)
+		refuse(call, r, &err);
+}
+
+static void list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(ListProcessesRequest) *req = (const void *)msg;
+	PB(ListProcessesResponse) resp = PB_INIT(LIST_PROCESSES_RESPONSE);
+	cleanup_free pid_t *pids = NULL;
+	struct container *c;
+	struct err err = { 0 };
+	int r = find(arg, req->id, &c, &err);
+
+	_Static_assert(sizeof(pid_t) == sizeof(uint32_t), "pids as they are");
+	if (r == 0)
+		r = cgroup_pids(c->cgroup, &pids, &resp.n_pids, &err);
+	resp.pids = (uint32_t *)pids;
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
+/* ---- the rest ---- */
+
+static void events(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(EventsRequest) *req = (const void *)msg;
+	struct agent *a = arg;
+
+	events_subscribe(&a->events, call, req->after_seq);
+}
+
+static void shutdown_guest(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	PB(ShutdownResponse) resp = PB_INIT(SHUTDOWN_RESPONSE);
+
+	ttrpc_reply(call, &resp.base);
+	agent_shutdown(arg);
+}
+
+void agent_service(struct agent *a, struct ttrpc_service *ret)
+{
+	/* In the order of agent.proto. */
+	static const ttrpc_handler handlers[] = {
+		create_sandbox, create_container, start_container, exec_process, signal_process,
+		resize_tty,	remove_container, list_processes,  events,	 shutdown_guest,
+	};
+
+	_Static_assert(ARRAY_SIZE(handlers) == 10, "one for each method");
+	*ret = (struct ttrpc_service){
+		.desc = &husk__agent__v1__agent__descriptor,
+		.handlers = handlers,
+		.arg = a,
+		.server_streaming = 1u << 8, /* Events */
+	};
+}
+
+/* ---- life ---- */
+
+int agent_init(struct agent *a, struct loop *l, const struct agent_config *cfg, struct err *err)
+{
+	int r;
+
+	memset(a, 0, sizeof(*a));
+	a->cfg = *cfg;
+	a->loop = l;
+	a->pod_pidns = -1;
+	a->cgroups.pod = a->cgroups.dev_prog = a->cgroups.inotify = -1;
+	a->own_pidns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+	if (a->own_pidns < 0) {
+		close(cfg->stream_listener);
+		return err_errno(err, -errno, "/proc/self/ns/pid");
+	}
+	r = stdio_init(&a->stdio, l, cfg->stream_listener, cfg->vsock, err);
+	if (r == 0)
+		r = disks_init(&a->disks, cfg->disk, cfg->run_dir, err);
+	return r == 0 ? reaper_init(&a->reaper, l, err) : r;
+}
+
+void agent_fini(struct agent *a)
+{
+	while (a->creates) {
+		struct waiting_create *w = a->creates;
+
+		a->creates = w->next;
+		ttrpc_reply_err(w->call, -ECANCELED, NULL);
+		free(w);
+	}
+	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+		container_free(a->containers[i]);
+	events_fini(&a->events);
+	reaper_del(&a->reaper, &a->pause);
+	reaper_fini(&a->reaper);
+	cgroups_fini(&a->cgroups);
+	stdio_fini(&a->stdio);
+	disks_fini(&a->disks);
+	fd_close(&a->pod_pidns);
+	fd_close(&a->own_pidns);
+}

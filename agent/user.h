@@ -1,0 +1,36 @@
+/*
+ * Users and groups of an image: /etc/passwd and /etc/group, bytes of somebody else. The parser is
+ * pure and bounded; files of more than AGENT_PASSWD_MAX bytes are refused.
+ */
+#ifndef HUSK_AGENT_USER_H
+#define HUSK_AGENT_USER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/api.h"
+#include "agent/limits.h"
+#include "base/compiler.h"
+#include "base/err.h"
+
+#define USER_HOME_MAX 4096
+
+struct user {
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[AGENT_GROUPS_MAX];
+	size_t n_groups;
+	char home[USER_HOME_MAX]; /* "/" when /etc/passwd does not say */
+};
+
+/* Who runs a process, by the rules of agent.proto's User (NULL = root). The rules for names are
+ * Docker's: a name wins over a number; a number that /etc/passwd does not know has group 0; groups
+ * of /etc/group are joined only when no group was named. -ENOENT: no such user or group; -E2BIG:
+ * more than AGENT_GROUPS_MAX groups. */
+int user_resolve(const PB(User) * u, const char *passwd, size_t passwd_len, const char *group,
+		 size_t group_len, struct user *ret, struct err *err) must_check;
+/* The same, with the files read below `root` as far as they are needed; missing ones are empty. */
+int user_lookup(int root, const PB(User) * u, struct user *ret, struct err *err) must_check;
+
+#endif
