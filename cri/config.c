@@ -1,0 +1,319 @@
+#include "cri/config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <yaml.h>
+
+#include "base/util.h"
+
+const char config_usage[] =
+	"Usage: huskd [OPTION]...\n"
+	"CRI server that runs every pod in its own virtual machine.\n"
+	"\n"
+	"  --config FILE        YAML file with the same settings; flags win\n"
+	"  --root DIR           images, container disks, database (default /var/lib/husk)\n"
+	"  --state DIR          sockets and bundles (default /run/husk)\n"
+	"  --listen ADDRESS     unix socket to serve on (default unix:///run/husk/husk.sock)\n"
+	"  --backend NAME       auto, kvm or qemu (default auto)\n"
+	"  --kernel FILE        guest kernel (default ../share/husk/vmlinux beside the programs)\n"
+	"  --log-level LEVEL    debug, info, warn or error (default info)\n"
+	"  --log-format FORMAT  text or json (default text)\n"
+	"  --help, --version\n"
+	"\n"
+	"SIGTERM and SIGINT end huskd; pods go on running and are found again by the next one.\n";
+
+enum kind { STRING, PATH, ADDRESS, NUMBER };
+
+struct setting {
+	const char *name;
+	enum kind kind;
+	size_t offset;
+	uint64_t min, max;	    /* NUMBER */
+	const char *const *choices; /* STRING: one of these, NULL-terminated */
+	bool flag;		    /* also a command line flag */
+};
+
+static const char *const backends[] = { "auto", "kvm", "qemu", NULL };
+static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
+static const char *const formats[] = { "text", "json", NULL };
+
+#define AT(field) offsetof(struct config, field)
+
+static const struct setting settings[] = {
+	{ "root", PATH, AT(root), .flag = true },
+	{ "state", PATH, AT(state), .flag = true },
+	{ "listen", ADDRESS, AT(listen), .flag = true },
+	{ "backend", STRING, AT(backend), .choices = backends, .flag = true },
+	{ "kernel", PATH, AT(kernel), .flag = true },
+	{ "log-level", STRING, AT(log_level), .choices = levels, .flag = true },
+	{ "log-format", STRING, AT(log_format), .choices = formats, .flag = true },
+	{ "initramfs", PATH, AT(initramfs) },
+	{ "shim", PATH, AT(shim) },
+	{ "vmm", PATH, AT(vmm) },
+	{ "image-worker", PATH, AT(image_worker) },
+	{ "vcpus", NUMBER, AT(vcpus), 1, CONFIG_VCPUS_MAX },
+	{ "memory-mib", NUMBER, AT(memory_mib), CONFIG_MEMORY_MIN_MIB, CONFIG_MEMORY_MAX_MIB },
+};
+
+static char **string_at(struct config *c, const struct setting *s)
+{
+	return (char **)(void *)((char *)c + s->offset);
+}
+
+/* Against the working directory of the caller; the file need not exist. */
+static char *absolute(const char *path)
+{
+	char cwd[PATH_MAX];
+
+	if (path[0] == '/')
+		return strdup(path);
+	if (!getcwd(cwd, sizeof(cwd)))
+		return NULL;
+	return str_fmt("%s/%s", cwd, path);
+}
+
+static int set_string(struct config *c, const struct setting *s, const char *value, struct err *err)
+{
+	cleanup_free char *v = NULL;
+
+	for (size_t i = 0; s->choices; i++) {
+		if (!s->choices[i])
+			return err_set(err, -EINVAL, "%s: \"%s\" is not one of its values", s->name,
+				       value);
+		if (strcmp(s->choices[i], value) == 0)
+			break;
+	}
+	if (*value == '\0')
+		return err_set(err, -EINVAL, "%s: empty value", s->name);
+	if (s->kind == PATH) {
+		v = absolute(value);
+	} else if (s->kind == ADDRESS) {
+		const char *path = str_starts(value, "unix://") ? value + 7 : value;
+		if (path[0] != '/')
+			return err_set(err, -EINVAL, "%s: \"%s\" is not unix:///PATH", s->name,
+				       value);
+		v = str_fmt("unix://%s", path);
+	} else {
+		v = strdup(value);
+	}
+	if (!v)
+		return err_set(err, -ENOMEM, "no memory");
+	free(*string_at(c, s));
+	*string_at(c, s) = take_ptr(&v);
+	return 0;
+}
+
+static int set_value(struct config *c, const struct setting *s, const char *value, struct err *err)
+{
+	uint64_t n;
+
+	if (s->kind != NUMBER)
+		return set_string(c, s, value, err);
+	int r = str_to_u64(value, s->min, s->max, &n);
+	if (r < 0)
+		return err_set(err, -EINVAL, "%s: \"%s\" is no number from %llu to %llu", s->name,
+			       value, (unsigned long long)s->min, (unsigned long long)s->max);
+	*(uint32_t *)(void *)((char *)c + s->offset) = (uint32_t)n;
+	return 0;
+}
+
+static const struct setting *setting_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		if (strcmp(settings[i].name, name) == 0)
+			return &settings[i];
+	}
+	return NULL;
+}
+
+/* ---- YAML: one mapping of names to scalars ---- */
+
+struct yaml_state {
+	struct config *config;
+	const char *name;	   /* of the file */
+	const struct setting *key; /* waits for its value */
+	bool seen[ARRAY_SIZE(settings)];
+	bool in_map, done;
+};
+
+static int yaml_scalar(struct yaml_state *y, const yaml_event_t *e, struct err *err)
+{
+	const char *value = (const char *)e->data.scalar.value;
+	unsigned long line = (unsigned long)e->start_mark.line + 1;
+
+	if (strlen(value) != e->data.scalar.length)
+		return err_set(err, -EINVAL, "%s:%lu: NUL byte", y->name, line);
+	if (y->key) {
+		int r = set_value(y->config, y->key, value, err);
+		y->key = NULL;
+		return r < 0 ? err_wrap(err, r, "%s:%lu", y->name, line) : 0;
+	}
+	const struct setting *s = setting_find(value);
+	if (!s)
+		return err_set(err, -EINVAL, "%s:%lu: unknown setting \"%s\"", y->name, line,
+			       value);
+	if (y->seen[s - settings])
+		return err_set(err, -EINVAL, "%s:%lu: \"%s\" is set twice", y->name, line, value);
+	y->seen[s - settings] = true;
+	y->key = s;
+	return 0;
+}
+
+static int yaml_event(struct yaml_state *y, const yaml_event_t *e, struct err *err)
+{
+	unsigned long line = (unsigned long)e->start_mark.line + 1;
+
+	switch (e->type) {
+	case YAML_STREAM_START_EVENT:
+	case YAML_DOCUMENT_START_EVENT:
+	case YAML_DOCUMENT_END_EVENT:
+		return 0;
+	case YAML_STREAM_END_EVENT:
+		y->done = true;
+		return 0;
+	case YAML_MAPPING_START_EVENT:
+		if (y->in_map)
+			break;
+		y->in_map = true;
+		return 0;
+	case YAML_MAPPING_END_EVENT:
+		y->in_map = false;
+		return 0;
+	case YAML_SCALAR_EVENT:
+		/* A file of comments only is one empty scalar to libyaml, or nothing. */
+		if (!y->in_map && e->data.scalar.length == 0)
+			return 0;
+		if (!y->in_map)
+			break;
+		return yaml_scalar(y, e, err);
+	default:
+		break;
+	}
+	return err_set(err, -EINVAL, "%s:%lu: expected \"setting: value\" lines", y->name, line);
+}
+
+int config_parse_yaml(struct config *c, const char *name, const char *text, size_t len,
+		      struct err *err)
+{
+	struct yaml_state y = { .config = c, .name = name };
+	yaml_parser_t parser;
+	int r = 0;
+
+	if (!yaml_parser_initialize(&parser))
+		return err_set(err, -ENOMEM, "no memory for the YAML parser");
+	yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
+	while (r == 0 && !y.done) {
+		yaml_event_t e;
+		if (!yaml_parser_parse(&parser, &e)) {
+			r = err_set(err, -EINVAL, "%s:%lu: %s", name,
+				    (unsigned long)parser.problem_mark.line + 1,
+				    parser.problem ? parser.problem : "not YAML");
+			break;
+		}
+		r = yaml_event(&y, &e, err);
+		yaml_event_delete(&e);
+	}
+	yaml_parser_delete(&parser);
+	return r;
+}
+
+/* ---- flags ---- */
+
+static int flags_walk(int argc, char **argv, struct config *c, bool only_config,
+		      enum config_action *action, struct err *err)
+{
+	struct option options[ARRAY_SIZE(settings) + 4] = { 0 };
+	int n = 0, opt, index;
+
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		if (settings[i].flag)
+			options[n++] = (struct option){ settings[i].name, required_argument, NULL,
+							(int)i + 256 };
+	}
+	options[n++] = (struct option){ "config", required_argument, NULL, 'c' };
+	options[n++] = (struct option){ "help", no_argument, NULL, 'h' };
+	options[n++] = (struct option){ "version", no_argument, NULL, 'v' };
+
+	optind = 0; /* glibc: start anew */
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "+:h", options, &index)) != -1) {
+		int r = 0;
+		if (opt == 'h' || opt == 'v') {
+			*action = opt == 'h' ? CONFIG_HELP : CONFIG_VERSION;
+			return 0;
+		} else if (opt == 'c' && only_config) {
+			cleanup_free char *text = NULL;
+			size_t len;
+			r = read_file(optarg, CONFIG_FILE_MAX, &text, &len, err);
+			if (r == 0)
+				r = config_parse_yaml(c, optarg, text, len, err);
+		} else if (opt >= 256 && !only_config) {
+			r = set_value(c, &settings[opt - 256], optarg, err);
+			if (r < 0)
+				return err_wrap(err, r, "flag");
+		} else if (opt == '?' || opt == ':') {
+			return err_set(err, -EINVAL, "%s %s (see huskd --help)",
+				       opt == '?' ? "unknown flag" : "no value for",
+				       argv[optind - 1]);
+		}
+		if (r < 0)
+			return r;
+	}
+	if (optind < argc)
+		return err_set(err, -EINVAL, "unexpected argument \"%s\"", argv[optind]);
+	return 0;
+}
+
+static int config_defaults(struct config *c, struct err *err)
+{
+	cleanup_free char *dir = NULL;
+	int r = program_dir(&dir, err);
+
+	if (r < 0)
+		return r;
+	c->root = strdup("/var/lib/husk");
+	c->state = strdup("/run/husk");
+	c->listen = strdup("unix:///run/husk/husk.sock");
+	c->backend = strdup("auto");
+	c->shim = str_fmt("%s/containerd-shim-husk-v2", dir);
+	c->log_level = strdup("info");
+	c->log_format = strdup("text");
+	if (!c->root || !c->state || !c->listen || !c->backend || !c->shim || !c->log_level ||
+	    !c->log_format)
+		return err_set(err, -ENOMEM, "no memory");
+	return 0;
+}
+
+int config_load(int argc, char **argv, struct config *ret, enum config_action *action,
+		struct err *err)
+{
+	struct config c = { 0 };
+	enum config_action act = CONFIG_RUN;
+
+	int r = config_defaults(&c, err);
+	if (r == 0)
+		r = flags_walk(argc, argv, &c, true, &act, err);
+	if (r == 0 && act == CONFIG_RUN)
+		r = flags_walk(argc, argv, &c, false, &act, err);
+	if (r < 0) {
+		config_fini(&c);
+		return r;
+	}
+	*ret = c;
+	*action = act;
+	return 0;
+}
+
+void config_fini(struct config *c)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		if (settings[i].kind != NUMBER)
+			free(*string_at(c, &settings[i]));
+	}
+	*c = (struct config){ 0 };
+}

@@ -1,0 +1,47 @@
+/*
+ * What huskd is told: a YAML file and flags of the same names; flags win. huskd.8 describes them.
+ * Paths are made absolute. Read once at the start, read-only afterwards.
+ */
+#ifndef HUSK_CRI_CONFIG_H
+#define HUSK_CRI_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/log.h"
+
+#define CONFIG_FILE_MAX (64 * KIB)
+#define CONFIG_VCPUS_MAX 64
+#define CONFIG_MEMORY_MIN_MIB 64
+#define CONFIG_MEMORY_MAX_MIB (1024 * 1024)
+
+struct config {
+	char *root;	    /* what survives a reboot: database, images, container disks */
+	char *state;	    /* what does not: bundles, sockets */
+	char *listen;	    /* "unix:///run/husk/husk.sock" */
+	char *backend;	    /* "auto", "kvm", "qemu" */
+	char *kernel;	    /* NULL = the shim's default, ../share/husk/vmlinux */
+	char *initramfs;    /* NULL = the shim's default, ../share/husk/initramfs.cpio */
+	char *shim;	    /* containerd-shim-husk-v2; default beside huskd */
+	char *vmm;	    /* husk-vmm; NULL = beside the shim */
+	char *image_worker; /* NULL = beside huskd */
+	char *log_level;
+	char *log_format; /* "text", "json" */
+	uint32_t vcpus;	  /* of a pod that asks for nothing; 0 = the shim's default */
+	uint32_t memory_mib;
+};
+
+enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION };
+
+/* argv as main got it. -EINVAL with a text that names the flag, or the file and line. */
+int config_load(int argc, char **argv, struct config *ret, enum config_action *action,
+		struct err *err) must_check;
+/* The text of a YAML file over what is in *c already; `name` is for error texts. */
+int config_parse_yaml(struct config *c, const char *name, const char *text, size_t len,
+		      struct err *err) must_check;
+void config_fini(struct config *c);
+extern const char config_usage[];
+
+#endif

@@ -1,0 +1,206 @@
+/* huskd: the CRI server. The order of the start is the order of main(). */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/db.h"
+#include "cri/huskd.h"
+#include "image/image.h"
+#include "proto/husk.pb-c.h"
+
+static void on_signal(struct ev_signal *s, int signo)
+{
+	struct huskd *d = s->arg;
+
+	if (signo == SIGHUP) /* of a terminal that closes: pods and their server go on */
+		return;
+	log_info("ending; pods go on", "signal", strsignal(signo));
+	d->stopping = true;
+	loop_stop(d->loop, 0);
+}
+
+/* Two daemons on one directory would destroy each other's pods. */
+static int lock_dir(const char *dir, int *ret_fd, struct err *err)
+{
+	cleanup_free char *path = str_fmt("%s/huskd.lock", dir);
+	cleanup_fd int fd = -1;
+
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_errno(err, -errno, "open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, -EBUSY, "%s is used by another huskd", dir);
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+static int make_dirs(struct huskd *d, int locks[2], struct err *err)
+{
+	static const char *const names[] = { "pods", "containers", "exec" };
+	int r = mkdir_p(d->config.root, 0711, err);
+
+	if (r == 0)
+		r = mkdir_p(d->config.state, 0711, err);
+	if (r == 0)
+		r = lock_dir(d->config.root, &locks[0], err);
+	if (r == 0 && strcmp(d->config.root, d->config.state) != 0)
+		r = lock_dir(d->config.state, &locks[1], err);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(names); i++) {
+		cleanup_free char *path = str_fmt("%s/%s", d->config.state, names[i]);
+		r = path ? mkdir_p(path, 0700, err) : -ENOMEM;
+	}
+	cleanup_free char *data = str_fmt("%s/containers", d->config.root);
+	if (r == 0)
+		r = data ? mkdir_p(data, 0700, err) : -ENOMEM;
+	return r;
+}
+
+static int open_stores(struct huskd *d, struct err *err)
+{
+	cleanup_free char *db = str_fmt("%s/husk.db", d->config.root);
+	cleanup_free char *images = str_fmt("%s/images", d->config.root);
+	struct image_store_options o = {
+		.loop = d->loop,
+		.dir = images,
+		.worker = d->config.image_worker,
+	};
+
+	if (!db || !images)
+		return err_set(err, -ENOMEM, "no memory");
+	int r = db_open(db, &d->db, err);
+	if (r < 0)
+		return r;
+	state_init(&d->state, d->db);
+	r = db_load(d->db, d, &d->state, err);
+	if (r < 0)
+		return err_wrap(err, r, "load %s", db);
+	return image_store_open(&o, &d->images, err);
+}
+
+/* What is wrong now is an error of the first pod later; better said at once. */
+static void warn_missing(const struct config *c)
+{
+	const char *const files[] = { c->shim, c->vmm, c->kernel, c->initramfs, c->image_worker };
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i] && access(files[i], R_OK) < 0)
+			log_warn("a file is missing, pods will not start", "path", files[i], "err",
+				 strerror(errno));
+	}
+}
+
+static void serve(struct huskd *d)
+{
+	struct err err = { 0 };
+	cleanup_free char *dir = strdup(d->config.listen + strlen("unix://"));
+	char *slash = dir ? strrchr(dir, '/') : NULL;
+	int fd = -1, r = 0;
+	char pods[16];
+
+	if (slash && slash != dir) {
+		*slash = '\0';
+		r = mkdir_p(dir, 0755, &err);
+	}
+	if (r == 0)
+		r = unix_listen(d->config.listen, 0660, &fd, &err);
+	if (r == 0)
+		r = rpc_server_listen(d->rpc, fd, &err);
+	if (r < 0) {
+		log_error("cannot serve", "listen", d->config.listen, "err", err_text(&err));
+		loop_stop(d->loop, r);
+		return;
+	}
+	(void)snprintf(pods, sizeof(pods), "%u", d->state.n_pods);
+	log_info("huskd serves", "version", HUSK_VERSION, "listen", d->config.listen, "root",
+		 d->config.root, "backend", d->config.backend, "pods", pods);
+}
+
+static int run(struct huskd *d, struct err *err)
+{
+	static const char later[] = "it comes with a later version";
+	const struct rpc_service services[] = {
+		{ &runtime__v1__runtime_service__descriptor, runtime_methods, d, later },
+		{ &runtime__v1__image_service__descriptor, image_methods, d, later },
+		{ &husk__v1__husk__descriptor, husk_methods, d, later },
+	};
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+	cleanup_fd int lock_root = -1, lock_state = -1;
+	int locks[2] = { -1, -1 };
+	struct ev_signal sig = { 0 };
+
+	int r = loop_new(&d->loop, err);
+	if (r < 0)
+		return r;
+	r = ev_signal_add(d->loop, &sig, signals, ARRAY_SIZE(signals), on_signal, d, err);
+	if (r == 0)
+		r = make_dirs(d, locks, err);
+	lock_root = locks[0];
+	lock_state = locks[1];
+	if (r == 0)
+		r = open_stores(d, err);
+	if (r == 0)
+		r = rpc_server_new(d->loop, services, ARRAY_SIZE(services), &d->rpc, err);
+	if (r == 0) {
+		warn_missing(&d->config);
+		r = recover_start(d, serve, err);
+	}
+	if (r == 0) {
+		r = loop_run(d->loop);
+		if (r < 0)
+			(void)err_set(err, r, "ended by an error (see the log)");
+	}
+	/* Open calls are cancelled, which starts their undoing; what does not finish in two seconds
+	 * is finished by the next huskd. Connections to shims just end: the pods go on. */
+	d->stopping = true;
+	rpc_server_free(d->rpc);
+	image_store_close(d->images);
+	db_close(d->db);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct huskd d = { 0 };
+	struct err err = { 0 };
+	enum config_action action = CONFIG_RUN;
+	enum log_level level = LOG_INFO;
+	struct rlimit files;
+
+	int r = config_load(argc, argv, &d.config, &action, &err);
+	if (r < 0) {
+		(void)fprintf(stderr, "huskd: %s\n", err_text(&err));
+		return 2;
+	}
+	if (action == CONFIG_HELP) {
+		(void)fputs(config_usage, stdout);
+		return 0;
+	}
+	if (action == CONFIG_VERSION) {
+		(void)puts("huskd " HUSK_VERSION);
+		return 0;
+	}
+	(void)!log_level_parse(d.config.log_level, &level);
+	log_init("huskd", STDERR_FILENO, level, strcmp(d.config.log_format, "json") == 0);
+	(void)umask(022);
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	r = run(&d, &err);
+	if (r < 0) {
+		log_error("huskd cannot go on", "err", err_text(&err));
+		return 1;
+	}
+	return 0;
+}
