@@ -1,0 +1,72 @@
+/*
+ * Inside backend kvm: what its files share. backend_kvm.c has the VM, its devices, the vCPU threads
+ * and their exits; backend_kvm_x86.c the architecture: CPUID, registers, interrupt chip, boot.
+ */
+#ifndef HUSK_VMM_BACKEND_KVM_H
+#define HUSK_VMM_BACKEND_KVM_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/backend.h"
+#include "vmm/guestmem.h"
+#include "vmm/virtio_mmio.h"
+
+#define KVM_DEVICES_MAX 8
+
+struct kvm_vcpu {
+	struct backend *vm;
+	unsigned id;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool has_thread;
+};
+
+struct backend {
+	struct loop *loop;
+	void (*ended)(void *arg, enum end_reason reason, const char *message);
+	void *arg;
+
+	int kvm_fd, vm_fd;
+	struct guestmem mem;
+	struct virtio_mmio *devices;
+	size_t n_devices;
+	struct kvm_vcpu *vcpus;
+	unsigned n_vcpus;
+	size_t run_size;
+
+	/* From the vCPU threads to the main loop. */
+	int wake;
+	struct ev_io wake_io;
+	atomic_bool stopping;
+	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t applied;
+	uint32_t to_apply;	/* bit per device: virtio_mmio_apply */
+	uint64_t asked, served; /* numbers of applications: a vCPU waits until its own is served */
+	bool has_ended;
+	enum end_reason reason; /* of the first cause */
+	char message[400];
+};
+
+/* The architecture's part. Each returns -errno with text. */
+int kvm_arch_check(int kvm_fd, struct err *err) must_check;
+/* After KVM_CREATE_VM, before memory and vCPUs. */
+int kvm_arch_create(struct backend *b, struct err *err) must_check;
+/* Guest RAM into b->mem (not yet given to KVM). */
+int kvm_arch_ram(struct backend *b, uint64_t size, struct err *err) must_check;
+/* Base address and interrupt of a device. */
+uint64_t kvm_arch_mmio_base(size_t device);
+unsigned kvm_arch_irq(size_t device);
+/* Kernel, initramfs and tables into RAM, registers into the vCPUs. */
+int kvm_arch_load(struct backend *b, const struct backend_boot *boot, const char *cmdline,
+		  struct err *err) must_check;
+/* The registers that tell where a vCPU was, for the text of a failure. */
+void kvm_arch_describe(const struct kvm_vcpu *v, char *buf, size_t size);
+/* An access to an I/O port. True: the guest asked for a reset. */
+bool kvm_arch_port_io(struct kvm_vcpu *v);
+
+#endif
