@@ -97,7 +97,7 @@ int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs
 		struct err *err)
 {
 	struct rootfs *rf;
-	size_t disks;
+	size_t disks = 0;
 	int r = check_shape(mounts, n, &disks, err);
 
 	if (r < 0)
@@ -117,8 +117,6 @@ int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs
 		rf->has_upper = !rf->disks[disks - 1].readonly;
 		if (rf->has_upper && disks == n)
 			r = err_set(err, -ENOSYS, "rootfs: a writable root disk without overlay");
-		else if (rf->has_upper && disks == 1)
-			r = err_set(err, -EINVAL, "rootfs: a scratch disk without layers");
 		else if (!rf->has_upper && disks > ROOTFS_LOWER_MAX)
 			r = err_set(err, -EINVAL, "rootfs: more than %u layers", ROOTFS_LOWER_MAX);
 	}

@@ -177,12 +177,13 @@ static void on_boot(int code, const struct err *err, const Husk__Vmm__V1__Packet
 static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control_fd,
 			 struct err *err)
 {
-	char *argv[] = { "husk-vmm",	(char *)"--control-fd", "3",
-			 "--backend",	(char *)cfg->backend,	"--kernel",
-			 (char *)cfg->kernel, "--initramfs",	(char *)cfg->initramfs,
-			 "--log-level", (char *)cfg->log_level, "--log-format",
-			 (char *)cfg->log_format, NULL };
-	struct spawn s = spawn_of(cfg->vmm_path, argv);
+	const char *argv[] = {
+		"husk-vmm",	  "--control-fd", "3",		     "--backend",
+		cfg->backend,	  "--kernel",	  cfg->kernel,	     "--initramfs",
+		cfg->initramfs,	  "--log-level",  cfg->log_level,    "--log-format",
+		cfg->log_format,  NULL,
+	};
+	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv);
 	int pidfd = -1, r;
 	pid_t pid = 0;
 

@@ -54,7 +54,8 @@ int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool re
 	sectors = (bytes + unit - 1) / unit * WINDOWS_ALIGN;
 	for (size_t i = 0; i < w->n; i++) {
 		win = &w->slots[i];
-		if (win->dev != dev || win->ino != ino)
+		/* No users: it is being unmapped. */
+		if (win->dev != dev || win->ino != ino || win->users == 0)
 			continue;
 		if (!win->readonly || !readonly)
 			return err_set(err, -EBUSY,

@@ -1,0 +1,66 @@
+/* `delete`: run when the daemon is dead, or never came up. Ends what may be left of the pod whose bundle
+ * this is, removes its socket and files, and prints a DeleteResponse. The bundle of a further container
+ * of a pod holds no record of processes: nothing is killed then. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "proto/containerd_task_v2.pb-c.h"
+#include "shim/pids.h"
+#include "shim/shim.h"
+
+#define KILL_TIMEOUT_MS 3000 /* containerd gives the whole of it 5 s */
+#define ADDRESS_MAX 256
+
+static void remove_file(const char *bundle, const char *name)
+{
+	cleanup_free char *path = str_fmt("%s/%s", bundle, name);
+
+	if (path)
+		(void)unlink(path);
+}
+
+/* Only a socket that nobody serves: in a bundle of a further container it is the pod's. */
+static void remove_socket(const char *bundle)
+{
+	cleanup_free char *path = str_fmt("%s/address", bundle);
+	cleanup_free char *address = NULL;
+	cleanup_fd int fd = -1;
+	const char *socket;
+	int r;
+
+	if (!path || read_file(path, ADDRESS_MAX, &address, NULL, NULL) < 0)
+		return;
+	address[strcspn(address, "\n")] = 0;
+	socket = str_starts(address, "unix://") ? address + strlen("unix://") : address;
+	if (socket[0] != '/')
+		return;
+	r = unix_connect(socket, &fd, NULL);
+	if (r == -ECONNREFUSED)
+		(void)unlink(socket);
+}
+
+int shim_delete(const struct shim_args *args)
+{
+	Containerd__Task__V2__DeleteResponse resp = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
+	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	struct err e = { 0 };
+	uint8_t packed[128];
+	size_t n;
+	int r = pids_kill(args->bundle, KILL_TIMEOUT_MS, &e);
+
+	if (r < 0) {
+		fprintf(stderr, "containerd-shim-husk-v2: delete %s: %s\n", args->id, err_text(&e));
+		return 1;
+	}
+	remove_socket(args->bundle);
+	remove_file(args->bundle, PIDS_FILE);
+	remove_file(args->bundle, "address");
+	proc_timestamp(now_real_ns(), &ts);
+	resp.exit_status = STATUS_KILLED;
+	resp.exited_at = &ts;
+	n = containerd__task__v2__delete_response__pack(&resp, packed);
+	return write_all(STDOUT_FILENO, packed, n) < 0;
+}

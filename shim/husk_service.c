@@ -1,0 +1,67 @@
+/* husk.shim.v1.Shim: what huskd needs beyond containerd's services. */
+#include <errno.h>
+
+#include "base/util.h"
+#include "shim/shim.h"
+
+static void on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	static const Husk__Shim__V1__ReopenLogResponse ok = HUSK__SHIM__V1__REOPEN_LOG_RESPONSE__INIT;
+	const Husk__Shim__V1__ReopenLogRequest *req = (const void *)msg;
+	struct err e = { 0 };
+	struct proc *p = container_proc(arg, req->id, "", &e);
+	int r = p ? 0 : -ENOENT;
+
+	if (p && !p->io)
+		r = err_set(&e, -ENOENT, "the container has no log");
+	else if (p)
+		r = stdio_reopen_log(p->io, &e);
+	if (r < 0)
+		ttrpc_reply_err(call, r, &e);
+	else
+		ttrpc_reply(call, &ok.base);
+}
+
+static void on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	Husk__Shim__V1__SandboxInfoResponse resp = HUSK__SHIM__V1__SANDBOX_INFO_RESPONSE__INIT;
+	struct shim *s = arg;
+	struct sandbox *sb = &s->sandbox;
+
+	resp.backend = sb->info.backend;
+	resp.backend_reason = sb->info.backend_reason;
+	resp.vmm_pid = (uint32_t)sb->info.pid;
+	resp.qemu_pid = (uint32_t)sb->info.qemu_pid;
+	resp.kernel_release = sb->kernel_release;
+	resp.start_requested_ns = sb->requested_ns;
+	resp.boot_ns = sb->info.boot_ns;
+	resp.vcpu_start_ns = sb->info.vcpu_start_ns;
+	resp.agent_ready_ns = sb->info.agent_ready_ns;
+	resp.sandbox_ready_ns = sb->ready_ns;
+	ttrpc_reply(call, &resp.base);
+}
+
+static void on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const Husk__Shim__V1__ExitInfoRequest *req = (const void *)msg;
+	Husk__Shim__V1__ExitInfoResponse resp = HUSK__SHIM__V1__EXIT_INFO_RESPONSE__INIT;
+	struct err e = { 0 };
+	struct proc *p = container_proc(arg, req->id, req->exec_id, &e);
+
+	if (!p) {
+		ttrpc_reply_err(call, -ENOENT, &e);
+		return;
+	}
+	if (p->state != PROC_STOPPED) {
+		(void)err_set(&e, -EBUSY, "the process has not exited");
+		ttrpc_reply_err(call, -EBUSY, &e);
+		return;
+	}
+	resp.oom_killed = p->oom_killed;
+	if (p->sandbox_died)
+		resp.sandbox_died = p->sandbox_died;
+	ttrpc_reply(call, &resp.base);
+}
+
+/* By index of the method in the descriptor. */
+const ttrpc_handler husk_handlers[] = { on_reopen_log, on_sandbox_info, on_exit_info };

@@ -1,0 +1,240 @@
+/* containerd.runtime.sandbox.v1.Sandbox: how huskd, and containerd with `sandboxer = "shim"`, lead the
+ * pod. The shim has one sandbox, so a request names it or gets NOT_FOUND. */
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "base/util.h"
+#include "proto/containerd_sandbox_v1.pb-c.h"
+#include "shim/shim.h"
+
+#define PB(x) Containerd__Runtime__Sandbox__V1__##x
+
+static bool known(struct shim *s, const char *id, struct ttrpc_call *call)
+{
+	struct err e = { 0 };
+
+	if (str_eq(id, s->id) && s->sandbox.state != SB_NONE)
+		return true;
+	(void)err_set(&e, -ENOENT, "sandbox %.130s: not found", id);
+	ttrpc_reply_err(call, -ENOENT, &e);
+	return false;
+}
+
+/* The pod's configuration; NULL when the caller gave none. In `a`. */
+static int read_config(const Google__Protobuf__Any *any, struct pb_arena *a,
+		       const Runtime__V1__PodSandboxConfig **ret, struct err *err)
+{
+	const char *type = any ? any->type_url : "";
+	ProtobufCMessage *msg;
+	int r;
+
+	*ret = NULL;
+	if (!any || (str_empty(type) && any->value.len == 0))
+		return 0;
+	if (str_starts(type, "type.googleapis.com/"))
+		type += strlen("type.googleapis.com/");
+	if (!str_eq(type, "runtime.v1.PodSandboxConfig"))
+		return err_set(err, -EINVAL, "options of type \"%.100s\"", type);
+	r = pb_unpack(a, &runtime__v1__pod_sandbox_config__descriptor, any->value.data,
+		      any->value.len, &msg);
+	if (r < 0)
+		return err_errno(err, r, "the pod's configuration");
+	*ret = (const Runtime__V1__PodSandboxConfig *)msg;
+	return 0;
+}
+
+static void on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	static const PB(CreateSandboxResponse) ok =
+		CONTAINERD__RUNTIME__SANDBOX__V1__CREATE_SANDBOX_RESPONSE__INIT;
+	const PB(CreateSandboxRequest) *req = (const void *)msg;
+	const Runtime__V1__PodSandboxConfig *cfg = NULL;
+	cleanup_pb_arena struct pb_arena arena;
+	struct shim *s = arg;
+	struct err e = { 0 };
+	int r = 0;
+
+	pb_arena_init(&arena, SANDBOX_CONFIG_MAX);
+	if (!str_eq(req->sandbox_id, s->id))
+		r = err_set(&e, -EINVAL, "this shim belongs to sandbox %s", s->id);
+	else if (s->sandbox.state != SB_NONE)
+		r = err_set(&e, -EEXIST, "sandbox %s exists already", s->id);
+	else if (req->n_rootfs)
+		r = err_set(&e, -ENOSYS, "a sandbox with a root file system is not supported");
+	else if (!str_empty(req->netns_path))
+		r = err_set(&e, -ENOSYS,
+			    "joining network namespace %.100s: pods have loopback only until pod "
+			    "networking is there",
+			    req->netns_path);
+	if (r == 0)
+		r = read_config(req->options, &arena, &cfg, &e);
+	if (r == 0)
+		r = sandbox_prepare(s, cfg, "", &e);
+	if (r < 0) {
+		(void)err_wrap(&e, r, "create sandbox");
+		ttrpc_reply_err(call, r, &e);
+		return;
+	}
+	s->sandbox.by_service = true;
+	ttrpc_reply(call, &ok.base);
+}
+
+static void started(int code, const struct err *err, void *arg)
+{
+	PB(StartSandboxResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_RESPONSE__INIT;
+	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	struct {
+		struct shim *s;
+		struct ttrpc_call *call;
+	} *op = arg;
+
+	if (code < 0) {
+		ttrpc_reply_err(op->call, code, err);
+	} else {
+		proc_timestamp(op->s->sandbox.created_at, &ts);
+		resp.pid = sandbox_pid(op->s);
+		resp.created_at = &ts;
+		ttrpc_reply(op->call, &resp.base);
+	}
+	free(op);
+}
+
+static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(StartSandboxRequest) *req = (const void *)msg;
+	struct shim *s = arg;
+	struct err e = { 0 };
+	struct {
+		struct shim *s;
+		struct ttrpc_call *call;
+	} *op;
+	int r;
+
+	if (!known(s, req->sandbox_id, call))
+		return;
+	op = malloc(sizeof(*op));
+	r = op ? sandbox_start(s, &e) : -ENOMEM;
+	if (r < 0) {
+		free(op);
+		ttrpc_reply_err(call, r, &e);
+		return;
+	}
+	op->s = s;
+	op->call = call;
+	sandbox_when_ready(s, started, op);
+}
+
+static void on_platform(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	PB(PlatformResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__PLATFORM_RESPONSE__INIT;
+	Containerd__Types__Platform p = CONTAINERD__TYPES__PLATFORM__INIT;
+
+	p.os = (char *)"linux";
+#if defined(__x86_64__)
+	p.architecture = (char *)"amd64";
+#elif defined(__aarch64__)
+	p.architecture = (char *)"arm64";
+#else
+#error "which architecture, in the words of Go?"
+#endif
+	resp.platform = &p;
+	ttrpc_reply(call, &resp.base);
+}
+
+static void on_stop(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(StopSandboxRequest) *req = (const void *)msg;
+
+	if (known(arg, req->sandbox_id, call))
+		sandbox_stop(arg, call);
+}
+
+static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(WaitSandboxRequest) *req = (const void *)msg;
+	PB(WaitSandboxResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
+	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	struct shim *s = arg;
+
+	if (!known(s, req->sandbox_id, call))
+		return;
+	if (s->sandbox.state != SB_STOPPED) {
+		calls_add(&s->sandbox.wait_calls, call);
+		return;
+	}
+	resp.exit_status = sandbox_exit_status(s);
+	proc_timestamp(s->sandbox.exited_at, &ts);
+	resp.exited_at = &ts;
+	ttrpc_reply(call, &resp.base);
+}
+
+static void on_status(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(SandboxStatusRequest) *req = (const void *)msg;
+	PB(SandboxStatusResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INIT;
+	PB(SandboxStatusResponse__InfoEntry) reason =
+		CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	PB(SandboxStatusResponse__InfoEntry) *info[1] = { &reason };
+	Google__Protobuf__Timestamp created = GOOGLE__PROTOBUF__TIMESTAMP__INIT, exited = created;
+	struct shim *s = arg;
+	struct sandbox *sb = &s->sandbox;
+
+	if (!known(s, req->sandbox_id, call))
+		return;
+	resp.sandbox_id = (char *)s->id;
+	resp.pid = sandbox_pid(s);
+	resp.state = (char *)(sb->state == SB_READY ? "SANDBOX_READY" : "SANDBOX_NOTREADY");
+	proc_timestamp(sb->created_at, &created);
+	proc_timestamp(sb->exited_at, &exited);
+	if (sb->created_at)
+		resp.created_at = &created;
+	if (sb->exited_at)
+		resp.exited_at = &exited;
+	/* Why it ended by itself. */
+	if (*sb->why) {
+		reason.key = (char *)"reason";
+		reason.value = sb->why;
+		resp.info = info;
+		resp.n_info = 1;
+	}
+	ttrpc_reply(call, &resp.base);
+}
+
+static void on_ping(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	static const PB(PingResponse) ok = CONTAINERD__RUNTIME__SANDBOX__V1__PING_RESPONSE__INIT;
+	const PB(PingRequest) *req = (const void *)msg;
+
+	if (known(arg, req->sandbox_id, call))
+		ttrpc_reply(call, &ok.base);
+}
+
+static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const PB(ShutdownSandboxRequest) *req = (const void *)msg;
+	struct shim *s = arg;
+	struct err e = { 0 };
+
+	/* A failed CreateSandbox is followed by it, too. */
+	if (!str_eq(req->sandbox_id, s->id)) {
+		(void)err_set(&e, -ENOENT, "sandbox %.130s: not found", req->sandbox_id);
+		ttrpc_reply_err(call, -ENOENT, &e);
+		return;
+	}
+	shim_exit(s, call);
+}
+
+static void on_metrics(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	struct err e = { 0 };
+
+	(void)err_set(&e, -ENOSYS, "statistics are not supported yet");
+	ttrpc_reply_err(call, -ENOSYS, &e);
+}
+
+/* By index of the method in the descriptor. */
+const ttrpc_handler sandbox_handlers[] = {
+	on_create, on_start,  on_platform, on_stop,    on_wait,
+	on_status, on_ping,   on_shutdown, on_metrics,
+};

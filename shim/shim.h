@@ -1,0 +1,67 @@
+/*
+ * The shim's daemon: one process for one pod. What it consists of, and how its parts find each other.
+ * Everything runs on one loop; nothing here is shared with another thread.
+ */
+#ifndef HUSK_SHIM_SHIM_H
+#define HUSK_SHIM_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "base/ttrpc.h"
+#include "proto/shim.pb-c.h"
+#include "shim/calls.h"
+#include "shim/container.h"
+#include "shim/events.h"
+#include "shim/sandbox.h"
+
+#define SHIM_ID_MAX 128u     /* characters of an id; never '/', "." or ".." */
+#define SHIM_SOCKET_MAX 106u /* characters of the socket's path */
+#define SHIM_CONTAINERS_MAX 64u
+#define SHIM_EXECS_MAX 250u /* a container; the agent allows 256 processes */
+
+/* Arguments that containerd gives to every subcommand. */
+struct shim_args {
+	const char *ns, *id, *address, *bundle, *publish_binary;
+	bool debug;
+};
+
+struct shim {
+	struct loop *loop;
+	const char *ns, *id;
+	const char *bundle; /* absolute; the pod's */
+	const char *socket; /* path of the socket */
+	const Husk__Shim__V1__Options *opts;
+	char *vmm_path, *kernel, *initramfs; /* resolved */
+	struct ttrpc_server *server;
+	struct events *events;
+	struct sandbox sandbox;
+	struct container *containers;
+	size_t n_containers;
+	bool exiting;
+	struct calls exit_calls; /* answered when the VM is gone */
+	struct ev_timer exit_timer;
+};
+
+/* start.c, delete.c, daemon.c: each returns the exit status of the program. */
+int shim_start(const struct shim_args *args);
+int shim_delete(const struct shim_args *args);
+int shim_daemon(const struct shim_args *args);
+
+/* The pod's record of processes (pids.h), anew. */
+void shim_record_pids(struct shim *s);
+/* Ends the VM, removes the socket, answers `call` (with an Empty-like message), and exits. */
+void shim_exit(struct shim *s, struct ttrpc_call *call);
+/* Called when the sandbox has ended: an exit that waits for it goes on. */
+void shim_sandbox_ended(struct shim *s);
+
+/* Names of pods, containers and execs: 1..SHIM_ID_MAX of [A-Za-z0-9_.-]. */
+bool shim_id_valid(const char *id);
+
+extern const ttrpc_handler task_handlers[];    /* containerd.task.v2 and v3: the same */
+extern const ttrpc_handler sandbox_handlers[]; /* containerd.runtime.sandbox.v1 */
+extern const ttrpc_handler husk_handlers[];    /* husk.shim.v1 */
+
+#endif
