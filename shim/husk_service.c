@@ -1,5 +1,6 @@
 /* husk.shim.v1.Shim: what huskd needs beyond containerd's services. */
 #include <errno.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "shim/shim.h"
@@ -32,6 +33,7 @@ static void on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg
 	resp.backend_reason = sb->info.backend_reason;
 	resp.vmm_pid = (uint32_t)sb->info.pid;
 	resp.qemu_pid = (uint32_t)sb->info.qemu_pid;
+	resp.shim_pid = (uint32_t)getpid();
 	resp.kernel_release = sb->kernel_release;
 	resp.start_requested_ns = sb->requested_ns;
 	resp.boot_ns = sb->info.boot_ns;

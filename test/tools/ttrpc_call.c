@@ -6,6 +6,7 @@
  *
  * The answer is printed as JSON. A field of type Any is written with its type: {"@type":
  * "husk.shim.v1.Options", "vcpus": 2}, or with the bytes of "value" as they are. Bytes are strings.
+ *	ttrpc_call any JSON	prints the packed Any, e.g. for the standard input of the shim's `start`
  * Exit status: 0; 1 = the call failed, the error is printed as JSON; 2 = bad usage.
  */
 #include <errno.h>
@@ -306,6 +307,19 @@ static void on_data(const ProtobufCMessage *msg, void *arg)
 	(void)fflush(stdout);
 }
 
+static int pack_any(const char *text)
+{
+	json_t *v = json_loads(text, 0, NULL);
+	ProtobufCMessage *m = v ? build(&google__protobuf__any__descriptor, v) : NULL;
+	size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
+	uint8_t *packed = zalloc(n);
+
+	if (!m)
+		die("JSON", text);
+	(void)protobuf_c_message_pack(m, packed);
+	return write_all(1, packed, n) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	const ProtobufCServiceDescriptor *svc = NULL;
@@ -324,6 +338,8 @@ int main(int argc, char **argv)
 	}
 	argv += optind;
 	argc -= optind;
+	if (argc == 2 && str_eq(argv[0], "any"))
+		return pack_any(argv[1]);
 	if (argc < 3 || argc > 4)
 		die("usage: ttrpc_call [-t SECONDS] ADDRESS SERVICE METHOD [JSON]", NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(services); i++) {
