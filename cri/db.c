@@ -1,6 +1,7 @@
 #include "cri/db.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,6 +123,13 @@ int db_open(const char *path, struct db **ret, struct err *err)
 
 	if (!db)
 		return err_set(err, -ENOMEM, "no memory for the database");
+	/* It holds environment variables of containers; SQLite's other files take its mode over. */
+	cleanup_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		free(db);
+		return err_errno(err, -errno, "open %s", path);
+	}
+	fd_close(&fd); /* before SQLite opens it: closing drops a process's locks */
 	int rc = sqlite3_open_v2(path, &db->sql,
 				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
 				 NULL);

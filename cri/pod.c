@@ -295,6 +295,9 @@ static void run_fail(struct pod_run *run, int code, const struct err *err)
 
 	if (run->failed)
 		return;
+	/* A file of ours that is missing must not look like a pod that is. */
+	if (code == -ENOENT || code == -EEXIST || code == -EPERM || code == -EACCES)
+		code = -EIO;
 	run->failed = true;
 	run->code = code;
 	(void)err_set(&run->err, code, "run pod sandbox %s: %s", p->config->metadata->name,
