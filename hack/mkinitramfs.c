@@ -34,7 +34,8 @@ static void pad4(FILE *f, size_t n)
 static void put(FILE *f, uint32_t ino, const struct entry *e)
 {
 	size_t name_len = strlen(e->name) + 1;
-	/* magic, ino, mode, uid, gid, nlink, mtime, filesize, dev, dev, rdev, rdev, namesize, check */
+	/* magic, ino, mode, uid, gid, nlink, mtime, filesize, dev, dev, rdev, rdev, namesize, check
+	 */
 	int head = fprintf(f, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x",
 			   (unsigned int)ino, (unsigned int)e->mode, 0U, 0U, 1U, 0U, e->len, 0U, 0U,
 			   (unsigned int)e->dev_major, (unsigned int)e->dev_minor, name_len, 0U);
@@ -80,10 +81,10 @@ int main(int argc, char **argv)
 	if (!f)
 		return die(tmp);
 	const struct entry entries[] = {
-		{.name = "dev", .mode = S_IFDIR | 0755},
-		{.name = "dev/console", .mode = S_IFCHR | 0600, .dev_major = 5, .dev_minor = 1},
-		{.name = "init", .mode = S_IFREG | 0755, .data = data, .len = (size_t)st.st_size},
-		{.name = "TRAILER!!!"},
+		{ .name = "dev", .mode = S_IFDIR | 0755 },
+		{ .name = "dev/console", .mode = S_IFCHR | 0600, .dev_major = 5, .dev_minor = 1 },
+		{ .name = "init", .mode = S_IFREG | 0755, .data = data, .len = (size_t)st.st_size },
+		{ .name = "TRAILER!!!" },
 	};
 	for (uint32_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
 		put(f, i + 1, &entries[i]);

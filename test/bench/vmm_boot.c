@@ -1,0 +1,287 @@
+/*
+ * Takes the time of one boot, for bench-boot.
+ *
+ *	vmm_boot [OPTION]... -- HUSK-VMM ARG...	until the agent has connected
+ *	vmm_boot --exit -- PROGRAM ARG...	until the program has exited
+ *
+ * Prints one JSON object: the wall time from before the program's start ("ms") and, with --clock,
+ * the guest's own clock when the agent was ready ("guest_ns"), asked of the agent.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "base/spawn.h"
+#include "base/ttrpc.h"
+#include "base/util.h"
+#include "proto/agent.pb-c.h"
+#include "proto/vmm.pb-c.h"
+
+#define BOOT_SECONDS 120
+#define CALL_MS 60000
+#define CONTROL_FD 3
+#define PACKET_MAX 65536
+#define ARGS_MAX 64
+
+struct options {
+	unsigned vcpus, memory_mib;
+	const char *cmdline;
+	bool until_exit, clock;
+};
+
+static int die(const char *what, const struct err *err)
+{
+	fprintf(stderr, "vmm_boot: %s: %s\n", what, err ? err_text(err) : strerror(errno));
+	return 1;
+}
+
+static int wait_exit(pid_t pid)
+{
+	int status;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void print_ms(uint64_t from_ns, uint64_t to_ns)
+{
+	printf("{\"ms\": %.3f", (double)(to_ns - from_ns) / 1e6);
+}
+
+static int time_exit(char **argv)
+{
+	struct err err = { 0 };
+	struct spawn s = spawn_of(argv[0], argv);
+	pid_t pid;
+	cleanup_fd int pidfd = -1;
+	s.fds[2] = 2;
+	s.n_fds = 3;
+	s.die_with_parent = true;
+	uint64_t begin = now_mono_ns();
+	if (spawn_run(&s, &pid, &pidfd, &err) < 0)
+		return die(argv[0], &err);
+	int status = wait_exit(pid);
+	uint64_t end = now_mono_ns();
+	if (status != 0) {
+		fprintf(stderr, "vmm_boot: %s: exit status %d\n", argv[0], status);
+		return 1;
+	}
+	print_ms(begin, end);
+	printf("}\n");
+	return 0;
+}
+
+static int send_boot(int control, const struct options *o, int agent)
+{
+	Husk__Vmm__V1__Boot boot = HUSK__VMM__V1__BOOT__INIT;
+	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
+	uint8_t data[4096];
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} fds = { 0 };
+
+	boot.vcpus = o->vcpus;
+	boot.memory_mib = o->memory_mib;
+	boot.cmdline = (char *)o->cmdline;
+	q.id = 1;
+	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_BOOT;
+	q.boot = &boot;
+	if (husk__vmm__v1__request__get_packed_size(&q) > sizeof(data)) {
+		errno = E2BIG;
+		return -1;
+	}
+	struct iovec iov = { .iov_base = data, .iov_len = husk__vmm__v1__request__pack(&q, data) };
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &fds,
+			    .msg_controllen = sizeof(fds.space) };
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(h), &agent, sizeof(int));
+	return sendmsg(control, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* 1: the agent has connected; 0: another packet; -1: the boot failed (text printed). */
+static int take_packet(int control)
+{
+	static uint8_t data[PACKET_MAX];
+	ssize_t n = recv(control, data, sizeof(data), 0);
+	if (n <= 0) {
+		fprintf(stderr, "vmm_boot: the monitor has closed its control socket\n");
+		return -1;
+	}
+	Husk__Vmm__V1__Packet *p = husk__vmm__v1__packet__unpack(NULL, (size_t)n, data);
+	if (!p) {
+		fprintf(stderr, "vmm_boot: malformed packet\n");
+		return -1;
+	}
+	int r = 0;
+	if (p->error != 0 || p->body_case == HUSK__VMM__V1__PACKET__BODY_ENDED) {
+		fprintf(stderr, "vmm_boot: the VM does not run: %s\n",
+			p->error ? p->message : p->ended->message);
+		r = -1;
+	} else if (p->body_case == HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED) {
+		r = 1;
+	}
+	husk__vmm__v1__packet__free_unpacked(p, NULL);
+	return r;
+}
+
+static int wait_connected(int control)
+{
+	struct pollfd p = { .fd = control, .events = POLLIN };
+	int r;
+	do {
+		if (poll(&p, 1, BOOT_SECONDS * 1000) <= 0) {
+			fprintf(stderr, "vmm_boot: no agent within %d s\n", BOOT_SECONDS);
+			return -1;
+		}
+		r = take_packet(control);
+	} while (r == 0);
+	return r;
+}
+
+struct clock_call {
+	struct loop *loop;
+	int64_t ready_ns;
+	struct err err;
+};
+
+static void on_sandbox(const struct ttrpc_result *res, void *arg)
+{
+	struct clock_call *c = arg;
+	if (res->code < 0) {
+		err_set(&c->err, res->code, "%s", err_text(res->err));
+	} else {
+		const Husk__Agent__V1__CreateSandboxResponse *resp = (const void *)res->resp;
+		c->ready_ns = resp->ready_ns;
+	}
+	loop_stop(c->loop, res->code);
+}
+
+/* Takes `agent` over. */
+static int ask_clock(int agent, int64_t *ret_ns)
+{
+	Husk__Agent__V1__CreateSandboxRequest req = HUSK__AGENT__V1__CREATE_SANDBOX_REQUEST__INIT;
+	struct clock_call c = { .ready_ns = 0 };
+	struct ttrpc_client *client = NULL;
+	req.id = (char *)"bench";
+	if (loop_new(&c.loop, &c.err) < 0) {
+		close(agent);
+		return die("loop", &c.err);
+	}
+	int r = ttrpc_client_new(c.loop, agent, NULL, NULL, &client, &c.err);
+	if (r == 0)
+		r = ttrpc_client_call(client, &husk__agent__v1__agent__descriptor, "CreateSandbox",
+				      &req.base, CALL_MS, on_sandbox, &c);
+	if (r == 0)
+		r = loop_run(c.loop);
+	ttrpc_client_free(client);
+	loop_free(c.loop);
+	if (r < 0)
+		return die("CreateSandbox", &c.err);
+	*ret_ns = c.ready_ns;
+	return 0;
+}
+
+static int time_agent(const struct options *o, char **argv, int n)
+{
+	struct err err = { 0 };
+	char *args[ARGS_MAX + 3];
+	pid_t pid;
+	int sv[2], av[2];
+	cleanup_fd int pidfd = -1, control = -1, agent = -1, agent_vm = -1;
+
+	if (n > ARGS_MAX) {
+		errno = E2BIG;
+		return die("arguments", NULL);
+	}
+	memcpy(args, argv, (size_t)n * sizeof(args[0]));
+	args[n] = (char *)"--control-fd";
+	args[n + 1] = (char *)"3";
+	args[n + 2] = NULL;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, av) < 0)
+		return die("socketpair", NULL);
+	control = sv[0];
+	agent = av[0];
+	agent_vm = av[1];
+	struct spawn s = spawn_of(args[0], args);
+	s.fds[2] = 2;
+	s.fds[CONTROL_FD] = sv[1];
+	s.n_fds = CONTROL_FD + 1;
+	s.die_with_parent = true;
+
+	uint64_t begin = now_mono_ns();
+	if (spawn_run(&s, &pid, &pidfd, &err) < 0)
+		return die(args[0], &err);
+	close(sv[1]);
+	int r = send_boot(control, o, agent_vm) < 0 ? die("send Boot", NULL) : 0;
+	fd_close(&agent_vm);
+	if (r == 0)
+		r = wait_connected(control) < 0 ? 1 : 0;
+	uint64_t end = now_mono_ns();
+	int64_t guest_ns = 0;
+	if (r == 0 && o->clock)
+		r = ask_clock(take_fd(&agent), &guest_ns);
+	if (r == 0) {
+		print_ms(begin, end);
+		if (o->clock)
+			printf(", \"guest_ns\": %lld", (long long)guest_ns);
+		printf("}\n");
+	}
+	fd_close(&control); /* ends the VM */
+	wait_exit(pid);
+	return r;
+}
+
+static noreturn_fn void usage(void)
+{
+	fprintf(stderr,
+		"usage: vmm_boot [--vcpus N] [--memory MIB] [--cmdline TEXT] [--clock]"
+		" -- HUSK-VMM ARG...\n"
+		"       vmm_boot --exit -- PROGRAM ARG...\n");
+	exit(2);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option table[] = {
+		{ "vcpus", required_argument, NULL, 'c' },
+		{ "memory", required_argument, NULL, 'm' },
+		{ "cmdline", required_argument, NULL, 'a' },
+		{ "exit", no_argument, NULL, 'x' },
+		{ "clock", no_argument, NULL, 'k' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct options o = { .vcpus = 1, .memory_mib = 256, .cmdline = "" };
+	uint64_t n;
+	int c;
+	while ((c = getopt_long(argc, argv, "+", table, NULL)) != -1) {
+		if (c == 'c' && str_to_u64(optarg, 1, 64, &n) == 0)
+			o.vcpus = (unsigned)n;
+		else if (c == 'm' && str_to_u64(optarg, 64, 1 << 20, &n) == 0)
+			o.memory_mib = (unsigned)n;
+		else if (c == 'a')
+			o.cmdline = optarg;
+		else if (c == 'x')
+			o.until_exit = true;
+		else if (c == 'k')
+			o.clock = true;
+		else
+			usage();
+	}
+	if (optind >= argc)
+		usage();
+	return o.until_exit ? time_exit(argv + optind)
+			    : time_agent(&o, argv + optind, argc - optind);
+}
