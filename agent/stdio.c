@@ -153,10 +153,11 @@ static void conn_identified(struct conn *c, uint64_t id)
 {
 	struct stream *st = *find_stream(c->s, id);
 
+	/* What follows belongs to the process that claims it. */
+	ev_io_del(&c->io);
+	ev_timer_del(&c->timer);
 	if (!st && !find_conn(c->s, id)) {
 		c->id = id;
-		ev_io_del(&c->io); /* what follows belongs to the process that claims it */
-		ev_timer_del(&c->timer);
 		return;
 	}
 	if (st && st->sock < 0) {
