@@ -70,8 +70,8 @@ unsigned kvm_arch_irq(size_t device)
 
 /* ---- CPUID ---- */
 
-struct cpuid {
-	struct kvm_cpuid2 head;
+struct cpuid { /* struct kvm_cpuid2 with room */
+	uint32_t nent, padding;
 	struct kvm_cpuid_entry2 entries[CPUID_ENTRIES];
 };
 
@@ -150,7 +150,7 @@ static int get_cpuid(int kvm_fd, struct cpuid **ret, struct err *err)
 	struct cpuid *c = calloc(1, sizeof(*c));
 	if (!c)
 		return err_errno(err, -ENOMEM, "CPUID");
-	c->head.nent = CPUID_ENTRIES;
+	c->nent = CPUID_ENTRIES;
 	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
 		int r = -errno;
 		free(c);
@@ -166,7 +166,7 @@ static int set_cpuid(struct kvm_vcpu *v, const struct cpuid *offered, struct err
 	if (!c)
 		return err_errno(err, -ENOMEM, "CPUID");
 	memcpy(c, offered, sizeof(*c));
-	for (uint32_t i = 0; i < c->head.nent; i++)
+	for (uint32_t i = 0; i < c->nent; i++)
 		fix_cpuid(&c->entries[i], v->id, v->vm->n_vcpus);
 	if (ioctl(v->fd, KVM_SET_CPUID2, c) < 0)
 		return err_errno(err, -errno, "KVM_SET_CPUID2");
@@ -180,11 +180,11 @@ static int set_cpuid(struct kvm_vcpu *v, const struct cpuid *offered, struct err
 
 static int set_msrs(struct kvm_vcpu *v, struct err *err)
 {
-	struct {
-		struct kvm_msrs head;
+	struct { /* struct kvm_msrs */
+		uint32_t nmsrs, padding;
 		struct kvm_msr_entry entries[2];
 	} m = {
-		.head.nmsrs = 2,
+		.nmsrs = 2,
 		.entries = {
 			{ .index = MSR_MISC_ENABLE, .data = 1 }, /* fast strings */
 			/* Write-back by default, or all memory is uncached. */

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -436,6 +437,8 @@ static int add_ram(struct guestmem *mem, uint64_t gpa, uint64_t size, struct err
 	if (p == MAP_FAILED)
 		return err_errno(err, -errno, "guest memory");
 	(void)madvise(p, size, MADV_DONTDUMP);
+	/* For people who look at /proc/PID/smaps; kernels without the option refuse. */
+	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, p, size, "husk-guest");
 	struct guest_region r = { .gpa = gpa, .size = size, .host = p, .map_size = size };
 	int e = guestmem_add(mem, &r);
 	if (e < 0) {

@@ -149,12 +149,12 @@ static int set_registers(int vcpu)
 
 static int set_cpuid(int kvm, int vcpu)
 {
-	struct {
-		struct kvm_cpuid2 head;
+	struct { /* struct kvm_cpuid2 */
+		uint32_t nent, padding;
 		struct kvm_cpuid_entry2 entries[256];
 	} c;
 	memset(&c, 0, sizeof(c));
-	c.head.nent = ARRAY_SIZE(c.entries);
+	c.nent = ARRAY_SIZE(c.entries);
 	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &c) < 0 || ioctl(vcpu, KVM_SET_CPUID2, &c) < 0)
 		return -errno;
 	return 0;
@@ -168,10 +168,10 @@ static int start_kick(int vcpu, timer_t *timer)
 	sigaddset(&set, SIGALRM);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
-	struct {
-		struct kvm_signal_mask head;
+	struct { /* struct kvm_signal_mask */
+		uint32_t len;
 		uint8_t none[8];
-	} m = { .head.len = 8 };
+	} m = { .len = sizeof(m.none) };
 	if (ioctl(vcpu, KVM_SET_SIGNAL_MASK, &m) < 0)
 		return -errno;
 	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM };
