@@ -22,14 +22,13 @@ struct pod_run {
 	struct err err;
 };
 
-enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_EOF, STEP_DELETE };
+enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_DELETE };
 
 struct pod_teardown {
 	struct pod *pod;
 	enum teardown kind;
 	enum teardown_step step;
 	struct waits done;
-	struct ev_timer timer;
 };
 
 static void teardown_delete(struct pod_teardown *t);
@@ -51,15 +50,6 @@ static void drop_shim(struct pod *p)
 
 /* ---- taking down ---- */
 
-static void on_eof_timeout(struct ev_timer *timer)
-{
-	struct pod_teardown *t = timer->arg;
-
-	log_warn("the shim did not end after its shutdown", "pod", t->pod->id);
-	drop_shim(t->pod);
-	teardown_delete(t);
-}
-
 static void on_shutdown_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_teardown *t = arg;
@@ -72,13 +62,8 @@ static void on_shutdown_done(const struct ttrpc_result *res, void *arg)
 		teardown_delete(t);
 		return;
 	}
-	/* The end of the connection is the end of the process. */
-	t->step = STEP_EOF;
-	if (!t->pod->shim || ev_timer_add(t->pod->huskd->loop, &t->timer,
-					  POD_SHUTDOWN_MS * NS_PER_MS, on_eof_timeout, t) < 0) {
-		drop_shim(t->pod);
-		teardown_delete(t);
-	}
+	/* The VM is reaped when this is answered; the shim ends by itself a moment later. */
+	teardown_finish(t, 0, NULL);
 }
 
 static void teardown_shutdown(struct pod_teardown *t)
@@ -130,7 +115,6 @@ static void teardown_delete(struct pod_teardown *t)
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
 
 	t->step = STEP_DELETE;
-	ev_timer_del(&t->timer);
 	int r = bundle ? mkdir_p(bundle, 0700, &err) : -ENOMEM;
 	if (r == 0)
 		r = shim_delete(p->huskd, p->id, bundle, on_delete_done, t, &err);
@@ -145,7 +129,6 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 	struct container *c, *next;
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
 
-	ev_timer_del(&t->timer);
 	drop_shim(p);
 	if (code < 0) {
 		log_error("pod could not be taken down", "pod", p->id, "err", err_text(err));
@@ -212,12 +195,9 @@ static void on_shim_closed(void *arg)
 {
 	struct pod *p = arg;
 	struct pod_teardown *t = p->teardown;
-	static const struct err none;
 
 	ttrpc_client_free(take_ptr(&p->shim));
-	if (t && t->step == STEP_EOF)
-		teardown_finish(t, 0, &none);
-	else if (t && t->step != STEP_DELETE)
+	if (t && t->step != STEP_DELETE)
 		teardown_delete(t);
 	if (t || p->state != POD_READY)
 		return; /* RunPodSandbox sees it by its own call */

@@ -4,7 +4,7 @@
  *	CREATING --RunPodSandbox done--> READY --stop, or the VM or its shim died--> NOTREADY
  *
  * Taking down is one machine whatever the cause, and ends with nothing of the pod running:
- * StopSandbox, ShutdownSandbox, end of the connection; where one of them fails, `shim delete`.
+ * StopSandbox, ShutdownSandbox; where one of them fails, `shim delete`.
  */
 #ifndef HUSK_CRI_POD_H
 #define HUSK_CRI_POD_H
