@@ -24,6 +24,7 @@
 #define A_MP_TABLE_END 0x100000u
 
 #define PAGE 4096ull
+#define HUGE_PAGE (2 * MIB)
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 
@@ -430,11 +431,25 @@ static int put_mp_table(const struct guestmem *mem, unsigned vcpus)
 
 /* ---- entry points ---- */
 
+/* Address space for `size` bytes at a multiple of HUGE_PAGE: a huge page of the host can be one of
+ * the guest's only when both agree about its borders. */
+static void *map_aligned(uint64_t size)
+{
+	uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	uint64_t head = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+	if (head > 0)
+		munmap(p, head);
+	munmap(p + head + size, HUGE_PAGE - head);
+	return p + head;
+}
+
 static int add_ram(struct guestmem *mem, uint64_t gpa, uint64_t size, struct err *err)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
+	void *p = map_aligned(size);
+	if (!p)
 		return err_errno(err, -errno, "guest memory");
 	(void)madvise(p, size, MADV_DONTDUMP);
 	/* For people who look at /proc/PID/smaps; kernels without the option refuse. */
