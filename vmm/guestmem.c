@@ -14,7 +14,7 @@ void guestmem_fini(struct guestmem *m)
 	for (unsigned i = 0; i < m->n; i++) {
 		struct guest_region *r = &m->regions[i];
 		if (r->map_size > 0)
-			munmap(r->host - r->map_off, r->map_size);
+			munmap(r->host, r->map_size);
 	}
 	guestmem_init(m);
 }
@@ -23,7 +23,7 @@ int guestmem_add(struct guestmem *m, const struct guest_region *r)
 {
 	if (!r->host || r->size == 0 || r->gpa + r->size < r->gpa || r->user + r->size < r->user)
 		return -EINVAL;
-	if (r->size > UINTPTR_MAX - (uintptr_t)r->host)
+	if (r->size > UINTPTR_MAX - (uintptr_t)r->host || ((uintptr_t)r->host - r->gpa) % 16 != 0)
 		return -EINVAL;
 	for (unsigned i = 0; i < m->n; i++) {
 		const struct guest_region *o = &m->regions[i];

@@ -23,11 +23,10 @@ enum guest_access { GUEST_READ, GUEST_WRITE };
 struct guest_region {
 	uint64_t gpa;
 	uint64_t size;
-	uint8_t *host;	/* owned: unmapped by guestmem_fini when map_size > 0 */
-	size_t map_off; /* host - map_off, map_size: what to munmap */
-	size_t map_size;
-	uint64_t user; /* vhost-user: the same region in QEMU's address space */
-	bool readonly; /* GUEST_WRITE is refused */
+	uint8_t *host;
+	size_t map_size; /* > 0: owned, guestmem_fini unmaps host[0, map_size) */
+	uint64_t user;	 /* vhost-user: the same region in QEMU's address space */
+	bool readonly;	 /* GUEST_WRITE is refused */
 };
 
 struct guestmem {
@@ -38,7 +37,8 @@ struct guestmem {
 void guestmem_init(struct guestmem *m);
 void guestmem_fini(struct guestmem *m); /* unmaps; the table is empty then */
 
-/* Adds a region. -EINVAL: empty, wraps around, not host memory; -EEXIST: overlaps; -ENOSPC: table
+/* Adds a region. -EINVAL: empty, wraps around, or the host's and the guest's
+ * addresses are not equally aligned (to 16, what a ring needs); -EEXIST: overlaps; -ENOSPC: table
  * full. On failure the mapping stays the caller's. */
 int guestmem_add(struct guestmem *m, const struct guest_region *r) must_check;
 

@@ -44,6 +44,7 @@ enum {
 #define VRING_INDEX_MASK 0xffu
 #define VRING_NO_FD 0x100u
 #define MESSAGES_PER_ROUND 64
+#define PAGE 4096u
 
 struct vring_state {
 	uint32_t index, num;
@@ -195,26 +196,20 @@ static int ignore(struct vhost_user *v)
 /* Maps one region; the descriptor is not needed any more then. */
 static int map_region(struct guestmem *mem, const struct mem_region *g, int fd)
 {
-	uint64_t skip = g->offset % 4096;
 	struct stat st;
 	/* A file that shrinks would turn our accesses into SIGBUS. QEMU seals its memfds. */
 	int seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0)
 		return -EINVAL;
-	if (g->size == 0 || g->offset > (uint64_t)st.st_size ||
-	    g->size > (uint64_t)st.st_size - g->offset)
+	if (g->size == 0 || g->offset % PAGE != 0 || g->gpa % PAGE != 0 ||
+	    g->offset > (uint64_t)st.st_size || g->size > (uint64_t)st.st_size - g->offset)
 		return -EINVAL;
-	uint8_t *p = mmap(NULL, g->size + skip, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			  fd, (off_t)(g->offset - skip));
+	uint8_t *p = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+			  (off_t)g->offset);
 	if (p == MAP_FAILED)
 		return -errno;
 	struct guest_region r = {
-		.gpa = g->gpa,
-		.size = g->size,
-		.host = p + skip,
-		.map_off = skip,
-		.map_size = g->size + skip,
-		.user = g->user,
+		.gpa = g->gpa, .size = g->size, .host = p, .map_size = g->size, .user = g->user
 	};
 	int ret = guestmem_add(mem, &r);
 	if (ret < 0)

@@ -58,6 +58,8 @@ static void packet(struct world *w, struct cur *c, bool known)
 	uint32_t len = cur_le16(c) % 5000;
 	size_t n = known ? MIN_OF(cur_left(c), 20u) : MIN_OF(cur_left(c), sizeof(h));
 	const uint8_t *bytes = cur_bytes(c, n);
+	if (!bytes)
+		n = 0;
 	if (known) {
 		/* Right addresses; the rest is the input's: op, flags, credit. */
 		uint64_t cids[2] = { 3, 2 };

@@ -4,7 +4,7 @@
 
 #include "vmm/guestmem.h"
 
-static uint8_t low[0x1000], high[0x2000];
+static _Alignas(16) uint8_t low[0x1000], high[0x2000];
 
 static void fill(struct guestmem *m)
 {
@@ -52,6 +52,9 @@ static void test_refused(void **state)
 	r.size = UINT64_MAX - 0x6000;
 	assert_int_equal(guestmem_add(&m, &r), -EINVAL);
 	r.size = 0x10;
+	r.gpa = 0x5008; /* aligned otherwise than its memory */
+	assert_int_equal(guestmem_add(&m, &r), -EINVAL);
+	r.gpa = 0x5000;
 	for (int i = 0; i < GUESTMEM_REGIONS_MAX - 2; i++, r.gpa += 0x10)
 		assert_int_equal(guestmem_add(&m, &r), 0);
 	assert_int_equal(guestmem_add(&m, &r), -ENOSPC);
