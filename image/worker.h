@@ -14,8 +14,8 @@
  *
  * husk-image-worker fetch
  *	0: a stream socket, commands in, events out, one JSON object a line (WORKER_MAX_LINE).
- *	in:  {"op": "open", "host": "..", "user": "..", "password": "..", "token": ".."}	first,
- *once
+ *	in:  {"op": "open", "host": "..", "user": "..", "password": "..", "token": ".."}
+ *first, once
  *	     {"op": "manifest", "id": N, "repository": "..", "reference": "tag or digest"}
  *	     {"op": "blob", "id": N, "repository": "..", "digest": "..", "size": N}
  *	     {"op": "layer", "id": N, "repository": "..", "digest": "..", "size": N}	with one
