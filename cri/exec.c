@@ -41,6 +41,7 @@ struct exec {
 	struct ev_timer timeout, drain;
 	bool added;  /* the shim knows it */
 	bool exited; /* exit_code is known */
+	uint64_t drain_until_ns;
 	bool ended;
 	uint32_t exit_code;
 	int64_t timeout_s;
@@ -173,6 +174,14 @@ static void on_drain_timeout(struct ev_timer *t)
 	exec_end(t->arg, 0, NULL);
 }
 
+static void drain(struct exec *e)
+{
+	if (now_mono_ns() >= e->drain_until_ns ||
+	    ev_timer_add(e->huskd->loop, &e->drain, EXEC_SILENCE_MS * NS_PER_MS, on_drain_timeout,
+			 e) < 0)
+		exec_end(e, 0, NULL);
+}
+
 /* ---- streams ---- */
 
 static void on_stream(struct ev_io *io, uint32_t events)
@@ -186,6 +195,8 @@ static void on_stream(struct ev_io *io, uint32_t events)
 		n = buf_read_fd(&s->buf, s->fd, 64 * KIB);
 	else
 		n = read(s->fd, junk, sizeof(junk));
+	if (n > 0 && e->exited)
+		drain(e);
 	if (n > 0 || n == -EAGAIN || (n == -1 && (errno == EAGAIN || errno == EINTR)))
 		return;
 	stream_close(s);
@@ -234,9 +245,9 @@ static void on_exit_known(const struct ttrpc_result *res, void *arg)
 		e->exit_code = ((const Containerd__Task__V3__WaitResponse *)(const void *)res->resp)
 				       ->exit_status;
 		ev_timer_del(&e->timeout);
-		if (ev_timer_add(e->huskd->loop, &e->drain, EXEC_DRAIN_MS * NS_PER_MS,
-				 on_drain_timeout, e) < 0)
-			exec_end(e, 0, NULL);
+		e->drain_until_ns = now_mono_ns() + EXEC_DRAIN_MS * NS_PER_MS;
+		if (e->out.open || e->err_.open)
+			drain(e);
 		else
 			exec_check(e);
 	}

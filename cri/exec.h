@@ -9,8 +9,10 @@
 #define EXEC_START_MS 60000
 #define EXEC_KILL_MS 10000
 #define EXEC_DELETE_MS 30000
-#define EXEC_DRAIN_MS                                                                              \
-	2000 /* after the exit, for what children that stay behind still hold open                 \
-	      */
+/* After the exit, which the shim reports when all output has come or at the latest after two
+ * seconds: how long a stream may be silent, and how long both may go on, when a child left behind
+ * has them. */
+#define EXEC_SILENCE_MS 300
+#define EXEC_DRAIN_MS 10000
 
 #endif
