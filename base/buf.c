@@ -49,7 +49,7 @@ int buf_reserve(struct buf *b, size_t n, uint8_t **ret)
 		b->data = data;
 		b->cap = cap;
 	}
-	*ret = b->data + b->len;
+	*ret = b->data ? b->data + b->len : NULL; /* n may be 0 */
 	return 0;
 }
 

@@ -6,8 +6,8 @@
 
 /* The text of `fmt`, then `sep` and `tail`. Arguments may point into err->msg, so it is built
  * aside. */
-static void set_text(struct err *err, int code, const char *fmt, va_list ap, const char *sep,
-		     const char *tail)
+printf_like(3, 0) static void set_text(struct err *err, int code, const char *fmt, va_list ap,
+				       const char *sep, const char *tail)
 {
 	char text[sizeof(err->msg)];
 	size_t n;
