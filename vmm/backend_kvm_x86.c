@@ -84,19 +84,32 @@ static uint32_t id_bits(uint32_t n)
 	return bits;
 }
 
-/* Leaves 0xb and 0x1f: one thread a core, all cores in one package. */
-static void topology_leaf(struct kvm_cpuid_entry2 *e, unsigned id, unsigned vcpus)
+/* Leaf 0xb: one thread a core, all cores in one package. KVM offers it without its levels. */
+static void put_topology(struct cpuid *c, unsigned id, unsigned vcpus)
 {
-	e->eax = e->ebx = 0;
-	e->ecx = e->index & 0xff;
-	e->edx = id;
-	if (e->index == 0) {
-		e->ebx = 1;
-		e->ecx |= 1 << 8; /* SMT */
-	} else if (e->index == 1) {
-		e->eax = id_bits(vcpus);
-		e->ebx = vcpus;
-		e->ecx |= 2 << 8; /* core */
+	const struct kvm_cpuid_entry2 levels[] = {
+		{ .index = 0, .eax = 0, .ebx = 1, .ecx = 0 | 1 << 8 },			/* SMT */
+		{ .index = 1, .eax = id_bits(vcpus), .ebx = vcpus, .ecx = 1 | 2 << 8 }, /* core */
+		{ .index = 2, .ecx = 2 }, /* the end */
+	};
+	uint32_t n = 0;
+	bool room = false;
+
+	for (uint32_t i = 0; i < c->nent; i++) {
+		if (c->entries[i].function == 0)
+			room = c->entries[i].eax >= 0xb;
+		if (c->entries[i].function != 0xb && c->entries[i].function != 0x1f)
+			c->entries[n++] = c->entries[i];
+	}
+	c->nent = n;
+	if (!room || n > CPUID_ENTRIES - ARRAY_SIZE(levels))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(levels); i++) {
+		struct kvm_cpuid_entry2 *e = &c->entries[c->nent++];
+		*e = levels[i];
+		e->function = 0xb;
+		e->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+		e->edx = id;
 	}
 }
 
@@ -121,10 +134,6 @@ static void fix_cpuid(struct kvm_cpuid_entry2 *e, unsigned id, unsigned vcpus)
 		break;
 	case 0xa:
 		e->eax = e->ebx = e->ecx = e->edx = 0;
-		break;
-	case 0xb:
-	case 0x1f:
-		topology_leaf(e, id, vcpus);
 		break;
 	case 0x80000001:
 		e->ecx &= ~(1u << 2); /* SVM */
@@ -168,6 +177,7 @@ static int set_cpuid(struct kvm_vcpu *v, const struct cpuid *offered, struct err
 	memcpy(c, offered, sizeof(*c));
 	for (uint32_t i = 0; i < c->nent; i++)
 		fix_cpuid(&c->entries[i], v->id, v->vm->n_vcpus);
+	put_topology(c, v->id, v->vm->n_vcpus);
 	if (ioctl(v->fd, KVM_SET_CPUID2, c) < 0)
 		return err_errno(err, -errno, "KVM_SET_CPUID2");
 	return 0;

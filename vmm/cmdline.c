@@ -15,6 +15,7 @@ static const char *const common[] = {
 	"no_timer_check", /* no PIT to test the IOAPIC with */
 	"cryptomgr.notests",	    /* no self-tests at boot */
 	"random.trust_cpu=on",	    /* no waiting for entropy */
+	"swiotlb=noforce",	    /* virtio needs no bounce buffers: 64 MiB in bigger VMs */
 	"rcupdate.rcu_expedited=1", /* mounts, namespaces and cgroups wait for no grace period */
 	"noreplace-smp",	    /* keeps the lock prefixes: no patching, shared pages of text */
 	"swiotlb=noforce",	    /* no 64 MiB of bounce buffers above 3 GiB */

@@ -46,7 +46,7 @@
 /* What the guest has reached: in rbx. */
 enum stage { ST_LOOP = 1, ST_INT3 = 2, ST_XSAVE = 3, ST_DONE = 4 };
 
-/* The probe guest. rcx = turns, rsi = xsave area, rsp = stack. */
+/* The probe guest. rcx = turns, rsi = xsave area, r8 = the CPU has XSAVE, rsp = stack. */
 extern const unsigned char probe_guest[], probe_guest_int3[], probe_guest_end[];
 __asm__(".pushsection .rodata\n"
 	".hidden probe_guest, probe_guest_int3, probe_guest_end\n"
@@ -60,13 +60,15 @@ __asm__(".pushsection .rodata\n"
 	"	cmp $0x1234, %edi\n" /* set by the handler */
 	"	jne 2f\n"
 	"	mov $3, %ebx\n"
+	"	test %r8d, %r8d\n"
+	"	jz 3f\n"
 	"	xor %ecx, %ecx\n"
 	"	mov $3, %eax\n"
 	"	xor %edx, %edx\n"
 	"	xsetbv\n"
 	"	xsave64 (%rsi)\n"
 	"	xrstor64 (%rsi)\n"
-	"	mov $4, %ebx\n"
+	"3:	mov $4, %ebx\n"
 	"2:	mov $0xf4, %edx\n"
 	"	out %al, (%dx)\n"
 	"	hlt\n"
@@ -98,7 +100,6 @@ static const struct {
 	{ KVM_CAP_IRQFD, "IRQFD" },
 	{ KVM_CAP_IOEVENTFD, "IOEVENTFD" },
 	{ KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER" },
-	{ KVM_CAP_XSAVE, "XSAVE" },
 };
 
 static void put64(uint8_t *mem, size_t off, uint64_t v)
@@ -118,7 +119,7 @@ static void fill_guest(uint8_t *mem)
 	memcpy(mem + G_CODE, probe_guest, (size_t)(probe_guest_end - probe_guest));
 }
 
-static int set_registers(int vcpu)
+static int set_registers(int vcpu, bool xsave)
 {
 	struct kvm_sregs s;
 	if (ioctl(vcpu, KVM_GET_SREGS, &s) < 0)
@@ -137,17 +138,20 @@ static int set_registers(int vcpu)
 	s.idt = (struct kvm_dtable){ .base = G_IDT, .limit = 4 * 16 - 1 };
 	s.cr0 = 0x80000033; /* PG, NE, ET, MP, PE */
 	s.cr3 = G_PML4;
-	s.cr4 = 0x40620; /* OSXSAVE, OSXMMEXCPT, OSFXSR, PAE */
-	s.efer = 0x500;	 /* LMA, LME */
+	s.cr4 = 0x620 | (xsave ? 0x40000u : 0); /* OSXMMEXCPT, OSFXSR, PAE; OSXSAVE */
+	s.efer = 0x500;				/* LMA, LME */
 	if (ioctl(vcpu, KVM_SET_SREGS, &s) < 0)
 		return -errno;
-	struct kvm_regs r = {
-		.rip = G_CODE, .rsp = G_STACK, .rflags = 2, .rcx = LOOP_TURNS, .rsi = G_XSAVE
-	};
+	struct kvm_regs r = { .rip = G_CODE,
+			      .rsp = G_STACK,
+			      .rflags = 2,
+			      .rcx = LOOP_TURNS,
+			      .rsi = G_XSAVE,
+			      .r8 = xsave };
 	return ioctl(vcpu, KVM_SET_REGS, &r) < 0 ? -errno : 0;
 }
 
-static int set_cpuid(int kvm, int vcpu)
+static int set_cpuid(int kvm, int vcpu, bool *ret_xsave)
 {
 	struct { /* struct kvm_cpuid2 */
 		uint32_t nent, padding;
@@ -157,6 +161,10 @@ static int set_cpuid(int kvm, int vcpu)
 	c.nent = ARRAY_SIZE(c.entries);
 	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &c) < 0 || ioctl(vcpu, KVM_SET_CPUID2, &c) < 0)
 		return -errno;
+	*ret_xsave = false;
+	for (uint32_t i = 0; i < c.nent; i++)
+		if (c.entries[i].function == 1)
+			*ret_xsave = c.entries[i].ecx & 1u << 26;
 	return 0;
 }
 
@@ -237,10 +245,11 @@ static int try_guest(int kvm, struct verdict *v)
 	struct kvm_run *run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (run == MAP_FAILED)
 		return failed(v, errno, "mmap of a vCPU");
-	int r = set_cpuid(kvm, vcpu);
+	bool xsave;
+	int r = set_cpuid(kvm, vcpu, &xsave);
 	if (r < 0)
 		return failed(v, -r, "CPUID");
-	r = set_registers(vcpu);
+	r = set_registers(vcpu, xsave);
 	if (r < 0)
 		return failed(v, -r, "registers");
 	timer_t timer;
