@@ -221,8 +221,12 @@ static void set_cwd(const struct child_job *j, int root)
 static void set_rlimits(const struct child_job *j)
 {
 	const PB(Process) *p = j->process;
-	struct rlimit nofile = { NOFILE_SOFT, NOFILE_HARD };
+	struct rlimit nofile;
 
+	if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
+		check(j, "rlimit", -errno, "RLIMIT_NOFILE");
+	nofile.rlim_max = MIN_OF(nofile.rlim_max, NOFILE_HARD);
+	nofile.rlim_cur = MIN_OF(nofile.rlim_max, NOFILE_SOFT);
 	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
 		check(j, "rlimit", -errno, "RLIMIT_NOFILE");
 	for (size_t i = 0; i < p->n_rlimits; i++) {
@@ -253,7 +257,8 @@ static char **make_env(const struct child_job *j, const struct user *u)
 
 	if (!env)
 		check(j, "exec", -ENOMEM, "environment");
-	memcpy(env, p->env, n * sizeof(*env));
+	if (n > 0)
+		memcpy(env, p->env, n * sizeof(*env));
 	if (!env_get(env, "PATH"))
 		env[n++] = (char *)DEFAULT_PATH;
 	if (!env_get(env, "HOME")) {

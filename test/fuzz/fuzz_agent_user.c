@@ -14,8 +14,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int r;
 
 	passwd = size ? memchr(data, 0, size) : NULL;
-	if (!passwd++)
+	if (!passwd)
 		return 0;
+	passwd++;
 	group = memchr(passwd, 0, (size_t)(end - passwd));
 	group = group ? group + 1 : end;
 	spec.name = (char *)data;
