@@ -265,7 +265,7 @@ static void remove_pod_dir(struct recover *r, const char *path, const char *id)
 	if (!l)
 		return;
 	l->r = r;
-	strcpy(l->path, path);
+	memcpy(l->path, path, strlen(path) + 1);
 	r->pending++;
 	if (shim_delete(r->huskd, id, path, on_leftover_deleted, l, &err) < 0) {
 		log_warn("a left-over pod", "path", path, "err", err_text(&err));

@@ -103,11 +103,11 @@ static void args_are(struct fixture *f, const char *want)
 {
 	json_t *j = build(f), *e;
 	char got[256] = "";
-	size_t i;
+	size_t i, n = 0;
 
 	json_array_foreach (json_object_get(json_object_get(j, "process"), "args"), i, e) {
-		strcat(got, i ? " " : "");
-		strcat(got, json_string_value(e));
+		n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%s", i ? " " : "",
+				      json_string_value(e));
 	}
 	assert_string_equal(got, want);
 	json_decref(j);

@@ -44,7 +44,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	log_init("test", STDERR_FILENO, LOG_ERROR + 1, false);
-	strcpy(f->dir, "/tmp/husk-state-XXXXXX");
+	(void)snprintf(f->dir, sizeof(f->dir), "/tmp/husk-state-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	(void)snprintf(f->path, sizeof(f->path), "%s/husk.db", f->dir);
 	open_again(f);
@@ -226,8 +226,8 @@ static void reopen(void **state)
 	c->stop_signal = 3;
 	c->stop_chosen = true;
 	assert_int_equal(state_save_container(&f->s, c, NULL), 0);
-	strcpy(pod_id, p->id);
-	strcpy(id, c->id);
+	memcpy(pod_id, p->id, 65);
+	memcpy(id, c->id, 65);
 	close_all(f);
 	open_again(f);
 	assert_int_equal(f->s.n_pods, 2);
@@ -281,7 +281,7 @@ static void kill_nine(void **state)
 		(void)close(pipefd[1]);
 		for (int i = 0; i < 3 + 7 * round; i++)
 			assert_int_equal(read(pipefd[0], id, 65), 65);
-		strcpy(last, id);
+		memcpy(last, id, 65);
 		(void)kill(pid, SIGKILL);
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 		(void)close(pipefd[0]);
