@@ -1,0 +1,660 @@
+/*
+ * A pull, as a machine driven by its children:
+ *	RESOLVE	what the reference names: an index or a manifest
+ *	PLATFORM	the manifest that the index has for us (left out without an index)
+ *	CONFIG	the configuration, which is the image's identity and has the diff ids
+ *	LAYERS	each layer: shared when it is there; else, one of all pulls fetches and unpacks it
+ *
+ * Who verifies what: huskd hashes the documents (digest of the reference -> manifest ->
+ *configuration -> diff ids). The fetch process hashes each blob. The decoder hashes each tar, and
+ *huskd compares with the diff id. A layer gets its name only when all agree, so a process that lies
+ *can spoil but not forge.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "base/loop.h"
+#include "base/util.h"
+#include "image/fetcher.h"
+#include "image/manifest.h"
+#include "image/proc.h"
+#include "image/store.h"
+#include "image/unpacker.h"
+
+#define PROGRESS_NS (100 * NS_PER_MS)
+#define LAYER_ID 16u /* request id of layer 0 */
+#define MAX_CREDENTIAL (16 * KIB)
+
+enum pull_step { PULL_RESOLVE, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
+
+struct layer {
+	struct image_pull *pull;
+	struct manifest_layer what;
+	const char *diff_id; /* in pull->config */
+	enum image_layer_state state;
+	uint64_t fetched;
+	struct unpacker *unpacker;
+	bool fetch_ended, unpack_ended;
+	int fetch_code, unpack_code;
+	struct err fetch_err, unpack_err;
+	char found[DIGEST_LEN + 1]; /* diff id as unpacked */
+};
+
+struct image_pull {
+	struct image_store *s;
+	struct image_pull *next;
+	struct reference ref;
+	char *user, *password, *token;
+	image_progress_fn progress;
+	image_done_fn done;
+	void *arg;
+
+	enum pull_step step;
+	struct fetcher *fetcher;
+	char digest[DIGEST_LEN + 1]; /* of what the reference names */
+	char choice[DIGEST_LEN + 1]; /* of the platform's manifest, "" without an index */
+	struct manifest manifest;
+	void *config_bytes;
+	size_t config_len;
+	struct image_config config;
+	struct layer *layers;
+	size_t n_layers;
+
+	struct ev_timer kick_timer, progress_timer;
+	bool changed;
+	uint64_t start_ns, fetched_ns;
+};
+
+static void kick_soon(struct image_pull *p);
+
+bool pulls_need_layer(const struct image_store *s, const char *diff_id)
+{
+	for (struct image_pull *p = s->pulls; p; p = p->next)
+		for (size_t k = 0; k < p->n_layers; k++)
+			if (str_eq(p->layers[k].diff_id, diff_id))
+				return true;
+	return false;
+}
+
+/* ---- the end ---- */
+
+static void wipe(char **secret)
+{
+	if (*secret)
+		explicit_bzero(*secret, strlen(*secret));
+	free(*secret);
+	*secret = NULL;
+}
+
+static void pull_free(struct image_pull *p)
+{
+	ev_timer_del(&p->kick_timer);
+	ev_timer_del(&p->progress_timer);
+	fetcher_free(p->fetcher);
+	for (size_t k = 0; k < p->n_layers; k++)
+		unpacker_free(p->layers[k].unpacker);
+	free(p->layers);
+	image_config_fini(&p->config);
+	free(p->config_bytes);
+	wipe(&p->user);
+	wipe(&p->password);
+	wipe(&p->token);
+	free(p);
+}
+
+/* Out of the list, with all it has; layers that only it wanted go, and others may go on without it.
+ */
+static void pull_end(struct image_pull *p)
+{
+	struct image_store *s = p->s;
+	struct image_pull **at = &s->pulls;
+
+	while (*at && *at != p)
+		at = &(*at)->next;
+	if (*at)
+		*at = p->next;
+	pull_free(p);
+	/* What cannot be deleted now is deleted by the next collection. */
+	(void)!store_collect(s, NULL);
+	for (struct image_pull *o = s->pulls; o; o = o->next)
+		kick_soon(o);
+}
+
+static void pull_fail(struct image_pull *p, int code, struct err *err)
+{
+	image_done_fn done = p->done;
+	void *arg = p->arg;
+	char name[REFERENCE_MAX + 1];
+
+	reference_canonical(&p->ref, name);
+	code = err_wrap(err, code, "pull %s", name);
+	pull_end(p);
+	done(arg, code, NULL, err);
+}
+
+static void pull_succeed(struct image_pull *p)
+{
+	struct image_pull_result res = { 0 };
+	char id[DIGEST_LEN + 1];
+	image_done_fn done = p->done;
+	struct err err = { 0 };
+	void *arg = p->arg;
+	struct image_commit c = {
+		.id = p->manifest.config_digest,
+		.config = p->config_bytes,
+		.config_len = p->config_len,
+		.ref = &p->ref,
+		.digest = p->digest,
+		.diff_ids = p->config.diff_ids,
+	};
+	int r = store_add_image(p->s, &c, &err);
+
+	if (r < 0) {
+		pull_fail(p, r, &err);
+		return;
+	}
+	memcpy(id, p->manifest.config_digest, sizeof(id));
+	res.id = id;
+	res.total_ns = now_mono_ns() - p->start_ns;
+	res.fetch_ns = p->fetched_ns ? p->fetched_ns - p->start_ns : res.total_ns;
+	pull_end(p);
+	done(arg, 0, &res, &err);
+}
+
+/* ---- progress ---- */
+
+/* May end the pull. */
+static void show_progress(struct image_pull *p)
+{
+	struct image_layer_progress v[IMAGE_MAX_LAYERS];
+	struct image_progress pr = { .layers = v, .n_layers = p->n_layers };
+
+	p->changed = false;
+	for (size_t k = 0; k < p->n_layers; k++) {
+		struct layer *l = &p->layers[k];
+
+		v[k] = (struct image_layer_progress){ .digest = l->what.digest,
+						      .fetched = l->fetched,
+						      .size = l->what.size,
+						      .state = l->state };
+	}
+	if (p->progress)
+		p->progress(p->arg, &pr);
+}
+
+static void on_progress_timer(struct ev_timer *t)
+{
+	struct image_pull *p = t->arg;
+
+	if (p->changed)
+		show_progress(p);
+}
+
+static void note_change(struct image_pull *p)
+{
+	if (p->changed || !p->progress)
+		return;
+	p->changed = true;
+	/* Without memory for a timer there is no progress to be seen, and nothing else lost. */
+	(void)!ev_timer_add(p->s->loop, &p->progress_timer, PROGRESS_NS, on_progress_timer, p);
+}
+
+/* ---- layers ---- */
+
+static struct layer *layer_of(struct image_pull *p, uint32_t id)
+{
+	return id >= LAYER_ID && id - LAYER_ID < p->n_layers ? &p->layers[id - LAYER_ID] : NULL;
+}
+
+static bool is_active(const struct layer *l)
+{
+	return l->unpacker != NULL;
+}
+
+static bool somebody_fetches(const struct image_store *s, const char *diff_id)
+{
+	for (struct image_pull *p = s->pulls; p; p = p->next)
+		for (size_t k = 0; k < p->n_layers; k++)
+			if (is_active(&p->layers[k]) && str_eq(p->layers[k].diff_id, diff_id))
+				return true;
+	return false;
+}
+
+static void layer_fail(struct layer *l, int code, struct err *err)
+{
+	struct image_pull *p = l->pull;
+
+	code = err_wrap(err, code, "layer %zu of %zu", (size_t)(l - p->layers) + 1, p->n_layers);
+	pull_fail(p, code, err);
+}
+
+/* Both children have had their say, and both are content: does the content have the right name? */
+static int layer_store(struct layer *l, struct err *err)
+{
+	int r;
+
+	if (!str_eq(l->found, l->diff_id))
+		return err_set(err, -EBADMSG, "its content is %s, but the configuration says %s",
+			       l->found, l->diff_id);
+	r = store_add_layer(l->pull->s, l->diff_id, unpacker_path(l->unpacker), err);
+	if (r < 0)
+		return r;
+	unpacker_free(l->unpacker);
+	l->unpacker = NULL;
+	l->state = IMAGE_LAYER_DONE;
+	note_change(l->pull);
+	for (struct image_pull *o = l->pull->s->pulls; o; o = o->next)
+		kick_soon(o);
+	return 0;
+}
+
+/*
+ * Which failure is told? The fetcher's, when it is about the blob (it explains damaged data); else
+ * the unpacker's. A fetcher that found nobody reading (-EPIPE) says nothing of its own.
+ */
+static void layer_settle(struct layer *l)
+{
+	bool fetch_failed = l->fetch_ended && l->fetch_code < 0 && l->fetch_code != -EPIPE;
+	bool unpack_failed = l->unpack_ended && l->unpack_code < 0;
+	struct err err = { 0 };
+	int r;
+
+	if (fetch_failed)
+		layer_fail(l, l->fetch_code, &l->fetch_err);
+	else if (unpack_failed && (l->fetch_ended || l->unpack_code != -EBADMSG))
+		layer_fail(l, l->unpack_code, &l->unpack_err);
+	else if (l->fetch_ended && l->unpack_ended && l->fetch_code < 0)
+		layer_fail(l, l->fetch_code, &l->fetch_err);
+	else if (l->fetch_ended && l->unpack_ended) {
+		r = layer_store(l, &err);
+		if (r < 0)
+			layer_fail(l, r, &err);
+	}
+}
+
+static void on_unpacked(void *arg, int code, const char *diff_id, const struct err *err)
+{
+	struct layer *l = arg;
+
+	l->unpack_ended = true;
+	l->unpack_code = code;
+	if (code < 0)
+		l->unpack_err = *err;
+	else
+		memcpy(l->found, diff_id, sizeof(l->found));
+	layer_settle(l);
+}
+
+static int layer_start(struct layer *l, struct err *err)
+{
+	struct image_pull *p = l->pull;
+	cleanup_fd int fd = -1;
+	int r = unpacker_new(p->s, l->what.kind, l->diff_id, on_unpacked, l, &l->unpacker, &fd,
+			     err);
+
+	if (r < 0)
+		return r;
+	l->state = IMAGE_LAYER_FETCHING;
+	return fetcher_layer(p->fetcher, LAYER_ID + (uint32_t)(l - p->layers), p->ref.path,
+			     l->what.digest, l->what.size, fd, err);
+}
+
+static int layers_go_on(struct image_pull *p, bool *ret_all, struct err *err)
+{
+	size_t active = 0, ready = 0;
+
+	for (size_t k = 0; k < p->n_layers; k++)
+		active += is_active(&p->layers[k]);
+	for (size_t k = 0; k < p->n_layers; k++) {
+		struct layer *l = &p->layers[k];
+		int r;
+
+		if (l->state == IMAGE_LAYER_WAITING) {
+			r = store_has_layer(p->s, l->diff_id, err);
+			if (r < 0)
+				return r;
+			if (r) {
+				l->state = IMAGE_LAYER_SHARED;
+				note_change(p);
+			} else if (active < p->s->max_layers_at_once &&
+				   !somebody_fetches(p->s, l->diff_id)) {
+				r = layer_start(l, err);
+				if (r < 0)
+					return err_wrap(err, r, "layer %zu of %zu", k + 1,
+							p->n_layers);
+				active++;
+				note_change(p);
+			}
+		}
+		ready += l->state == IMAGE_LAYER_DONE || l->state == IMAGE_LAYER_SHARED;
+	}
+	*ret_all = ready == p->n_layers;
+	return 0;
+}
+
+static void on_kick(struct ev_timer *t)
+{
+	struct image_pull *p = t->arg;
+	struct err err = { 0 };
+	bool all = false;
+	int r;
+
+	if (p->step != PULL_LAYERS)
+		return;
+	r = layers_go_on(p, &all, &err);
+	if (r < 0)
+		pull_fail(p, r, &err);
+	else if (all)
+		pull_succeed(p);
+}
+
+static void kick_soon(struct image_pull *p)
+{
+	if (p->step == PULL_LAYERS)
+		(void)!ev_timer_add(p->s->loop, &p->kick_timer, 0, on_kick, p);
+}
+
+/* ---- documents ---- */
+
+static int check_digest(const void *data, size_t len, const char *want, const char *what,
+			struct err *err)
+{
+	char digest[DIGEST_LEN + 1];
+	int r = digest_of(data, len, digest);
+
+	if (r < 0)
+		return err_set(err, r, "no memory");
+	if (!str_eq(digest, want))
+		return err_set(err, -EBADMSG, "%s %s has the wrong digest: it is %s", what, want,
+			       digest);
+	return 0;
+}
+
+static int ask_config(struct image_pull *p, struct err *err)
+{
+	p->step = PULL_CONFIG;
+	return fetcher_blob(p->fetcher, PULL_CONFIG + 1, p->ref.path, p->manifest.config_digest,
+			    p->manifest.config_size, err);
+}
+
+static int on_resolved(struct image_pull *p, const void *data, size_t len, struct err *err)
+{
+	int r;
+
+	if (*p->ref.digest) {
+		r = check_digest(data, len, p->ref.digest, "manifest", err);
+		if (r < 0)
+			return r;
+	}
+	r = digest_of(data, len, p->digest);
+	if (r < 0)
+		return err_set(err, r, "no memory");
+	r = manifest_parse(data, len, p->s->arch, &p->manifest, p->choice, err);
+	if (r < 0)
+		return r;
+	if (!*p->choice)
+		return ask_config(p, err);
+	p->step = PULL_PLATFORM;
+	return fetcher_manifest(p->fetcher, PULL_PLATFORM + 1, p->ref.path, p->choice, err);
+}
+
+static int on_platform(struct image_pull *p, const void *data, size_t len, struct err *err)
+{
+	char choice[DIGEST_LEN + 1] = "";
+	int r = check_digest(data, len, p->choice, "manifest", err);
+
+	if (r >= 0)
+		r = manifest_parse(data, len, p->s->arch, &p->manifest, choice, err);
+	if (r < 0)
+		return r;
+	return *choice ? err_set(err, -ENOTSUP, "the index has an index in it")
+		       : ask_config(p, err);
+}
+
+static int make_layers(struct image_pull *p, struct err *err)
+{
+	size_t n = p->manifest.n_layers;
+
+	if (strv_len(p->config.diff_ids) != n)
+		return err_set(err, -EPROTO, "the manifest has %zu layers, the configuration %zu",
+			       n, strv_len(p->config.diff_ids));
+	p->layers = calloc(n + 1, sizeof(*p->layers));
+	if (!p->layers)
+		return err_set(err, -ENOMEM, "no memory");
+	for (size_t k = 0; k < n; k++)
+		p->layers[k] = (struct layer){ .pull = p,
+					       .what = p->manifest.layers[k],
+					       .diff_id = p->config.diff_ids[k] };
+	p->n_layers = n;
+	return 0;
+}
+
+static int on_config(struct image_pull *p, const void *data, size_t len, struct err *err)
+{
+	int r = check_digest(data, len, p->manifest.config_digest, "configuration", err);
+
+	if (r >= 0)
+		r = image_config_parse(data, len, &p->config, err);
+	if (r < 0)
+		return r;
+	if (!str_eq(p->config.os, "linux") || !str_eq(p->config.arch, p->s->arch))
+		return err_set(err, -ENOTSUP,
+			       "the image is for %.40s/%.40s, this machine is linux/%s",
+			       *p->config.os ? p->config.os : "?",
+			       *p->config.arch ? p->config.arch : "?", p->s->arch);
+	p->config_bytes = malloc(len + 1);
+	if (!p->config_bytes)
+		return err_set(err, -ENOMEM, "no memory");
+	memcpy(p->config_bytes, data, len);
+	p->config_len = len;
+	r = make_layers(p, err);
+	if (r < 0)
+		return r;
+	p->step = PULL_LAYERS;
+	kick_soon(p);
+	note_change(p);
+	return 0;
+}
+
+static void on_document(void *arg, uint32_t id, const void *data, size_t len)
+{
+	struct image_pull *p = arg;
+	struct err err = { 0 };
+	int r;
+
+	if (p->step == PULL_LAYERS || id != (uint32_t)p->step + 1)
+		r = err_set(&err, -EPROTO, "an answer to no question");
+	else if (p->step == PULL_RESOLVE)
+		r = on_resolved(p, data, len, &err);
+	else if (p->step == PULL_PLATFORM)
+		r = on_platform(p, data, len, &err);
+	else
+		r = on_config(p, data, len, &err);
+	if (r < 0)
+		pull_fail(p, r, &err);
+}
+
+static void on_fetch_progress(void *arg, uint32_t id, uint64_t fetched)
+{
+	struct image_pull *p = arg;
+	struct layer *l = layer_of(p, id);
+
+	if (!l || l->state != IMAGE_LAYER_FETCHING)
+		return;
+	l->fetched = MIN_OF(fetched, l->what.size);
+	note_change(p);
+}
+
+static void on_fetched(void *arg, uint32_t id, uint64_t fetched)
+{
+	struct image_pull *p = arg;
+	struct layer *l = layer_of(p, id);
+
+	if (!l || !is_active(l) || l->fetch_ended)
+		return;
+	l->fetched = l->what.size;
+	l->fetch_ended = true;
+	l->state = IMAGE_LAYER_UNPACKING;
+	p->fetched_ns = now_mono_ns();
+	note_change(p);
+	layer_settle(l);
+}
+
+static void on_fetch_error(void *arg, uint32_t id, int code, const struct err *err)
+{
+	struct image_pull *p = arg;
+	struct layer *l = layer_of(p, id);
+	struct err copy = *err;
+
+	if (!l) {
+		pull_fail(p, code, &copy);
+		return;
+	}
+	if (!is_active(l) || l->fetch_ended)
+		return;
+	l->fetch_ended = true;
+	l->fetch_code = code;
+	l->fetch_err = copy;
+	layer_settle(l);
+}
+
+static const struct fetcher_ops fetch_ops = {
+	.document = on_document,
+	.progress = on_fetch_progress,
+	.done = on_fetched,
+	.error = on_fetch_error,
+};
+
+/* ---- the beginning ---- */
+
+/* base64("user:password") */
+static int decode_basic(const char *text, char **user, char **password, struct err *err)
+{
+	size_t n = strlen(text);
+	cleanup_free unsigned char *out = malloc(n + 1);
+	char *colon;
+	int len;
+
+	if (!out)
+		return err_set(err, -ENOMEM, "no memory");
+	len = EVP_DecodeBlock(out, (const unsigned char *)text, (int)n);
+	while (len > 0 && n && text[n - 1] == '=') {
+		len--;
+		n--;
+	}
+	out[len > 0 ? len : 0] = 0;
+	colon = len > 0 ? strchr((char *)out, ':') : NULL;
+	if (!colon)
+		return err_set(err, -EINVAL, "credentials are not base64 of user:password");
+	*colon = 0;
+	*user = strdup((char *)out);
+	*password = strdup(colon + 1);
+	explicit_bzero(out, strlen(text));
+	return *user && *password ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
+/* Credentials for another server are not for this one. */
+static bool is_for_host(const char *server, const char *host)
+{
+	const char *name = strstr(server, "://");
+	char given[REFERENCE_MAX_NAME + 1];
+
+	name = name ? name + 3 : server;
+	snprintf(given, sizeof(given), "%.*s", (int)strcspn(name, "/"), name);
+	if (str_eq(given, "index.docker.io") || str_eq(given, "registry-1.docker.io"))
+		snprintf(given, sizeof(given), "docker.io");
+	return str_eq(given, host);
+}
+
+static int set_auth(struct image_pull *p, const struct image_auth *a, struct err *err)
+{
+	const char *all[] = { a->username, a->password, a->auth, a->registry_token };
+
+	for (size_t k = 0; k < ARRAY_SIZE(all); k++)
+		if (all[k] && strnlen(all[k], MAX_CREDENTIAL + 1) > MAX_CREDENTIAL)
+			return err_set(err, -EINVAL, "credentials of more than %zu KiB",
+				       MAX_CREDENTIAL / KIB);
+	if (!str_empty(a->server_address) && !is_for_host(a->server_address, p->ref.host))
+		return 0;
+	if (!str_empty(a->registry_token)) {
+		p->token = strdup(a->registry_token);
+		return p->token ? 0 : err_set(err, -ENOMEM, "no memory");
+	}
+	if (!str_empty(a->identity_token))
+		return err_set(err, -ENOTSUP,
+			       "identity tokens are not supported yet: give user name and "
+			       "password, or a registry token");
+	if (!str_empty(a->username)) {
+		p->user = strdup(a->username);
+		p->password = strdup(a->password ? a->password : "");
+		return p->user && p->password ? 0 : err_set(err, -ENOMEM, "no memory");
+	}
+	return str_empty(a->auth) ? 0 : decode_basic(a->auth, &p->user, &p->password, err);
+}
+
+static int pull_start(struct image_pull *p, const struct image_auth *auth, struct err *err)
+{
+	struct fetcher_login login;
+	int r = auth ? set_auth(p, auth, err) : 0;
+
+	if (r < 0)
+		return r;
+	login = (struct fetcher_login){ p->ref.host, p->user, p->password, p->token };
+	r = fetcher_new(p->s, &login, &fetch_ops, p, &p->fetcher, err);
+	if (r < 0)
+		return r;
+	return fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, p->ref.path,
+				*p->ref.digest ? p->ref.digest : p->ref.tag, err);
+}
+
+int image_pull(struct image_store *s, const char *ref, const struct image_auth *auth,
+	       image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
+	       struct err *err)
+{
+	struct image_pull *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return err_set(err, -ENOMEM, "no memory");
+	p->s = s;
+	p->progress = progress;
+	p->done = done;
+	p->arg = arg;
+	p->start_ns = now_mono_ns();
+	r = reference_parse(ref, &p->ref, err);
+	if (r >= 0)
+		r = pull_start(p, auth, err);
+	if (r < 0) {
+		pull_free(p);
+		return r;
+	}
+	p->next = s->pulls;
+	s->pulls = p;
+	*ret = p;
+	return 0;
+}
+
+void image_pull_cancel(struct image_pull *p)
+{
+	pull_end(p);
+}
+
+void pulls_close(struct image_store *s)
+{
+	while (s->pulls) {
+		struct err err = { 0 };
+
+		err_set(&err, -ECANCELED, "the image store is closing");
+		pull_fail(s->pulls, -ECANCELED, &err);
+	}
+	procs_close(s);
+}
+
+bool image_err_unavailable(int code)
+{
+	return code == -EHOSTUNREACH || code == -ECONNREFUSED || code == -ETIMEDOUT ||
+	       code == -EREMOTEIO;
+}

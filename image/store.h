@@ -1,0 +1,73 @@
+/*
+ * Inside of the store, for pull.c, scratch.c and tests; huskd sees image.h only.
+ *
+ * <dir>/images.db	SQLite: layers, images, names, holds
+ * <dir>/layers/sha256/<hex of diff id>.ext4
+ * <dir>/tmp/		layers being made; emptied at each start
+ * <dir>/scratch-*.ext4	template of a container's disk
+ * <dir>/lock		flock'ed while open
+ *
+ * Order of writing, so that a row never names a file that is not wholly on disk: the worker syncs
+ * the file, then rename, sync of the directory, row. Of deleting: row, then file. Files without a
+ * row and rows without a file are what a crash can leave; the next open removes both.
+ */
+#ifndef HUSK_IMAGE_STORE_H
+#define HUSK_IMAGE_STORE_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "image/digest.h"
+#include "image/image.h"
+#include "image/reference.h"
+
+struct layer;
+
+struct image_store {
+	struct loop *loop;
+	char *dir, *layers_dir, *tmp_dir, *worker, *arch, *scratch;
+	int lock_fd;
+	sqlite3 *db;
+	unsigned max_layers_at_once;
+	struct image_pull *pulls; /* running */
+	struct proc *procs;	  /* children not reaped yet, also of cancelled pulls */
+	uint64_t tmp_serial;
+};
+
+/* What a pull has found and verified. */
+struct image_commit {
+	const char *id;
+	const void *config;
+	size_t config_len;
+	const struct reference *ref;
+	const char *digest; /* of what the reference named: index or manifest */
+	char *const *diff_ids;
+};
+
+char *store_layer_path(const struct image_store *s, const char *diff_id);
+/* 1 when the layer is there, 0 when not. */
+int store_has_layer(struct image_store *s, const char *diff_id, struct err *err) must_check;
+/* A synced file at `tmp` becomes the layer. On failure the file is still at `tmp` or gone. */
+int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp,
+		    struct err *err) must_check;
+/* All layers must be there. The image is visible when this returns 0. */
+int store_add_image(struct image_store *s, const struct image_commit *c,
+		    struct err *err) must_check;
+/* Deletes layers that no image, hold or running pull needs. */
+int store_collect(struct image_store *s, struct err *err) must_check;
+/* Does a running pull need it? (pull.c) */
+bool pulls_need_layer(const struct image_store *s, const char *diff_id);
+/* Ends all pulls and reaps all children. (pull.c) */
+void pulls_close(struct image_store *s);
+
+/* A statement with text arguments; NULL ends them. */
+int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)
+	__attribute__((sentinel)) must_check;
+int db_error(struct image_store *s, struct err *err);
+void stmt_freep(sqlite3_stmt **s);
+#define cleanup_stmt cleanup_with(stmt_freep)
+
+int scratch_prepare(struct image_store *s, struct err *err) must_check;
+
+#endif

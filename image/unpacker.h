@@ -1,0 +1,25 @@
+/* huskd's end of one unpack process: a layer's blob goes in, an ext4 file comes out. Loop thread.
+ */
+#ifndef HUSK_IMAGE_UNPACKER_H
+#define HUSK_IMAGE_UNPACKER_H
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "image/decode.h"
+
+struct image_store;
+struct unpacker;
+
+/* `diff_id` is the digest of the tar as the process found it, when code == 0. May call
+ * unpacker_free. */
+typedef void (*unpacker_done_fn)(void *arg, int code, const char *diff_id, const struct err *err);
+
+/* *ret_fd: where the blob's bytes go, owned by the caller. */
+int unpacker_new(struct image_store *s, enum decode_kind kind, const char *diff_id,
+		 unpacker_done_fn done, void *arg, struct unpacker **ret, int *ret_fd,
+		 struct err *err) must_check;
+/* The file it made. Owned by the unpacker, which removes it at its end if it is still there. */
+const char *unpacker_path(const struct unpacker *u);
+void unpacker_free(struct unpacker *u); /* kills the process; NULL is fine */
+
+#endif

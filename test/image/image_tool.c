@@ -1,0 +1,216 @@
+/*
+ * The image library by hand, for the tests in this folder: image-tool DIR COMMAND, one store each.
+ *	pull REF [USER PASSWORD]	prints the id; progress with IMAGE_TOOL_PROGRESS=1
+ *	pull-many REF...		all at once, in one process
+ *	pull-cancel REF MS		cancelled after so many milliseconds
+ *	list [REF]	get REF		rm REF
+ *	layers ID			hold ID HOLDER		release HOLDER
+ *	scratch PATH			df
+ * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/loop.h"
+#include "base/util.h"
+#include "image/image.h"
+
+struct pulls {
+	struct loop *loop;
+	struct image_pull *handle;
+	int left, failed;
+};
+
+static int failure(const struct err *err)
+{
+	fprintf(stderr, "error %d %s\n", err->code, err_text(err));
+	return 1;
+}
+
+static void on_progress(void *arg, const struct image_progress *p)
+{
+	static const char *const states[] = { "waiting", "fetching", "unpacking", "done", "shared" };
+
+	for (size_t k = 0; k < p->n_layers; k++)
+		printf("%s%.15s %s %llu/%llu", k ? " | " : "", p->layers[k].digest,
+		       states[p->layers[k].state], (unsigned long long)p->layers[k].fetched,
+		       (unsigned long long)p->layers[k].size);
+	puts("");
+}
+
+static void on_done(void *arg, int code, const struct image_pull_result *r, const struct err *err)
+{
+	struct pulls *p = arg;
+
+	p->handle = NULL;
+	if (code < 0)
+		p->failed = failure(err);
+	else
+		printf("%s fetch_ms=%.1f total_ms=%.1f\n", r->id, (double)r->fetch_ns / 1e6,
+		       (double)r->total_ns / 1e6);
+	if (--p->left == 0)
+		loop_stop(p->loop, 0);
+}
+
+static void on_cancel(struct ev_timer *t)
+{
+	struct pulls *p = t->arg;
+
+	if (p->handle)
+		image_pull_cancel(p->handle);
+	puts("cancelled");
+	loop_stop(p->loop, 0);
+}
+
+static int pull(struct loop *l, struct image_store *s, char **refs, int n, const struct image_auth *auth,
+		int cancel_ms)
+{
+	struct pulls p = { .loop = l };
+	struct ev_timer t = { 0 };
+	struct err err = { 0 };
+
+	for (int k = 0; k < n; k++) {
+		if (image_pull(s, refs[k], auth, getenv("IMAGE_TOOL_PROGRESS") ? on_progress : NULL,
+			       on_done, &p, &p.handle, &err) < 0)
+			return failure(&err);
+		p.left++;
+	}
+	if (cancel_ms >= 0 &&
+	    ev_timer_add(l, &t, (uint64_t)cancel_ms * NS_PER_MS, on_cancel, &p) < 0)
+		return 1;
+	if (loop_run(l) < 0)
+		return 1;
+	ev_timer_del(&t);
+	return p.failed;
+}
+
+static void print_info(const struct image_info *i)
+{
+	printf("%s size=%llu user=%s%lld tags=", i->id, (unsigned long long)i->size, i->username,
+	       i->has_uid ? (long long)i->uid : -1ll);
+	for (char **v = i->repo_tags; *v; v++)
+		printf("%s%s", v == i->repo_tags ? "" : ",", *v);
+	printf(" digests=");
+	for (char **v = i->repo_digests; *v; v++)
+		printf("%s%s", v == i->repo_digests ? "" : ",", *v);
+	printf(" cmd=");
+	for (char **v = i->config.cmd; *v; v++)
+		printf("%s%s", v == i->config.cmd ? "" : ",", *v);
+	printf(" chain=%s\n", i->chain_id);
+}
+
+static int list(struct image_store *s, const char *ref)
+{
+	struct image_info **v;
+	struct err err = { 0 };
+	size_t n;
+
+	if (image_list(s, ref, &v, &n, &err) < 0)
+		return failure(&err);
+	for (size_t k = 0; k < n; k++)
+		print_info(v[k]);
+	image_list_free(v, n);
+	return 0;
+}
+
+static int get(struct image_store *s, const char *ref)
+{
+	cleanup_image_info struct image_info *i = NULL;
+	struct err err = { 0 };
+
+	if (image_get(s, ref, &i, &err) < 0)
+		return failure(&err);
+	print_info(i);
+	return 0;
+}
+
+static int layers(struct image_store *s, const char *id)
+{
+	cleanup_strv char **v = NULL;
+	struct err err = { 0 };
+
+	if (image_layers(s, id, &v, &err) < 0)
+		return failure(&err);
+	for (char **p = v; *p; p++)
+		puts(*p);
+	return 0;
+}
+
+static int df(struct image_store *s)
+{
+	struct image_fs_usage u;
+	struct err err = { 0 };
+
+	if (image_fs_info(s, &u, &err) < 0)
+		return failure(&err);
+	printf("%s bytes=%llu inodes=%llu\n", u.mountpoint, (unsigned long long)u.used_bytes,
+	       (unsigned long long)u.inodes_used);
+	return 0;
+}
+
+static int scratch(struct image_store *s, const char *path)
+{
+	struct err err = { 0 };
+	uint64_t t = now_mono_ns();
+
+	if (image_scratch_create(s, path, &err) < 0)
+		return failure(&err);
+	printf("scratch_us=%.0f\n", (double)(now_mono_ns() - t) / 1e3);
+	return 0;
+}
+
+static int command(struct loop *l, struct image_store *s, char **a, int n)
+{
+	struct err err = { 0 };
+	int r;
+
+	if (n == 2 && str_eq(a[0], "pull"))
+		return pull(l, s, a + 1, 1, NULL, -1);
+	if (n == 4 && str_eq(a[0], "pull")) {
+		struct image_auth auth = { .username = a[2], .password = a[3] };
+		return pull(l, s, a + 1, 1, &auth, -1);
+	}
+	if (n >= 2 && str_eq(a[0], "pull-many"))
+		return pull(l, s, a + 1, n - 1, NULL, -1);
+	if (n == 3 && str_eq(a[0], "pull-cancel"))
+		return pull(l, s, a + 1, 1, NULL, atoi(a[2]));
+	if (str_eq(a[0], "list"))
+		return list(s, n > 1 ? a[1] : NULL);
+	if (n == 2 && str_eq(a[0], "get"))
+		return get(s, a[1]);
+	if (n == 2 && str_eq(a[0], "layers"))
+		return layers(s, a[1]);
+	if (n == 1 && str_eq(a[0], "df"))
+		return df(s);
+	if (n == 2 && str_eq(a[0], "scratch"))
+		return scratch(s, a[1]);
+	if (n == 2 && str_eq(a[0], "rm"))
+		r = image_remove(s, a[1], &err);
+	else if (n == 3 && str_eq(a[0], "hold"))
+		r = image_hold(s, a[1], a[2], &err);
+	else if (n == 2 && str_eq(a[0], "release"))
+		r = image_release(s, a[1], &err);
+	else
+		r = err_set(&err, -EINVAL, "unknown command");
+	return r < 0 ? failure(&err) : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct image_store_options o = { .dir = argv[1],
+					 .worker = getenv("IMAGE_TOOL_WORKER"),
+					 .arch = getenv("IMAGE_TOOL_ARCH") };
+	struct image_store *s;
+	struct err err = { 0 };
+	int r;
+
+	if (argc < 3)
+		return 2;
+	if (loop_new(&o.loop, &err) < 0 || image_store_open(&o, &s, &err) < 0)
+		return failure(&err);
+	r = command(o.loop, s, argv + 2, argc - 2);
+	image_store_close(s);
+	loop_free(o.loop);
+	return r;
+}
