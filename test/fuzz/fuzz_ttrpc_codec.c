@@ -24,12 +24,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct ttrpc_frame f;
 	size_t piece, n;
 
+	buf_init(&in, TTRPC_FRAME_MAX);
 	if (size == 0)
 		return 0;
 	piece = (size_t)data[0] + 1;
 	data++;
 	size--;
-	buf_init(&in, TTRPC_FRAME_MAX);
 	for (; size > 0; data += n, size -= n) {
 		n = MIN_OF(size, piece);
 		if (buf_put(&in, data, n) < 0)
