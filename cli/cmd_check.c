@@ -60,7 +60,7 @@ static int capture(const char *path, char *const *argv, char **ret, struct err *
 
 /* husk-vmm --probe: {"kvm": {"usable": BOOL, "reason": TEXT, "fix": TEXT}, "qemu": {...}, "auto":
  * NAME} */
-static void say_backend(struct check *k, const json_t *probe, const char *name)
+static bool say_backend(struct check *k, const json_t *probe, const char *name)
 {
 	char text[PROBE_FIELD_MAX];
 	const char *reason = "", *fix = "";
@@ -68,10 +68,30 @@ static void say_backend(struct check *k, const json_t *probe, const char *name)
 
 	if (json_unpack((json_t *)probe, "{s:{s:b,s:s,s:s}}", name, "usable", &usable, "reason",
 			&reason, "fix", &fix) < 0)
-		return;
+		return false;
 	(void)snprintf(text, sizeof(text), "%s%s%s", reason, usable || !*fix ? "" : "; ",
 		       usable ? "" : fix);
 	say(k, usable ? OK : NOTE, name, text);
+	return usable;
+}
+
+/* How many of them work; -EPROTO when the answer could not be read, which has been said then. */
+static int say_backends(struct check *k, const char *text)
+{
+	json_t *probe = json_loads(text, 0, NULL);
+	const char *chosen = NULL;
+	int n = 0;
+
+	if (!probe) {
+		say(k, BAD, "husk-vmm", "its probe printed no JSON");
+		return -EPROTO;
+	}
+	n += say_backend(k, probe, "kvm");
+	n += say_backend(k, probe, "qemu");
+	if (n > 0 && json_unpack(probe, "{s:s}", "auto", &chosen) == 0)
+		say(k, OK, "backend auto", chosen);
+	json_decref(probe);
+	return n;
 }
 
 static void check_backends(struct check *k)
