@@ -39,6 +39,7 @@ void driver_fini(struct driver *d)
 struct waiting {
 	struct driver *d;
 	bool done;
+	int code;
 	ProtobufCMessage *resp;
 };
 
@@ -60,7 +61,7 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 {
 	struct waiting *w = arg;
 
-	w->d->code = res->code;
+	w->d->code = w->code = res->code;
 	w->d->status = res->status;
 	if (res->code < 0)
 		w->d->err = *res->err;
@@ -69,14 +70,20 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 	w->done = true;
 }
 
+static void send_call(struct driver *d, struct waiting *w, const char *method, const void *req)
+{
+	*w = (struct waiting){ .d = d };
+	assert_int_equal(ttrpc_client_call(d->client, &husk__agent__v1__agent__descriptor, method,
+					   req, CALL_MS, on_done, w),
+			 0);
+}
+
 ProtobufCMessage *drive(struct driver *d, const char *method, const void *req)
 {
-	struct waiting w = { .d = d };
+	struct waiting w;
 
 	d->err = (struct err){ 0 };
-	assert_int_equal(ttrpc_client_call(d->client, &husk__agent__v1__agent__descriptor, method,
-					   req, CALL_MS, on_done, &w),
-			 0);
+	send_call(d, &w, method, req);
 	while (!w.done)
 		assert_true(loop_once(d->loop, -1) >= 0);
 	return w.resp;
@@ -89,6 +96,26 @@ int drive_code(struct driver *d, const char *method, const void *req)
 	if (m)
 		protobuf_c_message_free_unpacked(m, NULL);
 	return d->code;
+}
+
+static int end_call(struct waiting *w)
+{
+	if (w->resp)
+		protobuf_c_message_free_unpacked(w->resp, NULL);
+	return w->code;
+}
+
+void drive_two(struct driver *d, const char *m1, const void *r1, int *ret1, const char *m2,
+	       const void *r2, int *ret2)
+{
+	struct waiting a, b;
+
+	send_call(d, &a, m1, r1);
+	send_call(d, &b, m2, r2);
+	while (!a.done || !b.done)
+		assert_true(loop_once(d->loop, -1) >= 0);
+	*ret1 = end_call(&a);
+	*ret2 = end_call(&b);
 }
 
 static void on_event(const ProtobufCMessage *msg, void *arg)

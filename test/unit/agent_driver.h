@@ -51,6 +51,9 @@ void driver_fini(struct driver *d);
 ProtobufCMessage *drive(struct driver *d, const char *method, const void *req);
 /* The same where only the code matters. */
 int drive_code(struct driver *d, const char *method, const void *req);
+/* Two requests in one go, before either is answered. */
+void drive_two(struct driver *d, const char *m1, const void *r1, int *ret1, const char *m2,
+	       const void *r2, int *ret2);
 void driver_events(struct driver *d);
 /* Waits for an exit event; fails the test after 60 s. */
 const struct seen_event *drive_exit(struct driver *d, const char *id, const char *exec_id);

@@ -4,6 +4,7 @@
 #include "test/unit/agent_driver.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -651,6 +652,154 @@ static void test_signals(void **state)
 	assert_int_equal(drive_code(&drv, "RemoveContainer", &rm), -ENOENT);
 }
 
+/* More than any pipe or socket holds, both ways at once. */
+static void test_stdin_bulk(void **state)
+{
+	static uint8_t block[65536];
+	size_t total = 0, sent = 0, len = 4 << 20;
+	struct setup s;
+	int in, out;
+
+	set_up(&s, "cat");
+	s.stdio.stdin_stream = drv.next_stream++;
+	s.stdio.stdout_stream = drv.next_stream++;
+	in = drive_stream(&drv, s.stdio.stdin_stream);
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	create(&s);
+	start_ok(s.id);
+	assert_int_equal(fd_set_nonblock(in, true), 0);
+	while (total < len) {
+		struct pollfd p[2] = { { .fd = out, .events = POLLIN },
+				       { .fd = sent < len ? in : -1, .events = POLLOUT } };
+
+		assert_true(poll(p, 2, 30000) > 0);
+		if (p[1].revents & POLLOUT) {
+			ssize_t n = write(in, block, MIN_OF(sizeof(block), len - sent));
+
+			sent += n > 0 ? (size_t)n : 0;
+			if (sent == len)
+				assert_int_equal(shutdown(in, SHUT_WR), 0);
+		}
+		if (p[0].revents) {
+			ssize_t n = read(out, block, sizeof(block));
+
+			assert_true(n > 0);
+			total += (size_t)n;
+		}
+	}
+	assert_string_equal(drive_read_all(out, NULL), "");
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	close(in);
+	remove_it(s.id);
+}
+
+static void test_settings(void **state)
+{
+	PB(CreateContainerRequest__SysctlsEntry)
+	sysctl = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
+	PB(CreateContainerRequest__SysctlsEntry) * sysctls[] = { &sysctl };
+	PB(Rlimit) lim = PB_INIT(RLIMIT), *limits[] = { &lim };
+	char *env[] = { (char *)"A=b", (char *)"HOME=/tmp", (char *)"PATH=/nowhere:/bin" };
+	struct setup s;
+	unsigned status;
+
+	set_up(&s,
+	       "hostname; cat /proc/sys/kernel/msgmax; ulimit -c; echo $A $HOME $PATH;"
+	       "cat /proc/self/oom_score_adj; ipcs -q | wc -l >/dev/null; hostname >/dev/null");
+	s.req.hostname = (char *)"own";
+	sysctl.key = (char *)"kernel.msgmax";
+	sysctl.value = (char *)"4321";
+	s.req.sysctls = sysctls;
+	s.req.n_sysctls = 1;
+	lim.type = (char *)"RLIMIT_CORE";
+	s.process.rlimits = limits;
+	s.process.n_rlimits = 1;
+	s.process.env = env;
+	s.process.n_env = 3;
+	s.process.oom_score_adj = 500;
+	assert_string_equal(finish(&s, &status), "own\n4321\n0\nb /tmp /nowhere:/bin\n500\n");
+	/* Others do not see it. */
+	assert_string_equal(run("hostname; cat /proc/sys/kernel/msgmax", NULL), "seed\n8192\n");
+	/* What one container leaves in the pod's IPC namespace and /dev/shm, the next one finds. */
+	set_up(&s, "echo shared >/dev/shm/file");
+	s.req.ipc_namespace = PB_NS_POD;
+	(void)finish(&s, NULL);
+	assert_string_equal(run("cat /dev/shm/file; rm /dev/shm/file", NULL), "shared\n");
+}
+
+static void test_privileged(void **state)
+{
+	struct setup s;
+
+	set_up(&s,
+	       "[ -e /dev/urandom ] && ls /dev | wc -l | { read n; [ $n -gt 15 ] && echo many; };"
+	       "mkdir /sys/fs/cgroup/sub/ && rmdir /sys/fs/cgroup/sub && echo cgroup;"
+	       "mount -t tmpfs none /tmp && echo mounted;"
+	       "mkdir -p /sys/fs/cgroup/a/b/c && echo nested");
+	s.req.privileged = true;
+	s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS;
+	if (!drv.in_vm) /* not more than this host has to give */
+		s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS & ~(1ull << 24);
+	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
+	assert_string_equal(finish(&s, NULL), "many\ncgroup\nmounted\nnested\n");
+}
+
+/* A layer that is just being detached is wanted again: the create waits for it. */
+static void test_create_while_removing(void **state)
+{
+	for (int i = 0; i < 5; i++) {
+		struct setup a, b;
+		PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
+		int removed, created;
+
+		set_up(&a, "true");
+		create(&a);
+		set_up(&b, "cat /etc/layer");
+		rm.id = a.id;
+		drive_two(&drv, "RemoveContainer", &rm, &removed, "CreateContainer", &b.req,
+			  &created);
+		assert_int_equal(removed, 0);
+		assert_int_equal(created, 0);
+		start_ok(b.id);
+		assert_int_equal(drive_exit(&drv, b.id, "")->status, 0);
+		remove_it(b.id);
+	}
+}
+
+static void test_latency(void **state)
+{
+	struct setup s;
+	struct exec e;
+	char name[16];
+	uint64_t begin = now_mono_ns(), created, started;
+	const int n = 20;
+
+	set_up(&s, "exec sleep 1000");
+	create(&s);
+	created = now_mono_ns();
+	start_ok(s.id);
+	started = now_mono_ns();
+	print_message("[ figure   ] create %llu us, start %llu us\n",
+		      (unsigned long long)(created - begin) / 1000,
+		      (unsigned long long)(started - created) / 1000);
+	begin = now_mono_ns();
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "e%d", i);
+		set_up_exec(&e, s.id, name, "");
+		e.args[0] = (char *)"/bin/true";
+		e.process.n_args = 1;
+		exec_ok(&e);
+		assert_int_equal(drive_exit(&drv, s.id, name)->status, 0);
+	}
+	print_message("[ figure   ] exec of true, to its exit event: %llu us\n",
+		      (unsigned long long)(now_mono_ns() - begin) / 1000 / n);
+	begin = now_mono_ns();
+	stop_idle(&s);
+	print_message("[ figure   ] kill and remove %llu us\n",
+		      (unsigned long long)(now_mono_ns() - begin) / 1000);
+}
+
 /* The last user's disks are named, a shared layer stays as long as it is used. */
 static void test_disks(void **state)
 {
@@ -800,7 +949,12 @@ int agent_scenarios(const char *name)
 		cmocka_unit_test(test_readonly_root),
 		cmocka_unit_test(test_dangling_mount_point),
 		cmocka_unit_test(test_stdin),
+		cmocka_unit_test(test_stdin_bulk),
 		cmocka_unit_test(test_bulk),
+		cmocka_unit_test(test_settings),
+		cmocka_unit_test(test_privileged),
+		cmocka_unit_test(test_create_while_removing),
+		cmocka_unit_test(test_latency),
 		cmocka_unit_test(test_tty),
 		cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_pod_pid_namespace),
