@@ -47,6 +47,7 @@ void sandbox_fini(struct shim *s)
 	struct vm *vm = take_ptr(&sb->vm);
 
 	ev_timer_del(&sb->stop_timer);
+	ev_timer_del(&sb->lost_timer);
 	agent_free(take_ptr(&sb->agent));
 	vm_free(vm);
 	tell_waiters(sb, -ECANCELED, NULL);
@@ -243,15 +244,26 @@ static void on_agent_oom(const char *id, void *arg)
 	containers_oom(arg, id);
 }
 
+static void on_lost_timer(struct ev_timer *t)
+{
+	struct shim *s = t->arg;
+	char text[400];
+
+	(void)snprintf(text, sizeof(text), "agent died: %s", s->sandbox.lost_why);
+	sandbox_kill(s, text);
+}
+
 static void on_agent_lost(const char *why, void *arg)
 {
 	struct shim *s = arg;
-	char text[400];
+	struct sandbox *sb = &s->sandbox;
 
-	if (s->sandbox.state == SB_STOPPING)
+	if (sb->state == SB_STOPPING)
 		return; /* it powers off; the timer of the stop sees to the rest */
-	(void)snprintf(text, sizeof(text), "agent died: %s", why);
-	sandbox_kill(s, text);
+	(void)snprintf(sb->lost_why, sizeof(sb->lost_why), "%s", why);
+	/* Mostly it is the VM that ended, and the monitor is about to say why. */
+	if (ev_timer_add(s->loop, &sb->lost_timer, SANDBOX_LOST_NS, on_lost_timer, s) < 0)
+		on_lost_timer(&sb->lost_timer);
 }
 
 static const struct agent_ops agent_ops = {
@@ -369,6 +381,7 @@ static void on_ended(const char *why, void *arg)
 	struct err e = { 0 };
 
 	ev_timer_del(&sb->stop_timer);
+	ev_timer_del(&sb->lost_timer);
 	sb->exited_at = now_real_ns();
 	if (!asked)
 		(void)snprintf(sb->why, sizeof(sb->why), "%s", *why ? why : "VM ended");

@@ -32,6 +32,7 @@ struct shim;
 #define SANDBOX_MEMORY_MAX_MIB 1048576u
 #define SANDBOX_OVERHEAD_MIB 96u /* of guest kernel and agent, when the pod names none */
 #define SANDBOX_STOP_NS (2 * NS_PER_S)
+#define SANDBOX_LOST_NS (300 * NS_PER_MS) /* from the agent's end to that of its VM */
 
 #define STATUS_VM_DIED 255u /* of containers whose VM ended by itself */
 #define STATUS_KILLED 137u  /* of containers that StopSandbox ended */
@@ -58,7 +59,8 @@ struct sandbox {
 	struct err start_err;
 	struct ready_waiter *waiters;
 	struct calls wait_calls, stop_calls;
-	struct ev_timer stop_timer;
+	struct ev_timer stop_timer, lost_timer;
+	char lost_why[100]; /* for lost_timer */
 };
 
 void sandbox_init(struct shim *s);
