@@ -30,7 +30,8 @@ static int failure(const struct err *err)
 
 static void on_progress(void *arg, const struct image_progress *p)
 {
-	static const char *const states[] = { "waiting", "fetching", "unpacking", "done", "shared" };
+	static const char *const states[] = { "waiting", "fetching", "unpacking", "done",
+					      "shared" };
 
 	for (size_t k = 0; k < p->n_layers; k++)
 		printf("%s%.15s %s %llu/%llu", k ? " | " : "", p->layers[k].digest,
@@ -63,8 +64,8 @@ static void on_cancel(struct ev_timer *t)
 	loop_stop(p->loop, 0);
 }
 
-static int pull(struct loop *l, struct image_store *s, char **refs, int n, const struct image_auth *auth,
-		int cancel_ms)
+static int pull(struct loop *l, struct image_store *s, char **refs, int n,
+		const struct image_auth *auth, int cancel_ms)
 {
 	struct pulls p = { .loop = l };
 	struct ev_timer t = { 0 };
