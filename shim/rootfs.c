@@ -93,6 +93,27 @@ static int check_shape(Containerd__Types__Mount *const *mounts, size_t n, size_t
 	return 0;
 }
 
+/* A layer that comes again higher up has no say where it came first: it is mounted once, on top.
+ * overlayfs and the agent take each directory once. */
+static void drop_duplicates(struct rootfs *rf)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < rf->n; i++) {
+		struct rootfs_disk *d = &rf->disks[i];
+		bool again = false;
+
+		for (size_t j = i + 1; j < rf->n; j++)
+			again |= d->dev == rf->disks[j].dev && d->ino == rf->disks[j].ino &&
+				 rf->disks[j].readonly;
+		if (again)
+			fd_close(&d->fd);
+		else
+			rf->disks[kept++] = *d;
+	}
+	rf->n = kept;
+}
+
 int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs **ret,
 		struct err *err)
 {
@@ -124,6 +145,7 @@ int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs
 		rootfs_free(rf);
 		return r;
 	}
+	drop_duplicates(rf);
 	*ret = rf;
 	return 0;
 }
