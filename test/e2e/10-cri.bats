@@ -1,5 +1,6 @@
 # CRI by the real crictl: image, pod, container, exec, logs, and the codes of what is not there.
 
+bats_require_minimum_version 1.5.0
 load helpers
 
 setup() {
@@ -28,7 +29,8 @@ setup() {
 @test "the life of a pod: runp, create, start, ps, logs, exec -s, stop, rm, stopp, rmp, rmi" {
 	crictl pull "$BUSYBOX"
 	pod_json life >"$T/pod.json"
-	container_json main "$BUSYBOX" sh -c 'echo out; echo err >&2; echo $E2E; hostname; cat /etc/resolv.conf; uname -r; exec sleep 1000' >"$T/ct.json"
+	container_json main "$BUSYBOX" sh -c 'echo out; echo err >&2; echo $E2E; hostname; cat /etc/resolv.conf; uname -r; exec sleep 1000' |
+		jq '.linux.security_context.namespace_options.pid = 1' >"$T/ct.json" # a first process that ignores SIGTERM
 
 	run -0 --separate-stderr crictl runp "$T/pod.json"
 	pod=$output

@@ -1,5 +1,6 @@
 # The husk command.
 
+bats_require_minimum_version 1.5.0
 load helpers
 
 @test "run shows both streams, passes the exit code, and --rm leaves nothing" {
@@ -83,7 +84,8 @@ load helpers
 }
 
 @test "Ctrl-C stops the container, and --rm still cleans up" {
-	husk run --rm --name ctrlc "$BUSYBOX" sleep 1000 3>&- &
+	# A shell ignores SIGINT for what it starts in the background.
+	env --default-signal=INT "$HUSK_BIN/husk" run --rm --name ctrlc "$BUSYBOX" sleep 1000 3>&- &
 	pid=$!
 	there() { husk ps | grep -q ctrlc; }
 	wait_until 30 there

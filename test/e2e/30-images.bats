@@ -1,5 +1,6 @@
 # Images: what a registry can do to us, and what an image can hold.
 
+bats_require_minimum_version 1.5.0
 load helpers
 
 @test "pull shows the layers and prints the id; images and rmi" {

@@ -1,5 +1,6 @@
 # Programs die at the wrong moment: nothing is lost, nothing is left, nothing pretends to be well.
 
+bats_require_minimum_version 1.5.0
 load helpers
 
 setup() { T=$BATS_TEST_TMPDIR; }

@@ -42,7 +42,7 @@ static void sh(const char *fmt, ...)
 	(void)vsnprintf(cmd, sizeof(cmd), fmt, ap);
 	va_end(ap);
 	if (system(cmd) != 0)
-		fail("failed: %s", cmd);
+		fatal("failed: %s", cmd);
 }
 
 static void make_layer(void)
@@ -91,7 +91,7 @@ static void up(struct pod *p, const char *id)
 	pod_start(p, shim_path, dir, id, &o);
 	check(create_sandbox(p, "web-0") == 0);
 	if (sandbox_call(p, "StartSandbox", &a) < 0)
-		fail("StartSandbox: %s", a.msg);
+		fatal("StartSandbox: %s", a.msg);
 	answer_clear(&a);
 	ms_sandbox = now_ms() - t;
 	pod_read_pids(p);
@@ -122,7 +122,7 @@ static void create(struct pod *p, const char *id, const char *args, const char *
 	struct answer a = { 0 };
 
 	if (task_create(p, id, bundle, uri, uri, layers, scratch, &a) < 0)
-		fail("Create %s: %s", id, a.msg);
+		fatal("Create %s: %s", id, a.msg);
 	answer_clear(&a);
 	free(bundle);
 	free(scratch);
@@ -279,7 +279,7 @@ static void exec_tty(struct pod *p)
 	check(task_wait(p, "c1", "tty") == 4);
 	check(sink_wait_eof(p, &out, 5000));
 	if (!strstr(out.text, "25 80") || !strstr(out.text, "40 100"))
-		fail("terminal: %s", out.text);
+		fatal("terminal: %s", out.text);
 	sink_close(&out);
 	check(task_delete(p, "c1", "tty") == 0);
 	check(task_resize(p, "c1", "", 80, 25) == -EBUSY); /* no terminal */
