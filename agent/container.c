@@ -53,7 +53,7 @@ static void detach_now(struct container *c)
 		struct disk *d = c->rootfs.disks[--c->rootfs.n_disks];
 
 		if (d->refs == 1 && disk_detach(&c->agent->disks, d) < 0)
-			d->detaching = true; /* lost for this VM, but never handed out half */
+			d->detaching = d->stuck = true; /* lost, but never handed out half */
 		else
 			disk_forget(d);
 	}
@@ -332,8 +332,11 @@ static void remove_done(struct worker *w, int result)
 	if (result < 0) {
 		/* It can be tried again: the disks stay marked, nobody gets one half detached. */
 		c->state = CONTAINER_STOPPED;
+		for (size_t i = 0; i < c->rootfs.n_disks; i++)
+			c->rootfs.disks[i]->stuck = true;
 		err_errno(&err, result, "remove container %s", c->id);
 		ttrpc_reply_err(call, result, &err);
+		agent_retry_creates(a);
 		return;
 	}
 	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
@@ -366,6 +369,7 @@ int container_remove(struct container *c, struct ttrpc_call *call, struct err *e
 			disk_forget(d);
 		} else {
 			d->detaching = true;
+			d->stuck = false;
 			c->rootfs.disks[n++] = d;
 		}
 	}

@@ -150,7 +150,8 @@ int disk_get(struct disks *ds, const PB(Disk) * want, struct disk **ret, struct 
 static bool leaving(const struct disks *ds, const PB(Disk) * want)
 {
 	for (size_t i = 0; want && i < AGENT_DISKS_MAX; i++)
-		if (ds->slots[i].detaching && ds->slots[i].first_sector == want->first_sector)
+		if (ds->slots[i].detaching && !ds->slots[i].stuck &&
+		    ds->slots[i].first_sector == want->first_sector)
 			return true;
 	return false;
 }

@@ -16,6 +16,7 @@
 struct disk {
 	unsigned refs;	/* 0 = free slot */
 	bool detaching; /* refused to newcomers */
+	bool stuck;	/* ... and nothing is under way that would change that */
 	uint64_t first_sector, sectors;
 	bool readonly, erofs;
 };
@@ -34,7 +35,7 @@ void disks_fini(struct disks *ds);
 /* Attaches and mounts on first use. -EINVAL: known with other properties; -EBUSY: writable and in
  * use, or on its way out; -ENOSPC: too many. */
 int disk_get(struct disks *ds, const PB(Disk) * d, struct disk **ret, struct err *err) must_check;
-/* True while one of the disks is on its way out: disk_get would refuse it. */
+/* True while one of the disks is on its way out: disk_get would refuse it now, but not later. */
 bool disks_leaving(const struct disks *ds, const PB(Rootfs) * spec);
 /* One user less; the slot of the last one is free then. It must have been detached before. */
 void disk_forget(struct disk *d);
