@@ -465,7 +465,7 @@ static int run_run(struct cli *c, int argc, char **argv)
 		goto out;
 	}
 	/* From here on there is something to clean up: Ctrl-C is handled, not obeyed. gRPC's
-	 * threads, made after this, inherit the mask. */
+	 * threads take no signals (rpc_open). */
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);

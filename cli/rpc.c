@@ -1,6 +1,8 @@
 #include "cli/rpc.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +48,7 @@ int rpc_open(const char *endpoint, struct rpc **ret, struct err *err)
 	};
 	grpc_channel_args channel_args = { .num_args = ARRAY_SIZE(args), .args = args };
 	grpc_channel_credentials *creds;
+	sigset_t all, before;
 
 	if (!str_starts(endpoint, "unix:///"))
 		return err_set(err, -EINVAL, "endpoint %s: expected unix:///path/of/the/socket",
@@ -55,10 +58,14 @@ int rpc_open(const char *endpoint, struct rpc **ret, struct err *err)
 		free(r);
 		return err_errno(err, -ENOMEM, "%s", endpoint);
 	}
+	/* gRPC's threads never take a signal: `husk run` reads them from a descriptor later. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	grpc_init();
 	creds = grpc_insecure_credentials_create();
 	r->channel = grpc_channel_create(endpoint, creds, &channel_args);
 	grpc_channel_credentials_release(creds);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	*ret = r;
 	return 0;
 }
