@@ -142,8 +142,12 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pending *p = arg;
 
-	if (res->code == -ETIMEDOUT && !p->may_time_out)
-		set_lost(p->agent, "the agent does not answer");
+	/* None of these is an answer that the agent ever gives: whoever gives it is not to be trusted
+	 * with a pod. */
+	if (!p->may_time_out && (res->code == -ETIMEDOUT || res->code == -ECONNRESET ||
+				 res->code == -ECANCELED))
+		set_lost(p->agent, res->code == -ETIMEDOUT ? "the agent does not answer" :
+							     "the agent's channel ended");
 	p->done(res, p->arg);
 	free(p);
 }

@@ -338,8 +338,8 @@ void containers_died(struct shim *s, uint32_t status, const char *why)
 		if (c->init.state == PROC_CREATING || c->deleting)
 			continue; /* their own answers come */
 		for (struct proc *e = c->execs; e; e = e->next)
-			proc_exit(e, status, false, why);
-		proc_exit(&c->init, status, false, why);
+			proc_vm_died(e, status, why);
+		proc_vm_died(&c->init, status, why);
 	}
 }
 

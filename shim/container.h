@@ -27,6 +27,7 @@
 #include "shim/stdio.h"
 
 struct shim;
+struct start;
 
 #define PROC_DRAIN_NS (2 * NS_PER_S)   /* from an exit to its publication */
 #define DELETE_DRAIN_NS (10 * NS_PER_S) /* a Delete waits as long for a slow reader */
@@ -54,6 +55,7 @@ struct proc {
 	char *sandbox_died; /* NULL = the process itself ended */
 	struct ev_timer drain_timer;
 	struct calls waiters;
+	struct start *parked; /* the agent was lost meanwhile; answered when the VM has ended */
 };
 
 struct container {
@@ -94,6 +96,7 @@ void proc_start(struct proc *p, struct ttrpc_call *call);
 /* First time only: takes the status, publishes it when it may be. */
 void proc_exit(struct proc *p, uint32_t status, bool oom_killed, const char *sandbox_died);
 void proc_try_publish(struct proc *p);
+void proc_vm_died(struct proc *p, uint32_t status, const char *why);
 bool proc_alive(const struct proc *p); /* STARTING or RUNNING, or its exit is not published yet */
 void proc_exec(struct container *c, const Containerd__Task__V2__ExecProcessRequest *req,
 	       struct ttrpc_call *call);

@@ -36,6 +36,9 @@ void proc_fini(struct proc *p)
 {
 	struct err e = { 0 };
 
+	if (p->parked)
+		ttrpc_reply_err(p->parked->call, -ECANCELED, NULL);
+	free(p->parked);
 	ev_timer_del(&p->drain_timer);
 	(void)err_set(&e, -ENOENT, "the process was deleted");
 	calls_reply(&p->waiters, NULL, -ENOENT, &e);
@@ -247,6 +250,30 @@ static void on_resized(const struct ttrpc_result *res, void *arg)
 {
 }
 
+/* Answers a start that did not come to an answer of the agent. */
+static void start_lost(struct start *st, uint32_t status, int code, const char *why)
+{
+	struct proc *p = st->p;
+	struct err e = { 0 };
+
+	if (status == STATUS_VM_DIED && !p->sandbox_died)
+		p->sandbox_died = strdup(why);
+	never_ran(p, status);
+	(void)err_set(&e, code, "start \"%.200s\": %.250s", p->command, why);
+	ttrpc_reply_err(st->call, code, &e);
+	free(st);
+}
+
+void proc_vm_died(struct proc *p, uint32_t status, const char *why)
+{
+	struct start *st = take_ptr(&p->parked);
+
+	if (st)
+		start_lost(st, status, -ECONNRESET, *why ? why : "the sandbox was stopped");
+	else
+		proc_exit(p, status, false, why);
+}
+
 static void on_started(const struct ttrpc_result *res, void *arg)
 {
 	Containerd__Task__V2__StartResponse ok = CONTAINERD__TASK__V2__START_RESPONSE__INIT;
@@ -256,18 +283,15 @@ static void on_started(const struct ttrpc_result *res, void *arg)
 	struct proc *p = st->p;
 	struct shim *s = p->c->shim;
 
+	if (res->code == -ECONNRESET || res->code == -ECANCELED || res->code == -ETIMEDOUT) {
+		p->parked = st; /* the VM's end is near, and says why */
+		return;
+	}
 	if (res->code < 0) {
-		struct err e = { 0 };
-
-		/* Gone with the VM: `why` says more than the broken channel. */
-		if (!s->sandbox.agent && *s->sandbox.why)
-			(void)err_set(&e, -ECONNRESET, "%s", s->sandbox.why);
-		else
-			(void)err_set(&e, res->code, "%s", err_text(res->err));
-		never_ran(p, s->sandbox.agent ? EXIT_START_FAILED : STATUS_VM_DIED);
-		(void)err_wrap(&e, e.code, "start \"%.200s\"", p->command);
-		ttrpc_reply_err(st->call, e.code, &e);
-	} else if (resp->failure) {
+		start_lost(st, EXIT_START_FAILED, res->code, err_text(res->err));
+		return;
+	}
+	if (resp->failure) {
 		start_failed(st, resp->failure);
 	} else {
 		p->state = PROC_RUNNING;

@@ -391,6 +391,7 @@ static void on_ended(const char *why, void *arg)
 	/* Calls in flight get their errors before the containers are told. */
 	agent_free(take_ptr(&sb->agent));
 	vm_free(take_ptr(&sb->vm));
+	shim_record_pids(s);
 	containers_died(s, asked ? STATUS_KILLED : STATUS_VM_DIED, sb->why);
 	(void)err_set(&e, -ECONNRESET, "start the VM: %s", *sb->why ? sb->why : "stopped");
 	tell_waiters(sb, -ECONNRESET, &e);
@@ -400,7 +401,6 @@ static void on_ended(const char *why, void *arg)
 	waited.exited_at = &ts;
 	calls_reply(&sb->wait_calls, &waited.base, 0, NULL);
 	calls_reply(&sb->stop_calls, &stopped.base, 0, NULL);
-	shim_record_pids(s);
 	shim_sandbox_ended(s);
 }
 

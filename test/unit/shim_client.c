@@ -15,7 +15,7 @@
 
 #define CALL_TIMEOUT_MS 120000
 
-void fail(const char *fmt, ...)
+void fatal(const char *fmt, ...)
 {
 	va_list ap;
 
@@ -29,7 +29,7 @@ void fail(const char *fmt, ...)
 static void *must(void *p)
 {
 	if (!p)
-		fail("out of memory");
+		fatal("out of memory");
 	return p;
 }
 
@@ -39,7 +39,7 @@ char *test_dir(const char *name)
 	struct err e = { 0 };
 
 	if (remove_tree(dir, &e) < 0 || mkdir_p(dir, 0700, &e) < 0)
-		fail("%s: %s", dir, err_text(&e));
+		fatal("%s: %s", dir, err_text(&e));
 	return dir;
 }
 
@@ -89,7 +89,7 @@ void pod_start(struct pod *p, const char *shim, const char *dir, const char *id,
 	s.fds[2] = STDERR_FILENO;
 	s.n_fds = 3;
 	if (spawn_run(&s, &pid, &pidfd, &e) < 0)
-		fail("%s", err_text(&e));
+		fatal("%s", err_text(&e));
 	(void)close(in[0]);
 	(void)close(out[1]);
 	(void)close(pidfd);
@@ -114,7 +114,7 @@ void pod_connect(struct pod *p)
 
 	if (unix_connect(p->address, &fd, &e) < 0 ||
 	    ttrpc_client_new(p->loop, fd, NULL, NULL, &p->client, &e) < 0)
-		fail("%s", err_text(&e));
+		fatal("%s", err_text(&e));
 	check(ttrpc_client_set_metadata(p->client, "containerd-namespace-ttrpc", "husk") == 0);
 }
 
@@ -237,7 +237,7 @@ void call(struct pod *p, const ProtobufCServiceDescriptor *svc, const char *meth
 {
 	call_start(p, svc, method, req, a);
 	if (!answer_wait(p, a, CALL_TIMEOUT_MS + 5000))
-		fail("%s: no answer", method);
+		fatal("%s: no answer", method);
 }
 
 /* For requests that begin with the id of the sandbox, as all but CreateSandbox do. */
@@ -351,7 +351,7 @@ uint32_t task_wait(struct pod *p, const char *id, const char *exec_id)
 	task_wait_start(p, id, exec_id, &a);
 	check(answer_wait(p, &a, CALL_TIMEOUT_MS));
 	if (a.code < 0)
-		fail("Wait %s %s: %s", id, exec_id, a.msg);
+		fatal("Wait %s %s: %s", id, exec_id, a.msg);
 	status = ((Containerd__Task__V2__WaitResponse *)a.resp)->exit_status;
 	answer_clear(&a);
 	return status;
@@ -444,7 +444,7 @@ char *make_bundle(struct pod *p, const char *id, const char *args, const char *c
 
 	if (mkdir_p(dir, 0700, &e) < 0 ||
 	    write_file_atomic(path, text, strlen(text), 0600, false, &e) < 0)
-		fail("%s", err_text(&e));
+		fatal("%s", err_text(&e));
 	free(text);
 	free(path);
 	return dir;

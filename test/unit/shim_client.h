@@ -46,8 +46,8 @@ struct sink {
 	char text[4096]; /* the first */
 };
 
-void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-#define check(x) ((x) ? (void)0 : fail("%s:%d: %s", __FILE__, __LINE__, #x))
+void fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+#define check(x) ((x) ? (void)0 : fatal("%s:%d: %s", __FILE__, __LINE__, #x))
 
 /* Directory for a test, removed first. The caller frees. */
 char *test_dir(const char *name);

@@ -251,7 +251,7 @@ int vmm_guest(struct vmm_client *c, char *out, size_t size, const char *fmt, ...
 	}
 	line[n - 1] = '\0';
 	if (!strncmp(line, "err ", 4))
-		return -atoi(line + 4);
+		return -(int)strtol(line + 4, NULL, 10);
 	assert_int_equal(strncmp(line, "ok", 2), 0);
 	if (out)
 		snprintf(out, size, "%s", line[2] ? line + 3 : "");
