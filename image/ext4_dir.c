@@ -45,7 +45,7 @@ struct packer {
 
 static void pack(struct packer *p, uint32_t ino, const char *name, unsigned len, uint8_t type)
 {
-	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(p->block + p->used);
+	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(void *)(p->block + p->used);
 
 	d->inode = ino;
 	d->rec_len = (uint16_t)entry_size(len);
@@ -58,7 +58,7 @@ static void pack(struct packer *p, uint32_t ino, const char *name, unsigned len,
 
 static void pack_end(struct packer *p)
 {
-	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(p->block + p->last);
+	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(void *)(p->block + p->last);
 
 	d->rec_len = (uint16_t)(EXT4_BLOCK - p->last);
 }
@@ -165,7 +165,7 @@ static uint32_t split_leaves(struct tree *t, const struct hashed *h, uint32_t n,
 static void put_index(uint8_t *at, const struct leaf *l, uint32_t n, uint32_t step, uint32_t limit,
 		      uint32_t first_block)
 {
-	struct ext2_dx_entry *e = (struct ext2_dx_entry *)at;
+	struct ext2_dx_entry *e = (struct ext2_dx_entry *)(void *)at;
 
 	for (uint32_t k = 0; k < n; k++)
 		e[k] = (struct ext2_dx_entry){ .hash = l[(size_t)k * step].hash,
@@ -186,7 +186,7 @@ static int put_root(struct ext4_writer *w, struct tree *t, uint32_t dir, const s
 	pack(&p, d->inode->ino, ".", 1, EXT2_FT_DIR);
 	pack(&p, tree_entry(t, d->parent)->inode->ino, "..", 2, EXT2_FT_DIR);
 	pack_end(&p);
-	*(struct ext2_dx_root_info *)(p.block + 24) = (struct ext2_dx_root_info){
+	*(struct ext2_dx_root_info *)(void *)(p.block + 24) = (struct ext2_dx_root_info){
 		.hash_version = EXT2_HASH_HALF_MD4, .info_length = 8, .indirect_levels = n_nodes > 0
 	};
 	if (n_nodes)
@@ -204,7 +204,7 @@ static int put_node(struct ext4_writer *w, const struct leaf *l, uint32_t n, uin
 
 	if (r < 0)
 		return r;
-	((struct ext2_dir_entry_2 *)p.block)->rec_len = EXT4_BLOCK;
+	((struct ext2_dir_entry_2 *)(void *)p.block)->rec_len = EXT4_BLOCK;
 	put_index(p.block + 8, l, n, 1, NODE_LIMIT, first_block);
 	return 0;
 }

@@ -88,7 +88,7 @@ static unsigned xattrs_size(const struct tree_inode *i)
 static struct ext2_ext_attr_entry *put_xattrs(const struct tree_inode *i, uint8_t *first,
 					      uint8_t *base, uint8_t *end, bool hash)
 {
-	struct ext2_ext_attr_entry *e = (struct ext2_ext_attr_entry *)first;
+	struct ext2_ext_attr_entry *e = (struct ext2_ext_attr_entry *)(void *)first;
 
 	for (struct tree_xattr *x = i->xattrs; x; x = x->next) {
 		end -= EXT2_EXT_ATTR_SIZE(x->value_len);
@@ -101,7 +101,7 @@ static struct ext2_ext_attr_entry *put_xattrs(const struct tree_inode *i, uint8_
 			e->e_value_offs = 0;
 		memcpy(EXT2_EXT_ATTR_NAME(e), x->data, x->name_len);
 		e->e_hash = hash ? ext2fs_ext_attr_hash_entry(e, end) : 0;
-		e = EXT2_EXT_ATTR_NEXT(e);
+		e = (void *)((char *)e + EXT2_EXT_ATTR_LEN(e->e_name_len));
 	}
 	return e;
 }
@@ -119,7 +119,7 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 	if (r < 0)
 		return r;
 	memset(p, 0, EXT4_BLOCK);
-	h = (struct ext2_ext_attr_header *)p;
+	h = (struct ext2_ext_attr_header *)(void *)p;
 	h->h_magic = EXT2_EXT_ATTR_MAGIC;
 	h->h_refcount = 1;
 	h->h_blocks = 1;
@@ -236,7 +236,7 @@ static uint32_t put_content(struct meta *m, struct tree_inode *i, const struct a
 
 static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 {
-	struct ext2_inode_large *o = (struct ext2_inode_large *)at;
+	struct ext2_inode_large *o = (struct ext2_inode_large *)(void *)at;
 	const struct aux *a = aux_of(m, i);
 	uint64_t size = 0, sectors;
 	uint32_t blocks = put_content(m, i, a, o, &size), links = i->nlink;
@@ -261,7 +261,7 @@ static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 	} else if (i->xattrs) {
 		uint8_t *x = at + EXT2_GOOD_OLD_INODE_SIZE + EXTRA_ISIZE;
 
-		*(uint32_t *)x = EXT2_EXT_ATTR_MAGIC;
+		*(uint32_t *)(void *)x = EXT2_EXT_ATTR_MAGIC;
 		put_xattrs(i, x + 4, x + 4, at + INODE_SIZE, false);
 	}
 	sectors = (uint64_t)blocks * (EXT4_BLOCK / 512);

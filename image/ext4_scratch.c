@@ -28,8 +28,8 @@ struct scratch {
 static int put_root(struct scratch *s, struct err *err)
 {
 	_Alignas(16) uint8_t block[EXT4_BLOCK] = { 0 };
-	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)block;
-	struct ext2_inode_large *i = (struct ext2_inode_large *)(block + INODE_SIZE);
+	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(void *)block;
+	struct ext2_inode_large *i = (struct ext2_inode_large *)(void *)(block + INODE_SIZE);
 	struct ext3_extent_header *h;
 	int r;
 
@@ -38,7 +38,7 @@ static int put_root(struct scratch *s, struct err *err)
 					.name_len = 1,
 					.file_type = EXT2_FT_DIR,
 					.name = "." };
-	d = (struct ext2_dir_entry_2 *)(block + 12);
+	d = (struct ext2_dir_entry_2 *)(void *)(block + 12);
 	d->inode = EXT2_ROOT_INO;
 	d->rec_len = EXT4_BLOCK - 12;
 	d->name_len = 2;
@@ -54,11 +54,11 @@ static int put_root(struct scratch *s, struct err *err)
 	i->i_blocks = EXT4_BLOCK / 512;
 	i->i_flags = EXT4_EXTENTS_FL;
 	i->i_extra_isize = 32;
-	h = (struct ext3_extent_header *)i->i_block;
+	h = (struct ext3_extent_header *)(void *)i->i_block;
 	h->eh_magic = EXT3_EXT_MAGIC;
 	h->eh_entries = 1;
 	h->eh_max = EXTENTS_IN_INODE;
-	*(struct ext3_extent *)(h + 1) =
+	*(struct ext3_extent *)(void *)(h + 1) =
 		(struct ext3_extent){ .ee_len = 1, .ee_start = s->root_block };
 	return write_at(s->fd, block, sizeof(block), (uint64_t)s->g.inode_tables * EXT4_BLOCK, err);
 }

@@ -167,7 +167,7 @@ int ext4_writer_data(struct ext4_writer *w, uint64_t offset, const void *data, s
 
 static void extent_header(void *at, unsigned entries, unsigned max, unsigned depth)
 {
-	*(struct ext3_extent_header *)at = (struct ext3_extent_header){
+	*(struct ext3_extent_header *)(void *)at = (struct ext3_extent_header){
 		.eh_magic = EXT3_EXT_MAGIC,
 		.eh_entries = (uint16_t)entries,
 		.eh_max = (uint16_t)max,
@@ -178,7 +178,7 @@ static void extent_header(void *at, unsigned entries, unsigned max, unsigned dep
 static void put_extents(void *at, const struct extent *x, size_t n)
 {
 	struct ext3_extent *e =
-		(struct ext3_extent *)((char *)at + sizeof(struct ext3_extent_header));
+		(struct ext3_extent *)(void *)((char *)at + sizeof(struct ext3_extent_header));
 
 	for (size_t k = 0; k < n; k++)
 		e[k] = (struct ext3_extent){ .ee_block = x[k].logical,
@@ -208,7 +208,7 @@ static int extent_level(struct ext4_writer *w, struct extent *x, size_t n, unsig
 		if (!depth) {
 			put_extents(p, x + k, here);
 		} else {
-			struct ext3_extent_idx *e = (struct ext3_extent_idx *)(p + 12);
+			struct ext3_extent_idx *e = (struct ext3_extent_idx *)(void *)(p + 12);
 
 			for (size_t j = 0; j < here; j++)
 				e[j] = (struct ext3_extent_idx){ .ei_block = x[k + j].logical,
@@ -238,7 +238,7 @@ int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *i
 	if (!depth) {
 		put_extents(iblock, x, n);
 	} else {
-		struct ext3_extent_idx *e = (struct ext3_extent_idx *)((char *)iblock + 12);
+		struct ext3_extent_idx *e = (struct ext3_extent_idx *)(void *)((char *)iblock + 12);
 
 		for (size_t k = 0; k < n; k++)
 			e[k] = (struct ext3_extent_idx){ .ei_block = x[k].logical,

@@ -285,7 +285,7 @@ static int lock(struct image_store *s, struct err *err)
 
 static int set_strings(struct image_store *s, const struct image_store_options *o, struct err *err)
 {
-	cleanup_free char *bin = NULL, *real = NULL;
+	cleanup_free char *bin = NULL;
 	struct utsname u;
 	int r = mkdir_p(o->dir, 0700, err);
 

@@ -190,11 +190,11 @@ static int print_result(json_t *j, int code, const struct err *err)
 		j = json_pack("{s:{s:i, s:s}}", "error", "errno", code, "text",
 			      "error with a name that is no UTF-8");
 	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	if (!text)
-		return 1;
-	r = write_all(1, text, strlen(text));
+	r = text ? write_all(1, text, strlen(text)) : -ENOMEM;
 	if (r >= 0)
 		r = write_all(1, "\n", 1);
+	free(text);
+	json_decref(j);
 	return r < 0;
 }
 
