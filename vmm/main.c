@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -253,6 +254,7 @@ int main(int argc, char **argv)
 		r = default_path(o.initramfs, "initramfs.cpio", &initramfs, &err);
 	if (r == 0) {
 		raise_file_limit();
+		(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 		signal(SIGPIPE, SIG_IGN); /* EPIPE is enough */
 		struct vm_config config = {
 			.choice = o.choice,
