@@ -7,7 +7,7 @@ setup() { T=$BATS_TEST_TMPDIR; }
 
 # The ids of the pod and container that `husk run -d --name` made.
 ids_of() {
-	read -r ct pod < <(husk ps -a | awk -v n="$1" '$2 == n { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9a-f]{12}$/) printf "%s ", $i; print "" }')
+	read -r ct pod < <(husk ps -a | awk -v n="$1" '$2 == n { for (i = 1; i <= NF; i++) if (length($i) == 12 && $i ~ /^[0-9a-f]+$/) printf "%s ", $i; print "" }')
 }
 
 shim_of() { our_processes | grep -F containerd-shim-husk-v2 | grep -F -- "-id $1" | head -n 1 | cut -d' ' -f1; }
