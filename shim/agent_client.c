@@ -142,12 +142,12 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pending *p = arg;
 
-	/* None of these is an answer that the agent ever gives: whoever gives it is not to be trusted
-	 * with a pod. */
-	if (!p->may_time_out && (res->code == -ETIMEDOUT || res->code == -ECONNRESET ||
-				 res->code == -ECANCELED))
-		set_lost(p->agent, res->code == -ETIMEDOUT ? "the agent does not answer" :
-							     "the agent's channel ended");
+	/* None of these is an answer that the agent ever gives: whoever gives it is not to be
+	 * trusted with a pod. */
+	if (!p->may_time_out &&
+	    (res->code == -ETIMEDOUT || res->code == -ECONNRESET || res->code == -ECANCELED))
+		set_lost(p->agent, res->code == -ETIMEDOUT ? "the agent does not answer"
+							   : "the agent's channel ended");
 	p->done(res, p->arg);
 	free(p);
 }
@@ -163,7 +163,9 @@ static int call(struct agent *a, const char *method, const ProtobufCMessage *req
 	p = malloc(sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	*p = (struct pending){ .agent = a, .done = done, .arg = arg,
+	*p = (struct pending){ .agent = a,
+			       .done = done,
+			       .arg = arg,
 			       .may_time_out = timeout_ms == AGENT_SHUTDOWN_TIMEOUT_MS };
 	r = ttrpc_client_call(a->client, &husk__agent__v1__agent__descriptor, method, req,
 			      timeout_ms, on_done, p);

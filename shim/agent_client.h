@@ -1,7 +1,7 @@
 /*
- * The agent's calls (base/proto/agent.proto) with their timeouts, and its event stream, resumed when
- * it breaks. An agent that leaves a call unanswered has hung: `lost` is called and the owner ends the
- * VM; a pod never waits for ever. Loop thread.
+ * The agent's calls (base/proto/agent.proto) with their timeouts, and its event stream, resumed
+ * when it breaks. An agent that leaves a call unanswered has hung: `lost` is called and the owner
+ * ends the VM; a pod never waits for ever. Loop thread.
  */
 #ifndef HUSK_SHIM_AGENT_CLIENT_H
 #define HUSK_SHIM_AGENT_CLIENT_H

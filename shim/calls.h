@@ -1,6 +1,6 @@
 /*
- * ttrpc calls that wait for the same thing (an exit, the end of the sandbox). A client that goes away
- * leaves the list by itself. Loop thread.
+ * ttrpc calls that wait for the same thing (an exit, the end of the sandbox). A client that goes
+ * away leaves the list by itself. Loop thread.
  */
 #ifndef HUSK_SHIM_CALLS_H
 #define HUSK_SHIM_CALLS_H

@@ -52,7 +52,8 @@ static void container_unlink(struct container *c)
 	}
 }
 
-/* Everything the shim holds of it. The guest must have let go of the disks, unless the VM is gone. */
+/* Everything the shim holds of it. The guest must have let go of the disks, unless the VM is gone.
+ */
 static void container_free(struct container *c)
 {
 	struct proc *e;
@@ -153,7 +154,8 @@ static void create_send(struct create *op)
 	if (!ctl || !s->sandbox.agent)
 		r = err_set(&e, -ECONNRESET, "the VM has ended: %s", s->sandbox.why);
 	else
-		r = stdio_connect(c->init.io, ctl, &s->sandbox.next_stream, req->process->stdio, &e);
+		r = stdio_connect(c->init.io, ctl, &s->sandbox.next_stream, req->process->stdio,
+				  &e);
 	if (r == 0)
 		r = rootfs_describe(c->rootfs, &op->arena, &req->rootfs, &e);
 	if (r == 0) {
@@ -346,7 +348,8 @@ void containers_died(struct shim *s, uint32_t status, const char *why)
 /* ---- delete ---- */
 
 /* A Delete in flight. The container stays while it is `deleting`. */
-struct delete {
+struct delete
+{
 	struct container *c;
 	struct ttrpc_call *call;
 };

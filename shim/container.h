@@ -6,8 +6,8 @@
  *
  * An exit is published (state, waiters, event) once the output has been delivered, the execs of the
  * container are gone and its start was published; at the latest PROC_DRAIN_NS after the exit. The
- * status stays until Delete. A container or process is never freed while an answer of the agent about
- * its creation or start is due, so those callbacks may hold pointers; all others go by id.
+ * status stays until Delete. A container or process is never freed while an answer of the agent
+ *about its creation or start is due, so those callbacks may hold pointers; all others go by id.
  * Loop thread.
  */
 #ifndef HUSK_SHIM_CONTAINER_H
@@ -29,7 +29,7 @@
 struct shim;
 struct start;
 
-#define PROC_DRAIN_NS (2 * NS_PER_S)   /* from an exit to its publication */
+#define PROC_DRAIN_NS (2 * NS_PER_S)	/* from an exit to its publication */
 #define DELETE_DRAIN_NS (10 * NS_PER_S) /* a Delete waits as long for a slow reader */
 
 enum proc_state { PROC_CREATING, PROC_CREATED, PROC_STARTING, PROC_RUNNING, PROC_STOPPED };
@@ -43,12 +43,12 @@ struct proc {
 	bool terminal;
 	enum proc_state state;
 	struct stdio *io;
-	bool input_closed;     /* CloseIO came */
+	bool input_closed;	/* CloseIO came */
 	uint32_t width, height; /* asked for before the start; 0 = not */
-	struct pb_arena arena; /* of `spec`, an exec's until its start */
+	struct pb_arena arena;	/* of `spec`, an exec's until its start */
 	Husk__Agent__V1__Process *spec;
-	bool exited;	/* the agent said so, or the VM died; published or not yet */
-	bool started;	/* the start was published */
+	bool exited;  /* the agent said so, or the VM died; published or not yet */
+	bool started; /* the start was published */
 	uint32_t exit_status;
 	int64_t exited_at; /* CLOCK_REALTIME, ns */
 	bool oom_killed;
@@ -66,7 +66,7 @@ struct container {
 	struct proc *execs;
 	size_t n_execs;
 	struct rootfs *rootfs;
-	bool own_pids;	/* the end of its first process is the end of all */
+	bool own_pids; /* the end of its first process is the end of all */
 	bool deleting;
 	struct ttrpc_call *delete_call; /* while a slow reader is waited for */
 	uint64_t delete_until_ns;

@@ -68,9 +68,8 @@ int crilog_open(const char *path, struct crilog **ret, struct err *err)
 int crilog_reopen(struct crilog *log, struct err *err)
 {
 	/* O_NONBLOCK: a FIFO in this place must not stop the shim. */
-	cleanup_fd int fd = open(log->path,
-				 O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
-				 0640);
+	cleanup_fd int fd = open(
+		log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0640);
 	struct stat st;
 
 	if (fd < 0)

@@ -1,9 +1,9 @@
 /*
  * The CRI log of a container: "<RFC3339Nano> <stdout|stderr> <P|F> <content>\n".
- * A line longer than CRILOG_LINE_MAX becomes P pieces and a last F; what stands without a newline at
- * the end of a stream becomes a P line; bytes are passed on unchanged, but for a CR before LF.
- * A disk that is full or broken loses lines, counted and told once in the shim's log; it never stops
- * the container. Loop thread.
+ * A line longer than CRILOG_LINE_MAX becomes P pieces and a last F; what stands without a newline
+ * at the end of a stream becomes a P line; bytes are passed on unchanged, but for a CR before LF.
+ * A disk that is full or broken loses lines, counted and told once in the shim's log; it never
+ * stops the container. Loop thread.
  */
 #ifndef HUSK_SHIM_CRILOG_H
 #define HUSK_SHIM_CRILOG_H

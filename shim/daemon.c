@@ -25,7 +25,8 @@
 
 bool shim_id_valid(const char *id)
 {
-	static const char fine[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+	static const char fine[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
 	size_t n = strlen(id);
 
 	return n > 0 && n <= SHIM_ID_MAX && strspn(id, fine) == n && !strchr("_.-", id[0]);
@@ -152,12 +153,15 @@ static int resolve_paths(struct shim *s, struct err *err)
 static int serve(struct shim *s, struct err *err)
 {
 	const struct ttrpc_service services[] = {
-		{ .desc = &containerd__task__v2__task__descriptor, .handlers = task_handlers,
+		{ .desc = &containerd__task__v2__task__descriptor,
+		  .handlers = task_handlers,
 		  .arg = s },
-		{ .desc = &containerd__task__v3__task__descriptor, .handlers = task_handlers,
+		{ .desc = &containerd__task__v3__task__descriptor,
+		  .handlers = task_handlers,
 		  .arg = s },
 		{ .desc = &containerd__runtime__sandbox__v1__sandbox__descriptor,
-		  .handlers = sandbox_handlers, .arg = s },
+		  .handlers = sandbox_handlers,
+		  .arg = s },
 		{ .desc = &husk__shim__v1__shim__descriptor, .handlers = husk_handlers, .arg = s },
 	};
 	int r = ttrpc_server_new(s->loop, services, ARRAY_SIZE(services), &s->server, err);
@@ -231,7 +235,8 @@ int shim_daemon(const struct shim_args *args)
 	set_up_process();
 	r = socket_path(socket, sizeof(socket));
 	if (r < 0) {
-		log_error("descriptor 3 is not the shim's socket; the daemon is started by `start`");
+		log_error(
+			"descriptor 3 is not the shim's socket; the daemon is started by `start`");
 		return 1;
 	}
 	s.socket = socket;

@@ -1,6 +1,6 @@
-/* `delete`: run when the daemon is dead, or never came up. Ends what may be left of the pod whose bundle
- * this is, removes its socket and files, and prints a DeleteResponse. The bundle of a further container
- * of a pod holds no record of processes: nothing is killed then. */
+/* `delete`: run when the daemon is dead, or never came up. Ends what may be left of the pod whose
+ * bundle this is, removes its socket and files, and prints a DeleteResponse. The bundle of a
+ * further container of a pod holds no record of processes: nothing is killed then. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -174,7 +174,8 @@ void events_publish(struct events *e, const char *topic, const ProtobufCMessage 
 		log_warn("an event was dropped: out of memory", "topic", topic);
 		return;
 	}
-	*ev = (struct event){ .topic = topic, .type_name = event->descriptor->name,
+	*ev = (struct event){ .topic = topic,
+			      .type_name = event->descriptor->name,
 			      .real_ns = now_real_ns() };
 	ev->len = protobuf_c_message_pack(event, ev->bytes);
 	*e->tail = ev;

@@ -1,7 +1,8 @@
 /*
- * Task events to containerd: containerd.services.events.ttrpc.v1.Events/Forward at TTRPC_ADDRESS, one
- * after the other in the order they were published, each tried EVENTS_TRIES times, over a connection
- * that is made anew when it breaks. Without an address nobody wants them (huskd). Loop thread.
+ * Task events to containerd: containerd.services.events.ttrpc.v1.Events/Forward at TTRPC_ADDRESS,
+ * one after the other in the order they were published, each tried EVENTS_TRIES times, over a
+ * connection that is made anew when it breaks. Without an address nobody wants them (huskd). Loop
+ * thread.
  */
 #ifndef HUSK_SHIM_EVENTS_H
 #define HUSK_SHIM_EVENTS_H

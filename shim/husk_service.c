@@ -7,7 +7,8 @@
 
 static void on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	static const Husk__Shim__V1__ReopenLogResponse ok = HUSK__SHIM__V1__REOPEN_LOG_RESPONSE__INIT;
+	static const Husk__Shim__V1__ReopenLogResponse ok =
+		HUSK__SHIM__V1__REOPEN_LOG_RESPONSE__INIT;
 	const Husk__Shim__V1__ReopenLogRequest *req = (const void *)msg;
 	struct err e = { 0 };
 	struct proc *p = container_proc(arg, req->id, "", &e);

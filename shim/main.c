@@ -1,5 +1,6 @@
-/* containerd-shim-husk-v2: the shim of one pod. See ARCHITECTURE.md. Flags are those that containerd
- * gives to a shim, with one dash or two, in any order, before or after the subcommand. */
+/* containerd-shim-husk-v2: the shim of one pod. See ARCHITECTURE.md. Flags are those that
+ * containerd gives to a shim, with one dash or two, in any order, before or after the subcommand.
+ */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -11,10 +12,12 @@
 #include "shim/shim.h"
 
 static const char usage[] =
-	"Usage: containerd-shim-husk-v2 -namespace NS -id ID -address ADDRESS [-bundle DIR] COMMAND\n"
+	"Usage: containerd-shim-husk-v2 -namespace NS -id ID -address ADDRESS [-bundle DIR] "
+	"COMMAND\n"
 	"Runs one pod in a virtual machine. Started by huskd or containerd, not by people.\n"
 	"\n"
-	"  start    start the shim's daemon and print its address; runtime options on standard input\n"
+	"  start    start the shim's daemon and print its address; runtime options on standard "
+	"input\n"
 	"  delete   clean up after a daemon that died\n"
 	"\n"
 	"  -namespace NS          containerd's namespace (\"husk\" for huskd)\n"
@@ -32,7 +35,8 @@ static noreturn_fn void bad_usage(const char *what, const char *value)
 	exit(2);
 }
 
-/* The value of flag `name` at argv[*i] ("-name value" or "-name=value"), or NULL if it is another. */
+/* The value of flag `name` at argv[*i] ("-name value" or "-name=value"), or NULL if it is another.
+ */
 static const char *flag_value(char **argv, int *i, const char *name)
 {
 	const char *a = argv[*i];
@@ -64,8 +68,10 @@ static void take_flag(struct shim_args *args, char **argv, int *i)
 		const char *name;
 		const char **value;
 	} flags[] = {
-		{ "namespace", &args->ns },	{ "id", &args->id },
-		{ "address", &args->address },	{ "bundle", &args->bundle },
+		{ "namespace", &args->ns },
+		{ "id", &args->id },
+		{ "address", &args->address },
+		{ "bundle", &args->bundle },
 		{ "publish-binary", &args->publish_binary },
 	};
 	const char *v;

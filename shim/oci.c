@@ -64,8 +64,7 @@ static int cap_set(struct oci *o, const char *path, json_t *v, uint64_t *ret)
 
 	if (!json_is_array(v))
 		return oci_bad(o, path, "is not a list");
-	json_array_foreach(v, i, e)
-	{
+	json_array_foreach (v, i, e) {
 		name = json_string_value(e);
 		for (c = 0; c < ARRAY_SIZE(cap_names); c++) {
 			if (str_eq(cap_names[c], name))
@@ -79,10 +78,10 @@ static int cap_set(struct oci *o, const char *path, json_t *v, uint64_t *ret)
 	return 0;
 }
 
-#define CAP_FIELD(set)                                                              \
-	static int cap_##set(struct oci *o, const char *path, json_t *v)            \
-	{                                                                           \
-		return cap_set(o, path, v, &o->process->capabilities->set);         \
+#define CAP_FIELD(set)                                                                             \
+	static int cap_##set(struct oci *o, const char *path, json_t *v)                           \
+	{                                                                                          \
+		return cap_set(o, path, v, &o->process->capabilities->set);                        \
 	}
 CAP_FIELD(bounding)
 CAP_FIELD(effective)
@@ -91,10 +90,8 @@ CAP_FIELD(inheritable)
 CAP_FIELD(ambient)
 
 static const struct oci_field cap_fields[] = {
-	{ "bounding", OCI_TAKE, cap_bounding },
-	{ "effective", OCI_TAKE, cap_effective },
-	{ "permitted", OCI_TAKE, cap_permitted },
-	{ "inheritable", OCI_TAKE, cap_inheritable },
+	{ "bounding", OCI_TAKE, cap_bounding },	  { "effective", OCI_TAKE, cap_effective },
+	{ "permitted", OCI_TAKE, cap_permitted }, { "inheritable", OCI_TAKE, cap_inheritable },
 	{ "ambient", OCI_TAKE, cap_ambient },
 };
 
@@ -166,10 +163,8 @@ static int take_gids(struct oci *o, const char *path, json_t *v)
 
 /* `username` is ours on Linux: the user of the image, by name, as in an image configuration. */
 static const struct oci_field user_fields[] = {
-	{ "uid", OCI_TAKE, take_uid },
-	{ "gid", OCI_TAKE, take_gid },
-	{ "umask", OCI_TAKE, take_umask },
-	{ "additionalGids", OCI_TAKE, take_gids },
+	{ "uid", OCI_TAKE, take_uid },		 { "gid", OCI_TAKE, take_gid },
+	{ "umask", OCI_TAKE, take_umask },	 { "additionalGids", OCI_TAKE, take_gids },
 	{ "username", OCI_TAKE, take_username },
 };
 
@@ -184,10 +179,10 @@ static int take_user(struct oci *o, const char *path, json_t *v)
 }
 
 static const char *const rlimit_names[] = {
-	"RLIMIT_AS",	  "RLIMIT_CORE",   "RLIMIT_CPU",	"RLIMIT_DATA",
-	"RLIMIT_FSIZE",	  "RLIMIT_LOCKS",  "RLIMIT_MEMLOCK",	"RLIMIT_MSGQUEUE",
-	"RLIMIT_NICE",	  "RLIMIT_NOFILE", "RLIMIT_NPROC",	"RLIMIT_RSS",
-	"RLIMIT_RTPRIO",  "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK",
+	"RLIMIT_AS",	 "RLIMIT_CORE",	  "RLIMIT_CPU",	       "RLIMIT_DATA",
+	"RLIMIT_FSIZE",	 "RLIMIT_LOCKS",  "RLIMIT_MEMLOCK",    "RLIMIT_MSGQUEUE",
+	"RLIMIT_NICE",	 "RLIMIT_NOFILE", "RLIMIT_NPROC",      "RLIMIT_RSS",
+	"RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK",
 };
 
 static int one_rlimit(struct oci *o, const char *path, json_t *v, Husk__Agent__V1__Rlimit *l)
@@ -316,22 +311,14 @@ static int take_oom(struct oci *o, const char *path, json_t *v)
 }
 
 static const struct oci_field process_fields[] = {
-	{ "terminal", OCI_TAKE, take_terminal },
-	{ "consoleSize", OCI_TAKE, take_console },
-	{ "user", OCI_TAKE, take_user },
-	{ "args", OCI_TAKE, take_args },
-	{ "commandLine", OCI_REFUSE, NULL },
-	{ "env", OCI_TAKE, take_env },
-	{ "cwd", OCI_TAKE, take_cwd },
-	{ "capabilities", OCI_TAKE, take_capabilities },
-	{ "rlimits", OCI_TAKE, take_rlimits },
-	{ "noNewPrivileges", OCI_TAKE, take_nnp },
-	{ "apparmorProfile", OCI_REFUSE, NULL },
-	{ "oomScoreAdj", OCI_TAKE, take_oom },
-	{ "selinuxLabel", OCI_REFUSE, NULL },
-	{ "scheduler", OCI_REFUSE, NULL },
-	{ "ioPriority", OCI_REFUSE, NULL },
-	{ "execCPUAffinity", OCI_REFUSE, NULL },
+	{ "terminal", OCI_TAKE, take_terminal }, { "consoleSize", OCI_TAKE, take_console },
+	{ "user", OCI_TAKE, take_user },	 { "args", OCI_TAKE, take_args },
+	{ "commandLine", OCI_REFUSE, NULL },	 { "env", OCI_TAKE, take_env },
+	{ "cwd", OCI_TAKE, take_cwd },		 { "capabilities", OCI_TAKE, take_capabilities },
+	{ "rlimits", OCI_TAKE, take_rlimits },	 { "noNewPrivileges", OCI_TAKE, take_nnp },
+	{ "apparmorProfile", OCI_REFUSE, NULL }, { "oomScoreAdj", OCI_TAKE, take_oom },
+	{ "selinuxLabel", OCI_REFUSE, NULL },	 { "scheduler", OCI_REFUSE, NULL },
+	{ "ioPriority", OCI_REFUSE, NULL },	 { "execCPUAffinity", OCI_REFUSE, NULL },
 };
 
 static int read_process(struct oci *o, const char *path, json_t *v, Husk__Agent__V1__Process **ret)
@@ -372,8 +359,8 @@ static int take_process(struct oci *o, const char *path, json_t *v)
 static const struct {
 	const char *oci, *agent;
 } mount_types[] = {
-	{ "proc", "proc" },	{ "sysfs", "sysfs" },	{ "tmpfs", "tmpfs" },
-	{ "devpts", "devpts" }, { "mqueue", "mqueue" }, { "cgroup", "cgroup2" },
+	{ "proc", "proc" },	  { "sysfs", "sysfs" },	  { "tmpfs", "tmpfs" },
+	{ "devpts", "devpts" },	  { "mqueue", "mqueue" }, { "cgroup", "cgroup2" },
 	{ "cgroup2", "cgroup2" },
 };
 
@@ -398,10 +385,11 @@ static int mount_kind(struct oci *o, Husk__Agent__V1__Mount *m)
 				return 0;
 			}
 		}
-		return err_set(o->err, -ENOSYS,
-			       "config.json: mount of %.150s on %.150s: directories and files of the "
-			       "host come with volumes, which Husk does not have yet",
-			       m->source, m->destination);
+		return err_set(
+			o->err, -ENOSYS,
+			"config.json: mount of %.150s on %.150s: directories and files of the "
+			"host come with volumes, which Husk does not have yet",
+			m->source, m->destination);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(mount_types); i++) {
 		if (str_eq(m->type, mount_types[i].oci)) {
@@ -410,7 +398,8 @@ static int mount_kind(struct oci *o, Husk__Agent__V1__Mount *m)
 			return 0;
 		}
 	}
-	return err_set(o->err, -ENOSYS, "config.json: mount on %.150s: type \"%.50s\" is not supported",
+	return err_set(o->err, -ENOSYS,
+		       "config.json: mount on %.150s: type \"%.50s\" is not supported",
 		       m->destination, m->type);
 }
 
@@ -422,8 +411,7 @@ static int one_mount(struct oci *o, const char *path, json_t *v, Husk__Agent__V1
 
 	if (!json_is_object(v))
 		return oci_bad(o, path, "is not a list of objects");
-	json_object_foreach(v, key, e)
-	{
+	json_object_foreach (v, key, e) {
 		if (json_is_null(e))
 			continue;
 		if (str_eq(key, "destination"))
@@ -472,8 +460,8 @@ static int take_mounts(struct oci *o, const char *path, json_t *v)
 
 /* ---- linux ---- */
 
-/* A namespace of its own: an entry without path. No entry, or one with a path (another container's, as
- * container managers write it), is the pod's. */
+/* A namespace of its own: an entry without path. No entry, or one with a path (another container's,
+ * as container managers write it), is the pod's. */
 static int take_namespaces(struct oci *o, const char *path, json_t *v)
 {
 	Husk__Agent__V1__CreateContainerRequest *req = o->spec->req;
@@ -485,8 +473,7 @@ static int take_namespaces(struct oci *o, const char *path, json_t *v)
 	req->pid_namespace = req->ipc_namespace = HUSK__AGENT__V1__NAMESPACE_MODE__POD;
 	if (!json_is_array(v))
 		return oci_bad(o, path, "is not a list");
-	json_array_foreach(v, i, e)
-	{
+	json_array_foreach (v, i, e) {
 		type = json_string_value(json_object_get(e, "type"));
 		where = json_string_value(json_object_get(e, "path"));
 		if (!type)
@@ -504,8 +491,9 @@ static int take_namespaces(struct oci *o, const char *path, json_t *v)
 		else if (!str_eq(type, "pid") && !str_eq(type, "ipc") && !str_eq(type, "uts") &&
 			 !str_eq(type, "network") && !str_eq(type, "cgroup"))
 			return oci_bad(o, path, "has an entry of unknown type");
-		/* network: the VM's is the pod's, private already. uts: `hostname` below says whether
-		 * the container has a name of its own. cgroup: always the container's own. */
+		/* network: the VM's is the pod's, private already. uts: `hostname` below says
+		 * whether the container has a name of its own. cgroup: always the container's own.
+		 */
 	}
 	if (!mount_seen)
 		return oci_unsupported(o, path, "a container without mount namespace");
@@ -540,8 +528,7 @@ static int take_sysctl(struct oci *o, const char *path, json_t *v)
 	q->sysctls = oci_alloc(o, n * sizeof(*q->sysctls));
 	if (!q->sysctls)
 		return oci_oom(o);
-	json_object_foreach(v, key, value)
-	{
+	json_object_foreach (v, key, value) {
 		e = oci_alloc(o, sizeof(*e));
 		if (!e)
 			return oci_oom(o);
@@ -681,7 +668,8 @@ static json_t *load_json(const char *json, size_t n, struct err *err)
 	json_t *v;
 
 	if (n > OCI_JSON_MAX) {
-		(void)err_set(err, -EFBIG, "config.json is larger than %zu MiB", OCI_JSON_MAX / MIB);
+		(void)err_set(err, -EFBIG, "config.json is larger than %zu MiB",
+			      OCI_JSON_MAX / MIB);
 		return NULL;
 	}
 	v = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &je);

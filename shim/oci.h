@@ -1,7 +1,7 @@
 /*
  * The OCI runtime specification (config.json, and the Process of an exec) as the typed message that
- * the agent takes. Every field is either honoured or refused with an error that names it; nothing is
- * ignored but what has no meaning inside a VM (said where). Messages live in the caller's arena.
+ * the agent takes. Every field is either honoured or refused with an error that names it; nothing
+ * is ignored but what has no meaning inside a VM (said where). Messages live in the caller's arena.
  * No I/O but oci_load. Any thread.
  */
 #ifndef HUSK_SHIM_OCI_H
@@ -36,8 +36,10 @@ struct oci_group {
 	char sandbox_id[129]; /* annotation io.kubernetes.cri.sandbox-id */
 };
 
-/* -EINVAL: malformed; -ENOSYS: asks for something that Husk does not have; -EFBIG, -ENOMEM, -ENOENT. */
-int oci_load(struct pb_arena *a, const char *path, struct oci_spec *ret, struct err *err) must_check;
+/* -EINVAL: malformed; -ENOSYS: asks for something that Husk does not have; -EFBIG, -ENOMEM,
+ * -ENOENT. */
+int oci_load(struct pb_arena *a, const char *path, struct oci_spec *ret,
+	     struct err *err) must_check;
 int oci_parse(struct pb_arena *a, const char *json, size_t n, struct oci_spec *ret,
 	      struct err *err) must_check;
 /* A Process of its own, as an exec brings it. */

@@ -72,8 +72,7 @@ int oci_object(struct oci *o, const char *path, json_t *v, const struct oci_fiel
 
 	if (!json_is_object(v))
 		return oci_bad(o, path, "is not an object");
-	json_object_foreach(v, key, value)
-	{
+	json_object_foreach (v, key, value) {
 		const struct oci_field *f = find_field(fields, n, key);
 
 		(void)snprintf(sub, sizeof(sub), "%s%s%.60s", path, *path ? "." : "", key);
@@ -143,8 +142,9 @@ int oci_bool(struct oci *o, const char *path, json_t *v, bool *ret)
 	return 0;
 }
 
-/* Numbers come as doubles (JSON_DECODE_INT_AS_REAL), because jansson has no integers above 2^63 - 1 and
- * RLIM_INFINITY is 2^64 - 1. Exact up to 2^53; what is beyond 2^64 - 2^11 is meant as infinite. */
+/* Numbers come as doubles (JSON_DECODE_INT_AS_REAL), because jansson has no integers above 2^63 - 1
+ * and RLIM_INFINITY is 2^64 - 1. Exact up to 2^53; what is beyond 2^64 - 2^11 is meant as infinite.
+ */
 static int number(struct oci *o, const char *path, json_t *v, double *ret)
 {
 	double d = json_number_value(v);

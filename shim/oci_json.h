@@ -1,6 +1,6 @@
 /*
- * How the OCI files read a JSON object: a table says for each field what becomes of it, so that none
- * can be forgotten. Private to oci.c and oci_resources.c.
+ * How the OCI files read a JSON object: a table says for each field what becomes of it, so that
+ * none can be forgotten. Private to oci.c and oci_resources.c.
  */
 #ifndef HUSK_SHIM_OCI_JSON_H
 #define HUSK_SHIM_OCI_JSON_H
@@ -15,7 +15,7 @@
 struct oci {
 	struct pb_arena *a;
 	struct err *err;
-	struct oci_spec *spec;		  /* NULL in an exec */
+	struct oci_spec *spec;		   /* NULL in an exec */
 	Husk__Agent__V1__Process *process; /* being filled */
 	/* linux.resources, put together at the end */
 	bool has_limit, has_swap, has_quota, has_period, devices_all;
@@ -35,12 +35,13 @@ struct oci_field {
 	int (*fn)(struct oci *o, const char *path, json_t *v);
 };
 
-/* Reads an object by its table. `path` names it in errors, "" at the top. A null value is as absent. */
+/* Reads an object by its table. `path` names it in errors, "" at the top. A null value is as
+ * absent. */
 int oci_object(struct oci *o, const char *path, json_t *v, const struct oci_field *fields,
 	       size_t n) must_check;
 #define oci_fields(o, path, v, table) oci_object(o, path, v, table, ARRAY_SIZE(table))
 
-int oci_bad(struct oci *o, const char *path, const char *what) must_check;	   /* -EINVAL */
+int oci_bad(struct oci *o, const char *path, const char *what) must_check;	  /* -EINVAL */
 int oci_unsupported(struct oci *o, const char *path, const char *why) must_check; /* -ENOSYS */
 
 void *oci_alloc(struct oci *o, size_t n) must_check; /* zeroed; NULL: err is set by oci_oom */

@@ -1,5 +1,5 @@
-/* linux.resources of OCI (cgroup v1 in spirit) as files of cgroup v2. Conversions are those of the OCI
- * runtimes: shares 2..262144 -> weight 1..10000, swap = memory+swap -> swap alone. */
+/* linux.resources of OCI (cgroup v1 in spirit) as files of cgroup v2. Conversions are those of the
+ * OCI runtimes: shares 2..262144 -> weight 1..10000, swap = memory+swap -> swap alone. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -160,14 +160,10 @@ static int take_cpuset(struct oci *o, const char *path, json_t *v)
 }
 
 static const struct oci_field cpu_fields[] = {
-	{ "shares", OCI_TAKE, take_shares },
-	{ "quota", OCI_TAKE, take_quota },
-	{ "period", OCI_TAKE, take_period },
-	{ "burst", OCI_TAKE, take_burst },
-	{ "idle", OCI_TAKE, take_idle },
-	{ "cpus", OCI_TAKE, take_cpuset },
-	{ "mems", OCI_TAKE, take_cpuset },
-	{ "realtimeRuntime", OCI_REFUSE, NULL },
+	{ "shares", OCI_TAKE, take_shares },	{ "quota", OCI_TAKE, take_quota },
+	{ "period", OCI_TAKE, take_period },	{ "burst", OCI_TAKE, take_burst },
+	{ "idle", OCI_TAKE, take_idle },	{ "cpus", OCI_TAKE, take_cpuset },
+	{ "mems", OCI_TAKE, take_cpuset },	{ "realtimeRuntime", OCI_REFUSE, NULL },
 	{ "realtimePeriod", OCI_REFUSE, NULL },
 };
 
@@ -215,8 +211,7 @@ static int take_hugepages(struct oci *o, const char *path, json_t *v)
 	size_t i;
 	json_t *e;
 
-	json_array_foreach(v, i, e)
-	{
+	json_array_foreach (v, i, e) {
 		if (json_number_value(json_object_get(e, "limit")) != 0)
 			return oci_unsupported(o, path, "the VM has no huge pages");
 	}
@@ -225,15 +220,15 @@ static int take_hugepages(struct oci *o, const char *path, json_t *v)
 
 static int take_unified(struct oci *o, const char *path, json_t *v)
 {
-	static const char fine[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+	static const char fine[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 	const char *key, *value;
 	json_t *e;
 	int r;
 
 	if (!json_is_object(v))
 		return oci_bad(o, path, "is not an object");
-	json_object_foreach(v, key, e)
-	{
+	json_object_foreach (v, key, e) {
 		value = json_string_value(e);
 		if (!value || strlen(value) > 4096)
 			return oci_bad(o, path, "has a value that is no string, or too long");
@@ -248,10 +243,11 @@ static int take_unified(struct oci *o, const char *path, json_t *v)
 	return 0;
 }
 
-/* The devices that every container has (null, zero, full, random, urandom, tty, console, ptmx, pts). */
+/* The devices that every container has (null, zero, full, random, urandom, tty, console, ptmx,
+ * pts). */
 static bool standard_device(const char *type, int64_t major, int64_t minor)
 {
-	static const int64_t numbers[][2] = { { 1, 3 }, { 1, 5 }, { 1, 7 }, { 1, 8 },  { 1, 9 },
+	static const int64_t numbers[][2] = { { 1, 3 }, { 1, 5 }, { 1, 7 }, { 1, 8 },	{ 1, 9 },
 					      { 5, 0 }, { 5, 1 }, { 5, 2 }, { 136, -1 } };
 
 	if (!str_eq(type, "c"))
@@ -263,8 +259,8 @@ static bool standard_device(const char *type, int64_t major, int64_t minor)
 	return false;
 }
 
-/* Rules apply in order. Two kinds of container exist: one with the standard devices, and one that may
- * use everything the VM has, whose last word is "allow all". */
+/* Rules apply in order. Two kinds of container exist: one with the standard devices, and one that
+ * may use everything the VM has, whose last word is "allow all". */
 static int device_rule(struct oci *o, const char *path, json_t *e)
 {
 	const char *type = json_string_value(json_object_get(e, "type"));
@@ -295,8 +291,8 @@ static int device_rule(struct oci *o, const char *path, json_t *e)
 	/* Making a node is no use of it. */
 	if (allow && (str_eq(access, "m") || o->devices_all || standard_device(type, major, minor)))
 		return 0;
-	return oci_unsupported(o, path, allow ? "a device beyond the standard ones" :
-						"to deny single devices");
+	return oci_unsupported(
+		o, path, allow ? "a device beyond the standard ones" : "to deny single devices");
 }
 
 static int take_devices(struct oci *o, const char *path, json_t *v)
@@ -307,8 +303,7 @@ static int take_devices(struct oci *o, const char *path, json_t *v)
 
 	if (!json_is_array(v) || json_array_size(v) > OCI_MAP_MAX)
 		return oci_bad(o, path, "is not a list, or is too long");
-	json_array_foreach(v, i, e)
-	{
+	json_array_foreach (v, i, e) {
 		r = device_rule(o, path, e);
 		if (r < 0)
 			return r;
@@ -318,14 +313,10 @@ static int take_devices(struct oci *o, const char *path, json_t *v)
 }
 
 static const struct oci_field resource_fields[] = {
-	{ "devices", OCI_TAKE, take_devices },
-	{ "memory", OCI_TAKE, take_memory },
-	{ "cpu", OCI_TAKE, take_cpu },
-	{ "pids", OCI_TAKE, take_pids },
-	{ "blockIO", OCI_REFUSE, NULL },
-	{ "hugepageLimits", OCI_TAKE, take_hugepages },
-	{ "network", OCI_REFUSE, NULL },
-	{ "rdma", OCI_REFUSE, NULL },
+	{ "devices", OCI_TAKE, take_devices }, { "memory", OCI_TAKE, take_memory },
+	{ "cpu", OCI_TAKE, take_cpu },	       { "pids", OCI_TAKE, take_pids },
+	{ "blockIO", OCI_REFUSE, NULL },       { "hugepageLimits", OCI_TAKE, take_hugepages },
+	{ "network", OCI_REFUSE, NULL },       { "rdma", OCI_REFUSE, NULL },
 	{ "unified", OCI_TAKE, take_unified },
 };
 

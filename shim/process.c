@@ -137,7 +137,8 @@ void proc_exit(struct proc *p, uint32_t status, bool oom_killed, const char *san
 	p->exited_at = now_real_ns();
 	if (!str_empty(sandbox_died))
 		p->sandbox_died = strdup(sandbox_died);
-	/* Without pids of its own the container outlives its first process; what is left of it ends. */
+	/* Without pids of its own the container outlives its first process; what is left of it
+	 * ends. */
 	if (!*p->exec_id && !c->own_pids && s->sandbox.agent && proc_alive(p))
 		(void)!agent_signal(s->sandbox.agent, c->id, "", 9, true, on_signalled, NULL);
 	if (p->state == PROC_CREATED)

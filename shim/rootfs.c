@@ -20,7 +20,8 @@ static int check_options(const Containerd__Types__Mount *m, bool *ret_readonly, 
 		else if (str_eq(m->options[i], "rw"))
 			rw = true;
 		else if (!str_eq(m->options[i], "loop"))
-			return err_set(err, -ENOSYS, "rootfs: option %.60s of %.200s is not supported",
+			return err_set(err, -ENOSYS,
+				       "rootfs: option %.60s of %.200s is not supported",
 				       m->options[i], m->source);
 	}
 	if (ro == rw)
@@ -45,7 +46,8 @@ static int open_disk(const Containerd__Types__Mount *m, struct rootfs_disk *d, s
 	if (m->source[0] != '/')
 		return err_set(err, -EINVAL, "rootfs: %.200s is not an absolute path", m->source);
 	/* O_NONBLOCK: only a FIFO would wait, and that is refused below. */
-	d->fd = open(m->source, (d->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	d->fd = open(m->source,
+		     (d->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (d->fd < 0 || fstat(d->fd, &st) < 0)
 		return err_errno(err, -errno, "rootfs: open %.200s", m->source);
 	d->dev = st.st_dev;
@@ -53,7 +55,8 @@ static int open_disk(const Containerd__Types__Mount *m, struct rootfs_disk *d, s
 	if (S_ISREG(st.st_mode)) {
 		d->bytes = (uint64_t)st.st_size;
 	} else if (!S_ISBLK(st.st_mode)) {
-		return err_set(err, -EINVAL, "rootfs: %.200s is neither a file nor a disk", m->source);
+		return err_set(err, -EINVAL, "rootfs: %.200s is neither a file nor a disk",
+			       m->source);
 	} else if (ioctl(d->fd, BLKGETSIZE64, &d->bytes) < 0) {
 		return err_errno(err, -errno, "rootfs: size of %.200s", m->source);
 	}
@@ -62,10 +65,11 @@ static int open_disk(const Containerd__Types__Mount *m, struct rootfs_disk *d, s
 
 static int refuse_type(const Containerd__Types__Mount *m, struct err *err)
 {
-	return err_set(err, -ENOSYS,
-		       "rootfs: a mount of type \"%.40s\" (%.150s) cannot be used: a root file system "
-		       "comes as ext4 or erofs images until Husk shares directories with the VM",
-		       m->type, m->source);
+	return err_set(
+		err, -ENOSYS,
+		"rootfs: a mount of type \"%.40s\" (%.150s) cannot be used: a root file system "
+		"comes as ext4 or erofs images until Husk shares directories with the VM",
+		m->type, m->source);
 }
 
 /* The shape of the list; how many disks it has. */
@@ -78,14 +82,15 @@ static int check_shape(Containerd__Types__Mount *const *mounts, size_t n, size_t
 	       (str_eq(mounts[disks]->type, "ext4") || str_eq(mounts[disks]->type, "erofs")))
 		disks++;
 	if (disks == 0)
-		return n ? refuse_type(mounts[0], err) :
-			   err_set(err, -ENOSYS,
-				   "no root file system was given: Husk needs a list of ext4 or erofs "
+		return n ? refuse_type(mounts[0], err)
+			 : err_set(err, -ENOSYS,
+				   "no root file system was given: Husk needs a list of ext4 or "
+				   "erofs "
 				   "images");
 	if (disks > ROOTFS_LOWER_MAX + 1)
 		return err_set(err, -EINVAL, "rootfs: more than %u layers", ROOTFS_LOWER_MAX);
-	if (disks < n && (!str_eq(mounts[disks]->type, "overlay") || mounts[disks]->n_options ||
-			  disks + 1 < n))
+	if (disks < n &&
+	    (!str_eq(mounts[disks]->type, "overlay") || mounts[disks]->n_options || disks + 1 < n))
 		return refuse_type(mounts[disks], err);
 	if (disks == n && n > 1)
 		return err_set(err, -EINVAL, "rootfs: several disks without an overlay");

@@ -37,7 +37,8 @@ struct rootfs {
 	struct rootfs_disk disks[]; /* lowest first */
 };
 
-/* Checks the list and opens the files. -ENOSYS with text for other kinds of mounts; -EINVAL; -errno. */
+/* Checks the list and opens the files. -ENOSYS with text for other kinds of mounts; -EINVAL;
+ * -errno. */
 int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs **ret,
 		struct err *err) must_check;
 /* Takes a window for each disk. All or none. */

@@ -110,10 +110,11 @@ static int resolv_conf(const Runtime__V1__DNSConfig *dns, char **ret)
 
 static char *hosts(const char *hostname)
 {
-	return str_fmt("127.0.0.1\tlocalhost\n"
-		       "::1\tlocalhost ip6-localhost ip6-loopback\n"
-		       "%s%s%s",
-		       *hostname ? "127.0.1.1\t" : "", hostname, *hostname ? "\n" : "");
+	return str_fmt(
+		"127.0.0.1\tlocalhost\n"
+		"::1\tlocalhost ip6-localhost ip6-loopback\n"
+		"%s%s%s",
+		*hostname ? "127.0.1.1\t" : "", hostname, *hostname ? "\n" : "");
 }
 
 static int copy_sysctls(struct sandbox *sb, const Runtime__V1__LinuxPodSandboxConfig *lx)
@@ -156,15 +157,15 @@ static void vm_size(struct shim *s, const Runtime__V1__LinuxPodSandboxConfig *lx
 		vcpus = SANDBOX_VCPUS_DEFAULT;
 	if (res && res->memory_limit_in_bytes > 0) {
 		mib = ((uint64_t)res->memory_limit_in_bytes + MIB - 1) / MIB;
-		mib += over && over->memory_limit_in_bytes > 0 ?
-			       ((uint64_t)over->memory_limit_in_bytes + MIB - 1) / MIB :
-			       SANDBOX_OVERHEAD_MIB;
+		mib += over && over->memory_limit_in_bytes > 0
+			       ? ((uint64_t)over->memory_limit_in_bytes + MIB - 1) / MIB
+			       : SANDBOX_OVERHEAD_MIB;
 	}
 	if (res && res->cpu_quota > 0 && res->cpu_period > 0)
 		vcpus = ((uint64_t)res->cpu_quota + (uint64_t)res->cpu_period - 1) /
 			(uint64_t)res->cpu_period;
-	sb->memory_mib = (uint32_t)MIN_OF(MAX_OF(mib, SANDBOX_MEMORY_MIN_MIB),
-					  SANDBOX_MEMORY_MAX_MIB);
+	sb->memory_mib =
+		(uint32_t)MIN_OF(MAX_OF(mib, SANDBOX_MEMORY_MIN_MIB), SANDBOX_MEMORY_MAX_MIB);
 	sb->vcpus = (uint32_t)MIN_OF(vcpus, SANDBOX_VCPUS_MAX);
 }
 
@@ -306,8 +307,8 @@ static void on_created(const struct ttrpc_result *res, void *arg)
 		if (res->code == -ECANCELED || res->code == -ECONNRESET)
 			return; /* the VM is gone or going; its end says why */
 		(void)snprintf(text, sizeof(text), "%s%s",
-			       res->code == -ETIMEDOUT ? "the guest did not come up: " :
-							 "set-up of the pod in the guest: ",
+			       res->code == -ETIMEDOUT ? "the guest did not come up: "
+						       : "set-up of the pod in the guest: ",
 			       err_text(res->err));
 		sandbox_kill(s, text);
 		return;

@@ -66,7 +66,8 @@ struct sandbox {
 void sandbox_init(struct shim *s);
 void sandbox_fini(struct shim *s); /* kills the VM if there is one */
 
-/* NONE -> CREATED. cfg NULL: a pod of defaults with the given host name. -EBUSY in another state. */
+/* NONE -> CREATED. cfg NULL: a pod of defaults with the given host name. -EBUSY in another state.
+ */
 int sandbox_prepare(struct shim *s, const Runtime__V1__PodSandboxConfig *cfg, const char *hostname,
 		    struct err *err) must_check;
 /* CREATED -> STARTING. */
@@ -74,7 +75,8 @@ int sandbox_start(struct shim *s, struct err *err) must_check;
 /* fn(0) once READY, fn(-errno) once it cannot get there; at once when that is so already. */
 void sandbox_when_ready(struct shim *s, void (*fn)(int code, const struct err *err, void *arg),
 			void *arg);
-/* Graceful within SANDBOX_STOP_NS, else by force. `call`, if any, gets an empty StopSandboxResponse. */
+/* Graceful within SANDBOX_STOP_NS, else by force. `call`, if any, gets an empty
+ * StopSandboxResponse. */
 void sandbox_stop(struct shim *s, struct ttrpc_call *call);
 /* By force. */
 void sandbox_kill(struct shim *s, const char *why);

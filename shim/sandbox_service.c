@@ -1,5 +1,5 @@
-/* containerd.runtime.sandbox.v1.Sandbox: how huskd, and containerd with `sandboxer = "shim"`, lead the
- * pod. The shim has one sandbox, so a request names it or gets NOT_FOUND. */
+/* containerd.runtime.sandbox.v1.Sandbox: how huskd, and containerd with `sandboxer = "shim"`, lead
+ * the pod. The shim has one sandbox, so a request names it or gets NOT_FOUND. */
 #include <errno.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -82,7 +82,8 @@ static void on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 
 static void started(int code, const struct err *err, void *arg)
 {
-	PB(StartSandboxResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_RESPONSE__INIT;
+	PB(StartSandboxResponse)
+	resp = CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_RESPONSE__INIT;
 	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
 	struct {
 		struct shim *s;
@@ -108,7 +109,7 @@ static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 	struct {
 		struct shim *s;
 		struct ttrpc_call *call;
-	} *op;
+	} * op;
 	int r;
 
 	if (!known(s, req->sandbox_id, call))
@@ -153,7 +154,8 @@ static void on_stop(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const PB(WaitSandboxRequest) *req = (const void *)msg;
-	PB(WaitSandboxResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
+	PB(WaitSandboxResponse)
+	resp = CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
 	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
 	struct shim *s = arg;
 
@@ -172,10 +174,11 @@ static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 static void on_status(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const PB(SandboxStatusRequest) *req = (const void *)msg;
-	PB(SandboxStatusResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INIT;
-	PB(SandboxStatusResponse__InfoEntry) reason =
-		CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
-	PB(SandboxStatusResponse__InfoEntry) *info[1] = { &reason };
+	PB(SandboxStatusResponse)
+	resp = CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INIT;
+	PB(SandboxStatusResponse__InfoEntry)
+	reason = CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	PB(SandboxStatusResponse__InfoEntry) * info[1] = { &reason };
 	Google__Protobuf__Timestamp created = GOOGLE__PROTOBUF__TIMESTAMP__INIT, exited = created;
 	struct shim *s = arg;
 	struct sandbox *sb = &s->sandbox;
@@ -235,6 +238,6 @@ static void on_metrics(struct ttrpc_call *call, const ProtobufCMessage *msg, voi
 
 /* By index of the method in the descriptor. */
 const ttrpc_handler sandbox_handlers[] = {
-	on_create, on_start,  on_platform, on_stop,    on_wait,
-	on_status, on_ping,   on_shutdown, on_metrics,
+	on_create, on_start, on_platform, on_stop,    on_wait,
+	on_status, on_ping,  on_shutdown, on_metrics,
 };

@@ -1,6 +1,6 @@
 /*
- * The shim's daemon: one process for one pod. What it consists of, and how its parts find each other.
- * Everything runs on one loop; nothing here is shared with another thread.
+ * The shim's daemon: one process for one pod. What it consists of, and how its parts find each
+ * other. Everything runs on one loop; nothing here is shared with another thread.
  */
 #ifndef HUSK_SHIM_SHIM_H
 #define HUSK_SHIM_SHIM_H

@@ -1,7 +1,8 @@
-/* `start`: makes the pod's socket, starts the daemon on it and prints where it is. One daemon serves
- * all containers of a pod: for a further one the address of the running daemon is printed.
- * Nothing but the answer may be written to standard output, and containerd also reads standard error
- * until everybody has closed it, so the daemon inherits neither (unless huskd asks for it). */
+/* `start`: makes the pod's socket, starts the daemon on it and prints where it is. One daemon
+ * serves all containers of a pod: for a further one the address of the running daemon is printed.
+ * Nothing but the answer may be written to standard output, and containerd also reads standard
+ * error until everybody has closed it, so the daemon inherits neither (unless huskd asks for it).
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -68,8 +69,8 @@ static int parse_input(struct input *in, const struct shim_args *args, const voi
 	const Containerd__Runtime__Bootstrap__V1__BootstrapParams *bp;
 	ProtobufCMessage *msg;
 	int r = pb_unpack(&in->arena,
-			  &containerd__runtime__bootstrap__v1__bootstrap_params__descriptor, data, n,
-			  &msg);
+			  &containerd__runtime__bootstrap__v1__bootstrap_params__descriptor, data,
+			  n, &msg);
 
 	bp = (const void *)msg;
 	if (r == 0 && str_eq(bp->instance_id, args->id) && str_eq(bp->namespace_, args->ns)) {
@@ -212,8 +213,17 @@ static int start_daemon(const struct shim_args *args, const struct input *in, co
 			int listen_fd, struct err *err)
 {
 	const char *argv[] = {
-		"containerd-shim-husk-v2", "-namespace", args->ns, "-id", group, "-address",
-		args->address, "-bundle", args->bundle, "daemon", NULL,
+		"containerd-shim-husk-v2",
+		"-namespace",
+		args->ns,
+		"-id",
+		group,
+		"-address",
+		args->address,
+		"-bundle",
+		args->bundle,
+		"daemon",
+		NULL,
 	};
 	struct spawn s = spawn_of("/proc/self/exe", (char *const *)argv);
 	cleanup_fd int options = -1, log = -1, pidfd = -1;

@@ -172,8 +172,7 @@ static void input_next(struct stream *s)
 		stream_end(s);
 		return;
 	}
-	if (!s->fd_io.loop &&
-	    ev_io_add(s->io->loop, &s->fd_io, s->fd, EPOLLIN, on_input, s) < 0)
+	if (!s->fd_io.loop && ev_io_add(s->io->loop, &s->fd_io, s->fd, EPOLLIN, on_input, s) < 0)
 		stream_end(s);
 }
 
@@ -250,8 +249,8 @@ void stdio_close_input(struct stdio *io)
 
 static int open_fifo(struct stream *s, const char *path, struct err *err)
 {
-	/* Output: one descriptor for both ends, so that writes neither fail nor block nor end the file
-	 * when the client goes away and another one comes. */
+	/* Output: one descriptor for both ends, so that writes neither fail nor block nor end the
+	 * file when the client goes away and another one comes. */
 	int flags = s->which == IN ? O_RDONLY : O_RDWR;
 	cleanup_fd int fd = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	struct stat st;
@@ -331,8 +330,9 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(vo
 	for (int i = 0; i < 3; i++) {
 		struct stream *s = &io->s[i];
 
-		*s = (struct stream){ .io = io, .which = (enum which)i, .fd = -1, .keeper = -1,
-				      .sock = -1 };
+		*s = (struct stream){
+			.io = io, .which = (enum which)i, .fd = -1, .keeper = -1, .sock = -1
+		};
 		buf_init(&s->pending, STDIO_CHUNK);
 	}
 	for (int i = 0; i < 3; i++) {

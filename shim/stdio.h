@@ -1,8 +1,8 @@
 /*
  * The standard streams of one process: from vsock connections to FIFOs, files or the CRI log, and
- * from a FIFO to the process. Each stream has a connection of its own and is pumped on its own; a slow
- * reader stops its own stream only. Bytes that a FIFO does not take are kept, at most STDIO_CHUNK a
- * stream, and nothing more is read then. Loop thread.
+ * from a FIFO to the process. Each stream has a connection of its own and is pumped on its own; a
+ * slow reader stops its own stream only. Bytes that a FIFO does not take are kept, at most
+ * STDIO_CHUNK a stream, and nothing more is read then. Loop thread.
  *
  * URIs: "" = /dev/null; "/PATH" or "fifo://PATH" = FIFO that exists; "file://PATH" = appended to;
  * "cri-log://PATH" = CRI log lines. Input comes from a FIFO only.
@@ -27,19 +27,19 @@ struct stdio_spec {
 	bool terminal;		    /* stderr is not used then */
 };
 
-/* Opens the host's ends. `drained` is called, from the loop, once both output streams have ended and
- * everything was delivered; also when there are none. -ENOENT, -EINVAL, -ENOSYS (a URI of another
- * kind), -errno. */
-int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(void *arg),
-	       void *arg, struct stdio **ret, struct err *err) must_check;
+/* Opens the host's ends. `drained` is called, from the loop, once both output streams have ended
+ * and everything was delivered; also when there are none. -ENOENT, -EINVAL, -ENOSYS (a URI of
+ * another kind), -errno. */
+int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(void *arg), void *arg,
+	       struct stdio **ret, struct err *err) must_check;
 /* Opens the connections into the guest and fills in the ids to send to the agent, counting *next_id
  * up. Output flows from now on. */
 int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id,
 		  Husk__Agent__V1__Stdio *ret_ids, struct err *err) must_check;
 /* The process runs: input flows from now on. */
 void stdio_start_input(struct stdio *io);
-/* The shim no longer holds the input FIFO open for writing: end of file comes when the client closed
- * it, too. */
+/* The shim no longer holds the input FIFO open for writing: end of file comes when the client
+ * closed it, too. */
 void stdio_close_input(struct stdio *io);
 bool stdio_drained(const struct stdio *io);
 /* Bytes of the process are queued that a FIFO did not take yet. */

@@ -1,5 +1,5 @@
-/* The task service: containerd.task.v2.Task and v3.Task, whose messages are the same on the wire and in
- * memory. Handlers use the types of v2 for both. */
+/* The task service: containerd.task.v2.Task and v3.Task, whose messages are the same on the wire
+ * and in memory. Handlers use the types of v2 for both. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,9 +8,9 @@
 #include "proto/containerd_task_v3.pb-c.h"
 #include "shim/shim.h"
 
-#define SAME(type)                                                                       \
-	_Static_assert(sizeof(Containerd__Task__V2__##type) ==                           \
-			       sizeof(Containerd__Task__V3__##type),                     \
+#define SAME(type)                                                                                 \
+	_Static_assert(sizeof(Containerd__Task__V2__##type) ==                                     \
+			       sizeof(Containerd__Task__V3__##type),                               \
 		       "task v2 and v3 differ in " #type)
 SAME(StateRequest);
 SAME(CreateTaskRequest);
@@ -239,8 +239,8 @@ static void on_resize(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 		ttrpc_reply(call, &empty.base);
 		return;
 	}
-	r = agent_resize(s->sandbox.agent, req->id, req->exec_id, req->width, req->height, on_passed,
-			 call);
+	r = agent_resize(s->sandbox.agent, req->id, req->exec_id, req->width, req->height,
+			 on_passed, call);
 	if (r < 0)
 		ttrpc_reply_err(call, r, NULL);
 }
@@ -326,7 +326,7 @@ static void on_stats(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 
 /* By index of the method in the descriptor. */
 const ttrpc_handler task_handlers[] = {
-	on_state, on_create,	 on_start, on_delete, on_pids,	 on_pause,
-	on_pause, on_checkpoint, on_kill,  on_exec,   on_resize, on_close_io,
-	on_update, on_wait,	 on_stats, on_connect, on_shutdown,
+	on_state,  on_create,	  on_start, on_delete,	on_pids,     on_pause,
+	on_pause,  on_checkpoint, on_kill,  on_exec,	on_resize,   on_close_io,
+	on_update, on_wait,	  on_stats, on_connect, on_shutdown,
 };

@@ -1,7 +1,7 @@
 /*
  * The pod's VM as a process: starts husk-vmm, boots, watches, kills, reaps. What runs inside is the
- * agent's business (agent_client.h). States: BOOTING -> RUNNING (the guest's channel is open) -> ENDED
- * (the monitor has been reaped, its files are free). Loop thread.
+ * agent's business (agent_client.h). States: BOOTING -> RUNNING (the guest's channel is open) ->
+ * ENDED (the monitor has been reaped, its files are free). Loop thread.
  */
 #ifndef HUSK_SHIM_VM_H
 #define HUSK_SHIM_VM_H
@@ -34,8 +34,8 @@ struct vm;
 struct vm_ops {
 	void (*agent_connected)(void *arg); /* the guest serves: streams may be opened */
 	void (*info_changed)(void *arg);    /* pids are known */
-	/* Once: the VM is gone and the monitor reaped. `why` is for people, "" after vm_kill. The VM may
-	 * be freed. */
+	/* Once: the VM is gone and the monitor reaped. `why` is for people, "" after vm_kill. The
+	 * VM may be freed. */
 	void (*ended)(const char *why, void *arg);
 };
 
@@ -46,8 +46,8 @@ int vm_start(struct loop *l, const struct vm_config *cfg, const struct vm_ops *o
 /* For windows and connections; NULL when the control connection is gone. */
 struct vmctl *vm_ctl(const struct vm *vm);
 const struct vm_info *vm_info(const struct vm *vm);
-/* Ends the VM: Kill, and SIGKILL when that takes longer than VM_KILL_NS. `ended` follows. `why` is what
- * `ended` will say unless a reason is known already. */
+/* Ends the VM: Kill, and SIGKILL when that takes longer than VM_KILL_NS. `ended` follows. `why` is
+ * what `ended` will say unless a reason is known already. */
 #define VM_KILL_NS NS_PER_S
 void vm_kill(struct vm *vm, const char *why);
 /* The guest is about to power itself off: its end is no failure. */

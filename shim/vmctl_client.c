@@ -192,7 +192,9 @@ static int receive(struct vmctl *v)
 		char bytes[CMSG_SPACE(REPLY_FDS_MAX * sizeof(int))];
 	} c;
 	struct iovec iov = { .iov_base = buf, .iov_len = sizeof(buf) };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.bytes,
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = c.bytes,
 			    .msg_controllen = sizeof(c.bytes) };
 	ssize_t n = recvmsg(v->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
@@ -317,7 +319,10 @@ static int submit(struct vmctl *v, Husk__Vmm__V1__Request *req, int fd, uint64_t
 	r = calloc(1, sizeof(*r) + husk__vmm__v1__request__get_packed_size(req));
 	if (!r)
 		return -ENOMEM;
-	*r = (struct request){ .id = req->id, .done = done, .arg = arg, .fd = -1,
+	*r = (struct request){ .id = req->id,
+			       .done = done,
+			       .arg = arg,
+			       .fd = -1,
 			       .deadline_ns = now_mono_ns() + timeout_ms * NS_PER_MS };
 	r->len = husk__vmm__v1__request__pack(req, r->bytes);
 	if (!v->unsent.head)

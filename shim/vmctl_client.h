@@ -24,8 +24,8 @@ struct vmctl;
 struct vmctl_ops {
 	/* AgentConnected or Ended. */
 	void (*event)(const Husk__Vmm__V1__Packet *p, void *arg);
-	/* The connection is unusable: end of file, a malformed packet, or an answer is overdue. Every open
-	 * request has got its error before; nothing more comes. */
+	/* The connection is unusable: end of file, a malformed packet, or an answer is overdue.
+	 * Every open request has got its error before; nothing more comes. */
 	void (*closed)(int code, const struct err *err, void *arg);
 };
 
@@ -36,8 +36,8 @@ typedef void (*vmctl_done)(int code, const struct err *err, const Husk__Vmm__V1_
 /* Takes fd over, also on failure. */
 int vmctl_new(struct loop *l, int fd, const struct vmctl_ops *ops, void *arg, struct vmctl **ret,
 	      struct err *err) must_check;
-/* Open requests end with -ECANCELED; `closed` is not called. NULL is fine; not in a callback of this
- * client. */
+/* Open requests end with -ECANCELED; `closed` is not called. NULL is fine; not in a callback of
+ * this client. */
 void vmctl_free(struct vmctl *v);
 
 /* Takes what is in the socket now, e.g. the last words of a monitor that has just been reaped. */

@@ -32,7 +32,8 @@ struct windows {
 
 /* A window for the file (dev, ino) of `bytes` bytes: the one that is there when both are read-only,
  * else a new one. *ret_new tells which; a new one has to be mapped. -EBUSY when the file is in use
- * and one of the two is writable, -ENOSPC when the table or the disk is full, -EINVAL for 0 bytes. */
+ * and one of the two is writable, -ENOSPC when the table or the disk is full, -EINVAL for 0 bytes.
+ */
 int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool readonly,
 		uint64_t *ret_first, uint64_t *ret_sectors, bool *ret_new,
 		struct err *err) must_check;

@@ -3,8 +3,8 @@
  *
  *	shim_drive [--backend NAME] [--bin DIR] [CASE]...
  *
- * DIR holds containerd-shim-husk-v2 and husk-vmm, and ../share/husk/{vmlinux,initramfs.cpio} beside it
- * (default: the directory above this program's, /bin). Without CASE all are run. Needs root,
+ * DIR holds containerd-shim-husk-v2 and husk-vmm, and ../share/husk/{vmlinux,initramfs.cpio} beside
+ *it (default: the directory above this program's, /bin). Without CASE all are run. Needs root,
  * busybox-static and e2fsprogs. The last line is one JSON object with times and memory.
  */
 #include <errno.h>
@@ -391,8 +391,9 @@ static void case_errors(void)
 	struct pod p;
 
 	up(&p, "errors");
-	b = make_bundle(&p, "e1", NULL, "{\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"},"
-					"\"linux\":{\"seccomp\":{\"defaultAction\":\"X\"}}}");
+	b = make_bundle(&p, "e1", NULL,
+			"{\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"},"
+			"\"linux\":{\"seccomp\":{\"defaultAction\":\"X\"}}}");
 	check(task_create(&p, "e1", b, "", "", layers, scratch, &a) == -ENOSYS);
 	check(strstr(a.msg, "linux.seccomp"));
 	free(b);

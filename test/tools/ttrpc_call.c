@@ -6,8 +6,8 @@
  *
  * The answer is printed as JSON. A field of type Any is written with its type: {"@type":
  * "husk.shim.v1.Options", "vcpus": 2}, or with the bytes of "value" as they are. Bytes are strings.
- *	ttrpc_call any JSON	prints the packed Any, e.g. for the standard input of the shim's `start`
- * Exit status: 0; 1 = the call failed, the error is printed as JSON; 2 = bad usage.
+ *	ttrpc_call any JSON	prints the packed Any, e.g. for the standard input of the shim's
+ *`start` Exit status: 0; 1 = the call failed, the error is printed as JSON; 2 = bad usage.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -146,8 +146,7 @@ static void set_repeated(ProtobufCMessage *m, const ProtobufCFieldDescriptor *f,
 		const char *key;
 		json_t *e;
 
-		json_object_foreach(v, key, e)
-		{
+		json_object_foreach (v, key, e) {
 			json_t *pair = json_pack("{s:s, s:O}", "key", key, "value", e);
 
 			set_value(f, list + i++ * value_size(f), pair);
@@ -174,8 +173,7 @@ static ProtobufCMessage *build(const ProtobufCMessageDescriptor *d, json_t *v)
 		set_any((Google__Protobuf__Any *)m, v);
 		return m;
 	}
-	json_object_foreach(v, key, e)
-	{
+	json_object_foreach (v, key, e) {
 		const ProtobufCFieldDescriptor *f =
 			protobuf_c_message_descriptor_get_field_by_name(d, key);
 
@@ -360,8 +358,8 @@ int main(int argc, char **argv)
 	if (r == 0)
 		r = ttrpc_client_set_metadata(client, "containerd-namespace-ttrpc", "husk");
 	if (r == 0 && str_eq(argv[2], "Events"))
-		r = ttrpc_client_stream(client, svc, argv[2], build(method->input, v), on_data, on_done,
-					l);
+		r = ttrpc_client_stream(client, svc, argv[2], build(method->input, v), on_data,
+					on_done, l);
 	else if (r == 0)
 		r = ttrpc_client_call(client, svc, argv[2], build(method->input, v), seconds * 1000,
 				      on_done, l);

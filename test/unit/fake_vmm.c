@@ -1,7 +1,7 @@
 /*
- * A monitor and an agent that pretend, for tests of the shim's own logic: speaks vmm.proto on descriptor
- * 3 and agent.proto on the channel of Boot. Strict about what it is told (windows must not overlap,
- * streams must be connected), and what a container does is named by its first argument:
+ * A monitor and an agent that pretend, for tests of the shim's own logic: speaks vmm.proto on
+ *descriptor 3 and agent.proto on the channel of Boot. Strict about what it is told (windows must
+ *not overlap, streams must be connected), and what a container does is named by its first argument:
  *
  *	run N      writes "out\n" and "err\n", exits with N
  *	sleep      runs until it is signalled
@@ -99,7 +99,8 @@ static struct task *new_task(const char *id, const char *exec_id, const Husk__Ag
 
 		if (t->used)
 			continue;
-		*t = (struct task){ .used = true, .out = p->stdio->stdout_stream,
+		*t = (struct task){ .used = true,
+				    .out = p->stdio->stdout_stream,
 				    .err = p->stdio->stderr_stream };
 		(void)snprintf(t->id, sizeof(t->id), "%s", id);
 		(void)snprintf(t->exec_id, sizeof(t->exec_id), "%s", exec_id);
@@ -200,7 +201,8 @@ static void start(struct task *t, struct ttrpc_call *call)
 static void on_create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
 	const Husk__Agent__V1__CreateSandboxRequest *req = (const void *)m;
-	Husk__Agent__V1__CreateSandboxResponse resp = HUSK__AGENT__V1__CREATE_SANDBOX_RESPONSE__INIT;
+	Husk__Agent__V1__CreateSandboxResponse resp =
+		HUSK__AGENT__V1__CREATE_SANDBOX_RESPONSE__INIT;
 	struct err e = { 0 };
 
 	if (str_eq(req->hostname, "bad")) {
@@ -299,7 +301,8 @@ static void on_remove(struct ttrpc_call *call, const ProtobufCMessage *m, void *
 
 static void on_list(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	Husk__Agent__V1__ListProcessesResponse resp = HUSK__AGENT__V1__LIST_PROCESSES_RESPONSE__INIT;
+	Husk__Agent__V1__ListProcessesResponse resp =
+		HUSK__AGENT__V1__LIST_PROCESSES_RESPONSE__INIT;
 	uint32_t pids[] = { 100, 101 };
 
 	resp.n_pids = 2;
@@ -314,7 +317,8 @@ static void on_events(struct ttrpc_call *call, const ProtobufCMessage *m, void *
 
 static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	static const Husk__Agent__V1__ShutdownResponse ok = HUSK__AGENT__V1__SHUTDOWN_RESPONSE__INIT;
+	static const Husk__Agent__V1__ShutdownResponse ok =
+		HUSK__AGENT__V1__SHUTDOWN_RESPONSE__INIT;
 
 	ttrpc_reply(call, &ok.base);
 	ended(HUSK__VMM__V1__END_REASON__POWEROFF, "");
@@ -322,8 +326,9 @@ static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *m, void
 
 /* CreateSandbox CreateContainer StartContainer ExecProcess SignalProcess ResizeTty RemoveContainer
  * ListProcesses Events Shutdown */
-static const ttrpc_handler handlers[] = { on_create_sandbox, on_create, on_start,  on_exec,   on_signal,
-					  NULL,		     on_remove, on_list, on_events, on_shutdown };
+static const ttrpc_handler handlers[] = { on_create_sandbox, on_create,	 on_start,  on_exec,
+					  on_signal,	     NULL,	 on_remove, on_list,
+					  on_events,	     on_shutdown };
 
 /* ---- the monitor ---- */
 
@@ -336,7 +341,8 @@ static void boot(int fd)
 	struct err e;
 
 	service.server_streaming = 1 << 8;
-	if (ttrpc_server_new(loop, &service, 1, &server, &e) < 0 || ttrpc_server_add(server, fd) < 0)
+	if (ttrpc_server_new(loop, &service, 1, &server, &e) < 0 ||
+	    ttrpc_server_add(server, fd) < 0)
 		die("agent");
 	c.agent_ready_ns = now_mono_ns();
 	p.body_case = HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED;
@@ -429,7 +435,9 @@ static void on_control(struct ev_io *io, uint32_t ev)
 			char bytes[CMSG_SPACE(sizeof(int))];
 		} c = { 0 };
 		struct iovec iov = { buf, sizeof(buf) };
-		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = c.bytes,
+		struct msghdr m = { .msg_iov = &iov,
+				    .msg_iovlen = 1,
+				    .msg_control = c.bytes,
 				    .msg_controllen = sizeof(c.bytes) };
 		ssize_t n = recvmsg(CONTROL_FD, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 		Husk__Vmm__V1__Request *req;

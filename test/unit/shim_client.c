@@ -68,8 +68,8 @@ static void write_options(int fd, const Husk__Shim__V1__Options *opts)
 void pod_start(struct pod *p, const char *shim, const char *dir, const char *id,
 	       const Husk__Shim__V1__Options *opts)
 {
-	const char *argv[] = { shim,	  "-namespace", "husk",	   "-id", id,
-			       "-address", NULL,	"-bundle", NULL,  "start", NULL };
+	const char *argv[] = { shim, "-namespace", "husk", "-id",   id,	 "-address",
+			       NULL, "-bundle",	   NULL,   "start", NULL };
 	int in[2], out[2], pidfd, status;
 	struct spawn s = spawn_of(shim, (char *const *)argv);
 	struct err e = { 0 };
@@ -205,8 +205,8 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 	a->status = res->status;
 	(void)snprintf(a->msg, sizeof(a->msg), "%s", res->err ? err_text(res->err) : "");
 	if (res->detail_type && str_eq(res->detail_type, "husk.shim.v1.StartError"))
-		a->start_error = husk__shim__v1__start_error__unpack(NULL, res->detail_len,
-								     res->detail);
+		a->start_error =
+			husk__shim__v1__start_error__unpack(NULL, res->detail_len, res->detail);
 	if (!res->resp)
 		return;
 	n = protobuf_c_message_get_packed_size(res->resp);
@@ -377,7 +377,8 @@ int task_exec(struct pod *p, const char *id, const char *exec_id, bool tty, cons
 	Containerd__Task__V2__ExecProcessRequest req =
 		CONTAINERD__TASK__V2__EXEC_PROCESS_REQUEST__INIT;
 	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
-	char *spec = must(str_fmt("{\"args\":%s,\"env\":[\"PATH=/bin\"],\"cwd\":\"/\"}", args_json));
+	char *spec =
+		must(str_fmt("{\"args\":%s,\"env\":[\"PATH=/bin\"],\"cwd\":\"/\"}", args_json));
 	int r;
 
 	any.type_url = (char *)"types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -433,7 +434,7 @@ static const char config_format[] =
 	"\"linux\":{\"namespaces\":[{\"type\":\"pid\"},{\"type\":\"ipc\"},{\"type\":\"uts\"},"
 	"{\"type\":\"mount\"},{\"type\":\"network\"}],\"maskedPaths\":[\"/proc/kcore\"],"
 	"\"readonlyPaths\":[\"/proc/sys\"],\"resources\":{\"pids\":{\"limit\":100},"
-	"\"memory\":{\"limit\":67108864},\"cpu\":{\"shares\":512}}}}";
+	"\"memory\":{\"limit\":67108864,\"swap\":67108864},\"cpu\":{\"shares\":512}}}}";
 
 char *make_bundle(struct pod *p, const char *id, const char *args, const char *config)
 {

@@ -42,7 +42,7 @@ struct sink {
 	bool eof;
 	bool paused;
 	size_t n;
-	uint64_t sum; /* of bytes */
+	uint64_t sum;	 /* of bytes */
 	char text[4096]; /* the first */
 };
 

@@ -282,8 +282,9 @@ static void vm_ends(const char *id, const char *how, const char *why)
 	assert_string_equal(((Husk__Shim__V1__ExitInfoResponse *)a.resp)->sandbox_died, why);
 	assert_true(answer_wait(&p, &sw, 1000) && sw.code == 0);
 	assert_int_equal(sandbox_call(&p, "SandboxStatus", &a), 0);
-	assert_string_equal(((Containerd__Runtime__Sandbox__V1__SandboxStatusResponse *)a.resp)->state,
-			    "SANDBOX_NOTREADY");
+	assert_string_equal(
+		((Containerd__Runtime__Sandbox__V1__SandboxStatusResponse *)a.resp)->state,
+		"SANDBOX_NOTREADY");
 	assert_int_equal(create(&p, "d", "[\"run\"]"), -EBUSY);
 	assert_int_equal(task_start(&p, "b", "", NULL), -EBUSY);
 	assert_int_equal(task_delete(&p, "a", ""), 0);
@@ -396,11 +397,11 @@ static void test_start_twice(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_life),	     cmocka_unit_test(test_early_exit),
-		cmocka_unit_test(test_mute),	     cmocka_unit_test(test_exec),
-		cmocka_unit_test(test_failures),     cmocka_unit_test(test_monitor_dies),
-		cmocka_unit_test(test_vm_ends),	     cmocka_unit_test(test_agent_dies),
-		cmocka_unit_test(test_sandbox),	     cmocka_unit_test(test_task_alone),
+		cmocka_unit_test(test_life),	    cmocka_unit_test(test_early_exit),
+		cmocka_unit_test(test_mute),	    cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_failures),    cmocka_unit_test(test_monitor_dies),
+		cmocka_unit_test(test_vm_ends),	    cmocka_unit_test(test_agent_dies),
+		cmocka_unit_test(test_sandbox),	    cmocka_unit_test(test_task_alone),
 		cmocka_unit_test(test_start_twice),
 	};
 

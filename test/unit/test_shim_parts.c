@@ -94,7 +94,8 @@ static void test_windows(void **state)
 	assert_true(is_new && b == 8 && n == 16);
 	assert_int_equal(windows_get(w, 1, 2, 4097, false, &c, &n, &is_new, &e), -EBUSY);
 	assert_int_equal(windows_get(w, 1, 3, 0, false, &c, &n, &is_new, &e), -EINVAL);
-	assert_int_equal(windows_get(w, 1, 3, (8ull << 40) + 1, true, &c, &n, &is_new, &e), -ENOSPC);
+	assert_int_equal(windows_get(w, 1, 3, (8ull << 40) + 1, true, &c, &n, &is_new, &e),
+			 -ENOSPC);
 	assert_int_equal(windows_get(w, 1, 3, 8ull << 40, true, &c, &n, &is_new, &e), -ENOSPC);
 	assert_false(windows_put(w, a));
 	windows_free(w, a); /* still used */
@@ -160,11 +161,13 @@ static void test_crilog_pieces(void **state)
 	static char text[3 * CRILOG_LINE_MAX];
 	struct err e = { 0 };
 	char *path = in_dir("pieces.log"), *first = NULL, *got;
-	const size_t cuts[] = { sizeof(text), 1000, CRILOG_LINE_MAX, CRILOG_LINE_MAX + 1, 4095, 37 };
+	const size_t cuts[] = {
+		sizeof(text), 1000, CRILOG_LINE_MAX, CRILOG_LINE_MAX + 1, 4095, 37
+	};
 
 	memset(text, 'x', sizeof(text));
-	text[CRILOG_LINE_MAX] = '\n';	       /* exactly the limit: one F */
-	text[2 * CRILOG_LINE_MAX + 2] = '\n';   /* one more: P and F */
+	text[CRILOG_LINE_MAX] = '\n';	      /* exactly the limit: one F */
+	text[2 * CRILOG_LINE_MAX + 2] = '\n'; /* one more: P and F */
 	for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
 		struct crilog_stream s = { 0 };
 
@@ -246,9 +249,9 @@ static void test_crilog_full(void **state)
 
 /* ---- OCI ---- */
 
-#define SPEC(process, linux_part)                                                             \
-	"{\"ociVersion\":\"1.1.0\",\"process\":{\"args\":[\"sh\"],\"cwd\":\"/\"" process         \
-	"},\"root\":{\"path\":\"rootfs\",\"readonly\":true},\"hostname\":\"h\",\"linux\":{"      \
+#define SPEC(process, linux_part)                                                                  \
+	"{\"ociVersion\":\"1.1.0\",\"process\":{\"args\":[\"sh\"],\"cwd\":\"/\"" process           \
+	"},\"root\":{\"path\":\"rootfs\",\"readonly\":true},\"hostname\":\"h\",\"linux\":{"        \
 	"\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"pid\"}]" linux_part "}}"
 
 static int parse(struct pb_arena *a, const char *json, struct oci_spec *ret, struct err *err)
@@ -285,13 +288,17 @@ static void test_oci_good(void **state)
 		",\"terminal\":true,\"consoleSize\":{\"width\":80,\"height\":25},\"env\":[\"A=b\"],"
 		"\"user\":{\"uid\":1,\"gid\":2,\"additionalGids\":[3,4],\"umask\":18},"
 		"\"capabilities\":{\"bounding\":[\"CAP_CHOWN\",\"CAP_CHECKPOINT_RESTORE\"]},"
-		"\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":1024,\"hard\":18446744073709551615}],"
+		"\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":1024,\"hard\":"
+		"18446744073709551615}],"
 		"\"noNewPrivileges\":true,\"oomScoreAdj\":-500,\"apparmorProfile\":\"\"",
 		",\"seccomp\":null,\"sysctl\":{\"net.ipv4.ip_forward\":\"1\"},\"resources\":{"
-		"\"memory\":{\"limit\":1048576,\"swap\":3145728},\"cpu\":{\"shares\":1024,\"quota\":"
-		"50000},\"pids\":{\"limit\":-1},\"hugepageLimits\":[{\"pageSize\":\"2MB\",\"limit\":0}],"
+		"\"memory\":{\"limit\":1048576,\"swap\":3145728},\"cpu\":{\"shares\":1024,"
+		"\"quota\":"
+		"50000},\"pids\":{\"limit\":-1},\"hugepageLimits\":[{\"pageSize\":\"2MB\","
+		"\"limit\":0}],"
 		"\"unified\":{\"memory.oom.group\":\"1\"},\"devices\":[{\"allow\":false,\"access\":"
-		"\"rwm\"},{\"allow\":true,\"type\":\"c\",\"major\":1,\"minor\":3,\"access\":\"rwm\"}]}");
+		"\"rwm\"},{\"allow\":true,\"type\":\"c\",\"major\":1,\"minor\":3,\"access\":"
+		"\"rwm\"}]}");
 	const Husk__Agent__V1__Process *p;
 	struct pb_arena a;
 	struct oci_spec s;
@@ -318,8 +325,10 @@ static void test_oci_good(void **state)
 	assert_string_equal(s.req->sysctls[0]->value, "1");
 	pb_arena_fini(&a);
 	/* The last word is "allow all": a privileged container. */
-	assert_int_equal(parse(&a, SPEC("", ",\"resources\":{\"devices\":[{\"allow\":true,"
-					    "\"access\":\"rwm\"}]}"),
+	assert_int_equal(parse(&a,
+			       SPEC("",
+				    ",\"resources\":{\"devices\":[{\"allow\":true,"
+				    "\"access\":\"rwm\"}]}"),
 			       &s, &e),
 			 0);
 	assert_true(s.req->privileged);
@@ -342,7 +351,8 @@ static void test_oci_refused(void **state)
 	refused(SPEC(",\"user\":{\"uid\":1.5}", ""), -EINVAL, "process.user.uid");
 	refused(SPEC(",\"user\":{\"uid\":1,\"username\":\"a\"}", ""), -EINVAL, "process.user");
 	refused(SPEC(",\"capabilities\":{\"bounding\":[\"CAP_X\"]}", ""), -EINVAL, "bounding");
-	refused(SPEC(",\"rlimits\":[{\"type\":\"X\",\"soft\":1,\"hard\":1}]", ""), -EINVAL, "rlimits");
+	refused(SPEC(",\"rlimits\":[{\"type\":\"X\",\"soft\":1,\"hard\":1}]", ""), -EINVAL,
+		"rlimits");
 	refused(SPEC("", ",\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ERRNO\"}"), -ENOSYS,
 		"linux.seccomp");
 	refused(SPEC("", ",\"devices\":[{\"path\":\"/dev/fuse\"}]"), -ENOSYS, "linux.devices");
@@ -350,21 +360,25 @@ static void test_oci_refused(void **state)
 	refused(SPEC("", ",\"rootfsPropagation\":\"shared\""), -ENOSYS, "rootfsPropagation");
 	refused(SPEC("", ",\"resources\":{\"blockIO\":{\"weight\":10}}"), -ENOSYS, "blockIO");
 	refused(SPEC("", ",\"resources\":{\"cpu\":{\"cpus\":\"0-1\"}}"), -ENOSYS, "cpu.cpus");
-	refused(SPEC("", ",\"resources\":{\"unified\":{\"cgroup.kill\":\"1\"}}"), -EINVAL, "unified");
+	refused(SPEC("", ",\"resources\":{\"unified\":{\"cgroup.kill\":\"1\"}}"), -EINVAL,
+		"unified");
 	refused(SPEC("", ",\"resources\":{\"unified\":{\"../x.y\":\"1\"}}"), -EINVAL, "unified");
-	refused(SPEC("", ",\"resources\":{\"memory\":{\"limit\":10,\"swap\":5}}"), -EINVAL, "memory");
-	refused(SPEC("", ",\"resources\":{\"devices\":[{\"allow\":true,\"type\":\"b\",\"major\":8,"
-			 "\"access\":\"rwm\"}]}"),
+	refused(SPEC("", ",\"resources\":{\"memory\":{\"limit\":10,\"swap\":5}}"), -EINVAL,
+		"memory");
+	refused(SPEC("",
+		     ",\"resources\":{\"devices\":[{\"allow\":true,\"type\":\"b\",\"major\":8,"
+		     "\"access\":\"rwm\"}]}"),
 		-ENOSYS, "devices");
 	refused("{\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"},\"linux\":{\"namespaces\":[]}}",
 		-ENOSYS, "namespaces");
-	refused("{\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"},\"linux\":{\"namespaces\":[{\"type\":"
+	refused("{\"process\":{\"args\":[\"a\"],\"cwd\":\"/"
+		"\"},\"linux\":{\"namespaces\":[{\"type\":"
 		"\"mount\"},{\"type\":\"user\"}]}}",
 		-ENOSYS, "user");
-	refused("{\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"},\"hooks\":{\"prestart\":[{}]}}", -ENOSYS,
-		"hooks");
-	refused("{\"mounts\":[{\"destination\":\"/d\",\"type\":\"bind\",\"source\":\"/etc\"}]}", -ENOSYS,
-		"/etc on /d");
+	refused("{\"process\":{\"args\":[\"a\"],\"cwd\":\"/\"},\"hooks\":{\"prestart\":[{}]}}",
+		-ENOSYS, "hooks");
+	refused("{\"mounts\":[{\"destination\":\"/d\",\"type\":\"bind\",\"source\":\"/etc\"}]}",
+		-ENOSYS, "/etc on /d");
 	refused("{\"mounts\":[{\"destination\":\"/d\",\"type\":\"nfs\"}]}", -ENOSYS, "nfs");
 	refused("{\"mounts\":[{\"destination\":\"d\",\"type\":\"proc\"}]}", -EINVAL, "mounts");
 }
@@ -401,7 +415,7 @@ static void test_rootfs(void **state)
 	struct err e = { 0 };
 
 #define ROWS(...) ((const char *const[][3]){ __VA_ARGS__ })
-#define OPEN(...) \
+#define OPEN(...)                                                                                  \
 	open_rootfs(ROWS(__VA_ARGS__), sizeof(ROWS(__VA_ARGS__)) / sizeof(char *[3]), &rf, &e)
 	assert_int_equal(write_file_atomic(a, "x", 1, 0600, false, &e), 0);
 	assert_int_equal(write_file_atomic(b, "y", 1, 0600, false, &e), 0);
@@ -414,8 +428,9 @@ static void test_rootfs(void **state)
 	assert_int_equal(OPEN({ "ext4", "/nonexistent", "o" }), -ENOENT);
 	assert_int_equal(OPEN({ "ext4", a, "w" }), -ENOSYS);
 	assert_int_equal(OPEN({ "ext4", a, "o" }, { "ext4", b, "o" }), -EINVAL);
-	assert_int_equal(OPEN({ "ext4", a, "w" }, { "ext4", b, "o" }, { overlay[0], overlay[1], NULL }),
-			 -EINVAL);
+	assert_int_equal(
+		OPEN({ "ext4", a, "w" }, { "ext4", b, "o" }, { overlay[0], overlay[1], NULL }),
+		-EINVAL);
 	assert_int_equal(OPEN({ "ext4", a, "o" }), 0);
 	rootfs_free(rf);
 	/* The same layer twice is mounted once, where it counts. */
@@ -432,8 +447,8 @@ static void test_rootfs(void **state)
 	rootfs_free(rf);
 	/* All or nothing: b is in use by the one before. */
 	assert_int_equal(OPEN({ "ext4", fifo, "o" }), -EINVAL);
-	assert_int_equal(OPEN({ "ext4", a, "o" }, { "ext4", b, "w" }, { overlay[0], overlay[1], NULL }),
-			 0);
+	assert_int_equal(
+		OPEN({ "ext4", a, "o" }, { "ext4", b, "w" }, { overlay[0], overlay[1], NULL }), 0);
 	assert_int_equal(rootfs_assign(rf, w, &e), -EBUSY);
 	assert_int_equal(w->slots[0].users, 1);
 	rootfs_free(rf);
@@ -472,7 +487,8 @@ static void test_pids(void **state)
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	assert_int_equal(pids_kill(dir, 100, &e), 0);
-	assert_int_equal(write_file_atomic(path, "vmm x y\n\n-1\nshim 1 1\n", 20, 0600, false, &e), 0);
+	assert_int_equal(write_file_atomic(path, "vmm x y\n\n-1\nshim 1 1\n", 20, 0600, false, &e),
+			 0);
 	assert_int_equal(pids_kill(dir, 100, &e), 0);
 	free(text);
 	free(changed);
@@ -482,11 +498,11 @@ static void test_pids(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sha256),	       cmocka_unit_test(test_windows),
-		cmocka_unit_test(test_crilog_lines),   cmocka_unit_test(test_crilog_pieces),
-		cmocka_unit_test(test_crilog_reopen),  cmocka_unit_test(test_crilog_full),
-		cmocka_unit_test(test_oci_good),       cmocka_unit_test(test_oci_refused),
-		cmocka_unit_test(test_rootfs),	       cmocka_unit_test(test_pids),
+		cmocka_unit_test(test_sha256),	      cmocka_unit_test(test_windows),
+		cmocka_unit_test(test_crilog_lines),  cmocka_unit_test(test_crilog_pieces),
+		cmocka_unit_test(test_crilog_reopen), cmocka_unit_test(test_crilog_full),
+		cmocka_unit_test(test_oci_good),      cmocka_unit_test(test_oci_refused),
+		cmocka_unit_test(test_rootfs),	      cmocka_unit_test(test_pids),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
