@@ -149,8 +149,8 @@ static int make_args(struct args *a, const struct backend_boot *b, bool console,
 	arg2(a, "-no-reboot", NULL);
 	arg2(a, "-display", strdup("none"));
 	arg2(a, "-sandbox", strdup("on,obsolete=deny,elevateprivileges=deny,spawn=deny"));
-	/* Without PIT and PIC the guest must be told its clocks (cmdline.c, add_clock). The RTC stays:
-	 * a kernel without it and without kvm-clock polls for it for a second. */
+	/* Without PIT and PIC the guest must be told its clocks (cmdline.c, add_clock). The RTC
+	 * stays: a kernel without it and without kvm-clock polls for it for a second. */
 	arg2(a, "-machine",
 	     strdup("microvm,acpi=off,x-option-roms=off,isa-serial=off,rtc=on,pit=off,pic=off,"
 		    "memory-backend=mem"));
