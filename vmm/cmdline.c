@@ -18,7 +18,6 @@ static const char *const common[] = {
 	"swiotlb=noforce",	    /* virtio needs no bounce buffers: 64 MiB in bigger VMs */
 	"rcupdate.rcu_expedited=1", /* mounts, namespaces and cgroups wait for no grace period */
 	"noreplace-smp",	    /* keeps the lock prefixes: no patching, shared pages of text */
-	"swiotlb=noforce",	    /* no 64 MiB of bounce buffers above 3 GiB */
 };
 
 /* QEMU's microvm appends its own virtio_mmio.device= entries. */
