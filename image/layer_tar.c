@@ -194,6 +194,17 @@ static int drain(struct source *s)
 	return (int)n;
 }
 
+/*
+ * libarchive warns of what it leaves out, which would be a wrong file. Only a name that is no UTF-8
+ * is kept byte for byte, and that is how we want it.
+ */
+static bool is_harmless(struct archive *a)
+{
+	const char *text = archive_error_string(a);
+
+	return text && strstr(text, "can't be converted from UTF-8");
+}
+
 int layer_tar_read(layer_read_fn fn, void *arg, struct tree *t, struct ext4_writer *w,
 		   struct err *err)
 {
@@ -207,8 +218,8 @@ int layer_tar_read(layer_read_fn fn, void *arg, struct tree *t, struct ext4_writ
 		return err_set(err, c, "not a tar");
 	r.a = a;
 	tree_on_drop(t, on_drop, w);
-	/* A warning is about something that libarchive could work around. */
-	while ((k = archive_read_next_header(a, &e)) == ARCHIVE_OK || k == ARCHIVE_WARN) {
+	while ((k = archive_read_next_header(a, &e)) == ARCHIVE_OK ||
+	       (k == ARCHIVE_WARN && is_harmless(a))) {
 		if (++n > LAYER_MAX_RECORDS)
 			return err_set(err, -EFBIG, "more than %u entries in the tar",
 				       LAYER_MAX_RECORDS);
@@ -216,6 +227,9 @@ int layer_tar_read(layer_read_fn fn, void *arg, struct tree *t, struct ext4_writ
 		if (c < 0)
 			return c;
 	}
+	if (k == ARCHIVE_WARN)
+		return err_set(err, -EPROTO, "\"%.200s\": %s", archive_entry_pathname(e),
+			       archive_error_string(a));
 	if (k != ARCHIVE_EOF)
 		return tar_error(&r, err);
 	c = drain(&r.src);

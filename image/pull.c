@@ -65,6 +65,7 @@ struct image_pull {
 
 	struct ev_timer kick_timer, progress_timer;
 	bool changed;
+	bool *freed; /* set by pull_free while the caller's progress function runs */
 	uint64_t start_ns, fetched_ns;
 };
 
@@ -91,6 +92,8 @@ static void wipe(char **secret)
 
 static void pull_free(struct image_pull *p)
 {
+	if (p->freed)
+		*p->freed = true;
 	ev_timer_del(&p->kick_timer);
 	ev_timer_del(&p->progress_timer);
 	fetcher_free(p->fetcher);
@@ -166,12 +169,15 @@ static void pull_succeed(struct image_pull *p)
 
 /* ---- progress ---- */
 
-/* May end the pull. */
-static void show_progress(struct image_pull *p)
+/* False when the caller has cancelled the pull meanwhile. */
+static bool show_progress(struct image_pull *p)
 {
 	struct image_layer_progress v[IMAGE_MAX_LAYERS];
 	struct image_progress pr = { .layers = v, .n_layers = p->n_layers };
+	bool freed = false;
 
+	if (!p->progress)
+		return true;
 	p->changed = false;
 	for (size_t k = 0; k < p->n_layers; k++) {
 		struct layer *l = &p->layers[k];
@@ -181,8 +187,11 @@ static void show_progress(struct image_pull *p)
 						      .size = l->what.size,
 						      .state = l->state };
 	}
-	if (p->progress)
-		p->progress(p->arg, &pr);
+	p->freed = &freed;
+	p->progress(p->arg, &pr);
+	if (!freed)
+		p->freed = NULL;
+	return !freed;
 }
 
 static void on_progress_timer(struct ev_timer *t)
@@ -190,7 +199,7 @@ static void on_progress_timer(struct ev_timer *t)
 	struct image_pull *p = t->arg;
 
 	if (p->changed)
-		show_progress(p);
+		(void)show_progress(p);
 }
 
 static void note_change(struct image_pull *p)
@@ -223,12 +232,14 @@ static bool somebody_fetches(const struct image_store *s, const char *diff_id)
 	return false;
 }
 
-static void layer_fail(struct layer *l, int code, struct err *err)
+/* `why` may be the layer's own: a copy outlives the pull. */
+static void layer_fail(struct layer *l, int code, const struct err *why)
 {
 	struct image_pull *p = l->pull;
+	struct err err = *why;
 
-	code = err_wrap(err, code, "layer %zu of %zu", (size_t)(l - p->layers) + 1, p->n_layers);
-	pull_fail(p, code, err);
+	code = err_wrap(&err, code, "layer %zu of %zu", (size_t)(l - p->layers) + 1, p->n_layers);
+	pull_fail(p, code, &err);
 }
 
 /* Both children have had their say, and both are content: does the content have the right name? */
@@ -347,7 +358,7 @@ static void on_kick(struct ev_timer *t)
 	r = layers_go_on(p, &all, &err);
 	if (r < 0)
 		pull_fail(p, r, &err);
-	else if (all)
+	else if (all && (!p->changed || show_progress(p)))
 		pull_succeed(p);
 }
 
