@@ -119,7 +119,7 @@ static void create_done(const struct ttrpc_result *res, void *arg)
 
 	if (res->code < 0) {
 		if (!s->sandbox.agent && *s->sandbox.why)
-			(void)err_set(&e, -ECONNRESET, "%s", s->sandbox.why);
+			(void)err_set(&e, -EIO, "%s", s->sandbox.why);
 		else
 			(void)err_set(&e, res->code, "%s", err_text(res->err));
 		create_fail(op, e.code, &e);
@@ -152,7 +152,7 @@ static void create_send(struct create *op)
 	int r;
 
 	if (!ctl || !s->sandbox.agent)
-		r = err_set(&e, -ECONNRESET, "the VM has ended: %s", s->sandbox.why);
+		r = err_set(&e, -EIO, "the VM has ended: %s", s->sandbox.why);
 	else
 		r = stdio_connect(c->init.io, ctl, &s->sandbox.next_stream, req->process->stdio,
 				  &e);
@@ -196,7 +196,7 @@ static void create_ready(int code, const struct err *err, void *arg)
 	int r = code;
 
 	if (r == 0 && !ctl)
-		r = err_set(&e, -ECONNRESET, "the VM has ended");
+		r = err_set(&e, -EIO, "the VM has ended");
 	else if (r < 0 && err)
 		e = *err;
 	if (r == 0)

@@ -270,7 +270,7 @@ void proc_vm_died(struct proc *p, uint32_t status, const char *why)
 	struct start *st = take_ptr(&p->parked);
 
 	if (st)
-		start_lost(st, status, -ECONNRESET, *why ? why : "the sandbox was stopped");
+		start_lost(st, status, -EIO, *why ? why : "the sandbox was stopped");
 	else
 		proc_exit(p, status, false, why);
 }
@@ -320,7 +320,7 @@ static int send_exec(struct proc *p, struct start *st, struct err *err)
 	if (p->input_closed)
 		stdio_close_input(p->io);
 	if (!ctl)
-		return err_set(err, -ECONNRESET, "the VM is gone");
+		return err_set(err, -EIO, "the VM is gone");
 	r = stdio_connect(p->io, ctl, &s->sandbox.next_stream, p->spec->stdio, err);
 	if (r < 0)
 		return r;

@@ -233,6 +233,22 @@ void sandbox_when_ready(struct shim *s, void (*fn)(int code, const struct err *e
 	*p = w;
 }
 
+/* The sandbox is STOPPED: those who wait for that have their answers. */
+static void tell_end(struct shim *s)
+{
+	static const Containerd__Runtime__Sandbox__V1__StopSandboxResponse stopped =
+		CONTAINERD__RUNTIME__SANDBOX__V1__STOP_SANDBOX_RESPONSE__INIT;
+	Containerd__Runtime__Sandbox__V1__WaitSandboxResponse waited =
+		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
+	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+
+	proc_timestamp(s->sandbox.exited_at, &ts);
+	waited.exit_status = sandbox_exit_status(s);
+	waited.exited_at = &ts;
+	calls_reply(&s->sandbox.wait_calls, &waited.base, 0, NULL);
+	calls_reply(&s->sandbox.stop_calls, &stopped.base, 0, NULL);
+}
+
 /* ---- start ---- */
 
 static void on_agent_exited(const Husk__Agent__V1__ExitEvent *ev, void *arg)
@@ -363,6 +379,7 @@ fail:
 	sb->state = SB_STOPPED;
 	sb->exited_at = now_real_ns();
 	(void)snprintf(sb->why, sizeof(sb->why), "%s", err ? err->msg : "start failed");
+	tell_end(s);
 	return err_wrap(err, r, "start the VM");
 }
 
@@ -371,11 +388,6 @@ fail:
 /* The monitor has been reaped: nothing of the VM exists any more. */
 static void on_ended(const char *why, void *arg)
 {
-	static const Containerd__Runtime__Sandbox__V1__StopSandboxResponse stopped =
-		CONTAINERD__RUNTIME__SANDBOX__V1__STOP_SANDBOX_RESPONSE__INIT;
-	Containerd__Runtime__Sandbox__V1__WaitSandboxResponse waited =
-		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
 	struct shim *s = arg;
 	struct sandbox *sb = &s->sandbox;
 	bool asked = sb->state == SB_STOPPING;
@@ -394,14 +406,9 @@ static void on_ended(const char *why, void *arg)
 	vm_free(take_ptr(&sb->vm));
 	shim_record_pids(s);
 	containers_died(s, asked ? STATUS_KILLED : STATUS_VM_DIED, sb->why);
-	(void)err_set(&e, -ECONNRESET, "start the VM: %s", *sb->why ? sb->why : "stopped");
-	tell_waiters(sb, -ECONNRESET, &e);
-	ts.seconds = sb->exited_at / (int64_t)NS_PER_S;
-	ts.nanos = (int32_t)(sb->exited_at % (int64_t)NS_PER_S);
-	waited.exit_status = sandbox_exit_status(s);
-	waited.exited_at = &ts;
-	calls_reply(&sb->wait_calls, &waited.base, 0, NULL);
-	calls_reply(&sb->stop_calls, &stopped.base, 0, NULL);
+	(void)err_set(&e, -EIO, "start the VM: %s", *sb->why ? sb->why : "stopped");
+	tell_waiters(sb, -EIO, &e);
+	tell_end(s);
 	shim_sandbox_ended(s);
 }
 
@@ -423,21 +430,17 @@ static void on_shutdown(const struct ttrpc_result *res, void *arg)
 
 void sandbox_stop(struct shim *s, struct ttrpc_call *call)
 {
-	static const Containerd__Runtime__Sandbox__V1__StopSandboxResponse stopped =
-		CONTAINERD__RUNTIME__SANDBOX__V1__STOP_SANDBOX_RESPONSE__INIT;
 	struct sandbox *sb = &s->sandbox;
 	bool was_ready = sb->state == SB_READY;
 
+	calls_add(&sb->stop_calls, call);
 	if (!sb->vm) {
 		sb->state = SB_STOPPED;
 		if (!sb->exited_at)
 			sb->exited_at = now_real_ns();
-		if (call)
-			ttrpc_reply(call, &stopped.base);
+		tell_end(s);
 		return;
 	}
-	if (call)
-		calls_add(&sb->stop_calls, call);
 	if (sb->state == SB_STOPPING)
 		return;
 	sb->state = SB_STOPPING;

@@ -22,7 +22,7 @@
 #include "base/util.h"
 #include "test/unit/shim_client.h"
 
-static const char *backend = "qemu";
+static const char *backend = "auto";
 static char *bin, *shim_path, *dir, *layer;
 static double ms_sandbox, ms_create, ms_start, ms_exec, ms_stop;
 static long shim_pss, vmm_pss;
@@ -93,7 +93,8 @@ static void up(struct pod *p, const char *id)
 	if (sandbox_call(p, "StartSandbox", &a) < 0)
 		fatal("StartSandbox: %s", a.msg);
 	answer_clear(&a);
-	ms_sandbox = now_ms() - t;
+	if (ms_sandbox == 0)
+		ms_sandbox = now_ms() - t;
 	pod_read_pids(p);
 	check(p->shim > 0 && p->vmm > 0);
 	free(o.vmm_path);
@@ -105,7 +106,8 @@ static void down(struct pod *p)
 	double t = now_ms();
 
 	check(sandbox_call(p, "StopSandbox", NULL) == 0);
-	ms_stop = now_ms() - t;
+	if (ms_stop == 0)
+		ms_stop = now_ms() - t;
 	check(sandbox_call(p, "StopSandbox", NULL) == 0);
 	check(process_gone(p->vmm, 1000) && process_gone(p->qemu, 1000));
 	check(sandbox_call(p, "ShutdownSandbox", NULL) == 0);
@@ -435,7 +437,8 @@ static void vm_killed(const char *id, bool kill_qemu)
 	task_wait_start(&p, "c1", "", &w);
 	run_for(&p, 100);
 	check(!w.done);
-	check(kill(kill_qemu ? p.qemu : p.vmm, SIGKILL) == 0);
+	/* With backend kvm the monitor is all there is. */
+	check(kill(kill_qemu && p.qemu ? p.qemu : p.vmm, SIGKILL) == 0);
 	check(answer_wait(&p, &w, 5000) && w.code == 0);
 	check(((Containerd__Task__V2__WaitResponse *)w.resp)->exit_status == 255);
 	check(task_wait(&p, "c1", "x") == 255 && task_wait(&p, "c2", "") == 255);
@@ -462,8 +465,7 @@ static void case_vmm_killed(void)
 
 static void case_qemu_killed(void)
 {
-	if (str_eq(backend, "qemu"))
-		vm_killed("qemu-killed", true);
+	vm_killed("qemu-killed", true);
 }
 
 static void case_shim_killed(void)
@@ -549,6 +551,12 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
+	shim_path = str_fmt("%s/../share/husk/vmlinux", bin);
+	if (geteuid() != 0 || access(shim_path, R_OK) < 0) {
+		fprintf(stderr, "skipped: this needs root and %s\n", shim_path);
+		return 77;
+	}
+	free(shim_path);
 	shim_path = str_fmt("%s/containerd-shim-husk-v2", bin);
 	dir = test_dir("shim");
 	make_layer();

@@ -379,6 +379,27 @@ static void test_task_alone(void **state)
 	pod_fini(&p);
 }
 
+/* A sandbox that is stopped before it was started is waited for like any other. */
+static void test_never_started(void **state)
+{
+	Containerd__Runtime__Sandbox__V1__WaitSandboxRequest req =
+		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_REQUEST__INIT;
+	struct answer w = { 0 };
+	struct pod p;
+
+	start_shim(&p, "never");
+	assert_int_equal(create_sandbox(&p, "h"), 0);
+	req.sandbox_id = p.id;
+	call_start(&p, &containerd__runtime__sandbox__v1__sandbox__descriptor, "WaitSandbox",
+		   &req.base, &w);
+	assert_false(answer_wait(&p, &w, 50));
+	assert_int_equal(sandbox_call(&p, "StopSandbox", NULL), 0);
+	assert_true(answer_wait(&p, &w, 1000) && w.code == 0);
+	answer_clear(&w);
+	pod_read_pids(&p);
+	down(&p);
+}
+
 /* A second start for the same pod gives the same shim. */
 static void test_start_twice(void **state)
 {
@@ -402,7 +423,7 @@ int main(void)
 		cmocka_unit_test(test_failures),    cmocka_unit_test(test_monitor_dies),
 		cmocka_unit_test(test_vm_ends),	    cmocka_unit_test(test_agent_dies),
 		cmocka_unit_test(test_sandbox),	    cmocka_unit_test(test_task_alone),
-		cmocka_unit_test(test_start_twice),
+		cmocka_unit_test(test_start_twice), cmocka_unit_test(test_never_started),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
