@@ -73,7 +73,7 @@ static long pss_kib(pid_t pid)
 	(void)snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
 	text = read_all(path);
 	at = strstr(text, "\nPss:");
-	n = at ? atol(at + 5) : -1; // NOLINT
+	n = at ? strtol(at + 5, NULL, 10) : -1;
 	free(text);
 	return n;
 }

@@ -240,7 +240,8 @@ static void test_crilog_full(void **state)
 	crilog_write(&s, (const uint8_t *)"after\n", 6, T0);
 	assert_int_equal(read_file(path, MIB, &got, &n, &e), 0);
 	assert_true(n < 1100 && str_ends(got, "F after\n"));
-	for (char *line = strtok(got, "\n"); line; line = strtok(NULL, "\n")) // NOLINT
+	for (char *save, *line = strtok_r(got, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save))
 		assert_true(str_starts(line, STAMP "stdout F "));
 	crilog_free(s.log);
 	free(got);
