@@ -263,6 +263,7 @@ static void run_rolled_back(void *arg, int code, const struct err *err)
 		/* Something may still run: a record stays, so that StopPodSandbox can try again. */
 		p->state = POD_NOTREADY;
 		(void)state_save_pod(&p->huskd->state, p, NULL);
+		waits_run(&p->gone, code, err);
 	} else {
 		pod_destroy(p);
 	}
