@@ -4,6 +4,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "cri/backend.h"
 #include "cri/config.h"
 #include "cri/grpc.h"
 #include "cri/state.h"
@@ -17,6 +18,7 @@ struct huskd {
 	struct state state;
 	struct image_store *images;
 	struct rpc_server *rpc;
+	struct backend backend;
 	unsigned execs; /* running ExecSync calls */
 	bool stopping;
 };

@@ -24,6 +24,7 @@ static void on_signal(struct ev_signal *s, int signo)
 		return;
 	log_info("ending; pods go on", "signal", strsignal(signo));
 	d->stopping = true;
+	backend_fini(&d->backend);
 	loop_stop(d->loop, 0);
 }
 
@@ -152,6 +153,8 @@ static int run(struct huskd *d, struct err *err)
 		r = rpc_server_new(d->loop, services, ARRAY_SIZE(services), &d->rpc, err);
 	if (r == 0) {
 		warn_missing(&d->config);
+		if (str_eq(d->config.backend, "auto"))
+			backend_probe(&d->backend, d->loop, d->config.vmm);
 		r = recover_start(d, serve, err);
 	}
 	if (r == 0) {

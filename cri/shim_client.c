@@ -157,7 +157,8 @@ static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len)
 	o.vmm_path = c->vmm ? c->vmm : o.vmm_path;
 	o.kernel = c->kernel ? c->kernel : o.kernel;
 	o.initramfs = c->initramfs ? c->initramfs : o.initramfs;
-	o.backend = c->backend;
+	o.backend = (char *)backend_name(&d->backend, c->backend);
+	o.backend_reason = (char *)d->backend.reason;
 	o.vcpus = c->vcpus;
 	o.memory_mib = c->memory_mib;
 	o.log_level = c->log_level;

@@ -346,6 +346,7 @@ int sandbox_start(struct shim *s, struct err *err)
 		.kernel = s->kernel,
 		.initramfs = s->initramfs,
 		.backend = *o->backend ? o->backend : "auto",
+		.backend_reason = o->backend_reason,
 		.log_level = *o->log_level ? o->log_level : "info",
 		.log_format = *o->log_format ? o->log_format : "text",
 		.vcpus = sb->vcpus,

@@ -28,6 +28,7 @@ static const char usage[] =
 	"  --control-fd N         the control socket (AF_UNIX SOCK_SEQPACKET); when its other end\n"
 	"                         is closed the VM ends\n"
 	"  --backend NAME         auto (default), kvm or qemu\n"
+	"  --backend-reason TEXT  why, when the caller has probed already; for people\n"
 	"  --kernel FILE          guest kernel, an ELF vmlinux\n"
 	"  --initramfs FILE       the guest's /init, a cpio archive\n"
 	"  --qemu PATH            default: /usr/bin/qemu-system-x86_64\n"
@@ -40,6 +41,7 @@ static const char usage[] =
 struct options {
 	int control_fd;
 	enum vm_choice choice;
+	const char *backend_reason;	/* NULL = the caller asked for it */
 	const char *kernel, *initramfs; /* NULL = default */
 	const char *qemu;
 	char *qemu_args[QEMU_ARGS_MAX + 1];
@@ -67,6 +69,9 @@ static void take_option(struct options *o, int c)
 	case 'b':
 		if (vm_choice_parse(optarg, &o->choice) < 0)
 			bad_usage("--backend wants auto, kvm or qemu", optarg);
+		break;
+	case 'r':
+		o->backend_reason = optarg;
 		break;
 	case 'k':
 		o->kernel = optarg;
@@ -110,6 +115,7 @@ static void parse_options(struct options *o, int argc, char **argv)
 	static const struct option table[] = {
 		{ "control-fd", required_argument, NULL, 'c' },
 		{ "backend", required_argument, NULL, 'b' },
+		{ "backend-reason", required_argument, NULL, 'r' },
 		{ "kernel", required_argument, NULL, 'k' },
 		{ "initramfs", required_argument, NULL, 'i' },
 		{ "qemu", required_argument, NULL, 'q' },
@@ -258,6 +264,7 @@ int main(int argc, char **argv)
 		signal(SIGPIPE, SIG_IGN); /* EPIPE is enough */
 		struct vm_config config = {
 			.choice = o.choice,
+			.backend_reason = o.backend_reason,
 			.kernel = kernel,
 			.initramfs = initramfs,
 			.qemu_path = o.qemu,

@@ -70,7 +70,9 @@ static int choose_backend(struct vm *vm, struct err *err)
 	if (vm->config.choice != VM_AUTO || !kvm) {
 		vm->ops = vm->config.choice == VM_KVM ? kvm : &backend_qemu;
 		snprintf(vm->reason, sizeof(vm->reason), "%s",
-			 vm->config.choice != VM_AUTO ? "asked for" : "the only one of this build");
+			 vm->config.choice == VM_AUTO ? "the only one of this build"
+			 : vm->config.backend_reason  ? vm->config.backend_reason
+						      : "asked for");
 		return 0;
 	}
 	struct probe_result p;

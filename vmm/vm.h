@@ -26,6 +26,7 @@ enum vm_choice { VM_AUTO, VM_KVM, VM_QEMU };
 
 struct vm_config { /* all borrowed */
 	enum vm_choice choice;
+	const char *backend_reason; /* why it is not VM_AUTO; NULL = it was asked for */
 	const char *kernel, *initramfs;
 	const char *qemu_path;
 	char *const *qemu_args;
