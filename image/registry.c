@@ -58,7 +58,7 @@ struct transfer {
 
 struct registry {
 	CURLM *multi;
-	char *base, *user, *password;
+	char *host, *base, *user, *password;
 	char *token; /* for `token_repository` */
 	char *token_repository;
 	bool fixed_token, loopback;
@@ -457,7 +457,7 @@ static int status_error(struct transfer *t, struct err *err)
 
 static int curl_error(struct transfer *t, CURLcode c, struct err *err)
 {
-	const char *host = t->reg->base;
+	const char *host = t->reg->host;
 	long os = 0;
 
 	if (t->err.code) {
@@ -635,6 +635,7 @@ int registry_new(const struct registry_options *o, registry_done_fn done,
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return err_set(err, -ENOMEM, "no memory");
+	r->host = copy_or_null(o->host, &ok);
 	r->loopback = host_is_loopback(o->host);
 	r->base = str_fmt("%s://%s", r->loopback ? "http" : "https",
 			  str_eq(o->host, "docker.io") ? "registry-1.docker.io" : o->host);
@@ -666,6 +667,7 @@ void registry_free(struct registry *r)
 	}
 	if (r->multi)
 		curl_multi_cleanup(r->multi);
+	free(r->host);
 	free(r->base);
 	free(r->user);
 	free(r->password);

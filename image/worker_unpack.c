@@ -148,6 +148,20 @@ static int read_result(struct unpack *u, struct build_result *res, struct err *e
 	return res->code < 0 ? err_set(err, res->code, "%s", res->text) : 0;
 }
 
+/*
+ * Damaged data: the rest is read all the same, so that the fetcher gets to the end of the blob and can
+ * say whether it is the blob that is wrong.
+ */
+static int drain(struct unpack *u, int code)
+{
+	ssize_t n;
+
+	if (code == -EBADMSG)
+		while ((n = read(0, u->buf, CHUNK)) > 0 || (n < 0 && errno == EINTR))
+			;
+	return code;
+}
+
 /* The reason that came first counts: a builder that gave up makes the decoder fail with EPIPE. */
 static int decoder_main(struct unpack *u, json_t **ret, struct err *err)
 {
@@ -165,12 +179,12 @@ static int decoder_main(struct unpack *u, json_t **ret, struct err *err)
 	if (r < 0 && r != -EPIPE) {
 		/* The builder must not take the end of the pipe for the end of the tar: its file is
 		 * of no use any more, whatever it says. */
-		return r;
+		return drain(u, r);
 	}
 	close(u->tar[1]);
 	b = read_result(u, &res, &berr);
 	if (b < 0)
-		return err_set(err, b, "%s", err_text(&berr));
+		return drain(u, err_set(err, b, "%s", err_text(&berr)));
 	if (r < 0)
 		return r;
 	*ret = json_pack("{s:s, s:I, s:I}", "diff_id", diff_id, "tar_bytes", (json_int_t)tar_bytes,

@@ -5,8 +5,9 @@
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/../.."
 	export HUSK_BUILD=${HUSK_BUILD:-build}
-	export TOOL=$PWD/$HUSK_BUILD/test/image-tool
-	export IMAGE_TOOL_WORKER=$PWD/$HUSK_BUILD/bin/husk-image-worker
+	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
+	export TOOL=$HUSK_BUILD/test/image-tool
+	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
 	export IMAGE_TOOL_ARCH=amd64
 	export HERE=$PWD/test/image IMAGES=$PWD/test/images
 	export PATH=$PATH:/sbin:/usr/sbin
