@@ -178,12 +178,22 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 			 struct err *err)
 {
 	const char *argv[] = {
-		"husk-vmm",	 "--control-fd", "3",
-		"--backend",	 cfg->backend,	 "--kernel",
-		cfg->kernel,	 "--initramfs",	 cfg->initramfs,
-		"--log-level",	 cfg->log_level, "--log-format",
+		"husk-vmm",
+		"--control-fd",
+		"3",
+		"--backend",
+		cfg->backend,
+		"--kernel",
+		cfg->kernel,
+		"--initramfs",
+		cfg->initramfs,
+		"--log-level",
+		cfg->log_level,
+		"--log-format",
 		cfg->log_format,
-		*cfg->backend_reason ? "--backend-reason" : NULL, cfg->backend_reason, NULL,
+		*cfg->backend_reason ? "--backend-reason" : NULL,
+		cfg->backend_reason,
+		NULL,
 	};
 	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv);
 	int pidfd = -1, r;

@@ -16,7 +16,7 @@
 
 struct vm_config {
 	const char *vmm_path, *kernel, *initramfs;
-	const char *backend; /* "auto", "kvm", "qemu" */
+	const char *backend;	    /* "auto", "kvm", "qemu" */
 	const char *backend_reason; /* "" = the user asked for it */
 	const char *log_level, *log_format;
 	uint32_t vcpus, memory_mib;
