@@ -33,6 +33,7 @@
 #define EXTRA_ARGS_MAX 32 /* --qemu-arg */
 #define ARGS_MAX (64 + EXTRA_ARGS_MAX)
 #define CONSOLE_CHUNK (16 * KIB)
+#define GUEST_HZ 250 /* CONFIG_HZ (kernel/common.config) */
 #define TSC_SAMPLE_NS (5 * NS_PER_MS)
 
 /* Descriptors of the child. */
@@ -109,20 +110,21 @@ static struct tsc_sample tsc_now(void)
 	return best;
 }
 
-/* The guest's counter under TCG is the host's. The guest would need 15 ms and a PIT to measure it.
- */
+/* The guest's counter under TCG is the host's. The guest would need 15 ms and a PIT to measure it,
+ * and with several CPUs each of them would measure its delay loop (lpj: counts per tick) for 100
+ * ms. */
 static int add_clock(struct cmdline *line, struct err *err)
 {
 	const struct timespec pause = { .tv_nsec = TSC_SAMPLE_NS };
 	struct tsc_sample a = tsc_now();
 	(void)nanosleep(&pause, NULL);
 	struct tsc_sample b = tsc_now();
-	char word[48];
+	char words[80];
 	if (b.ns <= a.ns || b.tsc <= a.tsc)
 		return 0; /* the guest finds out itself */
-	snprintf(word, sizeof(word), "tsc_early_khz=%llu",
-		 (unsigned long long)((b.tsc - a.tsc) * 1000000 / (b.ns - a.ns)));
-	return cmdline_add(line, word, err);
+	unsigned long long khz = (b.tsc - a.tsc) * 1000000 / (b.ns - a.ns);
+	snprintf(words, sizeof(words), "tsc_early_khz=%llu lpj=%llu", khz, khz * 1000 / GUEST_HZ);
+	return cmdline_add(line, words, err);
 }
 #else
 static int add_clock(struct cmdline *line, struct err *err)

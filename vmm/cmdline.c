@@ -7,15 +7,13 @@
 
 /* Each with its reason: a parameter nobody can explain is one nobody dares to remove. */
 static const char *const common[] = {
-	"console=hvc0",	  /* the only console there is: virtio-console */
-	"quiet",	  /* every line costs exits; warnings and a panic's text still come */
-	"panic=-1",	  /* a panic ends the VM at once ... */
-	"reboot=t",	  /* ... by a triple fault: there is no keyboard controller and no ACPI */
-	"tsc=reliable",	  /* no clocksource watchdog */
-	"no_timer_check", /* no PIT to test the IOAPIC with */
-	"cryptomgr.notests",	    /* no self-tests at boot */
-	"random.trust_cpu=on",	    /* no waiting for entropy */
-	"swiotlb=noforce",	    /* virtio needs no bounce buffers: 64 MiB in bigger VMs */
+	"console=hvc0",	   /* the only console there is: virtio-console */
+	"quiet",	   /* every line costs exits; warnings and a panic's text still come */
+	"panic=-1",	   /* a panic ends the VM at once ... */
+	"reboot=t",	   /* ... by a triple fault: there is no keyboard controller and no ACPI */
+	"tsc=reliable",	   /* no clocksource watchdog */
+	"no_timer_check",  /* no PIT to test the IOAPIC with */
+	"swiotlb=noforce", /* virtio needs no bounce buffers: 64 MiB in bigger VMs */
 	"rcupdate.rcu_expedited=1", /* mounts, namespaces and cgroups wait for no grace period */
 	"noreplace-smp",	    /* keeps the lock prefixes: no patching, shared pages of text */
 };
