@@ -236,6 +236,10 @@ static int try_guest(int kvm, struct verdict *v)
 		return failed(v, errno, "KVM_SET_TSS_ADDR");
 	if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
 		return failed(v, errno, "KVM_SET_USER_MEMORY_REGION");
+	/* Not needed here, but the first vCPU without a local APIC makes the host patch its kernel.
+	 */
+	if (ioctl(vm, KVM_CREATE_IRQCHIP, 0) < 0)
+		return failed(v, errno, "KVM_CREATE_IRQCHIP");
 	int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
 	if (vcpu < 0)
 		return failed(v, errno, "KVM_CREATE_VCPU");
