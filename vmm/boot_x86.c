@@ -191,9 +191,12 @@ static int place(const struct guestmem *mem, const struct file_map *f, uint64_t 
 	uint64_t whole = (len - head) / PAGE * PAGE;
 	uint64_t tail = len - head - whole;
 	memcpy(host, f->data + off, head);
-	if (whole > 0 && mmap(host + head, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
-			      f->fd, (off_t)(off + head)) == MAP_FAILED)
-		return err_errno(err, -errno, "mmap into guest memory");
+	if (whole > 0) {
+		if (mmap(host + head, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, f->fd,
+			 (off_t)(off + head)) == MAP_FAILED)
+			return err_errno(err, -errno, "mmap into guest memory");
+		(void)madvise(host + head, whole, MADV_DONTDUMP);
+	}
 	memcpy(host + head + whole, f->data + off + head + whole, tail);
 	return 0;
 }
@@ -451,6 +454,8 @@ static int add_ram(struct guestmem *mem, uint64_t gpa, uint64_t size, struct err
 	void *p = map_aligned(size);
 	if (!p)
 		return err_errno(err, -errno, "guest memory");
+	/* A guest's memory has no place in a core dump of the monitor; in smaps it is known by
+	 * "dd". */
 	(void)madvise(p, size, MADV_DONTDUMP);
 	/* For people who look at /proc/PID/smaps; kernels without the option refuse. */
 	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, p, size, "husk-guest");
