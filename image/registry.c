@@ -34,7 +34,6 @@ struct transfer {
 	bool token_step; /* it is the token service that answers now */
 	bool authorized; /* credentials or a token were sent already */
 	bool manifest;
-	char host[300];
 	long status;
 	struct auth_challenge challenge;
 	char media_type[256];

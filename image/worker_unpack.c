@@ -149,8 +149,8 @@ static int read_result(struct unpack *u, struct build_result *res, struct err *e
 }
 
 /*
- * Damaged data: the rest is read all the same, so that the fetcher gets to the end of the blob and can
- * say whether it is the blob that is wrong.
+ * Damaged data: the rest is read all the same, so that the fetcher gets to the end of the blob and
+ * can say whether it is the blob that is wrong.
  */
 static int drain(struct unpack *u, int code)
 {
