@@ -75,13 +75,13 @@ no_sanitize static int child_main(void *arg)
 {
 	struct launch *l = arg;
 	const struct spawn *s = l->s;
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	static const unsigned long dfl[8]; /* the kernel's struct sigaction: SIG_DFL, no flags */
 	int r;
 
 	/* Handlers of the parent must not run on shared memory; ignored signals would be inherited.
-	 */
+	 * By the system call: the C library keeps 32 and 33 for itself and refuses them. */
 	for (int sig = 1; sig < NSIG; sig++)
-		(void)sigaction(sig, &dfl, NULL);
+		(void)syscall(SYS_rt_sigaction, sig, dfl, NULL, (size_t)(NSIG - 1) / 8);
 	l->stage = "set-up";
 	if (s->die_with_parent) {
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
