@@ -174,8 +174,9 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 	}
 	if (n >= 2 && str_eq(a[0], "pull-many"))
 		return pull(l, s, a + 1, n - 1, NULL, -1);
-	if (n == 3 && str_eq(a[0], "pull-cancel"))
-		return pull(l, s, a + 1, 1, NULL, atoi(a[2]));
+	int64_t cancel_ms;
+	if (n == 3 && str_eq(a[0], "pull-cancel") && str_to_i64(a[2], 0, 60000, &cancel_ms) == 0)
+		return pull(l, s, a + 1, 1, NULL, (int)cancel_ms);
 	if (str_eq(a[0], "list"))
 		return list(s, n > 1 ? a[1] : NULL);
 	if (n == 2 && str_eq(a[0], "get"))

@@ -30,7 +30,7 @@ static void on_drop(void *arg, struct tree_inode *i)
 
 static void img_open(struct img *m)
 {
-	strcpy(m->path, "/tmp/husk-ext4-XXXXXX");
+	(void)snprintf(m->path, sizeof(m->path), "/tmp/husk-ext4-XXXXXX");
 	m->fd = mkstemp(m->path);
 	assert_true(m->fd >= 0);
 	assert_int_equal(tree_new(&m->t), 0);

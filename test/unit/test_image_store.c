@@ -88,7 +88,7 @@ static void put_image(struct image_store *s, const char *ref, const char *user, 
 
 static int setup(void **state)
 {
-	strcpy(dir, "/tmp/husk-store-XXXXXX");
+	(void)snprintf(dir, sizeof(dir), "/tmp/husk-store-XXXXXX");
 	return !mkdtemp(dir) || loop_new(&loop, NULL) < 0;
 }
 

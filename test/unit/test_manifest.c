@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/util.h"
 #include "image/manifest.h"
 
@@ -125,37 +126,53 @@ static void refuse(void **state)
 			fail_msg("%s", bad[k].text);
 }
 
-/* A manifest with `n` copies of a layer, or nested `n` deep. */
+static void put(struct buf *b, const char *text)
+{
+	assert_int_equal(buf_put(b, text, strlen(text)), 0);
+}
+
+/* Parses what is in the buffer, and empties it. */
+static int parse_buf(struct buf *b, struct manifest *m, char *choice, struct err *err)
+{
+	int r = manifest_parse((const char *)buf_data(b), buf_len(b), "amd64", m, choice, err);
+
+	buf_clear(b);
+	return r;
+}
+
+/* Too many values, too deep, too long, too many layers. */
 static void limits(void **state)
 {
 	size_t n = 300000, len;
-	char *big = malloc(n * 2 + 200), *p;
+	struct buf b;
+	char *big;
 	struct manifest m;
 	struct err err = { 0 };
 	char choice[DIGEST_LEN + 1];
 
-	assert_non_null(big);
-	p = big + sprintf(big, "{\"schemaVersion\":2,\"x\":[");
+	buf_init(&b, MIB);
+	put(&b, "{\"schemaVersion\":2,\"x\":[");
 	for (size_t k = 0; k < n; k++)
-		p += sprintf(p, "1,");
-	p += sprintf(p, "1]}");
-	assert_int_equal(manifest_parse(big, (size_t)(p - big), "amd64", &m, choice, &err), -EFBIG);
-	memset(big, '[', 100);
-	assert_int_equal(manifest_parse(big, 100, "amd64", &m, choice, &err), -EFBIG);
-	free(big);
+		put(&b, "1,");
+	put(&b, "1]}");
+	assert_int_equal(parse_buf(&b, &m, choice, &err), -EFBIG);
+	for (size_t k = 0; k < 100; k++)
+		put(&b, "[");
+	assert_int_equal(parse_buf(&b, &m, choice, &err), -EFBIG);
 
 	len = IMAGE_MAX_DOCUMENT + 1;
 	big = calloc(1, len);
 	assert_int_equal(manifest_parse(big, len, "amd64", &m, choice, &err), -EFBIG);
 	free(big);
 
-	big = malloc(200 * (IMAGE_MAX_LAYERS + 2));
-	p = big + sprintf(big, "{\"schemaVersion\":2," CONFIG ",\"layers\":[");
-	for (size_t k = 0; k <= IMAGE_MAX_LAYERS; k++)
-		p += sprintf(p, "%s" OCI_GZ, k ? "," : "");
-	p += sprintf(p, "]}");
-	assert_int_equal(manifest_parse(big, (size_t)(p - big), "amd64", &m, choice, &err), -EFBIG);
-	free(big);
+	put(&b, "{\"schemaVersion\":2," CONFIG ",\"layers\":[");
+	for (size_t k = 0; k <= IMAGE_MAX_LAYERS; k++) {
+		put(&b, k ? "," : "");
+		put(&b, OCI_GZ);
+	}
+	put(&b, "]}");
+	assert_int_equal(parse_buf(&b, &m, choice, &err), -EFBIG);
+	buf_fini(&b);
 }
 
 static void config(void **state)
