@@ -5,8 +5,9 @@
  *	vmm_boot --exit -- PROGRAM ARG...	until the program has exited
  *	vmm_boot --tsc				no boot: the frequency of this machine's TSC in kHz
  *
- * Prints one JSON object: the wall time from before the program's start ("ms") and, with --clock,
- * the guest's own clock when the agent was ready ("guest_ns"), asked of the agent.
+ * Prints one JSON object: the wall time from before the program's start ("ms"); of a boot also when
+ * the monitor took the request ("request_ms") and started the vCPUs ("vcpu_start_ms"), and, with
+ * --clock, the guest's own clock when the agent was ready ("guest_ns"), asked of the agent.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -111,8 +112,12 @@ static int send_boot(int control, const struct options *o, int agent)
 	return sendmsg(control, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
+struct times {
+	uint64_t boot_ns, vcpu_start_ns;
+};
+
 /* 1: the agent has connected; 0: another packet; -1: the boot failed (text printed). */
-static int take_packet(int control)
+static int take_packet(int control, struct times *ret)
 {
 	static uint8_t data[PACKET_MAX];
 	ssize_t n = recv(control, data, sizeof(data), 0);
@@ -131,13 +136,15 @@ static int take_packet(int control)
 			p->error ? p->message : p->ended->message);
 		r = -1;
 	} else if (p->body_case == HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED) {
+		ret->boot_ns = p->agent_connected->boot_ns;
+		ret->vcpu_start_ns = p->agent_connected->vcpu_start_ns;
 		r = 1;
 	}
 	husk__vmm__v1__packet__free_unpacked(p, NULL);
 	return r;
 }
 
-static int wait_connected(int control)
+static int wait_connected(int control, struct times *ret)
 {
 	struct pollfd p = { .fd = control, .events = POLLIN };
 	int r;
@@ -146,7 +153,7 @@ static int wait_connected(int control)
 			fprintf(stderr, "vmm_boot: no agent within %d s\n", BOOT_SECONDS);
 			return -1;
 		}
-		r = take_packet(control);
+		r = take_packet(control, ret);
 	} while (r == 0);
 	return r;
 }
@@ -200,6 +207,7 @@ static int time_agent(const struct options *o, char **argv, int n)
 	char *args[ARGS_MAX + 3];
 	pid_t pid;
 	int sv[2], av[2];
+	struct times times = { 0 };
 	cleanup_fd int pidfd = -1, control = -1, agent = -1, agent_vm = -1;
 
 	if (n > ARGS_MAX) {
@@ -229,13 +237,16 @@ static int time_agent(const struct options *o, char **argv, int n)
 	int r = send_boot(control, o, agent_vm) < 0 ? die("send Boot", NULL) : 0;
 	fd_close(&agent_vm);
 	if (r == 0)
-		r = wait_connected(control) < 0 ? 1 : 0;
+		r = wait_connected(control, &times) < 0 ? 1 : 0;
 	uint64_t end = now_mono_ns();
 	int64_t guest_ns = 0;
 	if (r == 0 && o->clock)
 		r = ask_clock(take_fd(&agent), &guest_ns);
 	if (r == 0) {
 		print_ms(begin, end);
+		printf(", \"request_ms\": %.3f, \"vcpu_start_ms\": %.3f",
+		       (double)(times.boot_ns - begin) / 1e6,
+		       (double)(times.vcpu_start_ns - begin) / 1e6);
 		if (o->clock)
 			printf(", \"guest_ns\": %lld", (long long)guest_ns);
 		printf("}\n");
