@@ -36,7 +36,7 @@ test-unit: programs kernel ## unit tests, fuzz corpora, guest tests
 	ctest --test-dir $(BUILD) --output-on-failure -L 'unit|vm' -j 1
 
 test-e2e: all ## the end-to-end suite, with the backend that auto chooses
-	ctest --test-dir $(BUILD) --output-on-failure -L e2e
+	ctest --test-dir $(BUILD) -V -L e2e
 
 test-kvm: all ## the end-to-end suite with backend kvm, inside an emulated host where needed
 	test/kvm/run-e2e
