@@ -11,7 +11,7 @@ SHARE := $(BUILD)/share/husk
 all: programs kernel ## build everything: programs, guest agent and guest kernel
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo '  make bench-NAME   run one benchmark: $(patsubst test/bench/bench-%,%,$(wildcard test/bench/bench-*))'
 
 deps: ## install the Debian packages that build, run and tests need (root or sudo)
