@@ -267,6 +267,7 @@ static void run_rolled_back(void *arg, int code, const struct err *err)
 	} else {
 		pod_destroy(p);
 	}
+	waits_run(&p->run_over, 0, NULL);
 	run_unref(run);
 }
 
@@ -330,6 +331,7 @@ static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
 	p->run = NULL;
 	p->answered_ns = now_mono_ns();
 	rpc_reply(run->call, &resp.base);
+	waits_run(&p->run_over, 0, NULL);
 	run_unref(run);
 }
 
@@ -420,7 +422,9 @@ static int run_start(struct pod_run *run, struct err *err)
 	return r;
 }
 
-/* Waits for a rollback of the same name to end, then starts over: a cancelled call may be repeated.
+/*
+ * A run or removal of the same name is on its way: waits for its end, then starts over. A client
+ * that gave up may repeat its call at once, even before we have seen that it gave up.
  */
 struct rerun {
 	struct huskd *huskd;
@@ -445,13 +449,13 @@ static void rerun(void *arg, int code, const struct err *err)
 static bool wait_for_name(struct pod *other, struct rpc_call *call,
 			  const Runtime__V1__RunPodSandboxRequest *req)
 {
-	bool going = (other->run && other->run->failed) || other->removing;
-	struct rerun *a = going ? calloc(1, sizeof(*a)) : NULL;
+	struct waits *w = other->run ? &other->run_over : other->removing ? &other->gone : NULL;
+	struct rerun *a = w ? calloc(1, sizeof(*a)) : NULL;
 
 	if (!a)
 		return false;
 	*a = (struct rerun){ other->huskd, call, req };
-	if (waits_add(&other->gone, rerun, a) < 0) {
+	if (waits_add(w, rerun, a) < 0) {
 		free(a);
 		return false;
 	}

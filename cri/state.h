@@ -67,6 +67,7 @@ struct pod {
 	struct pod_teardown *teardown; /* in progress */
 	struct pod_run *run;	       /* RunPodSandbox in progress */
 	struct waits gone;	       /* RemovePodSandbox, and those who want the name */
+	struct waits run_over;	       /* those who want the name while `run` is set */
 	bool removing;
 	bool torn_down; /* nothing of the pod runs any more, and nothing is to be undone */
 	uint64_t requested_ns, answered_ns; /* RunPodSandbox, CLOCK_MONOTONIC; 0 after a restart */
