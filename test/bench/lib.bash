@@ -1,10 +1,10 @@
-# Shared by the benchmarks: a registry and a huskd of their own, stopped and removed at the end.
+# Shared by the benchmarks and quickstart: a registry and a huskd of their own, stopped and removed at the end.
 # Sourced after `set -euo pipefail`. Sets top, bin, dir, registry (HOST:PORT), HUSK_ENDPOINT.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${HUSK_BIN:-$top/build/bin}
 cache=${HUSK_CACHE:-/var/cache/husk}
-[ "$(id -u)" = 0 ] || { echo "benchmarks that run VMs need root" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "VMs need root" >&2; exit 1; }
 dir=$(mktemp -d /tmp/husk-bench.XXXXXX)
 export HUSK_ENDPOINT=unix://$dir/husk.sock HUSK_LOG_DIR=$dir/logs
 huskd_pid=
