@@ -20,6 +20,7 @@
 
 #define LISTEN_FD 3
 #define OPTIONS_FD 4
+#define LOCK_FD 5 /* of the bundle (pids.h), held until our record is there */
 #define OPTIONS_MAX (64 * KIB)
 #define EXIT_LINGER_NS (500 * NS_PER_MS) /* for the last answer and the last events */
 
@@ -32,16 +33,22 @@ bool shim_id_valid(const char *id)
 	return n > 0 && n <= SHIM_ID_MAX && strspn(id, fine) == n && !strchr("_.-", id[0]);
 }
 
-void shim_record_pids(struct shim *s)
+static int record_pids(struct shim *s, struct err *err)
 {
 	const struct vm_info *i = &s->sandbox.info;
 	bool vm = s->sandbox.vm;
 	struct pid_entry list[] = { { "shim", getpid() },
 				    { "vmm", vm ? i->pid : 0 },
 				    { "qemu", vm ? i->qemu_pid : 0 } };
+
+	return pids_write(s->bundle, list, ARRAY_SIZE(list), err);
+}
+
+void shim_record_pids(struct shim *s)
+{
 	struct err e = { 0 };
 
-	if (pids_write(s->bundle, list, ARRAY_SIZE(list), &e) < 0)
+	if (record_pids(s, &e) < 0)
 		log_warn("record of processes", "err", err_text(&e));
 }
 
@@ -172,7 +179,6 @@ static int serve(struct shim *s, struct err *err)
 	r = ttrpc_server_listen(s->server, LISTEN_FD, true);
 	if (r < 0)
 		return err_errno(err, r, "listen");
-	shim_record_pids(s);
 	r = loop_run(s->loop);
 	/* The order of the end: no request comes any more, then what answers them goes. */
 	sandbox_fini(s);
@@ -240,7 +246,11 @@ int shim_daemon(const struct shim_args *args)
 		return 1;
 	}
 	s.socket = socket;
-	r = run(&s, args, &e);
+	/* First of all: `delete` waits for it. Without a record nobody could end us. */
+	r = record_pids(&s, &e);
+	(void)close(LOCK_FD);
+	if (r == 0)
+		r = run(&s, args, &e);
 	if (r < 0)
 		log_error("shim failed", "pod", s.id, "err", err_text(&e));
 	return r < 0;

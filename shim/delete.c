@@ -11,7 +11,7 @@
 #include "shim/pids.h"
 #include "shim/shim.h"
 
-#define KILL_TIMEOUT_MS 3000 /* containerd gives the whole of it 5 s */
+#define KILL_TIMEOUT_MS 3000
 #define ADDRESS_MAX 256
 
 static void remove_file(const char *bundle, const char *name)
@@ -48,9 +48,14 @@ int shim_delete(const struct shim_args *args)
 	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
 	struct err e = { 0 };
 	uint8_t packed[128];
+	cleanup_fd int lock = -1;
 	size_t n;
-	int r = pids_kill(args->bundle, KILL_TIMEOUT_MS, &e);
+	int r = pids_lock(args->bundle, &lock, &e);
 
+	if (r == 0)
+		r = pids_lock_mark(lock, &e);
+	if (r == 0)
+		r = pids_kill(args->bundle, KILL_TIMEOUT_MS, &e);
 	if (r < 0) {
 		fprintf(stderr, "containerd-shim-husk-v2: delete %s: %s\n", args->id, err_text(&e));
 		return 1;

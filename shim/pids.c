@@ -1,12 +1,16 @@
 #include "shim/pids.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -104,4 +108,66 @@ int pids_kill(const char *bundle, int timeout_ms, struct err *err)
 		fd_close(&fds[i]);
 	}
 	return r;
+}
+
+/* ---- the lock ---- */
+
+static void on_alarm(int signal)
+{
+}
+
+/* flock with an end. */
+static int lock_in_time(int fd, unsigned ms)
+{
+	struct sigaction act = { .sa_handler = on_alarm }, old; /* no SA_RESTART */
+	/* Again and again: the first may come before flock waits. */
+	struct itimerval on = { .it_value.tv_sec = ms / 1000,
+				.it_value.tv_usec = (suseconds_t)(ms % 1000) * 1000,
+				.it_interval.tv_usec = 100000 };
+	struct itimerval off = { 0 };
+	int r = 0;
+
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	if (sigaction(SIGALRM, &act, &old) < 0)
+		return -errno;
+	if (setitimer(ITIMER_REAL, &on, NULL) < 0 || flock(fd, LOCK_EX) < 0)
+		r = errno == EINTR ? -ETIMEDOUT : -errno;
+	(void)setitimer(ITIMER_REAL, &off, NULL);
+	(void)sigaction(SIGALRM, &old, NULL);
+	return r;
+}
+
+int pids_lock(const char *bundle, int *ret_fd, struct err *err)
+{
+	cleanup_free char *path = str_fmt("%s/" PIDS_LOCK, bundle);
+	cleanup_fd int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+	int r;
+
+	if (fd < 0)
+		return err_errno(err, path ? -errno : -ENOMEM, "lock of %s", bundle);
+	r = lock_in_time(fd, PIDS_LOCK_MS);
+	if (r < 0)
+		return err_errno(err, r, "lock of %s", bundle);
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+int pids_lock_check(int fd, struct err *err)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return err_errno(err, -errno, "lock");
+	if (st.st_nlink == 0 || st.st_size > 0)
+		return err_set(err, -ESTALE, "the bundle was deleted in the meantime");
+	return 0;
+}
+
+int pids_lock_mark(int fd, struct err *err)
+{
+	static const char mark[] = "deleted\n";
+	int r = write_all(fd, mark, sizeof(mark) - 1);
+
+	return r < 0 ? err_errno(err, r, "lock") : 0;
 }

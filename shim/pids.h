@@ -12,7 +12,9 @@
 #include "base/err.h"
 
 #define PIDS_FILE "husk.pids"
+#define PIDS_LOCK "husk.lock"
 #define PIDS_MAX 8
+#define PIDS_LOCK_MS 3000 /* containerd gives the whole of `delete` 5 s */
 
 struct pid_entry {
 	const char *name; /* letters only */
@@ -26,5 +28,18 @@ int pids_write(const char *bundle, const struct pid_entry *list, size_t n,
  * all at most timeout_ms. How many were alive, or -errno (-ETIMEDOUT: some still are). No file = 0.
  */
 int pids_kill(const char *bundle, int timeout_ms, struct err *err) must_check;
+
+/*
+ * Keeps `start` and `delete` of one bundle apart, also when whoever ran them is dead and somebody
+ * else cleans up: `start` takes the lock and hands the descriptor on to the daemon, which closes it
+ * when its record is written. So a `delete` that has the lock sees every daemon that there is, and
+ * it marks the bundle: a `start` that comes late gives up. The lock goes with the last descriptor.
+ * Uses SIGALRM: only in programs with one thread. -ETIMEDOUT after PIDS_LOCK_MS.
+ */
+int pids_lock(const char *bundle, int *ret_fd, struct err *err) must_check;
+/* For `start`: -ESTALE when the bundle was deleted. */
+int pids_lock_check(int fd, struct err *err) must_check;
+/* For `delete`: no `start` in this bundle from here on. */
+int pids_lock_mark(int fd, struct err *err) must_check;
 
 #endif

@@ -18,6 +18,7 @@
 #include "proto/containerd_bootstrap_v1.pb-c.h"
 #include "proto/containerd_runtimeoptions_v1.pb-c.h"
 #include "shim/oci.h"
+#include "shim/pids.h"
 #include "shim/sha256.h"
 #include "shim/shim.h"
 
@@ -210,7 +211,7 @@ static int open_log(const struct shim_args *args, const struct input *in, int *r
 }
 
 static int start_daemon(const struct shim_args *args, const struct input *in, const char *group,
-			int listen_fd, struct err *err)
+			int listen_fd, int lock_fd, struct err *err)
 {
 	const char *argv[] = {
 		"containerd-shim-husk-v2",
@@ -241,7 +242,8 @@ static int start_daemon(const struct shim_args *args, const struct input *in, co
 	s.fds[2] = log;
 	s.fds[3] = listen_fd;
 	s.fds[4] = options;
-	s.n_fds = 5;
+	s.fds[5] = lock_fd;
+	s.n_fds = 6;
 	s.cwd = args->bundle;
 	s.new_session = true;
 	return spawn_run(&s, &pid, &pidfd, err);
@@ -267,9 +269,13 @@ static int start(const struct shim_args *args, struct input *in, struct err *err
 	cleanup_free char *socket = NULL, *address = NULL, *file = NULL;
 	struct oci_group g;
 	const char *group = args->id;
-	cleanup_fd int fd = -1;
+	cleanup_fd int fd = -1, lock = -1;
 	int r = read_input(in, args, err);
 
+	if (r == 0)
+		r = pids_lock(args->bundle, &lock, err);
+	if (r == 0)
+		r = pids_lock_check(lock, err);
 	if (r == 0)
 		r = oci_group_of(args->bundle, &g, err);
 	if (r < 0)
@@ -290,7 +296,7 @@ static int start(const struct shim_args *args, struct input *in, struct err *err
 	if (!is_served(socket)) {
 		r = unix_listen(socket, 0600, &fd, err);
 		if (r == 0)
-			r = start_daemon(args, in, group, fd, err);
+			r = start_daemon(args, in, group, fd, lock, err);
 		if (r < 0) {
 			if (fd >= 0)
 				(void)unlink(socket);

@@ -496,6 +496,46 @@ static void test_pids(void **state)
 	free(path);
 }
 
+/* A `start` that still runs keeps `delete` out, and a `start` after `delete` gives up. */
+static void test_pids_lock(void **state)
+{
+	char *path = in_dir(PIDS_LOCK);
+	struct err e = { 0 };
+	int fd, ready[2], status;
+	uint64_t before;
+	pid_t child;
+	char byte;
+
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	if (child == 0) {
+		byte = 'x';
+		if (pids_lock(dir, &fd, NULL) < 0 || pids_lock_check(fd, NULL) < 0 ||
+		    write(ready[1], &byte, 1) != 1)
+			_exit(1);
+		(void)usleep(100000);
+		_exit(0); /* its daemon is recorded, or it died */
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	before = now_mono_ns();
+	assert_int_equal(pids_lock(dir, &fd, &e), 0);
+	assert_true(now_mono_ns() - before > 20 * NS_PER_MS);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(pids_lock_check(fd, &e), 0);
+	assert_int_equal(pids_lock_mark(fd, &e), 0);
+	(void)close(fd);
+	assert_int_equal(pids_lock(dir, &fd, &e), 0);
+	assert_int_equal(pids_lock_check(fd, &e), -ESTALE);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(pids_lock_check(fd, &e), -ESTALE);
+	(void)close(fd);
+	assert_int_equal(pids_lock("/nonexistent", &fd, &e), -ENOENT);
+	(void)close(ready[0]);
+	(void)close(ready[1]);
+	free(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -504,6 +544,7 @@ int main(void)
 		cmocka_unit_test(test_crilog_reopen), cmocka_unit_test(test_crilog_full),
 		cmocka_unit_test(test_oci_good),      cmocka_unit_test(test_oci_refused),
 		cmocka_unit_test(test_rootfs),	      cmocka_unit_test(test_pids),
+		cmocka_unit_test(test_pids_lock),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
