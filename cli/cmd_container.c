@@ -2,15 +2,14 @@
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/follow.h"
+#include "cli/wait.h"
 #include "proto/husk.pb-c.h"
 
 #define SHORT_ID 12
@@ -81,44 +80,24 @@ const struct command cmd_exec = {
 
 /* ---- logs ---- */
 
-struct gone {
-	struct cli *c;
-	char *id;
-	int fd;
-};
-
-static void *gone_thread(void *arg)
-{
-	Husk__V1__WaitContainerRequest req = HUSK__V1__WAIT_CONTAINER_REQUEST__INIT;
-	const uint64_t one = 1;
-	struct gone *g = arg;
-
-	req.container_id = g->id;
-	(void)!rpc_call(g->c->rpc, &husk__v1__husk__descriptor, "WaitContainer", &req.base, 0, NULL,
-			NULL, NULL);
-	(void)!write(g->fd, &one, sizeof(one));
-	return NULL;
-}
-
 static int follow_until_exit(struct cli *c, struct follow *f, char *id, struct err *err)
 {
-	cleanup_fd int fd = eventfd(0, EFD_CLOEXEC);
-	struct gone g = { .c = c, .id = id, .fd = fd };
-	struct pollfd p[2] = { { .fd = fd, .events = POLLIN },
-			       { .fd = follow_fd(f), .events = POLLIN } };
-	pthread_t th;
-	int r;
+	struct waiter *w;
+	int r = waiter_new(c->rpc, id, &w, err);
 
-	if (fd < 0 || pthread_create(&th, NULL, gone_thread, &g) != 0)
-		return err_errno(err, -EAGAIN, "logs");
+	if (r < 0)
+		return r;
+	struct pollfd p[2] = { { .fd = w->fd, .events = POLLIN },
+			       { .fd = follow_fd(f), .events = POLLIN } };
 	do {
 		r = follow_read(f, err);
 		if (r == 0 && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
 			r = err_errno(err, -errno, "logs");
 	} while (r == 0 && !p[0].revents);
 	if (r < 0)
-		return r; /* the program ends with the thread in its call */
-	pthread_join(th, NULL);
+		return r; /* the thread, and what it uses, end with the program */
+	waiter_join(w);
+	waiter_free(w);
 	return follow_read(f, err);
 }
 

@@ -9,13 +9,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/follow.h"
+#include "cli/wait.h"
 #include "proto/husk.pb-c.h"
 
 #define LOG_NAME "0.log"
@@ -39,29 +39,6 @@ struct run {
 	struct pull_times pull;
 	uint64_t create_ns, start_ns;
 };
-
-/* The thread that waits for the exit. */
-struct waiter {
-	struct cli *c;
-	const char *ct_id;
-	int done_fd; /* eventfd, written when the fields below are there */
-	int result;
-	struct err err;
-	Husk__V1__WaitContainerResponse *resp;
-};
-
-static void *wait_thread(void *arg)
-{
-	Husk__V1__WaitContainerRequest req = HUSK__V1__WAIT_CONTAINER_REQUEST__INIT;
-	struct waiter *w = arg;
-	const uint64_t one = 1;
-
-	req.container_id = (char *)w->ct_id;
-	w->result = rpc_call(w->c->rpc, &husk__v1__husk__descriptor, "WaitContainer", &req.base, 0,
-			     (ProtobufCMessage **)(void *)&w->resp, NULL, &w->err);
-	(void)!write(w->done_fd, &one, sizeof(one));
-	return NULL;
-}
 
 /* ---- options ---- */
 
@@ -338,7 +315,7 @@ static void on_signal(struct run *r, unsigned times)
 
 static int watch(struct run *r, struct follow *f, struct waiter *w, int sig_fd)
 {
-	struct pollfd p[3] = { { .fd = w->done_fd, .events = POLLIN },
+	struct pollfd p[3] = { { .fd = w->fd, .events = POLLIN },
 			       { .fd = follow_fd(f), .events = POLLIN },
 			       { .fd = sig_fd, .events = POLLIN } };
 	struct signalfd_siginfo si;
@@ -360,37 +337,36 @@ static int watch(struct run *r, struct follow *f, struct waiter *w, int sig_fd)
 
 static int attend(struct run *r, int sig_fd)
 {
-	struct waiter w = { .c = r->c, .ct_id = r->ct_id };
 	cleanup_free char *path = str_fmt("%s/" LOG_NAME, r->log_dir);
-	cleanup_fd int done = eventfd(0, EFD_CLOEXEC);
 	struct err err = { 0 };
+	struct waiter *w;
 	struct follow f;
-	pthread_t th;
 	int code;
 
-	if (!path || done < 0)
+	if (!path)
 		return EXIT_HUSK;
-	w.done_fd = done;
 	if (follow_open(&f, path, true, &err) < 0)
 		return fail(EXIT_HUSK, &err);
-	if (pthread_create(&th, NULL, wait_thread, &w) != 0) {
+	if (waiter_new(r->c->rpc, r->ct_id, &w, &err) < 0) {
 		follow_close(&f);
-		return EXIT_HUSK;
+		return fail(EXIT_HUSK, &err);
 	}
-	code = watch(r, &f, &w, sig_fd);
+	code = watch(r, &f, w, sig_fd);
 	follow_close(&f);
 	if (code >= 0)
-		return code; /* the thread ends with the program */
-	pthread_join(th, NULL);
+		return code; /* the thread, and what it uses, end with the program */
+	waiter_join(w);
 	if (r->stopping)
 		pthread_join(r->stopper, NULL);
-	if (w.result < 0)
-		return fail(EXIT_HUSK, &w.err);
-	code = w.resp->exit_code;
-	if (!str_empty(w.resp->message) && code != 0)
-		fprintf(stderr, "husk: %s: %s\n", w.resp->reason, w.resp->message);
-	husk__v1__wait_container_response__free_unpacked(w.resp, NULL);
-	return code & 0xff;
+	if (w->result < 0) {
+		code = fail(EXIT_HUSK, &w->err);
+	} else {
+		code = w->resp->exit_code & 0xff;
+		if (!str_empty(w->resp->message) && code != 0)
+			fprintf(stderr, "husk: %s: %s\n", w->resp->reason, w->resp->message);
+	}
+	waiter_free(w);
+	return code;
 }
 
 static int start_and_attend(struct run *r, int sig_fd)
