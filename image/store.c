@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -13,63 +12,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-
-static const char schema[] =
-	"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-	"CREATE TABLE IF NOT EXISTS layers(diff_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL)"
-	" WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS images(id TEXT PRIMARY KEY, config BLOB NOT NULL,"
-	" created INTEGER NOT NULL, pinned INTEGER NOT NULL DEFAULT 0,"
-	" removed INTEGER NOT NULL DEFAULT 0);" /* held, but gone for all but its holders */
-	"CREATE TABLE IF NOT EXISTS image_layers(image TEXT NOT NULL REFERENCES images(id)"
-	" ON DELETE CASCADE, pos INTEGER NOT NULL, diff_id TEXT NOT NULL REFERENCES "
-	"layers(diff_id),"
-	" PRIMARY KEY(image, pos)) WITHOUT ROWID;"
-	"CREATE INDEX IF NOT EXISTS image_layers_by_diff_id ON image_layers(diff_id);"
-	"CREATE TABLE IF NOT EXISTS names(name TEXT PRIMARY KEY, image TEXT NOT NULL"
-	" REFERENCES images(id) ON DELETE CASCADE) WITHOUT ROWID;"
-	"CREATE INDEX IF NOT EXISTS names_by_image ON names(image);"
-	"CREATE TABLE IF NOT EXISTS holds(holder TEXT PRIMARY KEY, image TEXT NOT NULL"
-	" REFERENCES images(id)) WITHOUT ROWID;"
-	"CREATE INDEX IF NOT EXISTS holds_by_image ON holds(image);"
-	"PRAGMA user_version=1;";
-
-void stmt_freep(sqlite3_stmt **s)
-{
-	sqlite3_finalize(*s);
-}
-
-int db_error(struct image_store *s, struct err *err)
-{
-	int code = sqlite3_errcode(s->db) & 0xff;
-	int r = code == SQLITE_FULL    ? -ENOSPC
-		: code == SQLITE_NOMEM ? -ENOMEM
-		: code == SQLITE_BUSY  ? -EBUSY
-				       : -EIO;
-
-	return err_set(err, r, "image database: %s", sqlite3_errmsg(s->db));
-}
-
-int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)
-{
-	sqlite3_stmt *st;
-	const char *arg;
-	va_list ap;
-	int k = 1, c = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
-
-	if (c != SQLITE_OK)
-		return db_error(s, err);
-	va_start(ap, err);
-	while (c == SQLITE_OK && (arg = va_arg(ap, const char *)))
-		c = sqlite3_bind_text(st, k++, arg, -1, SQLITE_TRANSIENT);
-	va_end(ap);
-	if (c != SQLITE_OK) {
-		sqlite3_finalize(st);
-		return db_error(s, err);
-	}
-	*ret = st;
-	return 0;
-}
+#include "image/store_blobs.h"
 
 /* ---- layers ---- */
 
@@ -91,7 +34,7 @@ int store_has_layer(struct image_store *s, const char *diff_id, struct err *err)
 	return r == SQLITE_ROW;
 }
 
-static int sync_dir(const char *path, struct err *err)
+int store_sync_dir(const char *path, struct err *err)
 {
 	cleanup_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -113,7 +56,7 @@ int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp,
 		return err_errno(err, -errno, "%s", tmp);
 	if (rename(tmp, path) < 0)
 		return err_errno(err, -errno, "rename %s", tmp);
-	r = sync_dir(s->layers_dir, err);
+	r = store_sync_dir(s->layers_dir, err);
 	if (r >= 0)
 		r = db_prepare(s, "INSERT OR REPLACE INTO layers(diff_id, bytes) VALUES(?, ?)", &st,
 			       err, diff_id, NULL);
@@ -181,9 +124,8 @@ int store_collect(struct image_store *s, struct err *err)
 
 /* ---- opening ---- */
 
-/* Calls fn for each name in a directory, until it fails. */
-static int each_name(const char *dir, int (*fn)(struct image_store *, const char *, struct err *),
-		     struct image_store *s, struct err *err)
+int store_each_name(const char *dir, int (*fn)(struct image_store *, const char *, struct err *),
+		    struct image_store *s, struct err *err)
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
@@ -253,21 +195,6 @@ static int drop_broken(struct image_store *s, struct err *err)
 	return c == SQLITE_DONE ? 0 : db_error(s, err);
 }
 
-static int open_db(struct image_store *s, struct err *err)
-{
-	cleanup_free char *path = str_fmt("%s/images.db", s->dir);
-	char *text = NULL;
-	int c;
-
-	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
-	c = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
-	if (c == SQLITE_OK)
-		c = sqlite3_exec(s->db, schema, NULL, NULL, &text);
-	sqlite3_free(text);
-	return c == SQLITE_OK ? 0 : s->db ? db_error(s, err) : err_set(err, -ENOMEM, "no memory");
-}
-
 static int lock(struct image_store *s, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/lock", s->dir);
@@ -296,6 +223,8 @@ static int set_strings(struct image_store *s, const struct image_store_options *
 		return err_errno(err, -errno, "%s", o->dir);
 	s->layers_dir = str_fmt("%s/layers/sha256", s->dir);
 	s->tmp_dir = str_fmt("%s/tmp", s->dir);
+	s->ingest_dir = str_fmt("%s/ingest/sha256", s->dir);
+	s->blobs_dir = str_fmt("%s/blobs/sha256", s->dir);
 	if (!o->worker) {
 		r = program_dir(&bin, err);
 		if (r < 0)
@@ -304,7 +233,8 @@ static int set_strings(struct image_store *s, const struct image_store_options *
 	s->worker = o->worker ? strdup(o->worker) : str_fmt("%s/husk-image-worker", bin);
 	uname(&u);
 	s->arch = strdup(o->arch ? o->arch : str_eq(u.machine, "aarch64") ? "arm64" : "amd64");
-	if (!s->layers_dir || !s->tmp_dir || !s->worker || !s->arch)
+	if (!s->layers_dir || !s->tmp_dir || !s->ingest_dir || !s->blobs_dir || !s->worker ||
+	    !s->arch)
 		return err_set(err, -ENOMEM, "no memory");
 	r = mkdir_p(s->layers_dir, 0700, err);
 	return r < 0 ? r : mkdir_p(s->tmp_dir, 0700, err);
@@ -312,13 +242,13 @@ static int set_strings(struct image_store *s, const struct image_store_options *
 
 static int clean_up(struct image_store *s, struct err *err)
 {
-	int r = each_name(s->tmp_dir, remove_tmp, s, err);
+	int r = store_each_name(s->tmp_dir, remove_tmp, s, err);
 
 	if (r >= 0)
 		r = drop_broken(s, err);
 	if (r >= 0)
 		r = store_collect(s, err);
-	return r < 0 ? r : each_name(s->layers_dir, remove_stray, s, err);
+	return r < 0 ? r : store_each_name(s->layers_dir, remove_stray, s, err);
 }
 
 int image_store_open(const struct image_store_options *o, struct image_store **ret, struct err *err)
@@ -335,9 +265,11 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 	if (r >= 0)
 		r = lock(s, err);
 	if (r >= 0)
-		r = open_db(s, err);
+		r = store_db_open(s, err);
 	if (r >= 0)
 		r = clean_up(s, err);
+	if (r >= 0)
+		r = blobs_open(s, err);
 	if (r >= 0)
 		r = scratch_prepare(s, err);
 	if (r < 0) {
@@ -353,11 +285,14 @@ void image_store_close(struct image_store *s)
 	if (!s)
 		return;
 	pulls_close(s);
+	blobs_close(s);
 	sqlite3_close(s->db);
 	fd_close(&s->lock_fd);
 	free(s->dir);
 	free(s->layers_dir);
 	free(s->tmp_dir);
+	free(s->ingest_dir);
+	free(s->blobs_dir);
 	free(s->worker);
 	free(s->arch);
 	free(s->scratch);

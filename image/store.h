@@ -1,8 +1,9 @@
 /*
  * Inside of the store, for pull.c, scratch.c and tests; huskd sees image.h only.
  *
- * <dir>/images.db	SQLite: layers, images, names, holds
+ * <dir>/images.db	SQLite: layers, blobs, images, names, holds
  * <dir>/layers/sha256/<hex of diff id>.ext4
+ * <dir>/blobs/, ingest/	see store_blobs.h
  * <dir>/tmp/		layers being made; emptied at each start
  * <dir>/scratch-*.ext4	template of a container's disk
  * <dir>/lock		flock'ed while open
@@ -26,11 +27,12 @@ struct layer;
 
 struct image_store {
 	struct loop *loop;
-	char *dir, *layers_dir, *tmp_dir, *worker, *arch, *scratch;
+	char *dir, *layers_dir, *tmp_dir, *ingest_dir, *blobs_dir, *worker, *arch, *scratch;
 	int lock_fd;
 	sqlite3 *db;
 	unsigned max_layers_at_once;
 	struct image_pull *pulls; /* running */
+	struct ingest *ingests;	  /* blobs coming in */
 	struct proc *procs;	  /* children not reaped yet, also of cancelled pulls */
 	uint64_t tmp_serial;
 };
@@ -54,6 +56,10 @@ int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp,
 /* All layers must be there. The image is visible when this returns 0. */
 int store_add_image(struct image_store *s, const struct image_commit *c,
 		    struct err *err) must_check;
+int store_sync_dir(const char *path, struct err *err) must_check;
+/* Calls fn for each name in a directory, until it fails. */
+int store_each_name(const char *dir, int (*fn)(struct image_store *, const char *, struct err *),
+		    struct image_store *s, struct err *err) must_check;
 /* Deletes layers that no image, hold or running pull needs. */
 int store_collect(struct image_store *s, struct err *err) must_check;
 /* Does a running pull need it? (pull.c) */
@@ -65,8 +71,24 @@ void pulls_close(struct image_store *s);
 int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)
 	__attribute__((sentinel)) must_check;
 int db_error(struct image_store *s, struct err *err);
+/* Opens the database and brings it to the shape of this version. */
+int store_db_open(struct image_store *s, struct err *err) must_check;
+int db_begin(struct image_store *s, struct err *err) must_check;
+/* Commits when r >= 0, else undoes; returns r, or the failure of the commit. */
+int db_end(struct image_store *s, int r, struct err *err) must_check;
+/* All first columns of a query, as a string vector that the caller frees. */
+int db_column(struct image_store *s, sqlite3_stmt *st, char ***ret, struct err *err) must_check;
 void stmt_freep(sqlite3_stmt **s);
 #define cleanup_stmt cleanup_with(stmt_freep)
+/* Runs a statement that gives no rows. */
+#define db_run(s, err, sql, ...)                                                                   \
+	({                                                                                         \
+		cleanup_stmt sqlite3_stmt *run_st = NULL;                                          \
+		int run_r = db_prepare(s, sql, &run_st, err, __VA_ARGS__);                         \
+		if (run_r >= 0 && sqlite3_step(run_st) != SQLITE_DONE)                             \
+			run_r = db_error(s, err);                                                  \
+		run_r;                                                                             \
+	})
 
 int scratch_prepare(struct image_store *s, struct err *err) must_check;
 

@@ -12,60 +12,6 @@
 #define MIN_PREFIX 4u
 #define MAX_HOLDER 255u
 
-/* ---- small helpers over SQLite ---- */
-
-/* Runs a statement that gives no rows. */
-#define db_run(s, err, sql, ...)                                                                   \
-	({                                                                                         \
-		cleanup_stmt sqlite3_stmt *run_st = NULL;                                          \
-		int run_r = db_prepare(s, sql, &run_st, err, __VA_ARGS__);                         \
-		if (run_r >= 0 && sqlite3_step(run_st) != SQLITE_DONE)                             \
-			run_r = db_error(s, err);                                                  \
-		run_r;                                                                             \
-	})
-
-static int begin(struct image_store *s, struct err *err)
-{
-	return sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
-		       ? 0
-		       : db_error(s, err);
-}
-
-/* Commits when r >= 0, else undoes; returns r, or the failure of the commit. */
-static int end(struct image_store *s, int r, struct err *err)
-{
-	if (r >= 0 && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		r = db_error(s, err);
-	if (r < 0)
-		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-	return r;
-}
-
-/* All first columns of a query, as a string vector. */
-static int column(sqlite3_stmt *st, char ***ret, struct image_store *s, struct err *err)
-{
-	cleanup_strv char **v = calloc(1, sizeof(*v));
-	size_t n = 0;
-	int c;
-
-	if (!v)
-		return err_set(err, -ENOMEM, "no memory");
-	while ((c = sqlite3_step(st)) == SQLITE_ROW) {
-		const char *text = (const char *)sqlite3_column_text(st, 0);
-		char **more = realloc(v, (n + 2) * sizeof(*more));
-
-		if (more)
-			v = more;
-		if (!more || !(v[n] = strdup(text ? text : "")))
-			return err_set(err, -ENOMEM, "no memory");
-		v[++n] = NULL;
-	}
-	if (c != SQLITE_DONE)
-		return db_error(s, err);
-	*ret = take_ptr(&v);
-	return 0;
-}
-
 /* ---- writing ---- */
 
 static int add_rows(struct image_store *s, const struct image_commit *c, struct err *err)
@@ -104,9 +50,9 @@ static int add_rows(struct image_store *s, const struct image_commit *c, struct 
 
 int store_add_image(struct image_store *s, const struct image_commit *c, struct err *err)
 {
-	int r = begin(s, err);
+	int r = db_begin(s, err);
 
-	return r < 0 ? r : end(s, add_rows(s, c, err), err);
+	return r < 0 ? r : db_end(s, add_rows(s, c, err), err);
 }
 
 /* ---- look-up ---- */
@@ -231,13 +177,13 @@ static int load_names(struct image_store *s, struct image_info *i, struct err *e
 		&tags, err, i->id, NULL);
 
 	if (r >= 0)
-		r = column(tags, &i->repo_tags, s, err);
+		r = db_column(s, tags, &i->repo_tags, err);
 	if (r >= 0)
 		r = db_prepare(
 			s,
 			"SELECT name FROM names WHERE image=? AND instr(name, '@')>0 ORDER BY name",
 			&digests, err, i->id, NULL);
-	return r < 0 ? r : column(digests, &i->repo_digests, s, err);
+	return r < 0 ? r : db_column(s, digests, &i->repo_digests, err);
 }
 
 static int fill_info(struct image_store *s, const char *id, struct image_info *i, struct err *err)
@@ -319,7 +265,7 @@ static int list_all(struct image_store *s, char ***ret, struct err *err)
 	int r = db_prepare(s, "SELECT id FROM images WHERE NOT removed ORDER BY id", &st, err,
 			   NULL);
 
-	return r < 0 ? r : column(st, ret, s, err);
+	return r < 0 ? r : db_column(s, st, ret, err);
 }
 
 int image_list(struct image_store *s, const char *ref, struct image_info ***ret, size_t *ret_n,
@@ -422,9 +368,9 @@ int image_remove(struct image_store *s, const char *ref, struct err *err)
 		return 0;
 	if (r < 0)
 		return r;
-	r = begin(s, err);
+	r = db_begin(s, err);
 	if (r >= 0)
-		r = end(s, remove_rows(s, id, err), err);
+		r = db_end(s, remove_rows(s, id, err), err);
 	return r < 0 ? r : store_collect(s, err);
 }
 
@@ -465,7 +411,7 @@ int image_hold(struct image_store *s, const char *id, const char *holder, struct
 
 int image_release(struct image_store *s, const char *holder, struct err *err)
 {
-	int r = begin(s, err);
+	int r = db_begin(s, err);
 
 	if (r < 0)
 		return r;
@@ -475,7 +421,7 @@ int image_release(struct image_store *s, const char *holder, struct err *err)
 			   "DELETE FROM images WHERE removed"
 			   " AND id NOT IN (SELECT image FROM holds)",
 			   NULL);
-	r = end(s, r, err);
+	r = db_end(s, r, err);
 	return r < 0 ? r : store_collect(s, err);
 }
 
@@ -484,7 +430,7 @@ int image_holders(struct image_store *s, char ***ret, struct err *err)
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = db_prepare(s, "SELECT holder FROM holds ORDER BY holder", &st, err, NULL);
 
-	return r < 0 ? r : column(st, ret, s, err);
+	return r < 0 ? r : db_column(s, st, ret, err);
 }
 
 int image_layers(struct image_store *s, const char *id, char ***ret, struct err *err)
@@ -498,7 +444,7 @@ int image_layers(struct image_store *s, const char *id, char ***ret, struct err 
 	r = db_prepare(s, "SELECT diff_id FROM image_layers WHERE image=? ORDER BY pos", &st, err,
 		       id, NULL);
 	if (r >= 0)
-		r = column(st, &v, s, err);
+		r = db_column(s, st, &v, err);
 	if (r < 0)
 		return r;
 	for (char **d = v; *d; d++) {

@@ -1,0 +1,79 @@
+/*
+ * Blobs: what registries keep under a digest (layers as they travel, manifests, indexes,
+ * configurations), kept for push, save, repair and for going on after a crash. Inside of image/.
+ * Loop thread only.
+ *
+ * <dir>/ingest/sha256/<hex>	coming in; bytes are appended, nothing is synced
+ * <dir>/blobs/sha256/<hex>	complete
+ *
+ * Becoming complete: sync of the file, rename, sync of the directory, row. So a file in blobs/ is
+ * whole, also after power was lost. A file in ingest/ can be anything: whoever goes on with it
+ * hashes what is there first. The digest of a complete blob was checked by who wrote it (for
+ * layers a confined process, which could lie); readers that hand it on check it again.
+ */
+#ifndef HUSK_IMAGE_STORE_BLOBS_H
+#define HUSK_IMAGE_STORE_BLOBS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+
+/* What nobody went on with for so long is removed when the store opens. */
+#define INGEST_KEEP_S (24 * 3600)
+
+struct image_store;
+struct ingest;
+
+/* ---- coming in ---- */
+
+/*
+ * The ingest file of `digest`, made when missing. It belongs to the caller until ingest_commit,
+ * ingest_keep or ingest_drop. -EBUSY: another one in this process has it. -EEXIST: the blob is
+ * complete (blob_open).
+ */
+int ingest_open(struct image_store *s, const char *digest, struct ingest **ret,
+		struct err *err) must_check;
+/* O_RDWR | O_APPEND; borrowed. */
+int ingest_fd(const struct ingest *i);
+/* Bytes that were there when it was opened (0 after ingest_reset). */
+uint64_t ingest_had(const struct ingest *i);
+/* Throws the bytes away: they are not the beginning of the blob. */
+int ingest_reset(struct ingest *i, struct err *err) must_check;
+/*
+ * All bytes are there and have the digest: it becomes a complete blob, and blob_open finds it from
+ * now on. The syncing happens off the loop; should it fail, the blob is dropped (it is fetched
+ * again when somebody needs it). Frees the handle.
+ */
+void ingest_commit(struct ingest *i);
+/* Lets go; the bytes stay for the next one to go on with. NULL is fine. */
+void ingest_keep(struct ingest *i);
+/* Lets go and removes the bytes. NULL is fine. */
+void ingest_drop(struct ingest *i);
+
+/* ---- complete ---- */
+
+/* *ret_fd: read-only, from the start. ret_size may be NULL. -ENOENT: there is none. */
+int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *ret_size,
+	      struct err *err) must_check;
+/* 1 when it is there, 0 when not. */
+int blob_has(struct image_store *s, const char *digest, struct err *err) must_check;
+/* Keeps a document (at most IMAGE_MAX_DOCUMENT bytes); *ret_digest (may be NULL) is its name. There
+ * already = 0. */
+int blob_put(struct image_store *s, const void *data, size_t len, char *ret_digest,
+	     struct err *err) must_check;
+/* Reads a whole document; NUL after the end. The caller frees. -ENOENT, -EFBIG, and -EBADMSG when
+ * the bytes do not have the digest any more. */
+int blob_read(struct image_store *s, const char *digest, char **ret, size_t *ret_len,
+	      struct err *err) must_check;
+/* Row, then file. Not there = 0. */
+int blob_delete(struct image_store *s, const char *digest, struct err *err) must_check;
+
+/* ---- the store's own ---- */
+
+/* Makes the directories, removes what dead processes left. */
+int blobs_open(struct image_store *s, struct err *err) must_check;
+void blobs_close(struct image_store *s);
+
+#endif
