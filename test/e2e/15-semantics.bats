@@ -7,6 +7,8 @@ semantics() { run -0 "$HUSK_TOP/test/e2e/cri-semantics" "$1"; }
 
 @test "a RunPodSandbox that was cancelled can be repeated with the same name" {
 	semantics cancelled_run_can_be_repeated
+	no_pod_left() { ! our_processes | grep -E 'containerd-shim-husk-v2|husk-vmm|qemu-system'; }
+	wait_until 20 no_pod_left
 }
 
 @test "start failures: 127, 126, reason StartError, no second start" {

@@ -487,7 +487,11 @@ static void case_shim_killed(void)
 		      shim_path, p.id, dir, p.bundle);
 	sh("test $(%s) -gt 4", cmd);
 	check(access(p.address + strlen("unix://"), F_OK) < 0);
-	sh("test -z \"$(ls %s)\"", p.bundle);
+	/* Only the mark, and with it no `start`. */
+	sh("test \"$(ls %s)\" = husk.lock", p.bundle);
+	sh("! %s -namespace husk -id %s -address %s/husk.sock -bundle %s start </dev/null 2>&1 "
+	   "| grep -v deleted",
+	   shim_path, p.id, dir, p.bundle);
 	free(cmd);
 	pod_fini(&p);
 }
