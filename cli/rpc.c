@@ -102,11 +102,23 @@ static void call_fini(struct call *c)
 	}
 }
 
+static grpc_byte_buffer *pack(const ProtobufCMessage *m)
+{
+	grpc_slice bytes = grpc_slice_malloc(protobuf_c_message_get_packed_size(m));
+	grpc_byte_buffer *bb;
+
+	protobuf_c_message_pack(m, GRPC_SLICE_START_PTR(bytes));
+	bb = grpc_raw_byte_buffer_create(&bytes, 1);
+	grpc_slice_unref(bytes);
+	return bb;
+}
+
+/* req NULL: a stream, which sends its messages itself. */
 static int call_init(struct call *c, struct rpc *r, const char *path, const ProtobufCMessage *req,
 		     uint64_t timeout_ms)
 {
 	gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
-	grpc_slice msg, method;
+	grpc_slice method;
 
 	*c = (struct call){ .text = grpc_empty_slice() };
 	grpc_metadata_array_init(&c->initial);
@@ -121,23 +133,28 @@ static int call_init(struct call *c, struct rpc *r, const char *path, const Prot
 	grpc_slice_unref(method);
 	if (!c->call)
 		return -ENOMEM;
-	msg = grpc_slice_malloc(protobuf_c_message_get_packed_size(req));
-	protobuf_c_message_pack(req, GRPC_SLICE_START_PTR(msg));
-	c->out = grpc_raw_byte_buffer_create(&msg, 1);
-	grpc_slice_unref(msg);
+	if (req)
+		c->out = pack(req);
 	return 0;
 }
 
-/* Runs a batch to its end. The tag is the batch's first operation. */
-static int run_batch(struct call *c, const grpc_op *ops, size_t n)
+/* Runs a batch to its end. The tag is the batch's first operation. 1, or 0 when the call has ended
+ * before it could be done. */
+static int try_batch(struct call *c, const grpc_op *ops, size_t n)
 {
 	gpr_timespec forever = gpr_inf_future(GPR_CLOCK_REALTIME);
 	void *tag = (void *)ops;
 
 	if (grpc_call_start_batch(c->call, ops, n, tag, NULL) != GRPC_CALL_OK)
 		return -EIO;
-	(void)grpc_completion_queue_pluck(c->cq, tag, forever, NULL);
-	return 0;
+	return grpc_completion_queue_pluck(c->cq, tag, forever, NULL).success != 0;
+}
+
+static int run_batch(struct call *c, const grpc_op *ops, size_t n)
+{
+	int r = try_batch(c, ops, n);
+
+	return r < 0 ? r : 0;
 }
 
 static int unpack(grpc_byte_buffer *bb, const ProtobufCMessageDescriptor *desc,
@@ -241,15 +258,51 @@ int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *m
 	return 0;
 }
 
+/* The server's messages, and the end of the call. rc: of what was done before. */
+static int read_stream(struct call *c, struct rpc *r, const ProtobufCMethodDescriptor *m,
+		       const char *path, int rc, bool cancel,
+		       int (*on_msg)(const ProtobufCMessage *, void *), void *arg, struct err *err)
+{
+	ProtobufCMessage *msg;
+	int stop = 0;
+
+	while (rc == 0 && !stop && !cancel) {
+		grpc_op op = { .op = GRPC_OP_RECV_MESSAGE,
+			       .data.recv_message.recv_message = &c->in };
+
+		rc = run_batch(c, &op, 1);
+		if (rc < 0 || !c->in)
+			break;
+		rc = unpack(c->in, m->output, &msg);
+		grpc_byte_buffer_destroy(c->in);
+		c->in = NULL;
+		if (rc < 0)
+			break;
+		stop = on_msg(msg, arg);
+		protobuf_c_message_free_unpacked(msg, NULL);
+	}
+	if (c->call) {
+		grpc_op op = { .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+			       .data.recv_status_on_client = { .trailing_metadata = &c->trailing,
+							       .status = &c->code,
+							       .status_details = &c->text } };
+		if (rc < 0 || stop || cancel)
+			(void)grpc_call_cancel(c->call, NULL);
+		(void)run_batch(c, &op, 1);
+	}
+	if (rc < 0)
+		return err_errno(err, rc, "%s", path);
+	return cancel ? 0 : stop < 0 ? stop : finish(r, c, NULL, err);
+}
+
 int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
 	       const ProtobufCMessage *req, int (*on_msg)(const ProtobufCMessage *msg, void *arg),
 	       void *arg, struct err *err)
 {
 	char path[RPC_PATH_MAX];
 	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
-	ProtobufCMessage *msg;
 	struct call c;
-	int rc, stop = 0;
+	int rc;
 
 	if (!m)
 		return err_set(err, -EINVAL, "%s: no such method", path);
@@ -264,34 +317,51 @@ int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char 
 		};
 		rc = run_batch(&c, ops, ARRAY_SIZE(ops));
 	}
-	while (rc == 0 && !stop) {
-		grpc_op op = { .op = GRPC_OP_RECV_MESSAGE,
-			       .data.recv_message.recv_message = &c.in };
-
-		rc = run_batch(&c, &op, 1);
-		if (rc < 0 || !c.in)
-			break;
-		rc = unpack(c.in, m->output, &msg);
-		grpc_byte_buffer_destroy(c.in);
-		c.in = NULL;
-		if (rc < 0)
-			break;
-		stop = on_msg(msg, arg);
-		protobuf_c_message_free_unpacked(msg, NULL);
-	}
-	if (c.call) {
-		grpc_op op = { .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-			       .data.recv_status_on_client = { .trailing_metadata = &c.trailing,
-							       .status = &c.code,
-							       .status_details = &c.text } };
-		if (rc < 0 || stop)
-			(void)grpc_call_cancel(c.call, NULL);
-		(void)run_batch(&c, &op, 1);
-	}
-	if (rc < 0)
-		err_errno(err, rc, "%s", path);
-	else
-		rc = stop < 0 ? stop : finish(r, &c, NULL, err);
+	rc = read_stream(&c, r, m, path, rc, false, on_msg, arg, err);
 	call_fini(&c);
 	return rc;
+}
+
+/* Sends until there is no more, or the server has ended the call. 0, or what `next` returned. */
+static int send_all(struct call *c, int (*next)(void *, const ProtobufCMessage **), void *arg)
+{
+	grpc_op begin = { .op = GRPC_OP_SEND_INITIAL_METADATA };
+	grpc_op end = { .op = GRPC_OP_SEND_CLOSE_FROM_CLIENT };
+	const ProtobufCMessage *msg;
+	int ok = try_batch(c, &begin, 1), r = 1;
+
+	while (ok > 0 && (r = next(arg, &msg)) > 0) {
+		grpc_byte_buffer *bb = pack(msg);
+		grpc_op op = { .op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = bb };
+
+		ok = try_batch(c, &op, 1);
+		grpc_byte_buffer_destroy(bb);
+	}
+	if (ok > 0 && r == 0)
+		ok = try_batch(c, &end, 1);
+	return ok < 0 ? ok : MIN_OF(r, 0);
+}
+
+int rpc_upload(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+	       int (*next)(void *arg, const ProtobufCMessage **ret),
+	       int (*on_msg)(const ProtobufCMessage *msg, void *arg), void *arg, struct err *err)
+{
+	char path[RPC_PATH_MAX];
+	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
+	struct call c;
+	int rc, sent = 0;
+
+	if (!m)
+		return err_set(err, -EINVAL, "%s: no such method", path);
+	rc = call_init(&c, r, path, NULL, 0);
+	if (rc == 0)
+		sent = send_all(&c, next, arg);
+	if (rc == 0 && sent == 0) {
+		grpc_op op = { .op = GRPC_OP_RECV_INITIAL_METADATA,
+			       .data.recv_initial_metadata.recv_initial_metadata = &c.initial };
+		rc = run_batch(&c, &op, 1);
+	}
+	rc = read_stream(&c, r, m, path, rc, sent < 0, on_msg, arg, err);
+	call_fini(&c);
+	return sent < 0 ? sent : rc;
 }

@@ -41,4 +41,14 @@ int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char 
 	       const ProtobufCMessage *req, int (*on_msg)(const ProtobufCMessage *msg, void *arg),
 	       void *arg, struct err *err) must_check;
 
+/*
+ * A client stream that is answered by a stream. `next` is called for each message to send: 1 with
+ * *ret (lent until the next call), 0 at the end, negative to cancel and return that. It is not
+ * called any more when the server has had enough. Then on_msg as in rpc_stream.
+ */
+int rpc_upload(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+	       int (*next)(void *arg, const ProtobufCMessage **ret),
+	       int (*on_msg)(const ProtobufCMessage *msg, void *arg), void *arg,
+	       struct err *err) must_check;
+
 #endif

@@ -42,6 +42,7 @@ struct rpc_call {
 
 	bool headers_sent;
 	bool sending;	/* t_send is outstanding */
+	bool receiving; /* t_recv is outstanding */
 	bool answered;	/* the final answer was given */
 	bool finishing; /* t_status is outstanding */
 	bool finished;	/* t_status came */
@@ -56,6 +57,10 @@ struct rpc_call {
 
 	void (*on_cancel)(struct rpc_call *, void *);
 	void *on_cancel_arg;
+	void (*on_sent)(struct rpc_call *, void *);
+	void *on_sent_arg;
+	rpc_recv_fn on_recv;
+	void *on_recv_arg;
 };
 
 struct rpc_server {
@@ -142,7 +147,7 @@ static void call_end_check(struct rpc_call *c)
 {
 	struct rpc_server *s = c->server;
 
-	if (!c->finished || !c->closed || c->sending)
+	if (!c->finished || !c->closed || c->sending || c->receiving)
 		return;
 	call_free(c);
 	s->n_calls--;
@@ -214,7 +219,8 @@ static void call_answer(struct rpc_call *c, grpc_byte_buffer *message, enum rpc_
 		return;
 	}
 	c->answered = true;
-	c->on_cancel = NULL;
+	c->on_cancel = c->on_sent = NULL;
+	c->on_recv = NULL;
 	c->final_message = message;
 	c->status = status;
 	c->status_text = text ? strdup(text) : NULL;
@@ -284,9 +290,14 @@ void rpc_set_trailer(struct rpc_call *c, const char *key, const char *value)
 
 static void on_message_sent(struct rpc_call *c, bool ok)
 {
+	void (*cb)(struct rpc_call *, void *) = c->on_sent;
+
 	c->sending = false;
+	c->on_sent = NULL;
 	if (c->answered && !c->finishing)
 		call_finish(c);
+	else if (cb && ok && !c->answered && !c->cancelled)
+		cb(c, c->on_sent_arg);
 	else
 		call_end_check(c);
 }
@@ -314,6 +325,12 @@ int rpc_send(struct rpc_call *c, const ProtobufCMessage *msg)
 	start_batch(c, ops, n, &c->t_send);
 	grpc_byte_buffer_destroy(b); /* gRPC keeps its own reference of the slices */
 	return 0;
+}
+
+void rpc_on_sent(struct rpc_call *c, void (*cb)(struct rpc_call *, void *), void *arg)
+{
+	c->on_sent = cb;
+	c->on_sent_arg = arg;
 }
 
 void rpc_on_cancel(struct rpc_call *c, void (*cb)(struct rpc_call *, void *), void *arg)
@@ -382,29 +399,76 @@ static int flatten(grpc_byte_buffer *b, uint8_t **ret, size_t *ret_len)
 	return 0;
 }
 
+/* The message that came, decoded into the call's arena. */
+static int take_message(struct rpc_call *c, ProtobufCMessage **ret, struct err *err)
+{
+	cleanup_free uint8_t *data = NULL;
+	size_t len = 0;
+	int r = flatten(c->received, &data, &len);
+
+	grpc_byte_buffer_destroy(take_ptr(&c->received));
+	return r < 0 ? r : rpc_decode(&c->arena, c->method->input, data, len, ret, err);
+}
+
 static void on_request(struct rpc_call *c, bool ok)
 {
 	struct err err = { 0 };
-	cleanup_free uint8_t *data = NULL;
 	ProtobufCMessage *req = NULL;
-	size_t len = 0;
+	int r;
 
+	c->receiving = false;
 	if (!ok || !c->received) {
 		rpc_reply_status(c, RPC_INVALID_ARGUMENT, "the request has no message");
 		return;
 	}
-	int r = flatten(c->received, &data, &len);
-	grpc_byte_buffer_destroy(take_ptr(&c->received));
-	if (r == 0)
-		r = rpc_decode(&c->arena, c->method->input, data, len, &req, &err);
+	r = take_message(c, &req, &err);
 	if (r < 0) {
 		rpc_reply_err(c, r, &err);
 		return;
 	}
 	if (log_on(LOG_DEBUG))
 		log_debug("request", "method", rpc_method_name(c));
-	free_ptr(&data); /* decoded strings are copies */
 	c->entry->handler(c, req, c->service->arg);
+}
+
+/* A further message of a client's stream, or its end. */
+static void on_message(struct rpc_call *c, bool ok)
+{
+	rpc_recv_fn cb = c->on_recv;
+	ProtobufCMessage *msg = NULL;
+	int r = 0;
+
+	c->receiving = false;
+	c->on_recv = NULL;
+	if (c->answered || c->cancelled) {
+		call_end_check(c);
+		return;
+	}
+	pb_arena_fini(&c->arena);
+	pb_arena_init(&c->arena, RPC_DECODED_MAX);
+	if (ok && c->received)
+		r = take_message(c, &msg, NULL);
+	if (cb)
+		cb(c, r, msg, c->on_recv_arg);
+}
+
+static void start_recv(struct rpc_call *c, void (*fn)(struct rpc_call *, bool))
+{
+	grpc_op op = { .op = GRPC_OP_RECV_MESSAGE };
+
+	op.data.recv_message.recv_message = &c->received;
+	c->receiving = true;
+	tag_set(&c->t_recv, c, fn);
+	start_batch(c, &op, 1, &c->t_recv);
+}
+
+void rpc_recv(struct rpc_call *c, rpc_recv_fn cb, void *arg)
+{
+	if (c->answered || c->cancelled || c->receiving)
+		return;
+	c->on_recv = cb;
+	c->on_recv_arg = arg;
+	start_recv(c, on_message);
 }
 
 /* "/package.Service/Method" -> descriptor; both NULL when there is none. */
@@ -471,9 +535,7 @@ static void on_new_call(struct rpc_call *c, bool ok)
 		reply_unimplemented(c);
 		return;
 	}
-	op = (grpc_op){ .op = GRPC_OP_RECV_MESSAGE };
-	op.data.recv_message.recv_message = &c->received;
-	start_batch(c, &op, 1, &c->t_recv);
+	start_recv(c, on_request);
 }
 
 /* Asks gRPC for the next call, unless too many are open. */
@@ -492,7 +554,6 @@ static void call_next(struct rpc_server *s)
 	pb_arena_init(&c->arena, RPC_DECODED_MAX);
 	tag_set(&c->t_new, c, on_new_call);
 	tag_set(&c->t_close, c, on_close);
-	tag_set(&c->t_recv, c, on_request);
 	tag_set(&c->t_status, c, on_status_sent);
 	grpc_call_error e = grpc_server_request_call(s->grpc, &c->grpc, &c->details, &c->headers,
 						     s->cq, s->cq, &c->t_new);

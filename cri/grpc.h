@@ -34,7 +34,8 @@ typedef void (*rpc_handler)(struct rpc_call *call, const ProtobufCMessage *req, 
 struct rpc_method {
 	const char *name; /* as in the .proto file; NULL ends the table */
 	rpc_handler handler;
-	bool streams; /* answers with rpc_send before rpc_reply */
+	bool streams;  /* answers with rpc_send before rpc_reply */
+	bool receives; /* the client sends a stream: the handler gets its first message */
 };
 
 struct rpc_service {
@@ -68,6 +69,18 @@ void rpc_set_trailer(struct rpc_call *call, const char *key, const char *value);
  * a newer one), -EPIPE when the client is gone.
  */
 int rpc_send(struct rpc_call *call, const ProtobufCMessage *msg) must_check;
+/* Called once, when the message of the last rpc_send is on its way: there is room for another one.
+ * Not called any more once the call is answered or cancelled. */
+void rpc_on_sent(struct rpc_call *call, void (*cb)(struct rpc_call *, void *arg), void *arg);
+/*
+ * Asks for the next message of a client's stream; until then the client waits. `cb` is called once,
+ * never inside rpc_recv: with a message, valid during the callback; with code 0 and NULL at the end
+ * of the stream; with a negative code when it cannot be read, after which no more can come. Not
+ * called any more once the call is answered or cancelled.
+ */
+typedef void (*rpc_recv_fn)(struct rpc_call *call, int code, const ProtobufCMessage *msg,
+			    void *arg);
+void rpc_recv(struct rpc_call *call, rpc_recv_fn cb, void *arg);
 /* Called once if the client goes away before the answer; the call must still be answered. */
 void rpc_on_cancel(struct rpc_call *call, void (*cb)(struct rpc_call *, void *arg), void *arg);
 bool rpc_cancelled(const struct rpc_call *call);
