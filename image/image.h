@@ -11,7 +11,7 @@
  *	-EINVAL		a reference that is not one; an id prefix that fits several images
  *	-ENOENT		no such image, here or (404) in the registry
  *	-EACCES		the registry wants (other) credentials (401, 403)
- *	-EBUSY		the registry asks for patience (429)
+ *	-EBUSY		the registry asks for patience (429); image_untag: in use
  *	-EHOSTUNREACH, -ECONNREFUSED, -ETIMEDOUT, -EREMOTEIO
  *			the registry cannot be reached, or fails (5xx): image_err_unavailable()
  *	-EBADMSG	wrong digest, truncated or damaged data
@@ -48,6 +48,10 @@ struct image_store_options {
 	const char *worker; /* husk-image-worker; NULL = in the directory of the running program */
 	const char *arch;   /* OCI names: "amd64", "arm64"; NULL = this machine's */
 	unsigned max_layers_at_once; /* of one pull; 0 = 3 */
+	char *const *pinned; /* names of images that are always pinned; NULL = none. Copied. */
+	/* Layer blobs are deleted once they are unpacked: less disk, but no push and no save of an
+	 * image, and repair fetches. */
+	bool drop_blobs;
 };
 
 /* Opens (makes) the store and removes what dead pulls left. -EBUSY: another process has it open. */
@@ -68,6 +72,7 @@ struct image_config {
 	char *stop_signal; /* as written: "SIGTERM", "15", "" */
 	char **labels;	   /* key, value, key, value, ... */
 	char *os, *arch, *variant;
+	char *created;	 /* RFC 3339 as written */
 	char **diff_ids; /* "sha256:<hex>", lowest first */
 };
 
@@ -77,7 +82,9 @@ struct image_info {
 	char **repo_digests; /* "docker.io/library/busybox@sha256:<hex>", sorted */
 	uint64_t size;	     /* bytes of its layer files on disk and of its configuration, > 0 */
 	int64_t created_ns;  /* when it came into the store */
-	bool pinned;
+	uint32_t holders;    /* containers that use it */
+	bool damaged;	     /* image_verify found a bad layer: pull it again */
+	bool pinned;	     /* by image_pin, or by the store's options */
 	/* CRI Image.uid / username: the part of config.user before ':'. */
 	bool has_uid;
 	int64_t uid;	/* valid when has_uid */
@@ -107,12 +114,31 @@ int image_list(struct image_store *s, const char *ref, struct image_info ***ret,
 	       struct err *err) must_check;
 void image_list_free(struct image_info **list, size_t n);
 /*
- * Removes the image that `ref` names with all its tags and digests, and the layers that no other
- * image and no hold uses. Missing image = 0. A held image disappears from all look-ups except
- * image_layers at once; its layers go with the last release.
+ * Removes the image that `ref` names with all its tags and digests (CRI RemoveImage), and the
+ * layers and blobs that nothing else uses. Missing image = 0. A held image disappears from all
+ * look-ups except image_layers at once; its layers go with the last release.
  */
 int image_remove(struct image_store *s, const char *ref, struct err *err) must_check;
-/* Pinned images are marked for the kubelet's garbage collection. -ENOENT. */
+
+/* What image_untag did. */
+struct image_untagged {
+	char **names;  /* that are gone, in full, sorted */
+	char *deleted; /* id of the image when it is gone, too; else NULL */
+};
+void image_untagged_fini(struct image_untagged *u);
+/*
+ * `docker rmi`: one name goes alone while the image has other tags; with its last tag, or named by
+ * its id, the whole image goes. -ENOENT. -EBUSY without `force`: containers use the image, or the
+ * id has names in several repositories. With `force` as image_remove.
+ */
+int image_untag(struct image_store *s, const char *ref, bool force, struct image_untagged *ret,
+		struct err *err) must_check;
+/* One more name for an image; a name that another image has moves over. `name` is without digest,
+ * without tag = latest; *ret_name (may be NULL) is it in full, the caller frees. -ENOENT, -EINVAL.
+ */
+int image_tag(struct image_store *s, const char *ref, const char *name, char **ret_name,
+	      struct err *err) must_check;
+/* Pinned images are marked for the kubelet's garbage collection, and never pruned. -ENOENT. */
 int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err) must_check;
 
 /* ---- use by containers ---- */
@@ -150,6 +176,41 @@ struct image_fs_usage {
 	int64_t timestamp_ns;
 };
 int image_fs_info(struct image_store *s, struct image_fs_usage *ret, struct err *err) must_check;
+
+enum image_use_kind {
+	IMAGE_USE_IMAGES,   /* image disks: bytes of the layers that images have */
+	IMAGE_USE_BLOBS,    /* kept compressed layers and documents */
+	IMAGE_USE_PARTIAL,  /* unfinished: downloads, and what broken pulls left for the next one */
+	IMAGE_USE_METADATA, /* database, directories, template of scratch disks */
+	IMAGE_USE_KINDS,
+};
+/* "images", "blobs", "partial", "metadata" */
+const char *image_use_name(enum image_use_kind kind);
+
+/* Bytes are allocated ones; those of all kinds add up to image_fs_info. */
+struct image_use {
+	uint64_t count;	 /* images; files */
+	uint64_t active; /* of them: images that containers use; blobs an image needs */
+	uint64_t bytes, inodes;
+	uint64_t reclaimable; /* bytes that image_prune with every option would give back */
+};
+int image_usage(struct image_store *s, struct image_use ret[IMAGE_USE_KINDS],
+		struct err *err) must_check;
+
+struct image_prune_options {
+	bool dangling; /* images without a tag that no container uses */
+	bool all;      /* all images that no container uses */
+	bool blobs;    /* compressed layers that are unpacked, and what broken pulls left */
+	bool dry_run;  /* only tell */
+};
+struct image_pruned {
+	char **images; /* ids */
+	uint64_t blobs, layers, bytes;
+};
+void image_pruned_fini(struct image_pruned *p);
+/* Never takes pinned images, images with a holder, and what running pulls, pushes, ... need. */
+int image_prune(struct image_store *s, const struct image_prune_options *o,
+		struct image_pruned *ret, struct err *err) must_check;
 
 /* ---- pull ---- */
 

@@ -144,6 +144,11 @@ static int parse_layer(const json_t *j, struct manifest_layer *l, struct err *er
 	return r;
 }
 
+static bool is_manifest_type(const char *type)
+{
+	return str_eq(type, MANIFEST_TYPE_OCI) || str_eq(type, MANIFEST_TYPE_DOCKER);
+}
+
 static bool is_config_type(const char *type)
 {
 	return str_eq(type, "application/vnd.oci.image.config.v1+json") ||
@@ -176,6 +181,12 @@ static int parse_image(const json_t *j, struct manifest *m, struct err *err)
 			return err_wrap(err, r, "layer %zu", k + 1);
 	}
 	m->n_layers = json_array_size(layers);
+	m->media_type = str_starts(type, "application/vnd.docker.") ? MANIFEST_TYPE_DOCKER
+								    : MANIFEST_TYPE_OCI;
+	if (is_manifest_type(text(j, "mediaType")))
+		m->media_type = str_eq(text(j, "mediaType"), MANIFEST_TYPE_OCI)
+					? MANIFEST_TYPE_OCI
+					: MANIFEST_TYPE_DOCKER;
 	return 0;
 }
 
@@ -196,12 +207,6 @@ static int platform_fit(const json_t *p, const char *arch)
 	if (str_eq(arch, "amd64"))
 		return str_eq(variant, "v1") ? 2 : 0;
 	return 1;
-}
-
-static bool is_manifest_type(const char *type)
-{
-	return str_eq(type, "application/vnd.oci.image.manifest.v1+json") ||
-	       str_eq(type, "application/vnd.docker.distribution.manifest.v2+json");
 }
 
 /* "linux/arm64, linux/s390x", for the error. */
@@ -363,6 +368,7 @@ static int parse_config(const json_t *j, struct image_config *c, struct err *err
 	if ((r = copy_text(j, "os", &c->os, err)) < 0 ||
 	    (r = copy_text(j, "architecture", &c->arch, err)) < 0 ||
 	    (r = copy_text(j, "variant", &c->variant, err)) < 0 ||
+	    (r = copy_text(j, "created", &c->created, err)) < 0 ||
 	    (r = strings(p, "Entrypoint", &c->entrypoint, err)) < 0 ||
 	    (r = strings(p, "Cmd", &c->cmd, err)) < 0 ||
 	    (r = strings(p, "Env", &c->env, err)) < 0 || (r = labels(p, &c->labels, err)) < 0 ||
@@ -411,5 +417,6 @@ void image_config_fini(struct image_config *c)
 	free(c->os);
 	free(c->arch);
 	free(c->variant);
+	free(c->created);
 	memset(c, 0, sizeof(*c));
 }

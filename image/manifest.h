@@ -19,6 +19,9 @@
 #define MANIFEST_MAX_DEPTH 32u
 #define MANIFEST_MAX_STRINGS 10000u /* entries of Env, Cmd, Labels, ... */
 
+#define MANIFEST_TYPE_OCI "application/vnd.oci.image.manifest.v1+json"
+#define MANIFEST_TYPE_DOCKER "application/vnd.docker.distribution.manifest.v2+json"
+
 struct manifest_layer {
 	char digest[DIGEST_LEN + 1];
 	uint64_t size;
@@ -26,6 +29,7 @@ struct manifest_layer {
 };
 
 struct manifest {
+	const char *media_type; /* static text */
 	char config_digest[DIGEST_LEN + 1];
 	uint64_t config_size;
 	struct manifest_layer layers[IMAGE_MAX_LAYERS]; /* lowest first */

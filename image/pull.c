@@ -22,6 +22,7 @@
 #include "image/manifest.h"
 #include "image/proc.h"
 #include "image/store.h"
+#include "image/store_blobs.h"
 #include "image/unpacker.h"
 
 #define PROGRESS_NS (100 * NS_PER_MS)
@@ -54,9 +55,11 @@ struct image_pull {
 
 	enum pull_step step;
 	struct fetcher *fetcher;
+	struct lease *lease; /* names the layers, blobs and documents it works with */
 	char digest[DIGEST_LEN + 1]; /* of what the reference names */
 	char choice[DIGEST_LEN + 1]; /* of the platform's manifest, "" without an index */
 	struct manifest manifest;
+	size_t manifest_size;
 	void *config_bytes;
 	size_t config_len;
 	struct image_config config;
@@ -70,15 +73,6 @@ struct image_pull {
 };
 
 static void kick_soon(struct image_pull *p);
-
-bool pulls_need_layer(const struct image_store *s, const char *diff_id)
-{
-	for (struct image_pull *p = s->pulls; p; p = p->next)
-		for (size_t k = 0; k < p->n_layers; k++)
-			if (str_eq(p->layers[k].diff_id, diff_id))
-				return true;
-	return false;
-}
 
 /* ---- the end ---- */
 
@@ -108,10 +102,14 @@ static void pull_free(struct image_pull *p)
 	free(p);
 }
 
-/* Out of the list, with all it has; layers that only it wanted go, and others may go on without it.
+/*
+ * Out of the list, with all it has; others may go on without it. What it has finished stays for the
+ * next one to go on with, unless `code` says that it is of no use.
  */
-static void pull_end(struct image_pull *p)
+static void pull_end(struct image_pull *p, int code)
 {
+	bool useless = code == -EBADMSG || code == -EPROTO || code == -ENOTSUP || code == -EFBIG;
+	struct lease *lease = take_ptr(&p->lease);
 	struct image_store *s = p->s;
 	struct image_pull **at = &s->pulls;
 
@@ -120,8 +118,9 @@ static void pull_end(struct image_pull *p)
 	if (*at)
 		*at = p->next;
 	pull_free(p);
-	/* What cannot be deleted now is deleted by the next collection. */
-	(void)!store_collect(s, NULL);
+	lease_end(lease, useless);
+	if (code == -ENOSPC || code == -EDQUOT)
+		store_make_room(s);
 	for (struct image_pull *o = s->pulls; o; o = o->next)
 		kick_soon(o);
 }
@@ -134,7 +133,7 @@ static void pull_fail(struct image_pull *p, int code, struct err *err)
 
 	reference_canonical(&p->ref, name);
 	code = err_wrap(err, code, "pull %s", name);
-	pull_end(p);
+	pull_end(p, code);
 	done(arg, code, NULL, err);
 }
 
@@ -152,6 +151,9 @@ static void pull_succeed(struct image_pull *p)
 		.ref = &p->ref,
 		.digest = p->digest,
 		.diff_ids = p->config.diff_ids,
+		.manifest = &p->manifest,
+		.manifest_digest = *p->choice ? p->choice : p->digest,
+		.manifest_size = p->manifest_size,
 	};
 	int r = store_add_image(p->s, &c, &err);
 
@@ -163,7 +165,7 @@ static void pull_succeed(struct image_pull *p)
 	res.id = id;
 	res.total_ns = now_mono_ns() - p->start_ns;
 	res.fetch_ns = p->fetched_ns ? p->fetched_ns - p->start_ns : res.total_ns;
-	pull_end(p);
+	pull_end(p, 0);
 	done(arg, 0, &res, &err);
 }
 
@@ -384,8 +386,20 @@ static int check_digest(const void *data, size_t len, const char *want, const ch
 	return 0;
 }
 
-static int ask_config(struct image_pull *p, struct err *err)
+/* For push and save. Its digest is right. */
+static int keep_document(struct image_pull *p, const void *data, size_t len, struct err *err)
 {
+	char digest[DIGEST_LEN + 1];
+	int r = blob_put(p->s, data, len, digest, err);
+
+	if (r == -EBUSY) /* another pull has it in its hands */
+		return 0;
+	return r < 0 ? r : lease_add(p->lease, digest, err);
+}
+
+static int ask_config(struct image_pull *p, size_t manifest_size, struct err *err)
+{
+	p->manifest_size = manifest_size;
 	p->step = PULL_CONFIG;
 	return fetcher_blob(p->fetcher, PULL_CONFIG + 1, p->ref.path, p->manifest.config_digest,
 			    p->manifest.config_size, err);
@@ -404,10 +418,12 @@ static int on_resolved(struct image_pull *p, const void *data, size_t len, struc
 	if (r < 0)
 		return err_set(err, r, "no memory");
 	r = manifest_parse(data, len, p->s->arch, &p->manifest, p->choice, err);
+	if (r >= 0)
+		r = keep_document(p, data, len, err);
 	if (r < 0)
 		return r;
 	if (!*p->choice)
-		return ask_config(p, err);
+		return ask_config(p, len, err);
 	p->step = PULL_PLATFORM;
 	return fetcher_manifest(p->fetcher, PULL_PLATFORM + 1, p->ref.path, p->choice, err);
 }
@@ -419,10 +435,11 @@ static int on_platform(struct image_pull *p, const void *data, size_t len, struc
 
 	if (r >= 0)
 		r = manifest_parse(data, len, p->s->arch, &p->manifest, choice, err);
-	if (r < 0)
-		return r;
-	return *choice ? err_set(err, -ENOTSUP, "the index has an index in it")
-		       : ask_config(p, err);
+	if (r >= 0 && *choice)
+		r = err_set(err, -ENOTSUP, "the index has an index in it");
+	if (r >= 0)
+		r = keep_document(p, data, len, err);
+	return r < 0 ? r : ask_config(p, len, err);
 }
 
 static int make_layers(struct image_pull *p, struct err *err)
@@ -440,6 +457,14 @@ static int make_layers(struct image_pull *p, struct err *err)
 					       .what = p->manifest.layers[k],
 					       .diff_id = p->config.diff_ids[k] };
 	p->n_layers = n;
+	for (size_t k = 0; k < n; k++) {
+		int r = lease_add(p->lease, p->layers[k].diff_id, err);
+
+		if (r >= 0)
+			r = lease_add(p->lease, p->layers[k].what.digest, err);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -461,7 +486,9 @@ static int on_config(struct image_pull *p, const void *data, size_t len, struct 
 		return err_set(err, -ENOMEM, "no memory");
 	memcpy(p->config_bytes, data, len);
 	p->config_len = len;
-	r = make_layers(p, err);
+	r = keep_document(p, data, len, err);
+	if (r >= 0)
+		r = make_layers(p, err);
 	if (r < 0)
 		return r;
 	p->step = PULL_LAYERS;
@@ -637,8 +664,11 @@ int image_pull(struct image_store *s, const char *ref, const struct image_auth *
 	p->start_ns = now_mono_ns();
 	r = reference_parse(ref, &p->ref, err);
 	if (r >= 0)
+		r = lease_new(s, &p->lease, err);
+	if (r >= 0)
 		r = pull_start(p, auth, err);
 	if (r < 0) {
+		lease_end(p->lease, false);
 		pull_free(p);
 		return r;
 	}
@@ -650,7 +680,7 @@ int image_pull(struct image_store *s, const char *ref, const struct image_auth *
 
 void image_pull_cancel(struct image_pull *p)
 {
-	pull_end(p);
+	pull_end(p, -ECANCELED);
 }
 
 void pulls_close(struct image_store *s)

@@ -9,9 +9,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/disk.h"
 #include "image/store_blobs.h"
 
 /* ---- layers ---- */
@@ -24,7 +26,8 @@ char *store_layer_path(const struct image_store *s, const char *diff_id)
 int store_has_layer(struct image_store *s, const char *diff_id, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT 1 FROM layers WHERE diff_id=?", &st, err, diff_id, NULL);
+	int r = db_prepare(s, "SELECT 1 FROM layers WHERE diff_id=? AND NOT damaged", &st, err,
+			   diff_id, NULL);
 
 	if (r < 0)
 		return r;
@@ -46,80 +49,29 @@ int store_sync_dir(const char *path, struct err *err)
 int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp, struct err *err)
 {
 	cleanup_free char *path = store_layer_path(s, diff_id);
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	struct stat stat_buf;
+	char bytes[24], now[24];
+	struct stat st;
 	int r;
 
 	if (!path)
 		return err_set(err, -ENOMEM, "no memory");
-	if (stat(tmp, &stat_buf) < 0 || chmod(tmp, 0400) < 0)
+	if (stat(tmp, &st) < 0 || chmod(tmp, 0400) < 0)
 		return err_errno(err, -errno, "%s", tmp);
 	if (rename(tmp, path) < 0)
 		return err_errno(err, -errno, "rename %s", tmp);
+	snprintf(bytes, sizeof(bytes), "%lld", (long long)st.st_blocks * 512);
+	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
 	r = store_sync_dir(s->layers_dir, err);
 	if (r >= 0)
-		r = db_prepare(s, "INSERT OR REPLACE INTO layers(diff_id, bytes) VALUES(?, ?)", &st,
-			       err, diff_id, NULL);
-	if (r >= 0 && (sqlite3_bind_int64(st, 2, (int64_t)stat_buf.st_blocks * 512) != SQLITE_OK ||
-		       sqlite3_step(st) != SQLITE_DONE))
-		r = db_error(s, err);
+		r = db_run(s, err,
+			   "INSERT INTO layers(diff_id, bytes, pending)"
+			   " VALUES(?, CAST(? AS INTEGER), CAST(? AS INTEGER))"
+			   " ON CONFLICT(diff_id) DO UPDATE SET bytes=excluded.bytes, content='',"
+			   " damaged=0",
+			   diff_id, bytes, now, NULL);
 	if (r < 0)
 		(void)unlink(path);
 	return r;
-}
-
-static int delete_layer(struct image_store *s, const char *diff_id, struct err *err)
-{
-	cleanup_free char *path = store_layer_path(s, diff_id);
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r;
-
-	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
-	r = db_prepare(s, "DELETE FROM layers WHERE diff_id=?", &st, err, diff_id, NULL);
-	if (r < 0)
-		return r;
-	if (sqlite3_step(st) != SQLITE_DONE)
-		return db_error(s, err);
-	if (unlink(path) < 0 && errno != ENOENT)
-		return err_errno(err, -errno, "remove %s", path);
-	return 0;
-}
-
-int store_collect(struct image_store *s, struct err *err)
-{
-	cleanup_strv char **unused = NULL;
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	size_t n = 0;
-	int c, r = db_prepare(s,
-			      "SELECT diff_id FROM layers l WHERE NOT EXISTS"
-			      " (SELECT 1 FROM image_layers i WHERE i.diff_id=l.diff_id)",
-			      &st, err, NULL);
-
-	if (r < 0)
-		return r;
-	while ((c = sqlite3_step(st)) == SQLITE_ROW) {
-		const char *d = (const char *)sqlite3_column_text(st, 0);
-		char **more;
-
-		if (!d || pulls_need_layer(s, d))
-			continue;
-		more = realloc(unused, (n + 2) * sizeof(*more));
-		if (!more)
-			return err_set(err, -ENOMEM, "no memory");
-		unused = more;
-		unused[n] = strdup(d);
-		unused[++n] = NULL;
-	}
-	if (c != SQLITE_DONE)
-		return db_error(s, err);
-	for (size_t k = 0; k < n; k++) {
-		r = unused[k] ? delete_layer(s, unused[k], err)
-			      : err_set(err, -ENOMEM, "no memory");
-		if (r < 0)
-			return r;
-	}
-	return 0;
 }
 
 /* ---- opening ---- */
@@ -166,33 +118,27 @@ static int remove_stray(struct image_store *s, const char *name, struct err *err
 /* A row whose file is gone takes its images with it: they are pulled again. */
 static int drop_broken(struct image_store *s, struct err *err)
 {
+	static const char *const sql[] = {
+		"DELETE FROM holds WHERE image IN"
+		" (SELECT image FROM image_layers WHERE diff_id=?)",
+		"DELETE FROM images WHERE id IN (SELECT image FROM image_layers WHERE diff_id=?)",
+		"DELETE FROM layers WHERE diff_id=?",
+	};
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int c, r = db_prepare(s, "SELECT diff_id FROM layers", &st, err, NULL);
+	cleanup_strv char **all = NULL;
+	int r = db_prepare(s, "SELECT diff_id FROM layers", &st, err, NULL);
 
-	if (r < 0)
-		return r;
-	while ((c = sqlite3_step(st)) == SQLITE_ROW) {
-		const char *d = (const char *)sqlite3_column_text(st, 0);
-		cleanup_free char *path = digest_valid(d) ? store_layer_path(s, d) : NULL;
-		cleanup_stmt sqlite3_stmt *holds = NULL, *images = NULL;
+	if (r >= 0)
+		r = db_column(s, st, &all, err);
+	for (char **d = all; r >= 0 && *d; d++) {
+		cleanup_free char *path = digest_valid(*d) ? store_layer_path(s, *d) : NULL;
 
 		if (path && access(path, F_OK) == 0)
 			continue;
-		r = db_prepare(s,
-			       "DELETE FROM holds WHERE image IN"
-			       " (SELECT image FROM image_layers WHERE diff_id=?)",
-			       &holds, err, d, NULL);
-		if (r >= 0)
-			r = db_prepare(s,
-				       "DELETE FROM images WHERE id IN"
-				       " (SELECT image FROM image_layers WHERE diff_id=?)",
-				       &images, err, d, NULL);
-		if (r < 0)
-			return r;
-		if (sqlite3_step(holds) != SQLITE_DONE || sqlite3_step(images) != SQLITE_DONE)
-			return db_error(s, err);
+		for (size_t k = 0; r >= 0 && k < ARRAY_SIZE(sql); k++)
+			r = db_run(s, err, sql[k], *d, NULL);
 	}
-	return c == SQLITE_DONE ? 0 : db_error(s, err);
+	return r;
 }
 
 static int lock(struct image_store *s, struct err *err)
@@ -240,6 +186,22 @@ static int set_strings(struct image_store *s, const struct image_store_options *
 	return r < 0 ? r : mkdir_p(s->tmp_dir, 0700, err);
 }
 
+static int set_pinned(struct image_store *s, char *const *names, struct err *err)
+{
+	size_t n = strv_len(names);
+
+	s->pinned = calloc(n + 1, sizeof(*s->pinned));
+	if (!s->pinned)
+		return err_set(err, -ENOMEM, "no memory");
+	for (size_t k = 0; k < n; k++) {
+		int r = image_normalize(names[k], &s->pinned[k], err);
+
+		if (r < 0)
+			return err_wrap(err, r, "pinned image \"%.100s\"", names[k]);
+	}
+	return 0;
+}
+
 static int clean_up(struct image_store *s, struct err *err)
 {
 	int r = store_each_name(s->tmp_dir, remove_tmp, s, err);
@@ -261,9 +223,14 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 	s->loop = o->loop;
 	s->lock_fd = -1;
 	s->max_layers_at_once = o->max_layers_at_once ? MIN_OF(o->max_layers_at_once, 8u) : 3;
+	s->drop_blobs = o->drop_blobs;
 	r = set_strings(s, o, err);
 	if (r >= 0)
+		r = set_pinned(s, o->pinned, err);
+	if (r >= 0)
 		r = lock(s, err);
+	if (r >= 0)
+		r = disk_new(s->loop, &s->disk, err);
 	if (r >= 0)
 		r = store_db_open(s, err);
 	if (r >= 0)
@@ -286,6 +253,12 @@ void image_store_close(struct image_store *s)
 		return;
 	pulls_close(s);
 	blobs_close(s);
+	while (s->leases) {
+		struct lease *l = s->leases;
+
+		lease_end(l, false);
+	}
+	disk_free(s->disk);
 	sqlite3_close(s->db);
 	fd_close(&s->lock_fd);
 	free(s->dir);
@@ -296,5 +269,6 @@ void image_store_close(struct image_store *s)
 	free(s->worker);
 	free(s->arch);
 	free(s->scratch);
+	strv_free(s->pinned);
 	free(s);
 }

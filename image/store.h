@@ -23,7 +23,10 @@
 #include "image/image.h"
 #include "image/reference.h"
 
-struct layer;
+struct disk;
+struct ingest;
+struct lease;
+struct manifest;
 
 struct image_store {
 	struct loop *loop;
@@ -33,39 +36,88 @@ struct image_store {
 	unsigned max_layers_at_once;
 	struct image_pull *pulls; /* running */
 	struct ingest *ingests;	  /* blobs coming in */
-	struct proc *procs;	  /* children not reaped yet, also of cancelled pulls */
+	struct lease *leases;
+	struct disk *disk;
+	char **pinned; /* names in full; never NULL */
+	bool drop_blobs;
+	struct proc *procs; /* children not reaped yet, also of cancelled pulls */
 	uint64_t tmp_serial;
 };
 
-/* What a pull has found and verified. */
+/* What a pull (a load) has found and verified. */
 struct image_commit {
 	const char *id;
 	const void *config;
 	size_t config_len;
-	const struct reference *ref;
-	const char *digest; /* of what the reference named: index or manifest */
-	char *const *diff_ids;
+	const struct reference *ref; /* NULL: the image gets no name */
+	const char *digest;	     /* of what the reference named: index or manifest */
+	char *const *diff_ids;	     /* one for each layer */
+	char *const *disks; /* ids of layer disks, in place of diff_ids where layers are merged */
+	/* The image's manifest; NULL = not known. */
+	const struct manifest *manifest;
+	const char *manifest_digest;
+	size_t manifest_size;
 };
 
+/* ---- layer disks: <dir>/layers/sha256/<hex>.ext4, by diff id (or merged id) ---- */
+
 char *store_layer_path(const struct image_store *s, const char *diff_id);
-/* 1 when the layer is there, 0 when not. */
+/* 1 when the layer is there and not known to be damaged, 0 when not. */
 int store_has_layer(struct image_store *s, const char *diff_id, struct err *err) must_check;
-/* A synced file at `tmp` becomes the layer. On failure the file is still at `tmp` or gone. */
+/* A synced file at `tmp` becomes the layer, also in place of a damaged one. On failure the file is
+ * still at `tmp` or gone. */
 int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp,
 		    struct err *err) must_check;
+
+/* ---- images ---- */
+
 /* All layers must be there. The image is visible when this returns 0. */
 int store_add_image(struct image_store *s, const struct image_commit *c,
 		    struct err *err) must_check;
+/* The id that `ref` means, and (ret_name, may be NULL) the name in full when it is one, else "".
+ * -ENOENT: nothing has that name; -EINVAL: it cannot be a name of anything, or fits several ids. */
+int store_resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 1],
+		  char ret_name[REFERENCE_MAX + 1], struct err *err) must_check;
+/* In a transaction; collects nothing. Held: it stays for its holders. */
+int store_remove_image(struct image_store *s, const char *id, struct err *err) must_check;
+/* Is one of the names (in full) among those that the options pin? */
+bool store_is_pinned(const struct image_store *s, char *const *names);
+
+/* ---- what protects from collection (store_gc.c) ---- */
+
+/*
+ * A layer or blob stays as long as an image refers to it (and holds keep images), or a lease names
+ * it: every pull, load, push, save, verify takes one for what it works with. Leases live in this
+ * process only, so those of a dead one are gone.
+ *
+ * What comes in and no image has referred to yet is "pending" (its row says since when): it stays
+ * for STORE_PENDING_S, so that a pull that broke, or whose owner died, is gone on with.
+ */
+#define STORE_PENDING_S (24 * 3600)
+
+int lease_new(struct image_store *s, struct lease **ret, struct err *err) must_check;
+/* A diff id, merged id, or blob digest; there or not. Twice is fine. */
+int lease_add(struct lease *l, const char *digest, struct err *err) must_check;
+/* Ends it and collects. `forget`: what it names is not worth going on with (the data are bad, the
+ * disk is full). NULL is fine. */
+void lease_end(struct lease *l, bool forget);
+bool store_leased(const struct image_store *s, const char *digest);
+/* Deletes layers and blobs that nothing protects. */
+int store_collect(struct image_store *s, struct err *err) must_check;
+/* The disk is full: forgets all that is only kept for later pulls. */
+void store_make_room(struct image_store *s);
+/* Takes the file out of sight and removes it off the loop. Its row must be gone. */
+void store_discard(struct image_store *s, const char *path);
+/* The time before which pending things are too old, s. */
+int64_t store_pending_limit(void);
+/* Ends all pulls and reaps all children. (pull.c) */
+void pulls_close(struct image_store *s);
 int store_sync_dir(const char *path, struct err *err) must_check;
 /* Calls fn for each name in a directory, until it fails. */
 int store_each_name(const char *dir, int (*fn)(struct image_store *, const char *, struct err *),
 		    struct image_store *s, struct err *err) must_check;
-/* Deletes layers that no image, hold or running pull needs. */
-int store_collect(struct image_store *s, struct err *err) must_check;
-/* Does a running pull need it? (pull.c) */
-bool pulls_need_layer(const struct image_store *s, const char *diff_id);
-/* Ends all pulls and reaps all children. (pull.c) */
-void pulls_close(struct image_store *s);
+
+/* ---- database (store_db.c) ---- */
 
 /* A statement with text arguments; NULL ends them. */
 int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)

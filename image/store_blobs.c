@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/disk.h"
 #include "image/store.h"
 
 struct ingest {
@@ -17,6 +18,11 @@ struct ingest {
 	char digest[DIGEST_LEN + 1];
 	int fd;
 	uint64_t had;
+	/* While it becomes complete: */
+	bool committing, unwanted;
+	struct disk_job job;
+	char *from, *to, *to_dir;
+	struct stat st;
 };
 
 static char *path_of(const char *dir, const char *digest)
@@ -50,7 +56,19 @@ static void ingest_free(struct ingest *i)
 	if (*at)
 		*at = i->next;
 	fd_close(&i->fd);
+	free(i->from);
+	free(i->to);
+	free(i->to_dir);
 	free(i);
+}
+
+static struct ingest *find(struct image_store *s, const char *digest)
+{
+	struct ingest *i = s->ingests;
+
+	while (i && !str_eq(i->digest, digest))
+		i = i->next;
+	return i;
 }
 
 static int open_file(struct ingest *i, struct err *err)
@@ -76,9 +94,9 @@ int ingest_open(struct image_store *s, const char *digest, struct ingest **ret, 
 
 	if (r < 0)
 		return r;
-	for (i = s->ingests; i; i = i->next)
-		if (str_eq(i->digest, digest))
-			return err_set(err, -EBUSY, "blob %s is coming in already", digest);
+	i = find(s, digest);
+	if (i && (!i->committing || i->unwanted))
+		return err_set(err, -EBUSY, "blob %s is coming in already", digest);
 	r = blob_has(s, digest, err);
 	if (r != 0)
 		return r < 0 ? r : err_set(err, -EEXIST, "blob %s is there already", digest);
@@ -117,52 +135,64 @@ int ingest_reset(struct ingest *i, struct err *err)
 	return 0;
 }
 
+/* What an image refers to already is not pending. */
 static int add_row(struct image_store *s, const char *digest, const struct stat *st,
 		   struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *q = NULL;
-	int r = db_prepare(s, "INSERT OR REPLACE INTO blobs(digest, size, bytes) VALUES(?, ?, ?)",
-			   &q, err, digest, NULL);
+	char size[24], bytes[24], now[24];
 
-	if (r < 0)
-		return r;
-	if (sqlite3_bind_int64(q, 2, st->st_size) != SQLITE_OK ||
-	    sqlite3_bind_int64(q, 3, (int64_t)st->st_blocks * 512) != SQLITE_OK ||
-	    sqlite3_step(q) != SQLITE_DONE)
-		return db_error(s, err);
-	return 0;
+	snprintf(size, sizeof(size), "%lld", (long long)st->st_size);
+	snprintf(bytes, sizeof(bytes), "%lld", (long long)st->st_blocks * 512);
+	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
+	return db_run(s, err,
+		      "INSERT OR REPLACE INTO blobs(digest, size, bytes, pending) VALUES(?1,"
+		      " CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CASE WHEN"
+		      " EXISTS (SELECT 1 FROM manifest_layers WHERE digest=?1) OR"
+		      " EXISTS (SELECT 1 FROM manifests WHERE digest=?1) OR"
+		      " EXISTS (SELECT 1 FROM names WHERE target=?1) OR"
+		      " EXISTS (SELECT 1 FROM images WHERE id=?1)"
+		      " THEN 0 ELSE CAST(?4 AS INTEGER) END)",
+		      digest, size, bytes, now, NULL);
 }
 
-/* From `path` into blobs/. On failure the file is at `path` or gone. */
-static int complete(struct image_store *s, const char *digest, int fd, const char *path,
-		    struct err *err)
+/* In the disk thread. */
+static int commit_work(struct disk_job *j, struct err *err)
 {
-	cleanup_free char *to = path_of(s->blobs_dir, digest);
-	struct stat st;
-	int r;
+	struct ingest *i = container_of(j, struct ingest, job);
 
-	if (!to)
-		return err_set(err, -ENOMEM, "no memory");
-	if (fchmod(fd, 0400) < 0 || fsync(fd) < 0 || fstat(fd, &st) < 0)
-		return err_errno(err, -errno, "sync blob %s", digest);
-	if (rename(path, to) < 0)
-		return err_errno(err, -errno, "rename blob %s", digest);
-	r = store_sync_dir(s->blobs_dir, err);
-	if (r >= 0)
-		r = add_row(s, digest, &st, err);
-	if (r < 0)
-		(void)unlink(to);
-	return r;
+	if (fchmod(i->fd, 0400) < 0 || fsync(i->fd) < 0 || fstat(i->fd, &i->st) < 0)
+		return err_errno(err, -errno, "sync %s", i->from);
+	if (rename(i->from, i->to) < 0)
+		return err_errno(err, -errno, "rename %s", i->from);
+	return store_sync_dir(i->to_dir, err);
+}
+
+static void commit_done(struct disk_job *j, int code, const struct err *err)
+{
+	struct ingest *i = container_of(j, struct ingest, job);
+
+	if (code >= 0 && !i->unwanted)
+		code = add_row(i->s, i->digest, &i->st, NULL);
+	if (code < 0 || i->unwanted) {
+		(void)unlink(i->from);
+		(void)unlink(i->to);
+	}
+	ingest_free(i);
 }
 
 void ingest_commit(struct ingest *i)
 {
-	cleanup_free char *path = path_of(i->s->ingest_dir, i->digest);
-
-	if (!path || complete(i->s, i->digest, i->fd, path, NULL) < 0)
+	i->from = path_of(i->s->ingest_dir, i->digest);
+	i->to = path_of(i->s->blobs_dir, i->digest);
+	i->to_dir = strdup(i->s->blobs_dir);
+	if (!i->from || !i->to || !i->to_dir) {
 		ingest_drop(i);
-	else
-		ingest_free(i);
+		return;
+	}
+	i->committing = true;
+	i->job.work = commit_work;
+	i->job.done = commit_done;
+	disk_add(i->s->disk, &i->job);
 }
 
 void ingest_keep(struct ingest *i)
@@ -183,19 +213,39 @@ void ingest_drop(struct ingest *i)
 
 int blob_has(struct image_store *s, const char *digest, struct err *err)
 {
+	const struct ingest *i = find(s, digest);
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT 1 FROM blobs WHERE digest=?", &st, err, digest, NULL);
+	int r;
 
+	if (i && i->committing)
+		return !i->unwanted;
+	r = db_prepare(s, "SELECT 1 FROM blobs WHERE digest=?", &st, err, digest, NULL);
 	if (r < 0)
 		return r;
 	r = sqlite3_step(st);
 	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
 }
 
+/* It may be on its way from one place to the other, in this order. */
+static int open_at_either(struct image_store *s, const char *digest)
+{
+	cleanup_free char *from = path_of(s->ingest_dir, digest);
+	cleanup_free char *to = path_of(s->blobs_dir, digest);
+	const struct ingest *i = find(s, digest);
+	int fd = -1;
+
+	if (!from || !to)
+		return -ENOMEM;
+	if (i && i->committing)
+		fd = open(from, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		fd = open(to, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *ret_size,
 	      struct err *err)
 {
-	cleanup_free char *path = NULL;
 	cleanup_fd int fd = -1;
 	struct stat st;
 	int r = check(digest, err);
@@ -204,15 +254,11 @@ int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *
 		r = blob_has(s, digest, err);
 	if (r < 0)
 		return r;
-	path = path_of(s->blobs_dir, digest);
-	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
-	if (r > 0)
-		fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && (r == 0 || errno == ENOENT))
+	fd = r > 0 ? open_at_either(s, digest) : -ENOENT;
+	if (fd == -ENOENT)
 		return err_set(err, -ENOENT, "blob %s is not kept here", digest);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_errno(err, -errno, "%s", path);
+		return err_errno(err, fd < 0 ? fd : -errno, "open blob %s", digest);
 	*ret_fd = take_fd(&fd);
 	if (ret_size)
 		*ret_size = (uint64_t)st.st_size;
@@ -235,18 +281,17 @@ int blob_put(struct image_store *s, const void *data, size_t len, char *ret_dige
 	if (r < 0 && r != -EEXIST)
 		return r;
 	if (r == 0) {
-		cleanup_free char *path = path_of(s->ingest_dir, digest);
-
-		r = path ? ingest_reset(i, err) : err_set(err, -ENOMEM, "no memory");
-		if (r >= 0)
+		r = ingest_reset(i, err);
+		if (r >= 0) {
 			r = write_all(i->fd, data, len);
-		if (r >= 0)
-			r = complete(s, digest, i->fd, path, err);
+			if (r < 0)
+				err_errno(err, r, "write blob %s", digest);
+		}
 		if (r < 0) {
 			ingest_drop(i);
-			return err_wrap(err, r, "keep a document");
+			return r;
 		}
-		ingest_free(i);
+		ingest_commit(i);
 	}
 	if (ret_digest)
 		memcpy(ret_digest, digest, sizeof(digest));
@@ -279,12 +324,21 @@ int blob_read(struct image_store *s, const char *digest, char **ret, size_t *ret
 
 int blob_delete(struct image_store *s, const char *digest, struct err *err)
 {
+	cleanup_free char *path = NULL;
+	struct ingest *i;
 	int r = check(digest, err);
 
-	if (r >= 0)
-		r = db_run(s, err, "DELETE FROM blobs WHERE digest=?", digest, NULL);
-	if (r >= 0)
-		unlink_from(s->blobs_dir, digest);
+	if (r < 0)
+		return r;
+	i = find(s, digest);
+	if (i && i->committing)
+		i->unwanted = true;
+	path = path_of(s->blobs_dir, digest);
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	r = db_run(s, err, "DELETE FROM blobs WHERE digest=?", digest, NULL);
+	if (r >= 0 && !(i && i->committing))
+		store_discard(s, path);
 	return r;
 }
 
@@ -355,8 +409,42 @@ int blobs_open(struct image_store *s, struct err *err)
 	return r < 0 ? r : store_each_name(s->blobs_dir, check_blob, s, err);
 }
 
+static int drop_unowned(struct image_store *s, const char *name, struct err *err)
+{
+	cleanup_free char *path = str_fmt("%s/%s", s->ingest_dir, name);
+	char digest[DIGEST_LEN + 1];
+
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	if (is_hex_name(name, digest) && find(s, digest))
+		return 0;
+	return unlink(path) < 0 ? err_errno(err, -errno, "remove %s", path) : 0;
+}
+
+int ingest_drop_unowned(struct image_store *s, struct err *err)
+{
+	return store_each_name(s->ingest_dir, drop_unowned, s, err);
+}
+
+uint64_t ingest_owned_bytes(const struct image_store *s)
+{
+	uint64_t n = 0;
+	struct stat st;
+
+	for (const struct ingest *i = s->ingests; i; i = i->next)
+		if (fstat(i->fd, &st) == 0)
+			n += (uint64_t)st.st_blocks * 512;
+	return n;
+}
+
+/* Those that are becoming complete do so before the disk thread ends. */
 void blobs_close(struct image_store *s)
 {
-	while (s->ingests)
-		ingest_keep(s->ingests);
+	struct ingest *next;
+
+	for (struct ingest *i = s->ingests; i; i = next) {
+		next = i->next;
+		if (!i->committing)
+			ingest_keep(i);
+	}
 }

@@ -59,8 +59,8 @@ int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *
 	      struct err *err) must_check;
 /* 1 when it is there, 0 when not. */
 int blob_has(struct image_store *s, const char *digest, struct err *err) must_check;
-/* Keeps a document (at most IMAGE_MAX_DOCUMENT bytes); *ret_digest (may be NULL) is its name. There
- * already = 0. */
+/* Keeps a document (at most IMAGE_MAX_DOCUMENT bytes), synced off the loop like ingest_commit;
+ * *ret_digest (may be NULL) is its name. There already = 0. */
 int blob_put(struct image_store *s, const void *data, size_t len, char *ret_digest,
 	     struct err *err) must_check;
 /* Reads a whole document; NUL after the end. The caller frees. -ENOENT, -EFBIG, and -EBADMSG when
@@ -72,6 +72,10 @@ int blob_delete(struct image_store *s, const char *digest, struct err *err) must
 
 /* ---- the store's own ---- */
 
+/* Removes the ingest files that nobody has open. */
+int ingest_drop_unowned(struct image_store *s, struct err *err) must_check;
+/* Allocated bytes of those that somebody has open. */
+uint64_t ingest_owned_bytes(const struct image_store *s);
 /* Makes the directories, removes what dead processes left. */
 int blobs_open(struct image_store *s, struct err *err) must_check;
 void blobs_close(struct image_store *s);

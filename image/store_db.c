@@ -29,8 +29,32 @@ static const char *const steps[] = {
 	" WITHOUT ROWID;"
 	"CREATE INDEX holds_by_image ON holds(image);",
 
+	/* size: of the content; bytes: allocated */
 	"CREATE TABLE blobs(digest TEXT PRIMARY KEY, size INTEGER NOT NULL,"
-	" bytes INTEGER NOT NULL) WITHOUT ROWID;" /* size: content, bytes: allocated */
+	" bytes INTEGER NOT NULL) WITHOUT ROWID;",
+
+	/* pending: when it came (s), as long as no image has had it. content: digest of the file as
+	 * first read. */
+	"ALTER TABLE layers ADD COLUMN pending INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE layers ADD COLUMN content TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE layers ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE blobs ADD COLUMN pending INTEGER NOT NULL DEFAULT 0;"
+	/* target: what the name stood for in the registry, index or manifest; '' when unknown */
+	"ALTER TABLE names ADD COLUMN target TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE names ADD COLUMN manifest TEXT NOT NULL DEFAULT '';"
+	"CREATE INDEX names_by_target ON names(target);"
+	"CREATE TABLE manifests(digest TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id)"
+	" ON DELETE CASCADE, media_type TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE INDEX manifests_by_image ON manifests(image);"
+	"CREATE TABLE manifest_layers(manifest TEXT NOT NULL REFERENCES manifests(digest)"
+	" ON DELETE CASCADE, pos INTEGER NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,"
+	" diff_id TEXT NOT NULL, PRIMARY KEY(manifest, pos)) WITHOUT ROWID;"
+	"CREATE INDEX manifest_layers_by_digest ON manifest_layers(digest);"
+	/* ... but perhaps as layers of an image */
+	"CREATE VIEW unused_blobs AS SELECT * FROM blobs b"
+	" WHERE NOT EXISTS (SELECT 1 FROM manifests WHERE digest=b.digest)"
+	" AND NOT EXISTS (SELECT 1 FROM names WHERE target=b.digest)"
+	" AND NOT EXISTS (SELECT 1 FROM images WHERE id=b.digest);",
 };
 
 void stmt_freep(sqlite3_stmt **s)

@@ -1,4 +1,4 @@
-/* Images, their names, and who uses them. */
+/* Images: how they come in, and how they are found. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -10,13 +10,78 @@
 #include "image/store.h"
 
 #define MIN_PREFIX 4u
-#define MAX_HOLDER 255u
 
 /* ---- writing ---- */
 
+static int add_layer_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	char pos[24];
+	char *const *disks = c->disks ? c->disks : c->diff_ids;
+	int r = db_run(s, err, "DELETE FROM image_layers WHERE image=?", c->id, NULL);
+
+	for (size_t k = 0; r >= 0 && disks[k]; k++) {
+		snprintf(pos, sizeof(pos), "%zu", k);
+		r = db_run(s, err,
+			   "INSERT INTO image_layers(image, pos, diff_id)"
+			   " VALUES(?, CAST(? AS INTEGER), ?)",
+			   c->id, pos, disks[k], NULL);
+	}
+	return r;
+}
+
+static int add_manifest_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	const struct manifest *m = c->manifest;
+	char pos[24], size[24];
+	int r;
+
+	if (!m)
+		return 0;
+	snprintf(size, sizeof(size), "%zu", c->manifest_size);
+	r = db_run(s, err,
+		   "INSERT OR REPLACE INTO manifests(digest, image, media_type, size)"
+		   " VALUES(?, ?, ?, CAST(? AS INTEGER))",
+		   c->manifest_digest, c->id, m->media_type, size, NULL);
+	for (size_t k = 0; r >= 0 && k < m->n_layers; k++) {
+		snprintf(pos, sizeof(pos), "%zu", k);
+		snprintf(size, sizeof(size), "%llu", (unsigned long long)m->layers[k].size);
+		r = db_run(s, err,
+			   "INSERT OR REPLACE INTO manifest_layers(manifest, pos, digest, size,"
+			   " diff_id) VALUES(?, CAST(? AS INTEGER), ?, CAST(? AS INTEGER), ?)",
+			   c->manifest_digest, pos, m->layers[k].digest, size, c->diff_ids[k],
+			   NULL);
+	}
+	return r;
+}
+
+static int add_name(struct image_store *s, const struct image_commit *c, const char *name,
+		    struct err *err)
+{
+	return db_run(s, err,
+		      "INSERT OR REPLACE INTO names(name, image, target, manifest)"
+		      " VALUES(?, ?, ?, ?)",
+		      name, c->id, c->digest, c->manifest ? c->manifest_digest : "", NULL);
+}
+
+/* What it is made of is not "left by a broken pull" any more. */
+static int settle(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	int r = db_run(s, err,
+		       "UPDATE layers SET pending=0 WHERE pending AND diff_id IN"
+		       " (SELECT diff_id FROM image_layers WHERE image=?)",
+		       c->id, NULL);
+
+	if (r < 0 || !c->manifest)
+		return r;
+	return db_run(s, err,
+		      "UPDATE blobs SET pending=0 WHERE pending AND (digest IN (?1, ?2, ?3)"
+		      " OR digest IN (SELECT digest FROM manifest_layers WHERE manifest=?2))",
+		      c->id, c->manifest_digest, c->digest ? c->digest : "", NULL);
+}
+
 static int add_rows(struct image_store *s, const struct image_commit *c, struct err *err)
 {
-	char digest_name[REFERENCE_MAX + 1], tag_name[REFERENCE_MAX + 1], pos[24];
+	char name[REFERENCE_MAX + 1];
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = db_prepare(s,
 			   "INSERT INTO images(id, config, created) VALUES(?1, ?2, ?3)"
@@ -29,23 +94,18 @@ static int add_rows(struct image_store *s, const struct image_commit *c, struct 
 	    sqlite3_bind_int64(st, 3, now_real_ns()) != SQLITE_OK ||
 	    sqlite3_step(st) != SQLITE_DONE)
 		return db_error(s, err);
-	for (size_t k = 0; c->diff_ids[k] && r >= 0; k++) {
-		snprintf(pos, sizeof(pos), "%zu", k);
-		r = db_run(s, err,
-			   "INSERT OR REPLACE INTO image_layers(image, pos, diff_id)"
-			   " VALUES(?, CAST(? AS INTEGER), ?)",
-			   c->id, pos, c->diff_ids[k], NULL);
-	}
-	reference_with_digest(c->ref, c->digest, digest_name);
+	r = add_layer_rows(s, c, err);
 	if (r >= 0)
-		r = db_run(s, err, "INSERT OR REPLACE INTO names(name, image) VALUES(?, ?)",
-			   digest_name, c->id, NULL);
-	if (r >= 0 && !*c->ref->digest) {
-		reference_with_tag(c->ref, tag_name);
-		r = db_run(s, err, "INSERT OR REPLACE INTO names(name, image) VALUES(?, ?)",
-			   tag_name, c->id, NULL);
+		r = add_manifest_rows(s, c, err);
+	if (r >= 0 && c->ref) {
+		reference_with_digest(c->ref, c->digest, name);
+		r = add_name(s, c, name, err);
 	}
-	return r;
+	if (r >= 0 && c->ref && !*c->ref->digest) {
+		reference_with_tag(c->ref, name);
+		r = add_name(s, c, name, err);
+	}
+	return r < 0 ? r : settle(s, c, err);
 }
 
 int store_add_image(struct image_store *s, const struct image_commit *c, struct err *err)
@@ -109,8 +169,8 @@ static int find_prefix(struct image_store *s, const char *hex, char id[DIGEST_LE
 	return 0;
 }
 
-/* -ENOENT when nothing has that name; -EINVAL when it cannot be a name of anything. */
-static int resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 1], struct err *err)
+int store_resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 1],
+		  char ret_name[REFERENCE_MAX + 1], struct err *err)
 {
 	const char *hex = str_starts(ref, "sha256:") ? ref + 7 : ref;
 	char name[REFERENCE_MAX + 1];
@@ -119,6 +179,8 @@ static int resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 
 	int r, p;
 
 	*id = 0;
+	if (ret_name)
+		*ret_name = 0;
 	if (is_hex(hex, 64, 64)) {
 		r = find_prefix(s, hex, id, err);
 		return r < 0 || *id ? r : err_set(err, -ENOENT, "no image %s", ref);
@@ -127,6 +189,8 @@ static int resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 
 	if (p >= 0) {
 		reference_canonical(&parsed, name);
 		r = find_name(s, name, id, err);
+		if (r >= 0 && *id && ret_name)
+			memcpy(ret_name, name, sizeof(name));
 		if (r < 0 || *id)
 			return r;
 	}
@@ -186,6 +250,15 @@ static int load_names(struct image_store *s, struct image_info *i, struct err *e
 	return r < 0 ? r : db_column(s, digests, &i->repo_digests, err);
 }
 
+bool store_is_pinned(const struct image_store *s, char *const *names)
+{
+	for (char *const *n = names; *n; n++)
+		for (char *const *p = s->pinned; *p; p++)
+			if (str_eq(*n, *p))
+				return true;
+	return false;
+}
+
 static int fill_info(struct image_store *s, const char *id, struct image_info *i, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
@@ -194,7 +267,10 @@ static int fill_info(struct image_store *s, const char *id, struct image_info *i
 	int r = db_prepare(
 		s,
 		"SELECT config, created, pinned, (SELECT COALESCE(SUM(bytes), 0) FROM layers"
-		" WHERE diff_id IN (SELECT diff_id FROM image_layers WHERE image=id))"
+		" WHERE diff_id IN (SELECT diff_id FROM image_layers WHERE image=id)),"
+		" (SELECT COUNT(*) FROM holds WHERE image=id),"
+		" EXISTS (SELECT 1 FROM image_layers JOIN layers USING(diff_id)"
+		"  WHERE image=id AND damaged)"
 		" FROM images WHERE id=?",
 		&st, err, id, NULL);
 
@@ -207,6 +283,8 @@ static int fill_info(struct image_store *s, const char *id, struct image_info *i
 	i->created_ns = sqlite3_column_int64(st, 1);
 	i->pinned = sqlite3_column_int(st, 2) != 0;
 	i->size = (uint64_t)sqlite3_column_int64(st, 3) + len;
+	i->holders = (uint32_t)sqlite3_column_int(st, 4);
+	i->damaged = sqlite3_column_int(st, 5) != 0;
 	r = image_config_parse(config, len, &i->config, err);
 	if (r < 0)
 		return r;
@@ -216,7 +294,11 @@ static int fill_info(struct image_store *s, const char *id, struct image_info *i
 	if (!i->id || !i->config_json || !i->username ||
 	    chain_id(i->config.diff_ids, &i->chain_id) < 0)
 		return err_set(err, -ENOMEM, "no memory");
-	return load_names(s, i, err);
+	r = load_names(s, i, err);
+	if (r >= 0)
+		i->pinned |=
+			store_is_pinned(s, i->repo_tags) || store_is_pinned(s, i->repo_digests);
+	return r;
 }
 
 static int load_info(struct image_store *s, const char *id, struct image_info **ret,
@@ -237,7 +319,7 @@ static int load_info(struct image_store *s, const char *id, struct image_info **
 int image_get(struct image_store *s, const char *ref, struct image_info **ret, struct err *err)
 {
 	char id[DIGEST_LEN + 1];
-	int r = resolve(s, ref ? ref : "", id, err);
+	int r = store_resolve(s, ref ? ref : "", id, NULL, err);
 
 	return r < 0 ? r : load_info(s, id, ret, err);
 }
@@ -280,7 +362,7 @@ int image_list(struct image_store *s, const char *ref, struct image_info ***ret,
 	if (str_empty(ref)) {
 		r = list_all(s, &ids, err);
 	} else {
-		r = resolve(s, ref, id, err);
+		r = store_resolve(s, ref, id, NULL, err);
 		ids = calloc(2, sizeof(*ids));
 		if (!ids || (r >= 0 && !(ids[0] = strdup(id))))
 			return err_set(err, -ENOMEM, "no memory");
@@ -341,157 +423,4 @@ int image_normalize(const char *ref, char **ret, struct err *err)
 	reference_canonical(&parsed, name);
 	*ret = strdup(name);
 	return *ret ? 0 : err_set(err, -ENOMEM, "no memory");
-}
-
-/* ---- removal and holds ---- */
-
-static int remove_rows(struct image_store *s, const char *id, struct err *err)
-{
-	int r = db_run(s, err, "DELETE FROM names WHERE image=?", id, NULL);
-
-	if (r >= 0)
-		r = db_run(s, err, "UPDATE images SET removed=1, pinned=0 WHERE id=?", id, NULL);
-	if (r >= 0)
-		r = db_run(s, err,
-			   "DELETE FROM images WHERE removed AND id=?"
-			   " AND id NOT IN (SELECT image FROM holds)",
-			   id, NULL);
-	return r;
-}
-
-int image_remove(struct image_store *s, const char *ref, struct err *err)
-{
-	char id[DIGEST_LEN + 1];
-	int r = resolve(s, ref ? ref : "", id, err);
-
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return r;
-	r = db_begin(s, err);
-	if (r >= 0)
-		r = db_end(s, remove_rows(s, id, err), err);
-	return r < 0 ? r : store_collect(s, err);
-}
-
-int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err)
-{
-	char id[DIGEST_LEN + 1];
-	int r = resolve(s, ref ? ref : "", id, err);
-
-	return r < 0 ? r
-		     : db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
-			      pinned ? "1" : "0", id, NULL);
-}
-
-/* 1 when there is such an image, also one that only its holders still see. */
-static int exists(struct image_store *s, const char *id, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT 1 FROM images WHERE id=?", &st, err, id, NULL);
-
-	if (r < 0)
-		return r;
-	r = sqlite3_step(st);
-	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
-}
-
-int image_hold(struct image_store *s, const char *id, const char *holder, struct err *err)
-{
-	int r;
-
-	if (str_empty(holder) || strlen(holder) > MAX_HOLDER)
-		return err_set(err, -EINVAL, "bad holder of an image");
-	r = exists(s, id, err);
-	if (r <= 0)
-		return r < 0 ? r : err_set(err, -ENOENT, "no image %s", id);
-	return db_run(s, err, "INSERT OR REPLACE INTO holds(holder, image) VALUES(?, ?)", holder,
-		      id, NULL);
-}
-
-int image_release(struct image_store *s, const char *holder, struct err *err)
-{
-	int r = db_begin(s, err);
-
-	if (r < 0)
-		return r;
-	r = db_run(s, err, "DELETE FROM holds WHERE holder=?", holder, NULL);
-	if (r >= 0)
-		r = db_run(s, err,
-			   "DELETE FROM images WHERE removed"
-			   " AND id NOT IN (SELECT image FROM holds)",
-			   NULL);
-	r = db_end(s, r, err);
-	return r < 0 ? r : store_collect(s, err);
-}
-
-int image_holders(struct image_store *s, char ***ret, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT holder FROM holds ORDER BY holder", &st, err, NULL);
-
-	return r < 0 ? r : db_column(s, st, ret, err);
-}
-
-int image_layers(struct image_store *s, const char *id, char ***ret, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	cleanup_strv char **v = NULL;
-	int r = exists(s, id, err);
-
-	if (r <= 0)
-		return r < 0 ? r : err_set(err, -ENOENT, "no image %s", id);
-	r = db_prepare(s, "SELECT diff_id FROM image_layers WHERE image=? ORDER BY pos", &st, err,
-		       id, NULL);
-	if (r >= 0)
-		r = db_column(s, st, &v, err);
-	if (r < 0)
-		return r;
-	for (char **d = v; *d; d++) {
-		char *path = store_layer_path(s, *d);
-
-		if (!path)
-			return err_set(err, -ENOMEM, "no memory");
-		free(*d);
-		*d = path;
-	}
-	*ret = take_ptr(&v);
-	return 0;
-}
-
-/* ---- disk use ---- */
-
-static void add_file(const char *dir, const char *name, struct image_fs_usage *u)
-{
-	cleanup_free char *path = str_fmt("%s/%s", dir, name);
-	struct stat st;
-
-	if (path && stat(path, &st) == 0) {
-		u->used_bytes += (uint64_t)st.st_blocks * 512;
-		u->inodes_used++;
-	}
-}
-
-int image_fs_info(struct image_store *s, struct image_fs_usage *ret, struct err *err)
-{
-	static const char *const files[] = {
-		"",	  "images.db",	   "images.db-wal", "images.db-shm",
-		"layers", "layers/sha256", "tmp",	    "lock"
-	};
-	struct image_fs_usage u = { .mountpoint = s->dir, .timestamp_ns = now_real_ns() };
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT COALESCE(SUM(bytes), 0), COUNT(*) FROM layers", &st, err,
-			   NULL);
-
-	if (r < 0)
-		return r;
-	if (sqlite3_step(st) != SQLITE_ROW)
-		return db_error(s, err);
-	u.used_bytes = (uint64_t)sqlite3_column_int64(st, 0);
-	u.inodes_used = (uint64_t)sqlite3_column_int64(st, 1);
-	for (size_t k = 0; k < ARRAY_SIZE(files); k++)
-		add_file(s->dir, files[k], &u);
-	add_file("", s->scratch, &u);
-	*ret = u;
-	return 0;
 }

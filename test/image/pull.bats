@@ -345,12 +345,13 @@ print("user:" + crypt.crypt("pass", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1
 		pkill -9 -P $pid image-tool || true
 		kill -9 $pid 2>/dev/null || true
 		wait $pid || true
-		# all or nothing
+		# all or nothing; layers that were finished wait for the next pull
 		if [ -n "$(tool list)" ]; then
 			[ "$(ls "$STORE/layers/sha256" | wc -l)" = 5 ]
 			tool rm "$REG/library/torture"
 		fi
-		nothing_left
+		[ -z "$(tool list)" ]
+		[ -z "$(ls "$STORE/tmp")" ]
 	done
 	tool pull "$REG/library/torture"
 }

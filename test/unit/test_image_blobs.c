@@ -115,10 +115,10 @@ static void come_in(void **state)
 	assert_ok(write_all(ingest_fd(i), "def", 3), &err);
 	ingest_commit(i);
 	expect_blob(s, DIGEST("1"), "abcdef");
-	assert_false(there("ingest/sha256/1" HEX));
 	assert_int_equal(ingest_open(s, DIGEST("1"), &i, &err), -EEXIST);
 	image_store_close(s);
 	s = store_open();
+	assert_false(there("ingest/sha256/1" HEX));
 	expect_blob(s, DIGEST("1"), "abcdef");
 	assert_ok(blob_delete(s, DIGEST("1"), &err), &err);
 	assert_ok(blob_delete(s, DIGEST("1"), &err), &err);
@@ -147,6 +147,23 @@ static void give_up(void **state)
 	assert_true(there("ingest/sha256/1" HEX));
 }
 
+/* Deleted while it is becoming complete: it does not come back. */
+static void unwanted(void **state)
+{
+	struct image_store *s = store_open();
+	struct ingest *i;
+	struct err err = { 0 };
+
+	assert_ok(ingest_open(s, DIGEST("1"), &i, &err), &err);
+	assert_ok(write_all(ingest_fd(i), "abc", 3), &err);
+	ingest_commit(i);
+	assert_ok(blob_delete(s, DIGEST("1"), &err), &err);
+	expect_blob(s, DIGEST("1"), NULL);
+	image_store_close(s);
+	assert_false(there("ingest/sha256/1" HEX));
+	assert_false(there("blobs/sha256/1" HEX));
+}
+
 static void documents(void **state)
 {
 	struct image_store *s = store_open();
@@ -165,6 +182,8 @@ static void documents(void **state)
 	assert_int_equal(blob_read(s, DIGEST("1"), &text, &len, &err), -ENOENT);
 	assert_int_equal(blob_put(s, big, IMAGE_MAX_DOCUMENT + 1, NULL, &err), -EFBIG);
 	/* bytes that changed on disk are noticed */
+	image_store_close(s);
+	s = store_open();
 	path = str_fmt("blobs/sha256/%s", digest + 7);
 	put_file(path, "[]", 0);
 	free_ptr(&text);
@@ -295,6 +314,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(come_in, setup, teardown),
 		cmocka_unit_test_setup_teardown(give_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(unwanted, setup, teardown),
 		cmocka_unit_test_setup_teardown(documents, setup, teardown),
 		cmocka_unit_test_setup_teardown(crashes, setup, teardown),
 		cmocka_unit_test_setup_teardown(old_database, setup, teardown),

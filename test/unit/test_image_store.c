@@ -260,7 +260,14 @@ static void crashes(void **state)
 
 	put_image(s, "whole", "1", DIFF("1"), NULL, whole);
 	put_image(s, "broken", "1", DIFF("1"), DIFF("2"), broken);
-	put_layer(s, DIFF("3")); /* row and file, but the image was not committed */
+	/* row and file, but the image was not committed: now, and two days ago */
+	put_layer(s, DIFF("3"));
+	put_layer(s, DIFF("5"));
+	assert_int_equal(sqlite3_exec(s->db,
+				      "UPDATE layers SET pending=pending-2*24*3600"
+				      " WHERE diff_id='" DIFF("5") "'",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
 	image_store_close(s);
 	/* renamed, but no row; half written; a row whose file has gone; somebody's litter */
 	stray = path_in("layers/sha256/4" HEX ".ext4");
@@ -275,11 +282,165 @@ static void crashes(void **state)
 	expect(s, "whole", whole);
 	expect(s, "broken", NULL);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
-	assert_false(there("layers/sha256/3" HEX ".ext4"));
+	assert_true(there("layers/sha256/3" HEX ".ext4"));
+	assert_int_equal(store_has_layer(s, DIFF("3"), &err), 1);
 	assert_false(there("layers/sha256/4" HEX ".ext4"));
+	assert_false(there("layers/sha256/5" HEX ".ext4"));
 	assert_false(there("layers/sha256/odd"));
 	assert_false(there("tmp/77.ext4"));
 	assert_int_equal(store_has_layer(s, DIFF("2"), &err), 0);
+	image_store_close(s);
+}
+
+static void leases(void **state)
+{
+	struct image_store *s = store_open();
+	char id[DIGEST_LEN + 1];
+	struct lease *l, *other;
+	struct err err = { 0 };
+
+	put_layer(s, DIFF("7"));
+	put_image(s, "a", "1", DIFF("1"), NULL, id);
+	assert_ok(lease_new(s, &l, &err), &err);
+	assert_ok(lease_new(s, &other, &err), &err);
+	assert_int_equal(lease_add(l, "sha256:1", &err), -EINVAL);
+	assert_ok(lease_add(l, DIFF("1"), &err), &err);
+	assert_ok(lease_add(l, DIFF("1"), &err), &err);
+	assert_ok(lease_add(l, DIFF("7"), &err), &err);
+	assert_ok(lease_add(other, DIFF("1"), &err), &err);
+	assert_ok(image_remove(s, "a", &err), &err);
+	assert_true(there("layers/sha256/1" HEX ".ext4"));
+	lease_end(other, true);
+	assert_true(there("layers/sha256/1" HEX ".ext4"));
+	lease_end(l, false);
+	assert_false(there("layers/sha256/1" HEX ".ext4"));
+	/* no image has had it: the next pull goes on with it, unless it is bad or the disk full */
+	assert_true(there("layers/sha256/7" HEX ".ext4"));
+	assert_ok(lease_new(s, &l, &err), &err);
+	assert_ok(lease_add(l, DIFF("7"), &err), &err);
+	lease_end(l, true);
+	assert_false(there("layers/sha256/7" HEX ".ext4"));
+	put_layer(s, DIFF("7"));
+	store_make_room(s);
+	assert_false(there("layers/sha256/7" HEX ".ext4"));
+	image_store_close(s);
+}
+
+static void expect_untagged(struct image_store *s, const char *ref, bool force, const char *names,
+			    const char *deleted)
+{
+	struct image_untagged u;
+	struct err err = { 0 };
+	char got[1000] = "";
+
+	assert_ok(image_untag(s, ref, force, &u, &err), &err);
+	for (char **n = u.names; *n; n++) {
+		strcat(got, *n);
+		strcat(got, " ");
+	}
+	assert_string_equal(got, names);
+	assert_true(str_eq(u.deleted, deleted));
+	image_untagged_fini(&u);
+}
+
+static void untag(void **state)
+{
+	struct image_store *s = store_open();
+	struct image_untagged u;
+	char id[DIGEST_LEN + 1], digest[DIGEST_LEN + 1], names[400];
+	cleanup_free char *name = NULL;
+	struct err err = { 0 };
+
+	put_image(s, "h.example/a:1", "1", DIFF("1"), NULL, id);
+	assert_int_equal(digest_of(id, DIGEST_LEN, digest), 0);
+	assert_ok(image_tag(s, "h.example/a:1", "h.example/a:2", &name, &err), &err);
+	assert_string_equal(name, "h.example/a:2");
+	assert_ok(image_tag(s, id + 7, "b", NULL, &err), &err);
+	assert_int_equal(image_tag(s, id, "b@" DIFF("1"), NULL, &err), -EINVAL);
+	assert_int_equal(image_tag(s, "none", "b", NULL, &err), -ENOENT);
+	assert_int_equal(image_untag(s, "none", false, &u, &err), -ENOENT);
+	/* names in two repositories */
+	assert_int_equal(image_untag(s, id, false, &u, &err), -EBUSY);
+	expect_untagged(s, "h.example/a:1", false, "h.example/a:1 ", NULL);
+	expect(s, "h.example/a:2", id);
+	/* the last tag of its repository takes the digest along */
+	snprintf(names, sizeof(names), "h.example/a:2 h.example/a@%s ", digest);
+	expect_untagged(s, "h.example/a:2", false, names, NULL);
+	expect(s, "b", id);
+	assert_ok(image_hold(s, id, "c1", &err), &err);
+	assert_int_equal(image_untag(s, "b", false, &u, &err), -EBUSY);
+	assert_text(err.msg, "used by 1 container");
+	expect_untagged(s, "b", true, "docker.io/library/b:latest ", id);
+	expect(s, id, NULL);
+	assert_true(there("layers/sha256/1" HEX ".ext4"));
+	assert_ok(image_release(s, "c1", &err), &err);
+	assert_false(there("layers/sha256/1" HEX ".ext4"));
+	/* by id */
+	put_image(s, "h.example/a:1", "1", DIFF("1"), NULL, id);
+	snprintf(names, sizeof(names), "h.example/a:1 h.example/a@%s ", digest);
+	expect_untagged(s, id + 7, false, names, id);
+	image_store_close(s);
+}
+
+static void prune_expect(struct image_store *s, struct image_prune_options o, size_t images,
+			 uint64_t layers)
+{
+	struct image_pruned p;
+	struct err err = { 0 };
+
+	for (int dry = 1; dry >= 0; dry--) {
+		o.dry_run = dry;
+		assert_ok(image_prune(s, &o, &p, &err), &err);
+		assert_int_equal(strv_len(p.images), images);
+		assert_int_equal(p.layers, layers);
+		assert_int_equal(p.bytes, layers * 4096);
+		image_pruned_fini(&p);
+	}
+}
+
+static void prune(void **state)
+{
+	static const char *const pinned[] = { "kept", NULL };
+	const struct image_store_options o = { .loop = loop,
+					       .dir = dir,
+					       .worker = "/bin/false",
+					       .arch = "amd64",
+					       .pinned = (char *const *)pinned };
+	char id[DIGEST_LEN + 1], held[DIGEST_LEN + 1], kept[DIGEST_LEN + 1];
+	struct image_use u[IMAGE_USE_KINDS];
+	struct image_fs_usage fs;
+	struct image_store *s;
+	struct err err = { 0 };
+	uint64_t bytes = 0, inodes = 0;
+
+	assert_ok(image_store_open(&o, &s, &err), &err);
+	put_image(s, "a", "1", DIFF("1"), DIFF("2"), id);
+	put_image(s, "a", "2", DIFF("1"), DIFF("3"), id); /* the tag moves */
+	put_image(s, "held", "3", DIFF("4"), NULL, held);
+	put_image(s, "kept", "4", DIFF("5"), NULL, kept);
+	assert_ok(image_hold(s, held, "c1", &err), &err);
+	assert_ok(image_usage(s, u, &err), &err);
+	assert_int_equal(u[IMAGE_USE_IMAGES].count, 4);
+	assert_int_equal(u[IMAGE_USE_IMAGES].active, 1);
+	assert_int_equal(u[IMAGE_USE_IMAGES].bytes, 5 * 4096);
+	assert_int_equal(u[IMAGE_USE_IMAGES].reclaimable, 3 * 4096);
+	assert_ok(image_fs_info(s, &fs, &err), &err);
+	for (int k = 0; k < IMAGE_USE_KINDS; k++) {
+		bytes += u[k].bytes;
+		inodes += u[k].inodes;
+	}
+	assert_int_equal(bytes, fs.used_bytes);
+	assert_int_equal(inodes, fs.inodes_used);
+	prune_expect(s, (struct image_prune_options){ .dangling = true }, 1, 1);
+	expect(s, "a", id);
+	prune_expect(s, (struct image_prune_options){ .all = true }, 1, 2);
+	expect(s, "a", NULL);
+	expect(s, "held", held);
+	expect(s, "kept", kept);
+	put_layer(s, DIFF("7"));
+	prune_expect(s, (struct image_prune_options){ .all = true }, 0, 0);
+	prune_expect(s, (struct image_prune_options){ .blobs = true }, 0, 1);
+	assert_false(there("layers/sha256/7" HEX ".ext4"));
 	image_store_close(s);
 }
 
@@ -387,6 +548,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(removal, setup, teardown),
 		cmocka_unit_test_setup_teardown(holds, setup, teardown),
 		cmocka_unit_test_setup_teardown(crashes, setup, teardown),
+		cmocka_unit_test_setup_teardown(leases, setup, teardown),
+		cmocka_unit_test_setup_teardown(untag, setup, teardown),
+		cmocka_unit_test_setup_teardown(prune, setup, teardown),
 		cmocka_unit_test_setup_teardown(locked, setup, teardown),
 		cmocka_unit_test_setup_teardown(use_of_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(scratch, setup, teardown),
