@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -13,6 +14,7 @@
 #include "image/image.h"
 #include "image/store.h"
 #include "image/store_blobs.h"
+#include "image/store_content.h"
 
 #define HEX "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define DIGEST(c) "sha256:" c HEX
@@ -222,6 +224,104 @@ static void crashes(void **state)
 	image_store_close(s);
 }
 
+/* An image with its manifest: what push and save read, and what goes with it. */
+#define CONFIG                                                                                     \
+	"{\"os\":\"linux\",\"architecture\":\"amd64\",\"config\":{},"                              \
+	"\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"" DIGEST("1") "\"]}}"
+
+static void put_image(struct image_store *s, const char *ref, char manifest_digest[DIGEST_LEN + 1])
+{
+	char id[DIGEST_LEN + 1], layer[DIGEST_LEN + 1], choice[DIGEST_LEN + 1];
+	char *diff_ids[] = { (char *)DIGEST("1"), NULL };
+	static struct manifest m;
+	cleanup_free char *text = NULL, *tmp = path_in("tmp/layer");
+	struct reference r;
+	struct err err = { 0 };
+
+	assert_ok(blob_put(s, CONFIG, strlen(CONFIG), id, &err), &err);
+	assert_ok(blob_put(s, "layer", 5, layer, &err), &err);
+	text = str_fmt(
+		"{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE_OCI
+		"\",\"config\":{\"mediaType\":"
+		"\"application/vnd.oci.image.config.v1+json\",\"digest\":\"%s\",\"size\":%zu}"
+		",\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\","
+		"\"digest\":\"%s\",\"size\":5}]}",
+		id, strlen(CONFIG), layer);
+	assert_ok(blob_put(s, text, strlen(text), manifest_digest, &err), &err);
+	assert_ok(manifest_parse(text, strlen(text), "amd64", &m, choice, &err), &err);
+	assert_ok(write_file_atomic(tmp, "layer", 5, 0600, false, &err), &err);
+	assert_ok(store_add_layer(s, DIGEST("1"), tmp, &err), &err);
+	assert_ok(reference_parse(ref, &r, &err), &err);
+	struct image_commit c = { .id = id,
+				  .config = CONFIG,
+				  .config_len = strlen(CONFIG),
+				  .ref = &r,
+				  .digest = manifest_digest,
+				  .diff_ids = diff_ids,
+				  .manifest = &m,
+				  .manifest_digest = manifest_digest,
+				  .manifest_size = strlen(text) };
+	assert_ok(store_add_image(s, &c, &err), &err);
+}
+
+static size_t count_files(const char *name)
+{
+	cleanup_free char *command = str_fmt("ls %s/%s | wc -l", dir, name);
+	FILE *f = popen(command, "r");
+	size_t n = 1000;
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%zu", &n), 1);
+	pclose(f);
+	return n;
+}
+
+static void content(void **state)
+{
+	struct image_store *s = store_open();
+	char manifest[DIGEST_LEN + 1];
+	struct image_use u[IMAGE_USE_KINDS];
+	struct image_pruned pruned;
+	struct content *c;
+	struct err err = { 0 };
+
+	put_image(s, "a", manifest);
+	image_store_close(s);
+	assert_int_equal(count_files("blobs/sha256"), 3);
+	s = store_open();
+	assert_int_equal(content_open(s, "b", &c, &err), -ENOENT);
+	assert_ok(image_tag(s, "a", "h.example/b:2", NULL, &err), &err);
+	assert_ok(content_open(s, "h.example/b:2", &c, &err), &err);
+	assert_string_equal(c->manifest_digest, manifest);
+	assert_string_equal(c->target, manifest);
+	assert_string_equal(c->manifest.media_type, MANIFEST_TYPE_OCI);
+	assert_int_equal(c->manifest.n_layers, 1);
+	expect_blob(s, c->manifest.layers[0].digest, "layer");
+	assert_ok(image_usage(s, u, &err), &err);
+	assert_int_equal(u[IMAGE_USE_BLOBS].count, 3);
+	assert_int_equal(u[IMAGE_USE_BLOBS].active, 3);
+	assert_int_equal(u[IMAGE_USE_BLOBS].bytes, 3 * 4096);
+	assert_int_equal(u[IMAGE_USE_BLOBS].reclaimable, 4096);
+	/* protected while somebody reads, gone with the image after */
+	struct image_prune_options o = { .blobs = true };
+	assert_ok(image_prune(s, &o, &pruned, &err), &err);
+	assert_int_equal(pruned.blobs, 0);
+	image_pruned_fini(&pruned);
+	assert_int_equal(count_files("blobs/sha256"), 3);
+	content_free(c);
+	assert_ok(image_prune(s, &o, &pruned, &err), &err);
+	assert_int_equal(pruned.blobs, 1);
+	assert_int_equal(pruned.bytes, 4096);
+	image_pruned_fini(&pruned);
+	assert_int_equal(count_files("blobs/sha256"), 2);
+	assert_ok(content_open(s, "a", &c, &err), &err);
+	assert_ok(image_remove(s, "a", &err), &err);
+	assert_int_equal(count_files("blobs/sha256"), 2);
+	content_free(c);
+	assert_int_equal(count_files("blobs/sha256"), 0);
+	image_store_close(s);
+}
+
 /* ---- databases of other versions ---- */
 
 static const char version_1[] =
@@ -316,6 +416,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(give_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(unwanted, setup, teardown),
 		cmocka_unit_test_setup_teardown(documents, setup, teardown),
+		cmocka_unit_test_setup_teardown(content, setup, teardown),
 		cmocka_unit_test_setup_teardown(crashes, setup, teardown),
 		cmocka_unit_test_setup_teardown(old_database, setup, teardown),
 		cmocka_unit_test_setup_teardown(newer_database, setup, teardown),
