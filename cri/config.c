@@ -27,10 +27,10 @@ const char config_usage[] =
 	"\n"
 	"SIGTERM and SIGINT end huskd; pods go on running and are found again by the next one.\n";
 
-enum kind { STRING, PATH, ADDRESS, NUMBER };
+enum kind { STRING, PATH, ADDRESS, NUMBER, BOOL, LIST };
 
 struct setting {
-	const char *name;
+	const char *name; /* with a dot: in the mapping of that name, in the file only */
 	enum kind kind;
 	size_t offset;
 	uint64_t min, max;	    /* NUMBER */
@@ -58,11 +58,18 @@ static const struct setting settings[] = {
 	{ "image-worker", PATH, AT(image_worker) },
 	{ "vcpus", NUMBER, AT(vcpus), 1, CONFIG_VCPUS_MAX },
 	{ "memory-mib", NUMBER, AT(memory_mib), CONFIG_MEMORY_MIN_MIB, CONFIG_MEMORY_MAX_MIB },
+	{ "images.keep-blobs", BOOL, AT(keep_blobs) },
+	{ "images.pinned", LIST, AT(pinned) },
 };
+
+static void *at(struct config *c, const struct setting *s)
+{
+	return (char *)c + s->offset;
+}
 
 static char **string_at(struct config *c, const struct setting *s)
 {
-	return (char **)(void *)((char *)c + s->offset);
+	return at(c, s);
 }
 
 /* Against the working directory of the caller; the file need not exist. */
@@ -108,66 +115,145 @@ static int set_string(struct config *c, const struct setting *s, const char *val
 	return 0;
 }
 
+static int set_bool(struct config *c, const struct setting *s, const char *value, struct err *err)
+{
+	bool yes = str_eq(value, "true");
+
+	if (!yes && !str_eq(value, "false"))
+		return err_set(err, -EINVAL, "%s: \"%s\" is neither true nor false", s->name,
+			       value);
+	*(bool *)at(c, s) = yes;
+	return 0;
+}
+
+/* One entry more. */
+static int add_to_list(struct config *c, const struct setting *s, const char *value,
+		       struct err *err)
+{
+	char ***list = at(c, s);
+	size_t n = strv_len(*list);
+	char **more;
+
+	if (*value == '\0')
+		return err_set(err, -EINVAL, "%s: empty value", s->name);
+	if (n == CONFIG_LIST_MAX)
+		return err_set(err, -EINVAL, "%s: more than %d entries", s->name, CONFIG_LIST_MAX);
+	more = realloc(*list, (n + 2) * sizeof(*more));
+	if (!more)
+		return err_set(err, -ENOMEM, "no memory");
+	*list = more;
+	more[n] = strdup(value);
+	more[n + 1] = NULL;
+	return more[n] ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
 static int set_value(struct config *c, const struct setting *s, const char *value, struct err *err)
 {
 	uint64_t n;
 
+	if (s->kind == BOOL)
+		return set_bool(c, s, value, err);
+	if (s->kind == LIST)
+		return add_to_list(c, s, value, err);
 	if (s->kind != NUMBER)
 		return set_string(c, s, value, err);
 	int r = str_to_u64(value, s->min, s->max, &n);
 	if (r < 0)
 		return err_set(err, -EINVAL, "%s: \"%s\" is no number from %llu to %llu", s->name,
 			       value, (unsigned long long)s->min, (unsigned long long)s->max);
-	*(uint32_t *)(void *)((char *)c + s->offset) = (uint32_t)n;
+	*(uint32_t *)at(c, s) = (uint32_t)n;
 	return 0;
 }
 
-static const struct setting *setting_find(const char *name)
+/* ---- YAML: a mapping of names to scalars, lists of scalars, and mappings of the like ---- */
+
+struct yaml_state {
+	struct config *config;
+	const char *name;	   /* of the file */
+	const char *section;	   /* "images" while in that mapping, or waiting for it */
+	const struct setting *key; /* waits for its value */
+	bool seen[ARRAY_SIZE(settings)];
+	unsigned depth; /* of mappings */
+	bool in_list, done;
+};
+
+/* "_" is as good as "-". */
+static bool same_name(const char *a, const char *b, size_t n)
+{
+	for (; n; n--, a++, b++)
+		if (*a != *b && !(*a == '-' && *b == '_'))
+			return false;
+	return true;
+}
+
+static const struct setting *find_in(const char *section, const char *name)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
-		if (strcmp(settings[i].name, name) == 0)
+		const char *dot = strchr(settings[i].name, '.');
+		const char *own = dot ? dot + 1 : settings[i].name;
+
+		if (!dot != !section || strlen(own) != strlen(name))
+			continue;
+		if (section && (strlen(section) != (size_t)(dot - settings[i].name) ||
+				!str_starts(settings[i].name, section)))
+			continue;
+		if (same_name(own, name, strlen(own)))
 			return &settings[i];
 	}
 	return NULL;
 }
 
-/* ---- YAML: one mapping of names to scalars ---- */
+/* The static text of a section's name, or NULL. */
+static const char *find_section(const char *name)
+{
+	static const char *const sections[] = { "images" };
 
-struct yaml_state {
-	struct config *config;
-	const char *name;	   /* of the file */
-	const struct setting *key; /* waits for its value */
-	bool seen[ARRAY_SIZE(settings)];
-	bool in_map, done;
-};
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+		if (str_eq(sections[i], name))
+			return sections[i];
+	return NULL;
+}
+
+static int yaml_key(struct yaml_state *y, const char *name, struct err *err)
+{
+	const char *section = y->depth == 1 ? find_section(name) : NULL;
+
+	if (section) {
+		y->section = section;
+		return 0;
+	}
+	y->key = find_in(y->section, name);
+	if (!y->key)
+		return err_set(err, -EINVAL, "unknown setting \"%s%s%s\"",
+			       y->section ? y->section : "", y->section ? "." : "", name);
+	if (y->seen[y->key - settings])
+		return err_set(err, -EINVAL, "\"%s\" is set twice", y->key->name);
+	y->seen[y->key - settings] = true;
+	return 0;
+}
 
 static int yaml_scalar(struct yaml_state *y, const yaml_event_t *e, struct err *err)
 {
 	const char *value = (const char *)e->data.scalar.value;
-	unsigned long line = (unsigned long)e->start_mark.line + 1;
+	int r;
 
 	if (strlen(value) != e->data.scalar.length)
-		return err_set(err, -EINVAL, "%s:%lu: NUL byte", y->name, line);
-	if (y->key) {
-		int r = set_value(y->config, y->key, value, err);
+		return err_set(err, -EINVAL, "NUL byte");
+	if (!y->key)
+		return y->section && y->depth == 1
+			       ? err_set(err, -EINVAL, "%s: expected settings below it", y->section)
+			       : yaml_key(y, value, err);
+	if ((y->key->kind == LIST) != y->in_list)
+		return err_set(err, -EINVAL, "%s: expected a list", y->key->name);
+	r = set_value(y->config, y->key, value, err);
+	if (!y->in_list)
 		y->key = NULL;
-		return r < 0 ? err_wrap(err, r, "%s:%lu", y->name, line) : 0;
-	}
-	const struct setting *s = setting_find(value);
-	if (!s)
-		return err_set(err, -EINVAL, "%s:%lu: unknown setting \"%s\"", y->name, line,
-			       value);
-	if (y->seen[s - settings])
-		return err_set(err, -EINVAL, "%s:%lu: \"%s\" is set twice", y->name, line, value);
-	y->seen[s - settings] = true;
-	y->key = s;
-	return 0;
+	return r;
 }
 
-static int yaml_event(struct yaml_state *y, const yaml_event_t *e, struct err *err)
+/* -EPROTO without a text: not of the shape. */
+static int yaml_step(struct yaml_state *y, const yaml_event_t *e, struct err *err)
 {
-	unsigned long line = (unsigned long)e->start_mark.line + 1;
-
 	switch (e->type) {
 	case YAML_STREAM_START_EVENT:
 	case YAML_DOCUMENT_START_EVENT:
@@ -177,24 +263,43 @@ static int yaml_event(struct yaml_state *y, const yaml_event_t *e, struct err *e
 		y->done = true;
 		return 0;
 	case YAML_MAPPING_START_EVENT:
-		if (y->in_map)
-			break;
-		y->in_map = true;
+		/* the first, or the one that a section's name announced */
+		if (y->key || y->in_list || y->depth != (y->section ? 1 : 0))
+			return -EPROTO;
+		y->depth++;
 		return 0;
 	case YAML_MAPPING_END_EVENT:
-		y->in_map = false;
+		y->depth--;
+		y->section = NULL;
+		return 0;
+	case YAML_SEQUENCE_START_EVENT:
+		if (!y->key || y->key->kind != LIST || y->in_list)
+			return -EPROTO;
+		y->in_list = true;
+		return 0;
+	case YAML_SEQUENCE_END_EVENT:
+		y->in_list = false;
+		y->key = NULL;
 		return 0;
 	case YAML_SCALAR_EVENT:
 		/* A file of comments only is one empty scalar to libyaml, or nothing. */
-		if (!y->in_map && e->data.scalar.length == 0)
+		if (!y->depth && e->data.scalar.length == 0)
 			return 0;
-		if (!y->in_map)
-			break;
-		return yaml_scalar(y, e, err);
+		return y->depth ? yaml_scalar(y, e, err) : -EPROTO;
 	default:
-		break;
+		return -EPROTO;
 	}
-	return err_set(err, -EINVAL, "%s:%lu: expected \"setting: value\" lines", y->name, line);
+}
+
+static int yaml_event(struct yaml_state *y, const yaml_event_t *e, struct err *err)
+{
+	unsigned long line = (unsigned long)e->start_mark.line + 1;
+	int r = yaml_step(y, e, err);
+
+	if (r == -EPROTO)
+		return err_set(err, -EINVAL, "%s:%lu: expected \"setting: value\" lines", y->name,
+			       line);
+	return r < 0 ? err_wrap(err, r, "%s:%lu", y->name, line) : 0;
 }
 
 int config_parse_yaml(struct config *c, const char *name, const char *text, size_t len,
@@ -283,6 +388,7 @@ static int config_defaults(struct config *c, struct err *err)
 	c->shim = str_fmt("%s/containerd-shim-husk-v2", dir);
 	c->log_level = strdup("info");
 	c->log_format = strdup("text");
+	c->keep_blobs = true;
 	if (!c->root || !c->state || !c->listen || !c->backend || !c->shim || !c->log_level ||
 	    !c->log_format)
 		return err_set(err, -ENOMEM, "no memory");
@@ -312,7 +418,9 @@ int config_load(int argc, char **argv, struct config *ret, enum config_action *a
 void config_fini(struct config *c)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
-		if (settings[i].kind != NUMBER)
+		if (settings[i].kind == LIST)
+			strv_free(*(char ***)at(c, &settings[i]));
+		else if (settings[i].kind != NUMBER && settings[i].kind != BOOL)
 			free(*string_at(c, &settings[i]));
 	}
 	*c = (struct config){ 0 };

@@ -13,6 +13,7 @@
 #include "base/log.h"
 
 #define CONFIG_FILE_MAX (64 * KIB)
+#define CONFIG_LIST_MAX 1000
 #define CONFIG_VCPUS_MAX 64
 #define CONFIG_MEMORY_MIN_MIB 64
 #define CONFIG_MEMORY_MAX_MIB (1024 * 1024)
@@ -31,6 +32,9 @@ struct config {
 	char *log_format; /* "text", "json" */
 	uint32_t vcpus;	  /* of a pod that asks for nothing; 0 = the shim's default */
 	uint32_t memory_mib;
+	/* images: */
+	bool keep_blobs; /* compressed layers stay for push, save and repair; default true */
+	char **pinned;	 /* names of images that are never pruned; NULL = none */
 };
 
 enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION };

@@ -74,6 +74,8 @@ static int open_stores(struct huskd *d, struct err *err)
 		.loop = d->loop,
 		.dir = images,
 		.worker = d->config.image_worker,
+		.pinned = d->config.pinned,
+		.drop_blobs = !d->config.keep_blobs,
 	};
 
 	if (!db || !images)

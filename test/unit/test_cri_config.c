@@ -118,6 +118,38 @@ static void yaml_bad(const char *text, const char *want)
 	config_fini(&c);
 }
 
+static void yaml_images(void **state)
+{
+	static const char text[] =
+		"images:\n  keep_blobs: false\n  pinned: [a, \"b:1\"]\n"
+		"vcpus: 2\n";
+	enum config_action a;
+	struct config c = { 0 };
+
+	assert_int_equal(load(&c, &a, 0), 0);
+	assert_true(c.keep_blobs);
+	assert_null(c.pinned);
+	assert_int_equal(config_parse_yaml(&c, "f", text, strlen(text), &e), 0);
+	assert_false(c.keep_blobs);
+	assert_int_equal(strv_len(c.pinned), 2);
+	assert_string_equal(c.pinned[1], "b:1");
+	assert_int_equal(c.vcpus, 2);
+	config_fini(&c);
+	yaml_bad("images: x\n", "f.yaml:1: images: expected settings");
+	yaml_bad("images:\n  keep-blobs: maybe\n", "f.yaml:2: images.keep-blobs: \"maybe\"");
+	yaml_bad("images:\n  root: /a\n", "f.yaml:2: unknown setting \"images.root\"");
+	yaml_bad("images:\n  pinned: a\n", "f.yaml:2: images.pinned: expected a list");
+	yaml_bad("images:\n  pinned: [[a]]\n", "f.yaml:2");
+	yaml_bad("images:\n  pinned: [{a: b}]\n", "f.yaml:2");
+	yaml_bad("images:\n  keep-blobs: [true]\n", "f.yaml:2");
+	yaml_bad("images: [a]\n", "f.yaml:1");
+	yaml_bad("images:\n  images:\n    pinned: [a]\n", "f.yaml:2");
+	yaml_bad("images:\n  pinned: [a]\n  pinned: [b]\n", "f.yaml:3");
+	yaml_bad("pinned: [a]\n", "f.yaml:1: unknown setting \"pinned\"");
+	yaml_bad("images.pinned: [a]\n", "f.yaml:1: unknown");
+	yaml_bad("images:\n  pinned: [\"\"]\n", "empty value");
+}
+
 static void yaml_errors(void **state)
 {
 	struct config c = { 0 };
@@ -146,6 +178,7 @@ int main(void)
 		cmocka_unit_test(defaults),	    cmocka_unit_test(flags_over_file),
 		cmocka_unit_test(relative_paths),   cmocka_unit_test(bad_flags),
 		cmocka_unit_test(help_and_version), cmocka_unit_test(yaml_errors),
+		cmocka_unit_test(yaml_images),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
