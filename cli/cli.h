@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "cli/out.h"
 #include "cli/rpc.h"
 #include "proto/cri.pb-c.h"
 
@@ -44,11 +45,15 @@ struct command {
 };
 
 extern const struct command cmd_run, cmd_exec, cmd_logs, cmd_ps, cmd_pods, cmd_stop, cmd_rm;
-extern const struct command cmd_pull, cmd_images, cmd_rmi;
+extern const struct command cmd_images, cmd_verify, cmd_inspect, cmd_tag, cmd_rmi;
+extern const struct command cmd_pull, cmd_push, cmd_save, cmd_load, cmd_login, cmd_logout;
+extern const struct command cmd_df, cmd_prune;
 extern const struct command cmd_check, cmd_version;
 
 /* Prints "husk: TEXT" and returns `code`. */
 int fail(int code, const struct err *err);
+/* Appends "; HINT" to the text: what to do now. Returns `code`. */
+int with_hint(struct err *err, int code, const char *hint);
 /* Prints the text, then "Try 'husk COMMAND --help'.", returns EXIT_USAGE. */
 int usage_error(const struct command *cmd, const char *fmt, ...) printf_like(2, 3);
 void print_help(const struct command *cmd);
@@ -61,6 +66,11 @@ void print_help(const struct command *cmd);
 	rpc_call((c)->rpc, &runtime__v1__image_service__descriptor, method, &(req)->base,          \
 		 timeout_ms, (ProtobufCMessage **)(void *)(ret), NULL, err)
 
+#define husk_call(c, method, req, timeout_ms, ret, err)                                            \
+	rpc_call((c)->rpc, &husk__v1__husk__descriptor, method, &(req)->base, timeout_ms,          \
+		 (ProtobufCMessage **)(void *)(ret), NULL, err)
+
+const char *container_state_text(Runtime__V1__ContainerState s);
 /* Value of a label, or NULL. */
 const char *label_of(Runtime__V1__Container *const ct, const char *key);
 /* The container whose name (label) equals `ref`, or whose id starts with it and with no other.
@@ -71,6 +81,8 @@ void free_containers(Runtime__V1__ListContainersResponse **list);
 #define cleanup_containers cleanup_with(free_containers)
 /* Stops and removes a pod and all that is in it. */
 int remove_pod(struct cli *c, const char *pod_id, struct err *err) must_check;
+/* The pod that `husk run` made goes with its container, and its log. */
+int remove_run(struct cli *c, Runtime__V1__Container *const ct, struct err *err) must_check;
 int stop_container(struct cli *c, const char *id, int64_t grace_s, struct err *err) must_check;
 /* Directory of the log of what `husk run` called `name`; -EINVAL for a name that cannot be one. The
  * caller frees. */

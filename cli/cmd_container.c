@@ -12,8 +12,6 @@
 #include "cli/wait.h"
 #include "proto/husk.pb-c.h"
 
-#define SHORT_ID 12
-
 /* ---- exec ---- */
 
 static int run_exec(struct cli *c, int argc, char **argv)
@@ -150,7 +148,7 @@ const struct command cmd_logs = {
 
 /* ---- ps, pods ---- */
 
-static const char *state_text(Runtime__V1__ContainerState s)
+const char *container_state_text(Runtime__V1__ContainerState s)
 {
 	switch (s) {
 	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_CREATED:
@@ -164,87 +162,166 @@ static const char *state_text(Runtime__V1__ContainerState s)
 	}
 }
 
+static json_t *container_json(Runtime__V1__Container *const ct)
+{
+	const char *name = label_of(ct, LABEL_NAME);
+	char created[40];
+
+	return json_pack("{s:s, s:s?, s:s, s:s, s:s, s:s, s:s}", "id", ct->id, "name",
+			 name		? name
+			 : ct->metadata ? ct->metadata->name
+					: NULL,
+			 "state", container_state_text(ct->state), "created",
+			 time_text(ct->created_at, created), "pod", ct->pod_sandbox_id, "image",
+			 ct->image ? ct->image->image : ct->image_ref, "image_id", ct->image_id);
+}
+
+static void container_row(struct table *t, Runtime__V1__Container *const ct, bool whole)
+{
+	const char *name = label_of(ct, LABEL_NAME);
+	char id[SHORT_ID + 1], pod[SHORT_ID + 1], age[32];
+
+	table_cell(t, id_text(ct->id, whole, id));
+	table_cell(t, name ? name : ct->metadata ? ct->metadata->name : "");
+	table_cell(t, container_state_text(ct->state));
+	table_cell(t, human_age(ct->created_at, age));
+	table_cell(t, id_text(ct->pod_sandbox_id, whole, pod));
+	table_cell(t, familiar_name(ct->image ? ct->image->image : ct->image_ref));
+}
+
+struct list_options {
+	bool all, quiet, json, whole;
+};
+
+/* Options of ps and pods; the exit code when they are wrong. */
+static int parse_list(const struct command *cmd, struct list_options *o, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "all", no_argument, NULL, 'a' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "json", no_argument, NULL, 'J' },
+		{ "no-trunc", no_argument, NULL, 'N' },
+		{ 0 },
+	};
+	int k;
+
+	while ((k = getopt_long(argc, argv, "aq", options, NULL)) != -1) {
+		if (k == '?')
+			return usage_error(cmd, "see the options");
+		o->all |= k == 'a';
+		o->quiet |= k == 'q';
+		o->json |= k == 'J';
+		o->whole |= k == 'N';
+	}
+	return optind < argc ? usage_error(cmd, "unknown argument '%s'", argv[optind]) : 0;
+}
+
 static int run_ps(struct cli *c, int argc, char **argv)
 {
 	Runtime__V1__ListContainersRequest req = RUNTIME__V1__LIST_CONTAINERS_REQUEST__INIT;
 	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	bool all = false, quiet = false;
+	struct list_options o = { 0 };
 	struct err err = { 0 };
-	char age[32];
-	int o;
+	char id[SHORT_ID + 1];
+	json_t *json = NULL;
+	struct table t;
+	int code = parse_list(&cmd_ps, &o, argc, argv);
 
-	while ((o = getopt(argc, argv, "+aq")) != -1) {
-		if (o == '?')
-			return usage_error(&cmd_ps, "see the options");
-		all |= o == 'a';
-		quiet |= o == 'q';
-	}
+	if (code)
+		return code;
 	if (runtime_call(c, "ListContainers", &req, CALL_TIMEOUT_MS, &list, &err) < 0)
 		return fail(1, &err);
-	if (!quiet)
-		printf("%-*s  %-20s %-9s %-18s %-13s %s\n", SHORT_ID, "ID", "NAME", "STATE",
-		       "CREATED", "POD", "IMAGE");
+	if (o.json)
+		json = json_array();
+	else if (!o.quiet)
+		table_init(&t, "ID|NAME|STATE|CREATED|POD|IMAGE");
 	for (size_t i = 0; i < list->n_containers; i++) {
 		Runtime__V1__Container *ct = list->containers[i];
-		const char *name = label_of(ct, LABEL_NAME);
 
-		if (!all && ct->state != RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING)
+		if (!o.all && ct->state != RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING)
 			continue;
-		if (quiet) {
-			printf("%.*s\n", SHORT_ID, ct->id);
-			continue;
-		}
-		printf("%.*s  %-20s %-9s %-18s %-13.*s %s\n", SHORT_ID, ct->id,
-		       name	      ? name
-		       : ct->metadata ? ct->metadata->name
-				      : "",
-		       state_text(ct->state), human_age(ct->created_at, age), SHORT_ID,
-		       ct->pod_sandbox_id, ct->image ? ct->image->image : ct->image_ref);
+		if (o.json)
+			(void)json_array_append_new(json, container_json(ct));
+		else if (o.quiet)
+			printf("%s\n", id_text(ct->id, o.whole, id));
+		else
+			container_row(&t, ct, o.whole);
 	}
-	return 0;
+	if (o.json)
+		return print_json(json, true);
+	return !o.quiet && !table_print(&t) ? 1 : 0;
 }
 
 const struct command cmd_ps = {
 	.name = "ps",
-	.args = "[-a] [-q]",
+	.args = "[-a] [-q | --json] [--no-trunc]",
 	.summary = "List containers",
-	.help = "  -a   also those that do not run\n"
-		"  -q   ids only\n",
+	.help = "  -a, --all     also those that do not run\n"
+		"  -q, --quiet   ids only\n"
+		"  --json        an array of objects\n"
+		"  --no-trunc    whole ids\n",
 	.run = run_ps,
 	.needs_server = true,
 };
+
+static json_t *pod_json(const Runtime__V1__PodSandbox *p, bool ready)
+{
+	char created[40];
+
+	return json_pack("{s:s, s:s, s:s, s:b, s:s}", "id", p->id, "name",
+			 p->metadata ? p->metadata->name : "", "namespace",
+			 p->metadata ? p->metadata->namespace_ : "", "ready", ready, "created",
+			 time_text(p->created_at, created));
+}
 
 static int run_pods(struct cli *c, int argc, char **argv)
 {
 	Runtime__V1__ListPodSandboxRequest req = RUNTIME__V1__LIST_POD_SANDBOX_REQUEST__INIT;
 	Runtime__V1__ListPodSandboxResponse *resp;
+	struct list_options o = { 0 };
 	struct err err = { 0 };
-	char age[32];
+	char age[32], id[SHORT_ID + 1];
+	json_t *json = NULL;
+	struct table t;
+	int code = parse_list(&cmd_pods, &o, argc, argv);
 
-	if (argc > 1)
-		return usage_error(&cmd_pods, "unknown argument '%s'", argv[1]);
+	if (code)
+		return code;
 	if (runtime_call(c, "ListPodSandbox", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
 		return fail(1, &err);
-	printf("%-*s  %-24s %-16s %-9s %s\n", SHORT_ID, "ID", "NAME", "NAMESPACE", "STATE",
-	       "CREATED");
+	if (o.json)
+		json = json_array();
+	else if (!o.quiet)
+		table_init(&t, "ID|NAME|NAMESPACE|STATE|CREATED");
 	for (size_t i = 0; i < resp->n_items; i++) {
 		const Runtime__V1__PodSandbox *p = resp->items[i];
 		bool ready = p->state == RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY;
 
-		printf("%.*s  %-24s %-16s %-9s %s\n", SHORT_ID, p->id,
-		       p->metadata ? p->metadata->name : "",
-		       p->metadata ? p->metadata->namespace_ : "", ready ? "ready" : "not ready",
-		       human_age(p->created_at, age));
+		if (o.json) {
+			(void)json_array_append_new(json, pod_json(p, ready));
+		} else if (o.quiet) {
+			printf("%s\n", id_text(p->id, o.whole, id));
+		} else {
+			table_cell(&t, id_text(p->id, o.whole, id));
+			table_cell(&t, p->metadata ? p->metadata->name : "");
+			table_cell(&t, p->metadata ? p->metadata->namespace_ : "");
+			table_cell(&t, ready ? "ready" : "not ready");
+			table_cell(&t, human_age(p->created_at, age));
+		}
 	}
 	runtime__v1__list_pod_sandbox_response__free_unpacked(resp, NULL);
-	return 0;
+	if (o.json)
+		return print_json(json, true);
+	return !o.quiet && !table_print(&t) ? 1 : 0;
 }
 
 const struct command cmd_pods = {
 	.name = "pods",
-	.args = "",
+	.args = "[-q | --json] [--no-trunc]",
 	.summary = "List pods: each is one virtual machine",
-	.help = "",
+	.help = "  -q, --quiet   ids only\n"
+		"  --json        an array of objects\n"
+		"  --no-trunc    whole ids\n",
 	.run = run_pods,
 	.needs_server = true,
 };
@@ -285,13 +362,21 @@ const struct command cmd_stop = {
 	.needs_server = true,
 };
 
-/* The pod that `husk run` made goes with its container, and its log; in other pods the container
- * alone goes. */
+int remove_run(struct cli *c, Runtime__V1__Container *const ct, struct err *err)
+{
+	cleanup_free char *log_dir = NULL;
+	int r = remove_pod(c, ct->pod_sandbox_id, err);
+
+	if (r == 0)
+		r = run_log_dir(label_of(ct, LABEL_NAME), &log_dir, err);
+	return r < 0 ? r : remove_tree(log_dir, err);
+}
+
+/* In pods that others made the container alone goes. */
 static int remove_one(struct cli *c, const char *ref, bool force, struct err *err)
 {
 	Runtime__V1__RemoveContainerRequest req = RUNTIME__V1__REMOVE_CONTAINER_REQUEST__INIT;
 	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	cleanup_free char *log_dir = NULL;
 	Runtime__V1__Container *ct;
 	int r;
 
@@ -304,10 +389,7 @@ static int remove_one(struct cli *c, const char *ref, bool force, struct err *er
 		req.container_id = ct->id;
 		return runtime_call(c, "RemoveContainer", &req, POD_TIMEOUT_MS, NULL, err);
 	}
-	r = remove_pod(c, ct->pod_sandbox_id, err);
-	if (r == 0)
-		r = run_log_dir(label_of(ct, LABEL_NAME), &log_dir, err);
-	return r < 0 ? r : remove_tree(log_dir, err);
+	return remove_run(c, ct, err);
 }
 
 static int run_rm(struct cli *c, int argc, char **argv)

@@ -1,192 +1,303 @@
-/* husk pull, images, rmi. */
+/* husk images, rmi, tag, inspect: images that are here. */
 #include <errno.h>
+#include <fnmatch.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
-#include "cli/progress.h"
 #include "proto/husk.pb-c.h"
 
-struct pull {
-	struct progress progress;
-	char *image_ref; /* owned */
-	struct pull_times times;
+/* ---- images ---- */
+
+struct images {
+	bool quiet, json, whole, digests;
+	const char *reference; /* --filter reference=PATTERN */
+	int dangling;	       /* --filter dangling=: 1, 0, or -1 for both */
+	struct table table;
 };
 
-static int on_progress(const ProtobufCMessage *m, void *arg)
+static int add_filter(struct images *m, const char *arg)
 {
-	const Husk__V1__PullProgress *msg = (const void *)m;
-	struct pull *p = arg;
-	bool last = !str_empty(msg->image_ref);
-
-	progress_show(&p->progress, msg, last);
-	if (!last)
-		return 0;
-	free_ptr(&p->image_ref);
-	p->image_ref = strdup(msg->image_ref);
-	p->times.fetch_ns = msg->fetch_ns;
-	p->times.total_ns = msg->total_ns;
-	return p->image_ref ? 0 : -ENOMEM;
-}
-
-static int pull(struct cli *c, const char *image, struct pull *p, struct err *err)
-{
-	Runtime__V1__PullImageRequest req = RUNTIME__V1__PULL_IMAGE_REQUEST__INIT;
-	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
-	int r;
-
-	spec.image = (char *)image;
-	req.image = &spec;
-	progress_init(&p->progress);
-	r = rpc_stream(c->rpc, &husk__v1__husk__descriptor, "PullImage", &req.base, on_progress, p,
-		       err);
-	if (r < 0)
-		return err_wrap(err, r, "pull %s", image);
-	if (!p->image_ref)
-		return err_set(err, -EBADMSG, "pull %s: huskd ended the pull without a result",
-			       image);
-	return 0;
-}
-
-int ensure_image(struct cli *c, const char *image, bool always_pull, char **ret_ref,
-		 struct pull_times *ret_times, struct err *err)
-{
-	Runtime__V1__ImageStatusRequest req = RUNTIME__V1__IMAGE_STATUS_REQUEST__INIT;
-	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
-	Runtime__V1__ImageStatusResponse *resp = NULL;
-	struct pull p = { 0 };
-	int r;
-
-	spec.image = (char *)image;
-	req.image = &spec;
-	r = always_pull ? 0 : image_call(c, "ImageStatus", &req, CALL_TIMEOUT_MS, &resp, err);
-	if (r < 0)
-		return r;
-	if (resp && resp->image)
-		*ret_ref = strdup(resp->image->id);
+	if (str_starts(arg, "reference="))
+		m->reference = arg + strlen("reference=");
+	else if (str_eq(arg, "dangling=true"))
+		m->dangling = 1;
+	else if (str_eq(arg, "dangling=false"))
+		m->dangling = 0;
 	else
-		r = pull(c, image, &p, err);
-	if (r == 0 && p.image_ref)
-		*ret_ref = p.image_ref;
-	*ret_times = p.times;
-	if (resp)
-		runtime__v1__image_status_response__free_unpacked(resp, NULL);
-	return r == 0 && !*ret_ref ? err_errno(err, -ENOMEM, "%s", image) : r;
-}
-
-static int run_pull(struct cli *c, int argc, char **argv)
-{
-	struct err err = { 0 };
-	struct pull p = { 0 };
-
-	if (argc != 2)
-		return usage_error(&cmd_pull, argc < 2 ? "which image?" : "one image at a time");
-	if (pull(c, argv[1], &p, &err) < 0)
-		return fail(1, &err);
-	fprintf(stderr, "%s: fetched in %.2f s, ready after %.2f s\n", argv[1],
-		(double)p.times.fetch_ns / NS_PER_S, (double)p.times.total_ns / NS_PER_S);
-	printf("%s\n", p.image_ref);
-	free_ptr(&p.image_ref);
+		return usage_error(&cmd_images,
+				   "--filter %s: reference=PATTERN or dangling=true|false expected",
+				   arg);
 	return 0;
 }
 
-const struct command cmd_pull = {
-	.name = "pull",
-	.args = "IMAGE",
-	.summary = "Fetch an image from its registry",
-	.help = "  IMAGE is a reference as Docker knows it: busybox, debian:bookworm,\n"
-		"  127.0.0.1:5000/team/app@sha256:... Registries on the loopback interface are "
-		"asked\n"
-		"  by plain HTTP. Prints the image's id.\n",
-	.run = run_pull,
-	.needs_server = true,
-};
+/* As people would write it, or in full. */
+static bool name_fits(const char *pattern, const char *name)
+{
+	const char *familiar = familiar_name(name);
+	const char *slash = strrchr(familiar, '/'), *colon = strrchr(familiar, ':');
+	cleanup_free char *repo = colon && (!slash || colon > slash)
+					  ? strndup(familiar, (size_t)(colon - familiar))
+					  : strdup(familiar);
+
+	return fnmatch(pattern, name, 0) == 0 || fnmatch(pattern, familiar, 0) == 0 ||
+	       (repo && fnmatch(pattern, repo, 0) == 0);
+}
+
+static bool is_wanted(const struct images *m, const Husk__V1__ImageSummary *im)
+{
+	if (m->dangling >= 0 && (im->n_repo_tags == 0) != (m->dangling == 1))
+		return false;
+	for (size_t i = 0; m->reference && i < im->n_repo_tags; i++)
+		if (name_fits(m->reference, im->repo_tags[i]))
+			return true;
+	return !m->reference;
+}
+
+static json_t *summary_json(const Husk__V1__ImageSummary *im)
+{
+	char stored[40];
+
+	return json_pack("{s:s, s:o, s:o, s:I, s:s, s:s, s:b, s:b, s:i}", "id", im->id, "repo_tags",
+			 json_strings(im->repo_tags, im->n_repo_tags), "repo_digests",
+			 json_strings(im->repo_digests, im->n_repo_digests), "size",
+			 (json_int_t)im->size, "created", im->created, "stored",
+			 time_text(im->stored_at, stored), "pinned", im->pinned, "damaged",
+			 im->damaged, "containers", (int)im->containers);
+}
+
+/* The digest that a repository has for this image. */
+static const char *digest_in(const Husk__V1__ImageSummary *im, const char *repo, size_t len)
+{
+	for (size_t i = 0; i < im->n_repo_digests; i++)
+		if (strncmp(im->repo_digests[i], repo, len) == 0 && im->repo_digests[i][len] == '@')
+			return im->repo_digests[i] + len + 1;
+	return "<none>";
+}
+
+static void add_row(struct images *m, const Husk__V1__ImageSummary *im, const char *name)
+{
+	size_t len = strcspn(name, "@"), skip = (size_t)(familiar_name(name) - name);
+	const char *tag = name[len] ? NULL : strrchr(name, ':');
+	char id[SHORT_ID + 1], age[32], size[32];
+	int64_t created = time_parse(im->created);
+
+	if (tag)
+		len = (size_t)(tag - name);
+	table_cellf(&m->table, "%.*s", (int)(len - skip), name + skip);
+	table_cell(&m->table, tag ? tag + 1 : "<none>");
+	if (m->digests)
+		table_cell(&m->table, digest_in(im, name, len));
+	table_cell(&m->table, id_text(im->id, m->whole, id));
+	table_cell(&m->table, created ? human_age(created, age) : "-");
+	table_cell(&m->table, human_size(im->size, size));
+}
+
+static void add_rows(struct images *m, const Husk__V1__ImageSummary *im)
+{
+	for (size_t i = 0; i < im->n_repo_tags; i++)
+		if (!m->reference || name_fits(m->reference, im->repo_tags[i]))
+			add_row(m, im, im->repo_tags[i]);
+	if (im->n_repo_tags == 0)
+		add_row(m, im, im->n_repo_digests ? im->repo_digests[0] : "<none>@");
+}
+
+static int print_images(struct images *m, const Husk__V1__ListImagesResponse *resp)
+{
+	json_t *list = m->json ? json_array() : NULL;
+	bool table = !m->json && !m->quiet;
+	char id[SHORT_ID + 1];
+
+	if (table)
+		table_init(&m->table, m->digests ? "REPOSITORY|TAG|DIGEST|ID|CREATED|>SIZE"
+						 : "REPOSITORY|TAG|ID|CREATED|>SIZE");
+	for (size_t i = 0; i < resp->n_images; i++) {
+		const Husk__V1__ImageSummary *im = resp->images[i];
+
+		if (!is_wanted(m, im))
+			continue;
+		if (table)
+			add_rows(m, im);
+		else if (m->json)
+			(void)json_array_append_new(list, summary_json(im));
+		else
+			printf("%s\n", id_text(im->id, m->whole, id));
+	}
+	if (m->json)
+		return print_json(list, true);
+	return table && !table_print(&m->table) ? 1 : 0;
+}
 
 static int run_images(struct cli *c, int argc, char **argv)
 {
-	Runtime__V1__ListImagesRequest req = RUNTIME__V1__LIST_IMAGES_REQUEST__INIT;
-	Runtime__V1__ListImagesResponse *resp = NULL;
+	static const struct option options[] = {
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "json", no_argument, NULL, 'J' },
+		{ "no-trunc", no_argument, NULL, 'N' },
+		{ "digests", no_argument, NULL, 'D' },
+		{ "filter", required_argument, NULL, 'f' },
+		{ "all", no_argument, NULL, 'a' },
+		{ 0 },
+	};
+	Husk__V1__ListImagesRequest req = HUSK__V1__LIST_IMAGES_REQUEST__INIT;
+	Husk__V1__ListImagesResponse *resp = NULL;
+	struct images m = { .dangling = -1 };
 	struct err err = { 0 };
-	bool quiet = argc == 2 && (str_eq(argv[1], "-q") || str_eq(argv[1], "--quiet"));
-	char size[32];
+	int o, code;
 
-	if (argc > 1 && !quiet)
-		return usage_error(&cmd_images, "unknown argument '%s'", argv[1]);
-	if (image_call(c, "ListImages", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
-		return fail(1, &err);
-	if (!quiet)
-		printf("%-44s %-14s %10s\n", "IMAGE", "ID", "SIZE");
-	for (size_t i = 0; i < resp->n_images; i++) {
-		const Runtime__V1__Image *im = resp->images[i];
-		const char *name = im->n_repo_tags	? im->repo_tags[0]
-				   : im->n_repo_digests ? im->repo_digests[0]
-							: "<none>";
-
-		if (quiet)
-			printf("%s\n", im->id);
-		else
-			printf("%-44s %-14.12s %10s\n", name,
-			       str_starts(im->id, "sha256:") ? im->id + 7 : im->id,
-			       human_size(im->size, size));
-		for (size_t t = 1; !quiet && t < im->n_repo_tags; t++)
-			printf("%s\n", im->repo_tags[t]);
+	while ((o = getopt_long(argc, argv, "qf:a", options, NULL)) != -1) {
+		switch (o) {
+		case 'q':
+			m.quiet = true;
+			break;
+		case 'J':
+			m.json = true;
+			break;
+		case 'N':
+			m.whole = true;
+			break;
+		case 'D':
+			m.digests = true;
+			break;
+		case 'a': /* Docker's: here there are no hidden ones */
+			break;
+		case 'f':
+			code = add_filter(&m, optarg);
+			if (code)
+				return code;
+			break;
+		default:
+			return usage_error(&cmd_images, "see the options");
+		}
 	}
-	runtime__v1__list_images_response__free_unpacked(resp, NULL);
-	return 0;
+	if (argc - optind > 1)
+		return usage_error(&cmd_images, "one image, or none for all");
+	req.image = optind < argc ? argv[optind] : (char *)"";
+	if (husk_call(c, "ListImages", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
+		return fail(1, &err);
+	code = print_images(&m, resp);
+	husk__v1__list_images_response__free_unpacked(resp, NULL);
+	return code;
+}
+
+/* `images verify` is a command of its own; an image of that name is asked for as verify:latest. */
+static int run_images_or_verify(struct cli *c, int argc, char **argv)
+{
+	if (argc > 1 && str_eq(argv[1], "verify"))
+		return usage_error(&cmd_images, "verify comes with a later version");
+	return run_images(c, argc, argv);
 }
 
 const struct command cmd_images = {
 	.name = "images",
-	.args = "[-q]",
-	.summary = "List the images that are here",
-	.help = "  -q, --quiet   ids only\n",
-	.run = run_images,
+	.args = "[OPTIONS] [IMAGE]",
+	.summary = "List the images that are here; 'images verify' checks them",
+	.help = "  -q, --quiet          ids only\n"
+		"  --json               an array of objects\n"
+		"  --digests            with the digests of the manifests\n"
+		"  --no-trunc           whole ids\n"
+		"  -f, --filter F       reference=PATTERN, dangling=true|false\n\n"
+		"  'husk images verify [IMAGE...]' reads every layer and blob again and tells "
+		"what\n"
+		"  is damaged; 'husk images verify --help' tells more.\n",
+	.run = run_images_or_verify,
 	.needs_server = true,
 };
 
+/* ---- rmi ---- */
+
+static int remove_image(struct cli *c, const char *image, bool force, bool json, struct err *err)
+{
+	Husk__V1__RemoveImageRequest req = HUSK__V1__REMOVE_IMAGE_REQUEST__INIT;
+	Husk__V1__RemoveImageResponse *resp = NULL;
+	int r;
+
+	req.image = (char *)image;
+	req.force = force;
+	r = husk_call(c, "RemoveImage", &req, POD_TIMEOUT_MS, &resp, err);
+	if (r == -EBUSY)
+		return with_hint(err, r, "'husk rmi -f' removes it in spite of that");
+	if (r < 0)
+		return r;
+	if (json) {
+		r = -print_json(json_pack("{s:s, s:o, s:s*}", "image", image, "untagged",
+					  json_strings(resp->untagged, resp->n_untagged), "deleted",
+					  *resp->deleted ? resp->deleted : NULL),
+				false);
+	} else {
+		for (size_t i = 0; i < resp->n_untagged; i++)
+			printf("Untagged: %s\n", resp->untagged[i]);
+		if (*resp->deleted)
+			printf("Deleted: %s\n", resp->deleted);
+	}
+	husk__v1__remove_image_response__free_unpacked(resp, NULL);
+	return r;
+}
+
 static int run_rmi(struct cli *c, int argc, char **argv)
 {
-	int code = 0;
+	static const struct option options[] = {
+		{ "force", no_argument, NULL, 'f' },
+		{ "json", no_argument, NULL, 'J' },
+		{ 0 },
+	};
+	bool force = false, json = false;
+	int o, code = 0;
 
-	if (argc < 2)
+	while ((o = getopt_long(argc, argv, "f", options, NULL)) != -1) {
+		if (o == '?')
+			return usage_error(&cmd_rmi, "see the options");
+		force |= o == 'f';
+		json |= o == 'J';
+	}
+	if (optind == argc)
 		return usage_error(&cmd_rmi, "which image?");
-	for (int i = 1; i < argc; i++) {
-		Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
-		Runtime__V1__ImageStatusRequest ask = RUNTIME__V1__IMAGE_STATUS_REQUEST__INIT;
-		Runtime__V1__RemoveImageRequest req = RUNTIME__V1__REMOVE_IMAGE_REQUEST__INIT;
-		Runtime__V1__ImageStatusResponse *resp = NULL;
+	for (int i = optind; i < argc; i++) {
 		struct err err = { 0 };
-		bool there;
+		int r = remove_image(c, argv[i], force, json, &err);
 
-		spec.image = argv[i];
-		ask.image = req.image = &spec;
-		/* CRI's RemoveImage of an unknown image is no error; a person wants to know. */
-		if (image_call(c, "ImageStatus", &ask, CALL_TIMEOUT_MS, &resp, &err) < 0) {
+		/* With -f it is enough that it is not there, as Docker has it. */
+		if (r < 0 && !(force && r == -ENOENT))
 			code = fail(1, &err);
-			continue;
-		}
-		there = resp->image != NULL;
-		runtime__v1__image_status_response__free_unpacked(resp, NULL);
-		if (!there) {
-			err_set(&err, -ENOENT, "there is no image '%s'; 'husk images' lists them",
-				argv[i]);
-			code = fail(1, &err);
-		} else if (image_call(c, "RemoveImage", &req, CALL_TIMEOUT_MS, NULL, &err) < 0) {
-			code = fail(1, &err);
-		} else {
-			printf("%s\n", argv[i]);
-		}
 	}
 	return code;
 }
 
 const struct command cmd_rmi = {
 	.name = "rmi",
-	.args = "IMAGE...",
-	.summary = "Remove images, with every name they have",
-	.help = "",
+	.args = "[-f] [--json] IMAGE...",
+	.summary = "Remove images, or names of images",
+	.help = "  -f, --force   also when a container uses it (its layers stay until that is\n"
+		"                gone), or an id has several names; not there is no error\n"
+		"  --json        a line of JSON for each\n\n"
+		"  A name goes alone while the image has others. With its last name, or by its "
+		"id,\n"
+		"  the image goes, and the layers that no other one needs.\n",
 	.run = run_rmi,
+	.needs_server = true,
+};
+
+/* ---- tag ---- */
+
+static int run_tag(struct cli *c, int argc, char **argv)
+{
+	Husk__V1__TagImageRequest req = HUSK__V1__TAG_IMAGE_REQUEST__INIT;
+	struct err err = { 0 };
+
+	if (argc != 3)
+		return usage_error(&cmd_tag, "an image and its new name expected");
+	req.image = argv[1];
+	req.name = argv[2];
+	return husk_call(c, "TagImage", &req, CALL_TIMEOUT_MS, NULL, &err) < 0 ? fail(1, &err) : 0;
+}
+
+const struct command cmd_tag = {
+	.name = "tag",
+	.args = "IMAGE NAME[:TAG]",
+	.summary = "Give an image one more name",
+	.help = "  A name that another image has moves to this one.\n",
+	.run = run_tag,
 	.needs_server = true,
 };

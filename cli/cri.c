@@ -6,6 +6,13 @@
 #include "base/util.h"
 #include "cli/cli.h"
 
+int with_hint(struct err *err, int code, const char *hint)
+{
+	struct err before = *err;
+
+	return err_set(err, code, "%s; %s", err_text(&before), hint);
+}
+
 const char *label_of(Runtime__V1__Container *const ct, const char *key)
 {
 	for (size_t i = 0; i < ct->n_labels; i++)
@@ -110,7 +117,9 @@ const char *human_age(int64_t then_ns, char buf[32])
 	static const struct {
 		int64_t seconds;
 		const char *name;
-	} units[] = { { 86400, "day" }, { 3600, "hour" }, { 60, "minute" }, { 1, "second" } };
+	} units[] = { { 365 * 86400, "year" }, { 30 * 86400, "month" }, { 7 * 86400, "week" },
+		      { 86400, "day" },	       { 3600, "hour" },	{ 60, "minute" },
+		      { 1, "second" } };
 	int64_t s = (now_real_ns() - then_ns) / (int64_t)NS_PER_S, n;
 
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "cri/husk_images.h"
 #include "cri/huskd.h"
 #include "cri/image_service.h"
 #include "cri/shim_client.h"
@@ -15,6 +16,12 @@ const struct rpc_method husk_methods[] = {
 	{ "PullImage", husk_handle_pull, true },
 	{ "PodTimes", handle_pod_times, false },
 	{ "WaitContainer", container_handle_wait, false },
+	{ "ListImages", husk_handle_list, false },
+	{ "InspectImage", husk_handle_inspect, false },
+	{ "TagImage", husk_handle_tag, false },
+	{ "RemoveImage", husk_handle_remove, false },
+	{ "DiskUsage", husk_handle_usage, false },
+	{ "Prune", husk_handle_prune, false },
 	{ NULL, NULL, false },
 };
 

@@ -9,7 +9,7 @@ load helpers
 	[[ $output == sha256:* ]]
 	[[ $stderr == *"fetched in"* ]]
 	run -0 husk images
-	[[ $output == *"$BUSYBOX:latest"* ]]
+	[[ $output == *"$BUSYBOX "*latest* ]]
 	run -0 husk rmi "$BUSYBOX"
 	run -1 husk rmi "$BUSYBOX"
 	[[ $output == *"there is no image"* ]]
