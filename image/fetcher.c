@@ -1,7 +1,9 @@
 #include "image/fetcher.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,11 +12,13 @@
 #include "base/buf.h"
 #include "base/loop.h"
 #include "base/util.h"
+#include "image/hosts.h"
 #include "image/proc.h"
 #include "image/store.h"
 #include "image/worker.h"
 
 #define READ_MAX (64 * KIB)
+#define FDS_MAX 2 /* of one command */
 
 struct fetcher {
 	struct proc *proc;
@@ -48,7 +52,7 @@ static void fail(struct fetcher *f, int code, const char *text)
 
 	ev_io_del(&f->io);
 	err_set(&err, code, "%s", text);
-	f->ops->error(f->arg, 0, code, &err);
+	f->ops->error(f->arg, 0, code, false, &err);
 }
 
 /* ---- events ---- */
@@ -62,7 +66,7 @@ static int on_error_event(struct fetcher *f, json_t *j, uint32_t id)
 	if (code >= 0 || code < -4095 || !text)
 		return -EPROTO;
 	err_set(&err, (int)code, "%s", text);
-	f->ops->error(f->arg, id, (int)code, &err);
+	f->ops->error(f->arg, id, (int)code, json_is_true(json_object_get(j, "again")), &err);
 	return 0;
 }
 
@@ -150,17 +154,19 @@ static void on_io(struct ev_io *io, uint32_t events)
 
 /* ---- commands ---- */
 
-static int send_command(struct fetcher *f, json_t *j, int fd, struct err *err)
+/* With as many descriptors as there are that are not -1, at most FDS_MAX. */
+static int send_command(struct fetcher *f, json_t *j, const int *fds, size_t n_fds, struct err *err)
 {
 	cleanup_free char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	union {
-		char space[CMSG_SPACE(sizeof(int))];
+		char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
 	struct iovec iov[2];
 	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
-	struct cmsghdr *c;
+	struct cmsghdr *c = &control.align;
 	ssize_t n, len;
+	size_t k = 0;
 
 	json_decref(j);
 	if (!text)
@@ -168,14 +174,15 @@ static int send_command(struct fetcher *f, json_t *j, int fd, struct err *err)
 	iov[0] = (struct iovec){ text, strlen(text) };
 	iov[1] = (struct iovec){ (char *)"\n", 1 };
 	len = (ssize_t)strlen(text) + 1;
-	if (fd >= 0) {
-		m.msg_control = &control;
-		m.msg_controllen = sizeof(control);
-		c = CMSG_FIRSTHDR(&m);
+	for (size_t i = 0; i < n_fds && k < FDS_MAX; i++)
+		if (fds[i] >= 0)
+			memcpy(CMSG_DATA(c) + k++ * sizeof(int), &fds[i], sizeof(int));
+	if (k) {
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+		c->cmsg_len = CMSG_LEN(k * sizeof(int));
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(k * sizeof(int));
 	}
 	/* Commands are few and short: a socket that is full of them has no reader. */
 	n = sendmsg(f->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -185,13 +192,70 @@ static int send_command(struct fetcher *f, json_t *j, int fd, struct err *err)
 		       "the fetching process does not take commands");
 }
 
+static json_t *pack_host(const struct host *h)
+{
+	json_t *headers = json_array(), *j;
+
+	for (char **v = h->headers; v && *v; v++)
+		(void)!json_array_append_new(headers, json_string(*v));
+	j = json_pack("{s:s, s:i, s:b, s:b, s:b, s:o, s:s*, s:s*, s:s*}", "url", h->url,
+		      "capabilities", (int)h->capabilities, "skip_verify", h->skip_verify, "login",
+		      h->login, "mirror", h->mirror, "headers", headers, "ca", h->ca, "cert",
+		      h->cert, "key", h->key);
+	return j;
+}
+
+static const char *env(const char *upper, const char *lower)
+{
+	const char *v = getenv(upper);
+
+	return str_empty(v) ? getenv(lower) : v;
+}
+
+static json_t *pack_options(const struct image_store *s, const struct fetcher_options *o)
+{
+	json_t *hosts = json_array();
+
+	for (size_t k = 0; k < o->hosts->n; k++)
+		(void)!json_array_append_new(hosts, pack_host(&o->hosts->v[k]));
+	return json_pack("{s:s, s:o, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*, s:i, s:i}", "host",
+			 o->host, "hosts", hosts, "user", o->user, "password", o->password, "token",
+			 o->token, "identity_token", o->identity_token, "http_proxy",
+			 env("HTTP_PROXY", "http_proxy"), "https_proxy",
+			 env("HTTPS_PROXY", "https_proxy"), "no_proxy", env("NO_PROXY", "no_proxy"),
+			 "retry_base_ms", (int)s->retry_base_ms, "stall_s", (int)s->stall_s);
+}
+
+/* Certificates make it long, and secrets do not belong into a socket's queue: a file in memory. */
+static int send_open(struct fetcher *f, const struct image_store *s,
+		     const struct fetcher_options *o, struct err *err)
+{
+	json_t *j = pack_options(s, o);
+	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	cleanup_fd int fd = memfd_create("husk-fetch", MFD_CLOEXEC);
+	int r;
+
+	json_decref(j);
+	if (!text || fd < 0)
+		r = err_set(err, -ENOMEM, "no memory, or credentials that are no UTF-8");
+	else if (strlen(text) > WORKER_MAX_OPEN)
+		r = err_set(err, -EFBIG, "more than %zu MiB of certificates",
+			    WORKER_MAX_OPEN / MIB);
+	else
+		r = write_all(fd, text, strlen(text));
+	if (text)
+		explicit_bzero(text, strlen(text));
+	free(text);
+	return r < 0 ? r : send_command(f, json_pack("{s:s}", "op", "open"), &fd, 1, err);
+}
+
 int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, const char *reference,
 		     struct err *err)
 {
 	return send_command(f,
 			    json_pack("{s:s, s:i, s:s, s:s}", "op", "manifest", "id", (int)id,
 				      "repository", repository, "reference", reference),
-			    -1, err);
+			    NULL, 0, err);
 }
 
 int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
@@ -201,17 +265,20 @@ int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const c
 			    json_pack("{s:s, s:i, s:s, s:s, s:I}", "op", "blob", "id", (int)id,
 				      "repository", repository, "digest", digest, "size",
 				      (json_int_t)size),
-			    -1, err);
+			    NULL, 0, err);
 }
 
-int fetcher_layer(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
-		  uint64_t size, int fd, struct err *err)
+int fetcher_layer(struct fetcher *f, uint32_t id, const char *repository,
+		  const struct fetcher_layer *l, struct err *err)
 {
+	const int fds[] = { l->file_fd, l->pipe_fd };
+
 	return send_command(f,
-			    json_pack("{s:s, s:i, s:s, s:s, s:I}", "op", "layer", "id", (int)id,
-				      "repository", repository, "digest", digest, "size",
-				      (json_int_t)size),
-			    fd, err);
+			    json_pack("{s:s, s:i, s:s, s:s, s:I, s:I, s:b, s:b}", "op", "layer",
+				      "id", (int)id, "repository", repository, "digest", l->digest,
+				      "size", (json_int_t)l->size, "have", (json_int_t)l->have,
+				      "file", l->file_fd >= 0, "pipe", l->pipe_fd >= 0),
+			    fds, ARRAY_SIZE(fds), err);
 }
 
 /* The end of the process is seen as the end of its socket. */
@@ -222,7 +289,7 @@ static void on_exit_ignored(void *owner, int status)
 	f->proc = NULL;
 }
 
-int fetcher_new(struct image_store *s, const struct fetcher_login *login,
+int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 		const struct fetcher_ops *ops, void *arg, struct fetcher **ret, struct err *err)
 {
 	char *const args[] = { (char *)"fetch", NULL };
@@ -250,11 +317,7 @@ int fetcher_new(struct image_store *s, const struct fetcher_login *login,
 	if (r >= 0 && fd_set_nonblock(f->fd, true) < 0)
 		r = err_set(err, -EIO, "cannot set up a socket");
 	if (r >= 0)
-		r = send_command(f,
-				 json_pack("{s:s, s:s, s:s*, s:s*, s:s*}", "op", "open", "host",
-					   login->host, "user", login->user, "password",
-					   login->password, "token", login->token),
-				 -1, err);
+		r = send_open(f, s, o, err);
 	if (r >= 0 && ev_io_add(s->loop, &f->io, f->fd, EPOLLIN, on_io, f) < 0)
 		r = err_set(err, -ENOMEM, "no memory");
 	if (r < 0) {

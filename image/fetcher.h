@@ -6,6 +6,7 @@
 #ifndef HUSK_IMAGE_FETCHER_H
 #define HUSK_IMAGE_FETCHER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@
 #include "base/err.h"
 
 struct fetcher;
+struct hosts;
 struct image_store;
 
 /* Each may call fetcher_free. */
@@ -20,16 +22,20 @@ struct fetcher_ops {
 	void (*document)(void *arg, uint32_t id, const void *data, size_t len);
 	void (*progress)(void *arg, uint32_t id, uint64_t fetched);
 	void (*done)(void *arg, uint32_t id, uint64_t fetched);
-	/* id 0: the process itself has failed or died */
-	void (*error)(void *arg, uint32_t id, int code, const struct err *err);
+	/* id 0: the process itself has failed or died. again: a new request may have more luck, at
+	 * another mirror or without what there was from before. */
+	void (*error)(void *arg, uint32_t id, int code, bool again, const struct err *err);
 };
 
-struct fetcher_login {
-	const char *host;
-	const char *user, *password, *token; /* NULL = none */
+/* What the process is told about its registry. Copied; NULL = none. */
+struct fetcher_options {
+	const char *host; /* as in the image's name */
+	const struct hosts *hosts;
+	const char *user, *password, *token, *identity_token;
 };
 
-int fetcher_new(struct image_store *s, const struct fetcher_login *login,
+/* Proxies are those of huskd's environment. */
+int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 		const struct fetcher_ops *ops, void *arg, struct fetcher **ret,
 		struct err *err) must_check;
 void fetcher_free(struct fetcher *f); /* kills the process; NULL is fine */
@@ -37,8 +43,16 @@ int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, con
 		     struct err *err) must_check;
 int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
 		 uint64_t size, struct err *err) must_check;
-/* `fd` gets the bytes; it stays the caller's, who closes it after the call. */
-int fetcher_layer(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
-		  uint64_t size, int fd, struct err *err) must_check;
+
+struct fetcher_layer {
+	const char *digest;
+	uint64_t size;
+	int file_fd; /* takes the bytes and has the first `have` of them; -1 = none */
+	uint64_t have;
+	int pipe_fd; /* gets all bytes, those that were there first; -1 = none */
+};
+/* The descriptors stay the caller's, who closes them after the call. */
+int fetcher_layer(struct fetcher *f, uint32_t id, const char *repository,
+		  const struct fetcher_layer *l, struct err *err) must_check;
 
 #endif

@@ -48,6 +48,10 @@ struct image_store_options {
 	const char *worker; /* husk-image-worker; NULL = in the directory of the running program */
 	const char *arch;   /* OCI names: "amd64", "arm64"; NULL = this machine's */
 	unsigned max_layers_at_once; /* of one pull; 0 = 3 */
+	unsigned max_layers_in_all;  /* of all pulls; 0 = 8 */
+	const char *hosts_dir;	     /* certs.d of containerd (hosts.h); NULL = none */
+	/* Patience with registries: 0 = 500 ms before the second try, 30 s without bytes. */
+	unsigned retry_base_ms, stall_s;
 	char *const *pinned; /* names of images that are always pinned; NULL = none. Copied. */
 	/* Layer blobs are deleted once they are unpacked: less disk, but no push and no save of an
 	 * image, and repair fetches. */

@@ -11,14 +11,17 @@
  *can spoil but not forge.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <openssl/evp.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "image/credentials.h"
 #include "image/fetcher.h"
+#include "image/hosts.h"
 #include "image/manifest.h"
 #include "image/proc.h"
 #include "image/store.h"
@@ -27,7 +30,8 @@
 
 #define PROGRESS_NS (100 * NS_PER_MS)
 #define LAYER_ID 16u /* request id of layer 0 */
-#define MAX_CREDENTIAL (16 * KIB)
+#define MAX_RESTARTS 2	  /* of a layer whose bytes had the wrong digest */
+#define BUSY_NS (20 * NS_PER_MS)
 
 enum pull_step { PULL_RESOLVE, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
 
@@ -38,6 +42,8 @@ struct layer {
 	enum image_layer_state state;
 	uint64_t fetched;
 	struct unpacker *unpacker;
+	struct ingest *ingest; /* NULL while active: the blob is complete, from before */
+	unsigned restarts;
 	bool fetch_ended, unpack_ended;
 	int fetch_code, unpack_code;
 	struct err fetch_err, unpack_err;
@@ -48,7 +54,7 @@ struct image_pull {
 	struct image_store *s;
 	struct image_pull *next;
 	struct reference ref;
-	char *user, *password, *token;
+	struct credentials credentials;
 	image_progress_fn progress;
 	image_done_fn done;
 	void *arg;
@@ -66,7 +72,7 @@ struct image_pull {
 	struct layer *layers;
 	size_t n_layers;
 
-	struct ev_timer kick_timer, progress_timer;
+	struct ev_timer kick_timer, busy_timer, progress_timer;
 	bool changed;
 	bool *freed; /* set by pull_free while the caller's progress function runs */
 	uint64_t start_ns, fetched_ns;
@@ -76,29 +82,22 @@ static void kick_soon(struct image_pull *p);
 
 /* ---- the end ---- */
 
-static void wipe(char **secret)
-{
-	if (*secret)
-		explicit_bzero(*secret, strlen(*secret));
-	free(*secret);
-	*secret = NULL;
-}
-
 static void pull_free(struct image_pull *p)
 {
 	if (p->freed)
 		*p->freed = true;
 	ev_timer_del(&p->kick_timer);
+	ev_timer_del(&p->busy_timer);
 	ev_timer_del(&p->progress_timer);
 	fetcher_free(p->fetcher);
-	for (size_t k = 0; k < p->n_layers; k++)
+	for (size_t k = 0; k < p->n_layers; k++) {
 		unpacker_free(p->layers[k].unpacker);
+		ingest_keep(p->layers[k].ingest);
+	}
 	free(p->layers);
 	image_config_fini(&p->config);
 	free(p->config_bytes);
-	wipe(&p->user);
-	wipe(&p->password);
-	wipe(&p->token);
+	credentials_fini(&p->credentials);
 	free(p);
 }
 
@@ -225,6 +224,25 @@ static bool is_active(const struct layer *l)
 	return l->unpacker != NULL;
 }
 
+static size_t active_layers(const struct image_pull *p)
+{
+	size_t n = 0;
+
+	for (size_t k = 0; k < p->n_layers; k++)
+		n += is_active(&p->layers[k]);
+	return n;
+}
+
+/* Of this pull and of all. */
+static bool room_for_one(const struct image_pull *p)
+{
+	size_t n = 0;
+
+	for (const struct image_pull *o = p->s->pulls; o; o = o->next)
+		n += active_layers(o);
+	return active_layers(p) < p->s->max_layers_at_once && n < p->s->max_layers_in_all;
+}
+
 static bool somebody_fetches(const struct image_store *s, const char *diff_id)
 {
 	for (struct image_pull *p = s->pulls; p; p = p->next)
@@ -234,12 +252,23 @@ static bool somebody_fetches(const struct image_store *s, const char *diff_id)
 	return false;
 }
 
+/* Is what has come so far worth keeping for the next pull? */
+static bool may_go_on(int code)
+{
+	return image_err_unavailable(code) || code == -EBUSY || code == -EACCES ||
+	       code == -ECANCELED || code == -ENOMEM;
+}
+
 /* `why` may be the layer's own: a copy outlives the pull. */
 static void layer_fail(struct layer *l, int code, const struct err *why)
 {
 	struct image_pull *p = l->pull;
 	struct err err = *why;
 
+	if (!may_go_on(code)) {
+		ingest_drop(l->ingest);
+		l->ingest = NULL;
+	}
 	code = err_wrap(&err, code, "layer %zu of %zu", (size_t)(l - p->layers) + 1, p->n_layers);
 	pull_fail(p, code, &err);
 }
@@ -301,26 +330,89 @@ static void on_unpacked(void *arg, int code, const char *diff_id, const struct e
 	layer_settle(l);
 }
 
+/* The blob as it is in the store: complete, or its first bytes, or none. 1: not now. */
+static int layer_file(struct layer *l, int *ret_fd, uint64_t *ret_have, struct err *err)
+{
+	struct image_store *s = l->pull->s;
+	struct stat st;
+	int r = ingest_open(s, l->what.digest, &l->ingest, err);
+
+	if (r == -EEXIST) {
+		r = blob_open(s, l->what.digest, ret_fd, ret_have, err);
+		if (r >= 0 && *ret_have != l->what.size)
+			r = err_set(err, -EBADMSG, "its blob is of %llu bytes, the manifest says %llu",
+				    (unsigned long long)*ret_have,
+				    (unsigned long long)l->what.size);
+		return r < 0 ? r : 0;
+	}
+	if (r < 0)
+		return r == -EBUSY ? 1 : r;
+	/* Held by all who have the descriptor: a process that dies slowly still writes to it. */
+	if (flock(ingest_fd(l->ingest), LOCK_EX | LOCK_NB) < 0) {
+		ingest_keep(l->ingest);
+		l->ingest = NULL;
+		return 1;
+	}
+	*ret_fd = fcntl(ingest_fd(l->ingest), F_DUPFD_CLOEXEC, 3);
+	if (*ret_fd < 0 || fstat(*ret_fd, &st) < 0)
+		return err_errno(err, -errno, "blob %s", l->what.digest);
+	*ret_have = (uint64_t)st.st_size;
+	if (*ret_have > l->what.size) {
+		*ret_have = 0;
+		return ingest_reset(l->ingest, err);
+	}
+	return 0;
+}
+
+static void on_kick(struct ev_timer *t);
+
+/* 1: not now. */
 static int layer_start(struct layer *l, struct err *err)
 {
 	struct image_pull *p = l->pull;
-	cleanup_fd int fd = -1;
-	int r = unpacker_new(p->s, l->what.kind, l->diff_id, on_unpacked, l, &l->unpacker, &fd,
-			     err);
+	cleanup_fd int file = -1, pipe = -1;
+	struct fetcher_layer what = { .digest = l->what.digest, .size = l->what.size };
+	int r = layer_file(l, &file, &what.have, err);
 
+	if (r > 0) {
+		(void)!ev_timer_add(p->s->loop, &p->busy_timer, BUSY_NS, on_kick, p);
+		return r;
+	}
+	if (r >= 0)
+		r = unpacker_new(p->s, l->what.kind, l->diff_id, on_unpacked, l, &l->unpacker,
+				 &pipe, err);
 	if (r < 0)
 		return r;
 	l->state = IMAGE_LAYER_FETCHING;
-	return fetcher_layer(p->fetcher, LAYER_ID + (uint32_t)(l - p->layers), p->ref.path,
-			     l->what.digest, l->what.size, fd, err);
+	what.file_fd = file;
+	what.pipe_fd = pipe;
+	return fetcher_layer(p->fetcher, LAYER_ID + (uint32_t)(l - p->layers), p->ref.path, &what,
+			     err);
+}
+
+/* The bytes were wrong, but not all sources of them were asked: from the beginning. */
+static void layer_restart(struct layer *l)
+{
+	l->restarts++;
+	unpacker_free(l->unpacker);
+	l->unpacker = NULL;
+	if (l->ingest)
+		ingest_drop(l->ingest);
+	else /* a complete blob that is damaged */
+		(void)!blob_delete(l->pull->s, l->what.digest, NULL);
+	l->ingest = NULL;
+	l->fetch_ended = l->unpack_ended = false;
+	l->fetch_code = l->unpack_code = 0;
+	l->fetched = 0;
+	l->state = IMAGE_LAYER_WAITING;
+	note_change(l->pull);
+	kick_soon(l->pull);
 }
 
 static int layers_go_on(struct image_pull *p, bool *ret_all, struct err *err)
 {
-	size_t active = 0, ready = 0;
+	size_t ready = 0;
 
-	for (size_t k = 0; k < p->n_layers; k++)
-		active += is_active(&p->layers[k]);
 	for (size_t k = 0; k < p->n_layers; k++) {
 		struct layer *l = &p->layers[k];
 		int r;
@@ -332,13 +424,11 @@ static int layers_go_on(struct image_pull *p, bool *ret_all, struct err *err)
 			if (r) {
 				l->state = IMAGE_LAYER_SHARED;
 				note_change(p);
-			} else if (active < p->s->max_layers_at_once &&
-				   !somebody_fetches(p->s, l->diff_id)) {
+			} else if (room_for_one(p) && !somebody_fetches(p->s, l->diff_id)) {
 				r = layer_start(l, err);
 				if (r < 0)
 					return err_wrap(err, r, "layer %zu of %zu", k + 1,
 							p->n_layers);
-				active++;
 				note_change(p);
 			}
 		}
@@ -533,6 +623,9 @@ static void on_fetched(void *arg, uint32_t id, uint64_t fetched)
 
 	if (!l || !is_active(l) || l->fetch_ended)
 		return;
+	if (l->ingest)
+		ingest_commit(l->ingest);
+	l->ingest = NULL;
 	l->fetched = l->what.size;
 	l->fetch_ended = true;
 	l->state = IMAGE_LAYER_UNPACKING;
@@ -541,7 +634,7 @@ static void on_fetched(void *arg, uint32_t id, uint64_t fetched)
 	layer_settle(l);
 }
 
-static void on_fetch_error(void *arg, uint32_t id, int code, const struct err *err)
+static void on_fetch_error(void *arg, uint32_t id, int code, bool again, const struct err *err)
 {
 	struct image_pull *p = arg;
 	struct layer *l = layer_of(p, id);
@@ -553,6 +646,10 @@ static void on_fetch_error(void *arg, uint32_t id, int code, const struct err *e
 	}
 	if (!is_active(l) || l->fetch_ended)
 		return;
+	if (again && l->restarts < MAX_RESTARTS) {
+		layer_restart(l);
+		return;
+	}
 	l->fetch_ended = true;
 	l->fetch_code = code;
 	l->fetch_err = copy;
@@ -568,80 +665,24 @@ static const struct fetcher_ops fetch_ops = {
 
 /* ---- the beginning ---- */
 
-/* base64("user:password") */
-static int decode_basic(const char *text, char **user, char **password, struct err *err)
-{
-	size_t n = strlen(text);
-	cleanup_free unsigned char *out = malloc(n + 1);
-	char *colon;
-	int len;
-
-	if (!out)
-		return err_set(err, -ENOMEM, "no memory");
-	len = EVP_DecodeBlock(out, (const unsigned char *)text, (int)n);
-	while (len > 0 && n && text[n - 1] == '=') {
-		len--;
-		n--;
-	}
-	out[len > 0 ? len : 0] = 0;
-	colon = len > 0 ? strchr((char *)out, ':') : NULL;
-	if (!colon)
-		return err_set(err, -EINVAL, "credentials are not base64 of user:password");
-	*colon = 0;
-	*user = strdup((char *)out);
-	*password = strdup(colon + 1);
-	explicit_bzero(out, strlen(text));
-	return *user && *password ? 0 : err_set(err, -ENOMEM, "no memory");
-}
-
-/* Credentials for another server are not for this one. */
-static bool is_for_host(const char *server, const char *host)
-{
-	const char *name = strstr(server, "://");
-	char given[REFERENCE_MAX_NAME + 1];
-
-	name = name ? name + 3 : server;
-	snprintf(given, sizeof(given), "%.*s", (int)strcspn(name, "/"), name);
-	if (str_eq(given, "index.docker.io") || str_eq(given, "registry-1.docker.io"))
-		snprintf(given, sizeof(given), "docker.io");
-	return str_eq(given, host);
-}
-
-static int set_auth(struct image_pull *p, const struct image_auth *a, struct err *err)
-{
-	const char *all[] = { a->username, a->password, a->auth, a->registry_token };
-
-	for (size_t k = 0; k < ARRAY_SIZE(all); k++)
-		if (all[k] && strnlen(all[k], MAX_CREDENTIAL + 1) > MAX_CREDENTIAL)
-			return err_set(err, -EINVAL, "credentials of more than %zu KiB",
-				       MAX_CREDENTIAL / KIB);
-	if (!str_empty(a->server_address) && !is_for_host(a->server_address, p->ref.host))
-		return 0;
-	if (!str_empty(a->registry_token)) {
-		p->token = strdup(a->registry_token);
-		return p->token ? 0 : err_set(err, -ENOMEM, "no memory");
-	}
-	if (!str_empty(a->identity_token))
-		return err_set(err, -ENOTSUP,
-			       "identity tokens are not supported yet: give user name and "
-			       "password, or a registry token");
-	if (!str_empty(a->username)) {
-		p->user = strdup(a->username);
-		p->password = strdup(a->password ? a->password : "");
-		return p->user && p->password ? 0 : err_set(err, -ENOMEM, "no memory");
-	}
-	return str_empty(a->auth) ? 0 : decode_basic(a->auth, &p->user, &p->password, err);
-}
-
 static int pull_start(struct image_pull *p, const struct image_auth *auth, struct err *err)
 {
-	struct fetcher_login login;
-	int r = auth ? set_auth(p, auth, err) : 0;
+	struct fetcher_options o = { .host = p->ref.host };
+	struct hosts hosts = { 0 };
+	int r = credentials_set(&p->credentials, auth, err);
 
+	if (r >= 0)
+		r = hosts_load(p->s->hosts_dir, p->ref.host, &hosts, err);
 	if (r < 0)
 		return r;
-	login = (struct fetcher_login){ p->ref.host, p->user, p->password, p->token };
-	r = fetcher_new(p->s, &login, &fetch_ops, p, &p->fetcher, err);
+	credentials_mark(&p->credentials, p->ref.host, &hosts);
+	o.hosts = &hosts;
+	o.user = p->credentials.user;
+	o.password = p->credentials.password;
+	o.token = p->credentials.token;
+	o.identity_token = p->credentials.identity_token;
+	r = fetcher_new(p->s, &o, &fetch_ops, p, &p->fetcher, err);
+	hosts_fini(&hosts);
 	if (r < 0)
 		return r;
 	return fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, p->ref.path,

@@ -2,21 +2,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
-#include <strings.h>
+#include <sys/random.h>
 #include <unistd.h>
 
-#include <curl/curl.h>
-#include <jansson.h>
-#include <openssl/evp.h>
-
-#include "base/buf.h"
 #include "base/util.h"
 #include "image/digest.h"
-#include "image/registry_auth.h"
+#include "image/registry_internal.h"
+#include "image/registry_retry.h"
+#include "image/registry_sink.h"
 
-#define STASH_MAX (1 * MIB) /* what a full pipe could not take of one delivery */
 #define PROGRESS_EVERY_NS (100 * NS_PER_MS)
+#define MAX_SCOPES_TEXT 4096
 
 static const char accept_manifest[] =
 	"Accept: application/vnd.oci.image.index.v1+json, "
@@ -24,595 +22,562 @@ static const char accept_manifest[] =
 	"application/vnd.oci.image.manifest.v1+json, "
 	"application/vnd.docker.distribution.manifest.v2+json";
 
-struct transfer {
-	struct registry *reg;
-	struct transfer *next;
+enum step {
+	STEP_REPLAY,   /* what a layer's file has already */
+	STEP_PAUSE,    /* until retry_ns, or until the token `waits` is there */
+	STEP_EXCHANGE, /* the network */
+	STEP_DRAIN,    /* all has come and is right; the pipe takes the rest */
+};
+
+struct request {
+	struct exchange x; /* the first member: a callback's exchange is its request */
+	struct request *next;
+	enum registry_op op;
+	enum step step;
 	uint32_t id;
-	CURL *easy;
-	struct curl_slist *headers;
-	char *url, *repository;
-	bool token_step; /* it is the token service that answers now */
-	bool authorized; /* credentials or a token were sent already */
-	bool manifest;
-	long status;
-	struct auth_challenge challenge;
-	char media_type[256];
-	/* documents */
-	struct buf body;
-	uint64_t max;
-	/* layers */
-	int out_fd;
-	EVP_MD_CTX *sha;
-	struct buf stash;
-	char digest[DIGEST_LEN + 1];
-	uint64_t size, fetched;
-	uint64_t last_progress_ns;
-	bool paused;   /* libcurl holds data back until the pipe has room */
-	bool draining; /* all has come and is right; the pipe takes the rest */
-	bool local_ip; /* the first connection went to this machine or a link-local address */
-	int first_connection;
-	/* why a callback ended the transfer */
-	struct err err;
-};
-
-struct registry {
-	CURLM *multi;
-	char *host, *base, *user, *password;
-	char *token; /* for `token_repository` */
-	char *token_repository;
-	bool fixed_token, loopback;
-	struct transfer *list;
-	unsigned n;
 	registry_done_fn done;
-	registry_progress_fn progress;
 	void *arg;
+	char *repository, *path, *scopes, *method, *content_type, *content_range;
+	char digest[DIGEST_LEN + 1]; /* "" = unknown: a tag */
+	struct sink sink;
+	uint64_t last_progress_ns;
+	bool paused; /* libcurl holds data back until the pipe has room */
+	/* where and how often */
+	struct endpoint *ep;
+	uint32_t tried, refused; /* endpoints: in this round; for good */
+	uint32_t sources;	 /* that have given bytes of the layer */
+	unsigned rounds, resumes;
+	uint64_t round_start; /* sink.done then */
+	uint64_t retry_ns, after_s, waits;
+	/* this try */
+	uint64_t skip; /* bytes of an answer to a Range that was ignored */
+	bool authorized, asked_again, began;
+	char *bearer;	       /* the token sent */
+	struct err mirror_err; /* the first failure of a mirror */
 };
 
-static void transfer_free(struct transfer *t)
+static void try_next(struct request *q);
+
+/* ---- the end ---- */
+
+static void request_free(struct request *q)
 {
-	if (!t)
-		return;
-	if (t->easy) {
-		curl_multi_remove_handle(t->reg->multi, t->easy);
-		curl_easy_cleanup(t->easy);
-	}
-	curl_slist_free_all(t->headers);
-	fd_close(&t->out_fd);
-	EVP_MD_CTX_free(t->sha);
-	buf_fini(&t->body);
-	buf_fini(&t->stash);
-	free(t->url);
-	free(t->repository);
-	free(t);
+	exchange_fini(&q->x);
+	if (q->op == REGISTRY_LAYER)
+		sink_fini(&q->sink);
+	free(q->repository);
+	free(q->path);
+	free(q->scopes);
+	free(q->method);
+	free(q->content_type);
+	free(q->content_range);
+	free(q->bearer);
+	free(q);
 }
 
-static bool is_layer(const struct transfer *t)
+static uint32_t bit(const struct registry *r, const struct endpoint *ep)
 {
-	return t->sha != NULL;
+	return 1u << (ep - r->endpoints);
 }
 
-/* Ends the request: the answer goes out when everything of it has been freed but the result. */
-static void finish(struct transfer *t, int code, const struct err *err)
+/* Ends the request: descriptors are closed before the answer goes out. */
+static void finish(struct request *q, int code, bool again, const struct err *err)
 {
-	struct registry *r = t->reg;
-	struct registry_result res = { .media_type = t->media_type, .fetched = t->fetched };
-	struct transfer **at = &r->list;
+	struct registry *r = q->x.reg;
+	struct registry_result res = { .media_type = q->x.media_type,
+				       .status = q->x.status,
+				       .location = q->x.location,
+				       .range = q->x.range,
+				       .digest = q->x.digest,
+				       .again = again };
+	struct request **at = &r->list;
 
-	while (*at != t)
+	while (*at != q)
 		at = &(*at)->next;
-	*at = t->next;
+	*at = q->next;
 	r->n--;
-	fd_close(&t->out_fd);
-	if (!is_layer(t)) {
-		res.len = buf_len(&t->body);
-		res.data = res.len ? (const void *)buf_data(&t->body) : "";
+	exchange_stop(&q->x);
+	if (q->op == REGISTRY_LAYER) {
+		res.fetched = q->sink.done;
+		sink_fini(&q->sink);
+	} else {
+		res.len = buf_len(&q->x.body);
+		res.data = res.len ? (const void *)buf_data(&q->x.body) : "";
 	}
-	r->done(r->arg, t->id, code, code < 0 ? NULL : &res, err);
-	transfer_free(t);
+	q->done(q->arg, q->id, code, &res, err);
+	request_free(q);
 }
 
-/* ---- bytes of the answer ---- */
-
-/* What the pipe could not take. 0: all is written; 1: some is left. */
-static int write_stash(struct transfer *t)
+/* All endpoints have had their chance. The server's own reason counts; a mirror's goes along. */
+static void give_up(struct request *q, int code, struct err *err)
 {
-	while (buf_len(&t->stash)) {
-		ssize_t n = buf_write_fd(&t->stash, t->out_fd);
+	struct err whole = { 0 };
 
-		if (n == -EINTR)
-			continue;
-		if (n == -EAGAIN)
-			return 1;
-		if (n < 0)
-			return err_errno(&t->err, (int)n, "hand the layer to the unpacker");
+	if (q->mirror_err.code && !q->ep->host.mirror) {
+		err_set(&whole, code, "%.300s (before that, %.180s)", err_text(err),
+			err_text(&q->mirror_err));
+		finish(q, code, false, &whole);
+	} else {
+		finish(q, code, false, err);
 	}
+}
+
+/* ---- where and when next ---- */
+
+/* Endpoints that can do this, as bits. */
+static uint32_t able(const struct request *q)
+{
+	struct registry *r = q->x.reg;
+	unsigned want = q->op == REGISTRY_CALL			    ? HOST_PUSH
+			: q->op == REGISTRY_MANIFEST && !*q->digest ? HOST_RESOLVE
+								    : HOST_PULL;
+	uint32_t bits = 0;
+
+	for (size_t k = 0; k < r->n_endpoints; k++) {
+		struct endpoint *ep = &r->endpoints[k];
+
+		if ((ep->host.capabilities & want) && !ep->lied)
+			bits |= bit(r, ep);
+		if (bits && q->op == REGISTRY_CALL) /* an upload stays where it began */
+			break;
+	}
+	return bits;
+}
+
+/* The first that was not tried in this round, those that did not answer last time after the
+ * others. NULL: the round is over. */
+static struct endpoint *choose(const struct request *q)
+{
+	struct registry *r = q->x.reg;
+	uint32_t left = able(q) & ~q->tried & ~q->refused;
+	struct endpoint *cold = NULL;
+
+	for (size_t k = 0; k < r->n_endpoints; k++) {
+		struct endpoint *ep = &r->endpoints[k];
+
+		if (!(left & bit(r, ep)))
+			continue;
+		if (!ep->cold)
+			return ep;
+		if (!cold)
+			cold = ep;
+	}
+	return cold;
+}
+
+static uint32_t random_u32(void)
+{
+	uint32_t v;
+
+	return getrandom(&v, sizeof(v), GRND_NONBLOCK) == sizeof(v) ? v : 0;
+}
+
+/* A round without luck: pause and begin another, or give up. */
+static void round_over(struct request *q, int code, struct err *err)
+{
+	struct registry *r = q->x.reg;
+	bool layer = q->op == REGISTRY_LAYER;
+	unsigned max = r->answered ? RETRY_ROUNDS : RETRY_ROUNDS_FIRST;
+
+	if (layer && q->sink.done >= q->round_start + RETRY_NEWS) {
+		q->rounds = 0;
+		q->round_start = q->sink.done;
+	}
+	if (++q->rounds >= max || !(able(q) & ~q->refused) ||
+	    (layer && ++q->resumes > REGISTRY_MAX_RESUMES)) {
+		give_up(q, code, err);
+		return;
+	}
+	if (q->after_s > RETRY_MAX_AFTER_S) {
+		code = err_wrap(err, code, "it asks to wait for %llu s",
+				(unsigned long long)q->after_s);
+		give_up(q, code, err);
+		return;
+	}
+	q->tried = 0;
+	q->step = STEP_PAUSE;
+	q->waits = 0;
+	q->retry_ns =
+		now_mono_ns() +
+		retry_delay_ms(r->retry_base_ms, q->rounds, random_u32(), q->after_s) * NS_PER_MS;
+	q->after_s = 0;
+}
+
+/* This try has failed: another endpoint, another round, or the end. */
+static void try_failed(struct request *q, int code, bool temporary, uint64_t after_s,
+		       struct err *err)
+{
+	struct registry *r = q->x.reg;
+
+	q->tried |= bit(r, q->ep);
+	if (!temporary)
+		q->refused |= bit(r, q->ep);
+	q->after_s = MAX_OF(q->after_s, after_s);
+	if (q->ep->host.mirror && !q->mirror_err.code)
+		q->mirror_err = *err;
+	if (choose(q))
+		try_next(q);
+	else if (!temporary && !(able(q) & ~q->refused))
+		give_up(q, code, err);
+	else
+		round_over(q, code, err);
+}
+
+/* ---- one try ---- */
+
+static char *make_url(const struct request *q)
+{
+	const struct host *h = &q->ep->host;
+	cleanup_free char *ns = NULL;
+	char *escaped;
+
+	if (strstr(q->path, "://"))
+		return strdup(q->path);
+	if (!h->mirror)
+		return str_fmt("%s/%s", h->url, q->path);
+	escaped = curl_easy_escape(q->x.easy, q->x.reg->host, 0);
+	ns = escaped ? strdup(escaped) : NULL;
+	curl_free(escaped);
+	return ns ? str_fmt("%s/%s%cns=%s", h->url, q->path, strchr(q->path, '?') ? '&' : '?', ns)
+		  : NULL;
+}
+
+static int set_headers(struct request *q)
+{
+	int r = 0;
+
+	exchange_no_headers(&q->x);
+	if (q->op == REGISTRY_MANIFEST)
+		r = exchange_header(&q->x, "%s", accept_manifest);
+	if (r >= 0 && q->op == REGISTRY_LAYER && q->sink.done && !q->ep->no_range)
+		r = exchange_header(&q->x, "Range: bytes=%llu-", (unsigned long long)q->sink.done);
+	if (r >= 0 && q->content_type)
+		r = exchange_header(&q->x, "Content-Type: %s", q->content_type);
+	if (r >= 0 && q->content_range)
+		r = exchange_header(&q->x, "Content-Range: %s", q->content_range);
+	return r;
+}
+
+/* The scopes to ask for: ours, and what the challenge names besides (a mirror has other names). */
+static void all_scopes(const struct request *q, char out[MAX_SCOPES_TEXT])
+{
+	const char *theirs = q->ep->challenge.scope;
+	int n = snprintf(out, MAX_SCOPES_TEXT, "%s", q->scopes);
+
+	/* What was learned by one repository's request says nothing of another one's. */
+	if (*theirs && q->asked_again && !strstr(out, theirs) && n >= 0 && n < MAX_SCOPES_TEXT)
+		snprintf(out + n, (size_t)(MAX_SCOPES_TEXT - n), " %s", theirs);
+}
+
+/* 1: *a is filled; 0: a token is on its way; < 0. */
+static int authorize(struct request *q, struct exchange_auth *a, struct err *err)
+{
+	struct registry *r = q->x.reg;
+	char scopes[MAX_SCOPES_TEXT];
+	const char *value = NULL;
+	int e;
+
+	q->authorized = true;
+	if (q->ep->host.login && r->token) {
+		a->bearer = r->token;
+	} else if (q->ep->challenge.scheme == AUTH_BEARER) {
+		all_scopes(q, scopes);
+		e = token_get(r, q->ep, scopes, &value, &q->waits, err);
+		if (e <= 0)
+			return e;
+		free(q->bearer);
+		q->bearer = strdup(value);
+		if (!q->bearer)
+			return err_set(err, -ENOMEM, "no memory");
+		a->bearer = q->bearer;
+	} else if (q->ep->challenge.scheme == AUTH_BASIC && q->ep->host.login && r->password) {
+		a->user = r->user;
+		a->password = r->password;
+	} else {
+		q->authorized = false;
+	}
+	return 1;
+}
+
+static void try_here(struct request *q)
+{
+	cleanup_free char *url = NULL;
+	struct exchange_auth a = { 0 };
+	struct err err = { 0 };
+	int e = authorize(q, &a, &err);
+
+	if (e == 0) {
+		q->step = STEP_PAUSE;
+		return;
+	}
+	if (e > 0) {
+		url = make_url(q);
+		e = url && set_headers(q) >= 0 ? exchange_start(&q->x, q->ep, url, &a, &err)
+					       : err_set(&err, -ENOMEM, "no memory");
+	}
+	if (e < 0) {
+		try_failed(q, e, false, 0, &err);
+		return;
+	}
+	q->step = STEP_EXCHANGE;
+	q->skip = 0;
+	q->began = false;
+}
+
+static void try_next(struct request *q)
+{
+	struct endpoint *ep = choose(q);
+	struct err err = { 0 };
+
+	if (!ep) {
+		err_set(&err, -ENOTSUP, "no host in hosts.toml is allowed to %s",
+			q->op == REGISTRY_CALL			    ? "push"
+			: q->op == REGISTRY_MANIFEST && !*q->digest ? "resolve tags"
+								    : "pull");
+		finish(q, err.code, false, &err);
+		return;
+	}
+	q->ep = ep;
+	q->asked_again = false;
+	try_here(q);
+}
+
+/* ---- answers ---- */
+
+/* "bytes FIRST-LAST/TOTAL": does it go on where we are? */
+static bool range_fits(const struct request *q)
+{
+	unsigned long long first, last, total;
+	int n = sscanf(q->x.content_range, "bytes %20llu-%20llu/%20llu", &first, &last, &total);
+
+	return n >= 2 && first == q->sink.done && (n == 2 || total == q->sink.size);
+}
+
+/* The first bytes of an answer: is it what was asked for? */
+static int layer_begins(struct request *q)
+{
+	q->began = true;
+	if (q->x.status == 200)
+		q->skip = q->sink.done;
+	else if (!range_fits(q))
+		return err_set(&q->x.err, -EREMOTEIO, "%s answers another range than asked for",
+			       q->ep->label);
 	return 0;
 }
 
-static size_t layer_bytes(struct transfer *t, const char *data, size_t len)
+static void show_progress(struct request *q)
 {
-	uint64_t now;
+	struct registry *r = q->x.reg;
+	uint64_t now = now_mono_ns();
 
-	if (buf_len(&t->stash)) {
-		t->paused = true;
+	if (now - q->last_progress_ns < PROGRESS_EVERY_NS)
+		return;
+	q->last_progress_ns = now;
+	r->progress(r->arg, q->id, q->sink.done);
+}
+
+static size_t on_layer(struct exchange *x, const char *data, size_t len)
+{
+	struct request *q = (struct request *)x;
+	size_t all = len;
+
+	if (sink_full(&q->sink)) {
+		q->paused = true;
 		return CURL_WRITEFUNC_PAUSE;
 	}
-	if (len > t->size - t->fetched) {
-		err_set(&t->err, -EBADMSG, "blob %s is larger than the %llu bytes of its manifest",
-			t->digest, (unsigned long long)t->size);
+	if (!q->began && layer_begins(q) < 0) {
+		q->ep->no_range = true;
 		return 0;
 	}
-	if (!EVP_DigestUpdate(t->sha, data, len) || buf_put(&t->stash, data, len) < 0) {
-		err_set(&t->err, -ENOMEM, "no memory");
-		return 0;
+	if (q->skip) {
+		size_t n = MIN_OF(q->skip, (uint64_t)len);
+
+		q->skip -= n;
+		data += n;
+		len -= n;
 	}
-	t->fetched += len;
-	if (write_stash(t) < 0)
+	if (!len)
+		return all;
+	q->sources |= bit(x->reg, q->ep);
+	if (sink_put(&q->sink, data, len, &x->err) < 0)
 		return 0;
-	now = now_mono_ns();
-	if (now - t->last_progress_ns >= PROGRESS_EVERY_NS) {
-		t->last_progress_ns = now;
-		t->reg->progress(t->reg->arg, t->id, t->fetched);
-	}
-	return len;
-}
-
-static size_t on_data(char *data, size_t one, size_t len, void *arg)
-{
-	struct transfer *t = arg;
-	long status = 0;
-
-	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-	if (is_layer(t) && !t->token_step && status == 200)
-		return layer_bytes(t, data, len);
-	/* Of an error's body a little is enough: it may say why. */
-	if (status >= 300 && buf_len(&t->body) + len > REGISTRY_MAX_TOKEN)
-		return len;
-	if (buf_len(&t->body) + len > (t->token_step ? REGISTRY_MAX_TOKEN : t->max)) {
-		err_set(&t->err, -EFBIG, "answer of more than %llu bytes",
-			(unsigned long long)(t->token_step ? REGISTRY_MAX_TOKEN : t->max));
-		return 0;
-	}
-	if (buf_put(&t->body, data, len) < 0) {
-		err_set(&t->err, -ENOMEM, "no memory");
-		return 0;
-	}
-	return len;
-}
-
-static size_t on_header(char *data, size_t one, size_t len, void *arg)
-{
-	static const char www[] = "www-authenticate:";
-	struct transfer *t = arg;
-
-	size_t n = len;
-
-	if (n >= 5 && !strncasecmp(data, "HTTP/", 5))
-		memset(&t->challenge, 0,
-		       sizeof(t->challenge)); /* a new answer: of a redirect, say */
-	if (n < sizeof(www) || strncasecmp(data, www, sizeof(www) - 1))
-		return len;
-	while (n >= sizeof(www) && (data[n - 1] == '\r' || data[n - 1] == '\n'))
-		n--;
-	/* One that cannot be understood is as good as none: the 401 is reported then. */
-	(void)!auth_challenge_parse(data + sizeof(www) - 1, n - (sizeof(www) - 1), &t->challenge);
-	return len;
+	show_progress(q);
+	return all;
 }
 
 /*
- * Called when a connection is there and before a request is sent on it: the first one of a transfer
- * goes where the caller asked; later ones are redirects.
+ * All bytes are there. With a wrong digest, those who gave some are not asked again; when there are
+ * others, or when some were from before, a new beginning may help.
  */
-static int on_connected(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
+static void layer_complete(struct request *q)
 {
-	struct transfer *t = arg;
-	bool local = address_is_local(remote_ip);
+	struct registry *r = q->x.reg;
+	struct err err = { 0 };
+	int e = sink_verify(&q->sink, &err);
 
-	if (t->first_connection++ == 0 && !t->token_step) {
-		t->local_ip = local;
-		return CURL_PREREQFUNC_OK;
-	}
-	if (local && !t->local_ip) {
-		err_set(&t->err, -EPROTO,
-			"the registry sends us to %s, an address of this machine "
-			"or link",
-			remote_ip);
-		return CURL_PREREQFUNC_ABORT;
-	}
-	return CURL_PREREQFUNC_OK;
-}
+	if (e == -EBADMSG) {
+		bool old = q->sink.have != 0;
 
-/* ---- requests ---- */
-
-static int setup_easy(struct transfer *t, const char *url)
-{
-	struct registry *r = t->reg;
-	const char *schemes = str_starts(r->base, "https:") ? "https" : "http,https";
-	CURL *e = t->easy;
-	bool ok = true;
-
-#define SET(option, value) (ok = ok && curl_easy_setopt(e, option, value) == CURLE_OK)
-	curl_easy_reset(e);
-	SET(CURLOPT_URL, url);
-	SET(CURLOPT_PRIVATE, t);
-	SET(CURLOPT_NOSIGNAL, 1L);
-	SET(CURLOPT_PROTOCOLS_STR, schemes);
-	SET(CURLOPT_REDIR_PROTOCOLS_STR, schemes);
-	SET(CURLOPT_FOLLOWLOCATION, t->token_step ? 0L : 1L);
-	SET(CURLOPT_MAXREDIRS, (long)REGISTRY_MAX_REDIRECTS);
-	SET(CURLOPT_CONNECTTIMEOUT, (long)REGISTRY_CONNECT_TIMEOUT_S);
-	SET(CURLOPT_LOW_SPEED_LIMIT, (long)REGISTRY_LOW_SPEED_BYTES);
-	SET(CURLOPT_LOW_SPEED_TIME, (long)REGISTRY_LOW_SPEED_S);
-	if (!is_layer(t) || t->token_step)
-		SET(CURLOPT_TIMEOUT, (long)REGISTRY_DOCUMENT_TIMEOUT_S);
-	SET(CURLOPT_USERAGENT, "husk/" HUSK_VERSION);
-	SET(CURLOPT_WRITEFUNCTION, on_data);
-	SET(CURLOPT_WRITEDATA, t);
-	SET(CURLOPT_HEADERFUNCTION, on_header);
-	SET(CURLOPT_HEADERDATA, t);
-	SET(CURLOPT_PREREQFUNCTION, on_connected);
-	SET(CURLOPT_PREREQDATA, t);
-	SET(CURLOPT_BUFFERSIZE, 256L * 1024);
-	if (t->manifest && !t->token_step)
-		SET(CURLOPT_HTTPHEADER, t->headers);
-#undef SET
-	return ok ? 0 : -ENOMEM;
-}
-
-static int set_credentials(struct transfer *t)
-{
-	struct registry *r = t->reg;
-	bool ok = true;
-
-	if (!t->token_step && r->token &&
-	    (r->fixed_token || str_eq(r->token_repository, t->repository))) {
-		ok = curl_easy_setopt(t->easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER) ==
-			     CURLE_OK &&
-		     curl_easy_setopt(t->easy, CURLOPT_XOAUTH2_BEARER, r->token) == CURLE_OK;
-		t->authorized = true;
-	} else if (r->user && (t->token_step || t->challenge.scheme == AUTH_BASIC)) {
-		ok = curl_easy_setopt(t->easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC) ==
-			     CURLE_OK &&
-		     curl_easy_setopt(t->easy, CURLOPT_USERNAME, r->user) == CURLE_OK &&
-		     curl_easy_setopt(t->easy, CURLOPT_PASSWORD, r->password) == CURLE_OK;
-		t->authorized = !t->token_step;
-	}
-	return ok ? 0 : -ENOMEM;
-}
-
-static int submit(struct transfer *t, const char *url, struct err *err)
-{
-	int r = setup_easy(t, url);
-
-	if (r >= 0)
-		r = set_credentials(t);
-	if (r >= 0 && curl_multi_add_handle(t->reg->multi, t->easy) != CURLM_OK)
-		r = -ENOMEM;
-	buf_clear(&t->body);
-	return r < 0 ? err_set(err, r, "cannot set up the request") : 0;
-}
-
-static int transfer_new(struct registry *r, const struct registry_request *q, struct transfer **ret,
-			struct err *err)
-{
-	struct transfer *t = calloc(1, sizeof(*t));
-
-	if (!t) {
-		int fd = q->out_fd;
-		fd_close(&fd);
-		return err_set(err, -ENOMEM, "no memory");
-	}
-	t->reg = r;
-	t->id = q->id;
-	t->out_fd = q->out_fd;
-	t->size = q->size;
-	t->max = q->max;
-	buf_init(&t->body, MAX_OF(q->max, REGISTRY_MAX_TOKEN));
-	buf_init(&t->stash, STASH_MAX);
-	t->manifest = q->reference != NULL;
-	t->easy = curl_easy_init();
-	t->repository = strdup(q->repository);
-	t->headers = curl_slist_append(NULL, accept_manifest);
-	if (q->digest)
-		snprintf(t->digest, sizeof(t->digest), "%s", q->digest);
-	t->url = str_fmt("%s/v2/%s/%s/%s", r->base, q->repository,
-			 q->reference ? "manifests" : "blobs",
-			 q->reference ? q->reference : q->digest);
-	if (q->out_fd >= 0) {
-		t->sha = EVP_MD_CTX_new();
-		if (t->sha && !EVP_DigestInit_ex(t->sha, EVP_sha256(), NULL))
-			fd_close(&t->out_fd);
-	}
-	if (!t->easy || !t->repository || !t->headers || !t->url || (q->out_fd >= 0 && !t->sha) ||
-	    (q->out_fd >= 0 && fd_set_nonblock(t->out_fd, true) < 0)) {
-		transfer_free(t);
-		return err_set(err, -ENOMEM, "cannot set up the request");
-	}
-	*ret = t;
-	return 0;
-}
-
-int registry_start(struct registry *r, const struct registry_request *q, struct err *err)
-{
-	struct transfer *t = NULL;
-	int e;
-
-	if (r->n >= REGISTRY_MAX_REQUESTS) {
-		int fd = q->out_fd;
-		fd_close(&fd);
-		return err_set(err, -EBUSY, "too many requests at once");
-	}
-	e = transfer_new(r, q, &t, err);
-	if (e < 0)
-		return e;
-	e = submit(t, t->url, err);
-	if (e < 0) {
-		transfer_free(t);
-		return e;
-	}
-	t->next = r->list;
-	r->list = t;
-	r->n++;
-	return 0;
-}
-
-/* ---- the token flow ---- */
-
-static int ask_for_token(struct transfer *t, struct err *err)
-{
-	struct auth_challenge *c = &t->challenge;
-	struct registry *r = t->reg;
-	cleanup_free char *scope = NULL, *service = NULL, *url = NULL, *text = NULL;
-
-	if (!str_starts(c->realm, "https://") && !(r->loopback && str_starts(c->realm, "http://")))
-		return err_set(err, -EPROTO,
-			       "the registry's token service has a bad address: %.200s", c->realm);
-	text = str_empty(c->scope) ? str_fmt("repository:%s:pull", t->repository)
-				   : strdup(c->scope);
-	if (text)
-		scope = curl_easy_escape(t->easy, text, 0);
-	service = curl_easy_escape(t->easy, c->service, 0);
-	if (!scope || !service)
-		return err_set(err, -ENOMEM, "no memory");
-	url = str_fmt("%s%cservice=%s&scope=%s", c->realm, strchr(c->realm, '?') ? '&' : '?',
-		      service, scope);
-	if (!url)
-		return err_set(err, -ENOMEM, "no memory");
-	t->token_step = true;
-	return submit(t, url, err);
-}
-
-/* {"token": ".."} or {"access_token": ".."} */
-static int take_token(struct transfer *t, struct err *err)
-{
-	struct registry *r = t->reg;
-	json_t *j = json_loadb((const char *)buf_data(&t->body), buf_len(&t->body), 0, NULL);
-	const char *token = json_string_value(json_object_get(j, "token"));
-	char *copy = NULL, *repository;
-
-	if (!token)
-		token = json_string_value(json_object_get(j, "access_token"));
-	if (token)
-		copy = strdup(token);
-	json_decref(j);
-	if (!copy)
-		return err_set(err, -EPROTO, "the registry's token service gave no token");
-	repository = strdup(t->repository);
-	if (!repository) {
-		free(copy);
-		return err_set(err, -ENOMEM, "no memory");
-	}
-	free(r->token);
-	free(r->token_repository);
-	r->token = copy;
-	r->token_repository = repository;
-	t->token_step = false;
-	return submit(t, t->url, err);
-}
-
-/* ---- what came back ---- */
-
-/* {"errors": [{"code": "..", "message": ".."}]}: only printable ASCII of it. */
-static void error_detail(struct transfer *t, char *out, size_t n)
-{
-	json_t *j = json_loadb((const char *)buf_data(&t->body), buf_len(&t->body), 0, NULL);
-	json_t *first = json_array_get(json_object_get(j, "errors"), 0);
-	const char *m = json_string_value(json_object_get(first, "message"));
-	size_t k = 0;
-
-	if (m && *m) {
-		k = (size_t)snprintf(out, n, ": %.200s", m);
-		for (char *c = out; *c; c++)
-			if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
-				*c = '?';
-	}
-	out[MIN_OF(k, n - 1)] = 0;
-	json_decref(j);
-}
-
-static int status_error(struct transfer *t, struct err *err)
-{
-	const char *who = t->token_step ? "the registry's token service" : "the registry";
-	const char *what = t->token_step ? "token" : t->manifest ? "image" : "blob";
-	char detail[256];
-
-	error_detail(t, detail, sizeof(detail));
-	switch (t->status) {
-	case 401:
-	case 403:
-		return err_set(err, -EACCES, "%s refuses access (%s%ld)%s", who,
-			       t->authorized ? "credentials do not help, " : "no credentials, ",
-			       t->status, detail);
-	case 404:
-		return err_set(err, -ENOENT, "%s has no such %s (404)%s", who, what, detail);
-	case 429:
-		return err_set(err, -EBUSY, "%s has had too many requests from here (429)%s", who,
-			       detail);
-	default:
-		return err_set(err, t->status >= 500 ? -EREMOTEIO : -EPROTO, "%s answered %ld%s",
-			       who, t->status, detail);
+		for (size_t k = 0; k < r->n_endpoints && !old; k++)
+			if (q->sources & (1u << k))
+				r->endpoints[k].lied = true;
+		finish(q, e, old || able(q), &err);
+	} else if (e < 0 || !sink_full(&q->sink)) {
+		finish(q, e, false, &err);
+	} else {
+		q->step = STEP_DRAIN;
 	}
 }
 
-static int curl_error(struct transfer *t, CURLcode c, struct err *err)
+/* The answer has ended well: is it all of the layer? */
+static void layer_answered(struct request *q)
 {
-	const char *host = t->reg->host;
-	long os = 0;
+	struct err err = { 0 };
 
-	if (t->err.code) {
-		*err = t->err;
-		return t->err.code;
+	if (q->sink.done == q->sink.size) {
+		layer_complete(q);
+		return;
 	}
-	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &os);
-	switch (c) {
-	case CURLE_COULDNT_RESOLVE_HOST:
-		return err_set(err, -EHOSTUNREACH, "unknown host: %s", host);
-	case CURLE_COULDNT_CONNECT:
-		return err_set(err, os == ETIMEDOUT ? -ETIMEDOUT : -ECONNREFUSED,
-			       "cannot connect to %s: %s", host,
-			       os ? strerror((int)os) : curl_easy_strerror(c));
-	case CURLE_OPERATION_TIMEDOUT:
-		return err_set(err, -ETIMEDOUT, "%s is too slow or does not answer", host);
-	case CURLE_UNSUPPORTED_PROTOCOL:
-		return err_set(err, -EPROTO, "%s redirects to something that is not allowed", host);
-	case CURLE_TOO_MANY_REDIRECTS:
-		return err_set(err, -EPROTO, "%s redirects more than %d times", host,
-			       REGISTRY_MAX_REDIRECTS);
-	case CURLE_PARTIAL_FILE:
-	case CURLE_RECV_ERROR:
-	case CURLE_GOT_NOTHING:
-	case CURLE_SEND_ERROR:
-	case CURLE_HTTP2_STREAM:
-		return err_set(err, -EREMOTEIO, "%s broke the connection (after %llu bytes)", host,
-			       (unsigned long long)t->fetched);
-	case CURLE_OUT_OF_MEMORY:
-		return err_set(err, -ENOMEM, "no memory");
-	default:
-		return err_set(err, -EREMOTEIO, "%s: %s", host, curl_easy_strerror(c));
-	}
+	/* A server that says it was all does so again; an end within a range may be its own limit.
+	 */
+	err_set(&err, -EBADMSG, "blob %s is truncated: %llu of %llu bytes", q->sink.digest,
+		(unsigned long long)q->sink.done, (unsigned long long)q->sink.size);
+	try_failed(q, err.code, q->x.status == 206 && q->sink.done > q->round_start, 0, &err);
 }
 
-static int layer_complete(struct transfer *t, struct err *err)
+static void document_answered(struct request *q)
 {
 	char digest[DIGEST_LEN + 1];
-	uint8_t sha[32];
+	struct err err = { 0 };
+	int e = 0;
 
-	if (t->fetched != t->size)
-		return err_set(err, -EBADMSG, "blob %s is truncated: %llu of %llu bytes", t->digest,
-			       (unsigned long long)t->fetched, (unsigned long long)t->size);
-	if (!EVP_DigestFinal_ex(t->sha, sha, NULL))
-		return err_set(err, -ENOMEM, "sha256 failed");
-	digest_from_sha256(sha, digest);
-	if (!str_eq(digest, t->digest))
-		return err_set(err, -EBADMSG, "blob %s has the wrong digest: it is %s", t->digest,
-			       digest);
-	return 0;
+	if (*q->digest) {
+		e = digest_of(buf_data(&q->x.body), buf_len(&q->x.body), digest);
+		if (e < 0)
+			err_set(&err, e, "no memory");
+		else if (!str_eq(digest, q->digest))
+			e = err_set(&err, -EBADMSG, "%s %s has the wrong digest: it is %s",
+				    q->op == REGISTRY_MANIFEST ? "manifest" : "configuration",
+				    q->digest, digest);
+	}
+	if (e == -EBADMSG)
+		try_failed(q, e, false, 0, &err);
+	else
+		finish(q, e, false, &err);
 }
 
-/* 1: the transfer goes on with another step; 0: finished well; < 0. */
-static int step_done(struct transfer *t, CURLcode c, struct err *err)
+/* 401 with a challenge that can be met: again, once. */
+static bool meet_challenge(struct request *q)
 {
-	const char *type = NULL;
-	int r;
+	struct registry *r = q->x.reg;
+	const struct auth_challenge *c = &q->x.challenge;
+	bool basic = c->scheme == AUTH_BASIC && q->ep->host.login && r->password;
 
-	if (c != CURLE_OK)
-		return curl_error(t, c, err);
-	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &t->status);
-	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_TYPE, &type);
-	snprintf(t->media_type, sizeof(t->media_type), "%s", type ? type : "");
-	if (t->status == 200 && t->token_step) {
-		r = take_token(t, err);
-		return r < 0 ? r : 1;
-	}
-	if (t->status == 200)
-		return 0;
-	if (t->status == 401 && !t->token_step && !t->authorized &&
-	    (t->challenge.scheme == AUTH_BEARER ||
-	     (t->challenge.scheme == AUTH_BASIC && t->reg->user))) {
-		r = t->challenge.scheme == AUTH_BEARER ? ask_for_token(t, err)
-						       : submit(t, t->url, err);
-		return r < 0 ? r : 1;
-	}
-	return status_error(t, err);
+	if (q->x.status != 401 || q->asked_again || (q->ep->host.login && r->token) ||
+	    (c->scheme != AUTH_BEARER && !basic) || (basic && q->authorized))
+		return false;
+	if (q->bearer && q->authorized)
+		token_forget(r, q->bearer);
+	q->ep->challenge = *c;
+	q->asked_again = true;
+	try_here(q);
+	return true;
 }
 
-static void on_curl_done(struct registry *r, CURLMsg *m)
+static const char *what_of(const struct request *q)
 {
-	CURLcode c = m->data.result;
-	struct transfer *t = NULL;
+	return q->op == REGISTRY_MANIFEST ? "image" : q->op == REGISTRY_CALL ? "object" : "blob";
+}
+
+static bool changes(const struct request *q)
+{
+	return q->op == REGISTRY_CALL && !str_eq(q->method, "GET") && !str_eq(q->method, "HEAD");
+}
+
+static void no_answer(struct request *q, int code)
+{
+	struct err err = q->x.err;
+	bool temporary = retry_errno(code);
+	bool theirs = temporary || code == -EPROTO || code == -EFBIG || code == -EBADMSG;
+
+	if (q->op == REGISTRY_LAYER && q->sink.done && code == -EREMOTEIO)
+		err_set(&err, code, "%s (after %llu bytes)", err_text(&q->x.err),
+			(unsigned long long)q->sink.done);
+	q->ep->cold = temporary;
+	/* A disk that is full, a pipe that nobody reads: no other host helps. A call that changes
+	 * something may have done so: its caller must look before it tries again. */
+	if (!theirs || (temporary && changes(q) && code != -ECONNREFUSED))
+		finish(q, code, theirs, &err);
+	else
+		try_failed(q, code, temporary, 0, &err);
+}
+
+static void on_answer(struct exchange *x, int code)
+{
+	struct request *q = (struct request *)x;
 	struct err err = { 0 };
 	int e;
 
-	curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-	curl_multi_remove_handle(r->multi, t->easy);
-	e = step_done(t, c, &err);
-	if (e == 1)
+	q->paused = false;
+	if (code < 0) {
+		no_answer(q, code);
 		return;
-	if (e == 0 && is_layer(t)) {
-		e = layer_complete(t, &err);
-		if (e >= 0 && buf_len(&t->stash)) {
-			t->draining = true;
-			return;
-		}
 	}
-	finish(t, e, &err);
+	x->reg->answered = true;
+	q->ep->cold = false;
+	if (x->status == 200 || (q->op == REGISTRY_LAYER && x->status == 206) ||
+	    (q->op == REGISTRY_CALL && x->status < 300)) {
+		if (q->op == REGISTRY_LAYER)
+			layer_answered(q);
+		else
+			document_answered(q);
+		return;
+	}
+	if (meet_challenge(q))
+		return;
+	if (x->status == 416 && q->op == REGISTRY_LAYER && !q->ep->no_range) {
+		q->ep->no_range = true;
+		try_here(q);
+		return;
+	}
+	e = exchange_status_error(x, q->ep->host.mirror ? q->ep->label : "the registry", what_of(q),
+				  q->authorized, &err);
+	if (changes(q) && x->status >= 500 && x->status != 503)
+		finish(q, e, true, &err);
+	else
+		try_failed(q, e, retry_status(x->status), exchange_retry_after(x), &err);
 }
 
-/* ---- work ---- */
-
-/* Pipes that were full: the rest goes first, then the transfer may go on. */
-static void resume_paused(struct registry *r)
+void registry_token_ready(struct registry *r, uint64_t id, int code, bool temporary,
+			  uint64_t after_s, const struct err *err)
 {
-	struct transfer *next;
+	struct request *next;
 
-	for (struct transfer *t = r->list; t; t = next) {
-		int e;
+	for (struct request *q = r->list; q; q = next) {
+		struct err copy = *err;
 
-		next = t->next;
-		if (!is_layer(t) || (!t->paused && !buf_len(&t->stash)))
+		next = q->next;
+		if (q->step != STEP_PAUSE || q->waits != id)
 			continue;
-		e = write_stash(t);
-		if (e < 0 || (e == 0 && t->draining)) {
-			finish(t, e, &t->err);
-		} else if (e == 0 && t->paused) {
-			t->paused = false;
-			curl_easy_pause(t->easy, CURLPAUSE_CONT);
-		}
+		q->waits = 0;
+		if (code < 0)
+			try_failed(q, code, temporary, after_s, &copy);
+		else
+			try_here(q);
 	}
 }
 
-static int wait_for_work(struct registry *r, int extra_fd, bool *ret_extra, int timeout_ms,
-			 struct err *err)
+/* ---- a new request ---- */
+
+static int set_digest(struct request *q, const struct registry_request *in)
 {
-	struct curl_waitfd w[REGISTRY_MAX_REQUESTS + 1] = { { .fd = extra_fd,
-							      .events = CURL_WAIT_POLLIN } };
-	unsigned n = 1;
+	const char *d = in->op == REGISTRY_CALL	      ? NULL
+			: in->op == REGISTRY_MANIFEST ? in->reference
+						      : in->digest;
 
-	for (struct transfer *t = r->list; t && n <= REGISTRY_MAX_REQUESTS; t = t->next)
-		if (is_layer(t) && buf_len(&t->stash))
-			w[n++] = (struct curl_waitfd){ .fd = t->out_fd,
-						       .events = CURL_WAIT_POLLOUT };
-	if (curl_multi_poll(r->multi, w, n, timeout_ms, NULL) != CURLM_OK)
-		return err_set(err, -EIO, "waiting for the network failed");
-	*ret_extra = w[0].revents != 0;
-	return 0;
-}
-
-int registry_poll(struct registry *r, int extra_fd, bool *ret_extra, int timeout_ms,
-		  struct err *err)
-{
-	CURLMsg *m;
-	int running, left, e = wait_for_work(r, extra_fd, ret_extra, timeout_ms, err);
-
-	if (e < 0)
-		return e;
-	resume_paused(r);
-	if (curl_multi_perform(r->multi, &running) != CURLM_OK)
-		return err_set(err, -EIO, "the transfer machine failed");
-	while ((m = curl_multi_info_read(r->multi, &left)))
-		if (m->msg == CURLMSG_DONE)
-			on_curl_done(r, m);
-	return 0;
+	if (digest_valid(d))
+		memcpy(q->digest, d, DIGEST_LEN + 1);
+	return in->op == REGISTRY_BLOB || in->op == REGISTRY_LAYER ? digest_valid(d) : true;
 }
 
 static char *copy_or_null(const char *s, bool *ok)
@@ -623,32 +588,250 @@ static char *copy_or_null(const char *s, bool *ok)
 	return c;
 }
 
+static int set_strings(struct request *q, const struct registry_request *in)
+{
+	bool ok = true;
+
+	q->repository = copy_or_null(in->repository, &ok);
+	q->method = copy_or_null(in->method, &ok);
+	q->content_type = copy_or_null(in->content_type, &ok);
+	q->content_range = copy_or_null(in->content_range, &ok);
+	q->path = in->op == REGISTRY_CALL
+			  ? strdup(in->path)
+			  : str_fmt("%s/%s/%s", in->repository,
+				    in->op == REGISTRY_MANIFEST ? "manifests" : "blobs",
+				    in->op == REGISTRY_MANIFEST ? in->reference : in->digest);
+	q->scopes = str_fmt("repository:%s:%s%s%s", in->repository,
+			    in->op == REGISTRY_CALL ? "pull,push" : "pull", in->scope ? " " : "",
+			    in->scope ? in->scope : "");
+	return ok && q->path && q->scopes ? 0 : -ENOMEM;
+}
+
+static int request_new(struct registry *r, const struct registry_request *in, struct request **ret,
+		       struct err *err)
+{
+	struct request *q = calloc(1, sizeof(*q));
+	int e;
+
+	if (!q || exchange_init(&q->x, r, in->op == REGISTRY_LAYER ? REGISTRY_MAX_TOKEN : in->max,
+				on_answer) < 0) {
+		free(q);
+		return err_set(err, -ENOMEM, "no memory");
+	}
+	q->op = in->op;
+	q->id = in->id;
+	q->done = in->done ? in->done : r->done;
+	q->arg = in->done ? in->arg : r->arg;
+	q->sink.file_fd = q->sink.pipe_fd = -1;
+	q->x.document = in->op == REGISTRY_MANIFEST || in->op == REGISTRY_BLOB;
+	if (in->op == REGISTRY_CALL) {
+		q->x.body_fd = in->body_fd;
+		q->x.body_at = in->body_at;
+		q->x.body_len = in->body_len;
+	}
+	e = set_digest(q, in) ? set_strings(q, in) : -EPROTO;
+	q->x.method = q->method;
+	if (e < 0) {
+		request_free(q);
+		return err_set(err, e, "cannot set up the request");
+	}
+	*ret = q;
+	return 0;
+}
+
+int registry_start(struct registry *r, const struct registry_request *in, struct err *err)
+{
+	struct request *q = NULL;
+	int e, file_fd = in->file_fd, pipe_fd = in->pipe_fd;
+
+	e = r->n >= REGISTRY_MAX_REQUESTS ? err_set(err, -EBUSY, "too many requests at once")
+					  : request_new(r, in, &q, err);
+	if (in->op == REGISTRY_LAYER) {
+		if (e < 0) {
+			fd_close(&file_fd);
+			fd_close(&pipe_fd);
+			return e;
+		}
+		q->x.data = on_layer;
+		e = sink_init(&q->sink, in->digest, in->size, file_fd, pipe_fd, in->have, err);
+	}
+	if (e < 0) {
+		if (q)
+			request_free(q);
+		return e;
+	}
+	/* It begins in registry_poll: `done` is never called from here. */
+	q->step = q->op == REGISTRY_LAYER ? STEP_REPLAY : STEP_PAUSE;
+	q->next = r->list;
+	r->list = q;
+	r->n++;
+	return 0;
+}
+
+/* ---- work ---- */
+
+static void replay(struct request *q)
+{
+	struct err err = { 0 };
+	int e = sink_replays(&q->sink) ? sink_replay(&q->sink, &err) : 0;
+
+	show_progress(q);
+	if (e < 0) {
+		finish(q, e, false, &err);
+	} else if (e == 0 && !sink_replays(&q->sink)) {
+		q->round_start = q->sink.done;
+		if (q->sink.done == q->sink.size)
+			layer_complete(q);
+		else
+			try_next(q);
+	}
+}
+
+/* A pipe that was full: the rest goes first, then the transfer may go on. */
+static void unblock(struct request *q)
+{
+	struct err err = { 0 };
+	int e = sink_flush(&q->sink, &err);
+
+	if (e < 0 || (e == 0 && q->step == STEP_DRAIN)) {
+		finish(q, e, false, &err);
+	} else if (e == 0 && q->paused) {
+		q->paused = false;
+		curl_easy_pause(q->x.easy, CURLPAUSE_CONT);
+	}
+}
+
+static void work(struct request *q, uint64_t now)
+{
+	if (q->step == STEP_REPLAY)
+		replay(q);
+	else if (q->step == STEP_PAUSE && !q->waits && now >= q->retry_ns)
+		try_next(q);
+	else if (q->op == REGISTRY_LAYER && (q->paused || sink_full(&q->sink)))
+		unblock(q);
+}
+
+/* Until the next request can go on by itself. */
+static int patience(const struct registry *r, int timeout_ms)
+{
+	uint64_t now = now_mono_ns(), ms;
+
+	for (const struct request *q = r->list; q; q = q->next) {
+		if (q->step == STEP_REPLAY && !sink_full(&q->sink))
+			return 0;
+		if (q->step != STEP_PAUSE || q->waits)
+			continue;
+		ms = q->retry_ns > now ? (q->retry_ns - now) / NS_PER_MS + 1 : 0;
+		timeout_ms = (int)MIN_OF(ms, (uint64_t)timeout_ms);
+	}
+	return timeout_ms;
+}
+
+static int wait_for_work(struct registry *r, int extra_fd, bool *ret_extra, int timeout_ms,
+			 struct err *err)
+{
+	struct curl_waitfd w[REGISTRY_MAX_REQUESTS + 1] = { { .fd = extra_fd,
+							      .events = CURL_WAIT_POLLIN } };
+	unsigned n = 1;
+
+	for (struct request *q = r->list; q && n <= REGISTRY_MAX_REQUESTS; q = q->next)
+		if (q->op == REGISTRY_LAYER && sink_full(&q->sink))
+			w[n++] = (struct curl_waitfd){ .fd = q->sink.pipe_fd,
+						       .events = CURL_WAIT_POLLOUT };
+	if (curl_multi_poll(r->multi, w, n, patience(r, timeout_ms), NULL) != CURLM_OK)
+		return err_set(err, -EIO, "waiting for the network failed");
+	*ret_extra = w[0].revents != 0;
+	return 0;
+}
+
+int registry_poll(struct registry *r, int extra_fd, bool *ret_extra, int timeout_ms,
+		  struct err *err)
+{
+	struct request *next;
+	CURLMsg *m;
+	int running, left, e = wait_for_work(r, extra_fd, ret_extra, timeout_ms, err);
+	uint64_t now = now_mono_ns();
+
+	if (e < 0)
+		return e;
+	for (struct request *q = r->list; q; q = next) {
+		next = q->next;
+		work(q, now);
+	}
+	if (curl_multi_perform(r->multi, &running) != CURLM_OK)
+		return err_set(err, -EIO, "the transfer machine failed");
+	while ((m = curl_multi_info_read(r->multi, &left)))
+		if (m->msg == CURLMSG_DONE)
+			exchange_on_curl(m);
+	return 0;
+}
+
+/* ---- the client ---- */
+
+static int endpoint_init(struct endpoint *ep, const struct host *h, struct err *err)
+{
+	unsigned port;
+	int r = host_copy(h, &ep->host);
+
+	if (r < 0)
+		return err_set(err, r, "no memory");
+	r = url_split(h->url, &ep->origin, &ep->name, &port, err);
+	if (r < 0)
+		return r;
+	ep->label = strdup(strstr(h->url, "://") + 3);
+	if (!ep->label)
+		return err_set(err, -ENOMEM, "no memory");
+	ep->label[strcspn(ep->label, "/")] = 0;
+	ep->loopback = host_is_loopback(ep->name) || str_eq(ep->name, "::1");
+	ep->local = ep->loopback;
+	return 0;
+}
+
+static int set_options(struct registry *r, const struct registry_options *o, struct err *err)
+{
+	bool ok = true;
+
+	r->host = copy_or_null(o->host, &ok);
+	r->user = copy_or_null(o->user, &ok);
+	r->password = copy_or_null(o->user && !o->password ? "" : o->password, &ok);
+	r->identity_token = copy_or_null(o->identity_token, &ok);
+	r->token = copy_or_null(o->token, &ok);
+	r->http_proxy = copy_or_null(o->http_proxy, &ok);
+	r->https_proxy = copy_or_null(o->https_proxy, &ok);
+	r->no_proxy = copy_or_null(o->no_proxy, &ok);
+	r->retry_base_ms = o->retry_base_ms ? o->retry_base_ms : RETRY_BASE_MS;
+	r->stall_s = o->stall_s ? o->stall_s : REGISTRY_STALL_S;
+	r->multi = curl_multi_init();
+	if (!ok || !r->multi)
+		return err_set(err, -ENOMEM, "no memory");
+	for (size_t k = 0; k < o->hosts->n; k++) {
+		int e = endpoint_init(&r->endpoints[k], &o->hosts->v[k], err);
+
+		r->n_endpoints = k + 1;
+		if (e < 0)
+			return e;
+	}
+	return 0;
+}
+
 int registry_new(const struct registry_options *o, registry_done_fn done,
 		 registry_progress_fn progress, void *arg, struct registry **ret, struct err *err)
 {
 	struct registry *r;
-	bool ok = true;
+	int e;
 
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return err_set(err, -ENOMEM, "libcurl does not start");
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return err_set(err, -ENOMEM, "no memory");
-	r->host = copy_or_null(o->host, &ok);
-	r->loopback = host_is_loopback(o->host);
-	r->base = str_fmt("%s://%s", r->loopback ? "http" : "https",
-			  str_eq(o->host, "docker.io") ? "registry-1.docker.io" : o->host);
-	r->user = copy_or_null(o->user, &ok);
-	r->password = copy_or_null(o->user && !o->password ? "" : o->password, &ok);
-	r->token = copy_or_null(o->token, &ok);
-	r->fixed_token = o->token != NULL;
 	r->done = done;
 	r->progress = progress;
 	r->arg = arg;
-	r->multi = curl_multi_init();
-	if (!ok || !r->base || !r->multi) {
+	e = set_options(r, o, err);
+	if (e < 0) {
 		registry_free(r);
-		return err_set(err, -ENOMEM, "no memory");
+		return e;
 	}
 	*ret = r;
 	return 0;
@@ -659,18 +842,27 @@ void registry_free(struct registry *r)
 	if (!r)
 		return;
 	while (r->list) {
-		struct transfer *t = r->list;
+		struct request *q = r->list;
 
-		r->list = t->next;
-		transfer_free(t);
+		r->list = q->next;
+		request_free(q);
+	}
+	tokens_fini(r);
+	for (size_t k = 0; k < r->n_endpoints; k++) {
+		host_fini(&r->endpoints[k].host);
+		free(r->endpoints[k].origin);
+		free(r->endpoints[k].name);
+		free(r->endpoints[k].label);
 	}
 	if (r->multi)
 		curl_multi_cleanup(r->multi);
 	free(r->host);
-	free(r->base);
 	free(r->user);
 	free(r->password);
+	free(r->identity_token);
 	free(r->token);
-	free(r->token_repository);
+	free(r->http_proxy);
+	free(r->https_proxy);
+	free(r->no_proxy);
 	free(r);
 }

@@ -177,6 +177,9 @@ static int set_strings(struct image_store *s, const struct image_store_options *
 			return r;
 	}
 	s->worker = o->worker ? strdup(o->worker) : str_fmt("%s/husk-image-worker", bin);
+	s->hosts_dir = o->hosts_dir ? strdup(o->hosts_dir) : NULL;
+	if (o->hosts_dir && !s->hosts_dir)
+		return err_set(err, -ENOMEM, "no memory");
 	uname(&u);
 	s->arch = strdup(o->arch ? o->arch : str_eq(u.machine, "aarch64") ? "arm64" : "amd64");
 	if (!s->layers_dir || !s->tmp_dir || !s->ingest_dir || !s->blobs_dir || !s->worker ||
@@ -223,6 +226,9 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 	s->loop = o->loop;
 	s->lock_fd = -1;
 	s->max_layers_at_once = o->max_layers_at_once ? MIN_OF(o->max_layers_at_once, 8u) : 3;
+	s->max_layers_in_all = o->max_layers_in_all ? o->max_layers_in_all : 8;
+	s->retry_base_ms = o->retry_base_ms;
+	s->stall_s = o->stall_s;
 	s->drop_blobs = o->drop_blobs;
 	r = set_strings(s, o, err);
 	if (r >= 0)
@@ -267,6 +273,7 @@ void image_store_close(struct image_store *s)
 	free(s->ingest_dir);
 	free(s->blobs_dir);
 	free(s->worker);
+	free(s->hosts_dir);
 	free(s->arch);
 	free(s->scratch);
 	strv_free(s->pinned);

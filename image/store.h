@@ -33,7 +33,8 @@ struct image_store {
 	char *dir, *layers_dir, *tmp_dir, *ingest_dir, *blobs_dir, *worker, *arch, *scratch;
 	int lock_fd;
 	sqlite3 *db;
-	unsigned max_layers_at_once;
+	unsigned max_layers_at_once, max_layers_in_all, retry_base_ms, stall_s;
+	char *hosts_dir; /* NULL = none */
 	struct image_pull *pulls; /* running */
 	struct ingest *ingests;	  /* blobs coming in */
 	struct lease *leases;

@@ -14,18 +14,27 @@
  *
  * husk-image-worker fetch
  *	0: a stream socket, commands in, events out, one JSON object a line (WORKER_MAX_LINE).
- *	in:  {"op": "open", "host": "..", "user": "..", "password": "..", "token": ".."}
- *first, once
+ *	Descriptors come with the line that they belong to (SCM_RIGHTS).
+ *	in:  {"op": "open"}	first, once, with a descriptor: a file of at most WORKER_MAX_OPEN
+ *bytes,
+ *		{"host": "..", "hosts": [{"url": "..", "capabilities": N, "mirror": B, "login": B,
+ *		"skip_verify": B, "headers": [".."], "ca": "..", "cert": "..", "key": ".."}, ..],
+ *		"user": "..", "password": "..", "token": "..", "identity_token": "..",
+ *		"http_proxy": "..", "https_proxy": "..", "no_proxy": "..",
+ *		"retry_base_ms": N, "stall_s": N}
  *	     {"op": "manifest", "id": N, "repository": "..", "reference": "tag or digest"}
  *	     {"op": "blob", "id": N, "repository": "..", "digest": "..", "size": N}
- *	     {"op": "layer", "id": N, "repository": "..", "digest": "..", "size": N}	with one
- *descriptor (SCM_RIGHTS) that gets the bytes and is closed at the end, whatever the end is out:
- *{"event": "document", "id": N, "length": N, "media_type": ".."} + length bytes
+ *	     {"op": "layer", "id": N, "repository": "..", "digest": "..", "size": N, "have": N,
+ *	      "file": B, "pipe": B}
+ *		with a descriptor for each true: a file that takes the blob's bytes and has the
+ *first `have` of them; a pipe that gets all of them. Both are closed at the end, whatever it is.
+ *	out: {"event": "document", "id": N, "length": N, "media_type": ".."} + length bytes
  *	     {"event": "progress", "id": N, "fetched": N}	layers, at most 10 a second
  *	     {"event": "done", "id": N, "fetched": N}		layers: size and digest are right
- *	     {"event": "error", "id": N, "errno": N, "text": ".."}
- *	Documents are not verified here: huskd checks their digests itself. Layers are, byte by
- *byte. End of file on 0 ends the process.
+ *	     {"event": "error", "id": N, "errno": N, "text": "..", "again": B}
+ *	Documents are verified by huskd, too; layers here, byte by byte. What can be tried again
+ *was: "again" says that a new request could find other bytes (another mirror; no `have`). End of
+ *file on 0 ends the process.
  */
 #ifndef HUSK_IMAGE_WORKER_H
 #define HUSK_IMAGE_WORKER_H
@@ -33,6 +42,7 @@
 #include "base/compiler.h"
 
 #define WORKER_MAX_LINE (64 * KIB)
+#define WORKER_MAX_OPEN (16 * MIB)
 #define WORKER_OUT_FD 3
 
 int worker_unpack(int argc, char **argv);

@@ -15,7 +15,7 @@
 #include "image/worker.h"
 #include "image/worker_confine.h"
 
-#define MAX_PASSED_FDS REGISTRY_MAX_REQUESTS
+#define MAX_PASSED_FDS (2 * REGISTRY_MAX_REQUESTS)
 #define MAX_CPU_S 3600
 #define CONTROL_FD 0
 
@@ -40,15 +40,15 @@ static void send_json(struct fetch *f, json_t *j)
 	json_decref(j);
 }
 
-static void send_error(struct fetch *f, uint32_t id, int code, const struct err *err)
+static void send_error(struct fetch *f, uint32_t id, int code, bool again, const struct err *err)
 {
 	const char *text = err_text(err);
-	json_t *j = json_pack("{s:s, s:i, s:i, s:s}", "event", "error", "id", (int)id, "errno",
-			      code, "text", text);
+	json_t *j = json_pack("{s:s, s:i, s:i, s:s, s:b}", "event", "error", "id", (int)id, "errno",
+			      code, "text", text, "again", again);
 
 	if (!j) /* not UTF-8: something that a registry said */
-		j = json_pack("{s:s, s:i, s:i, s:s}", "event", "error", "id", (int)id, "errno",
-			      code, "text", strerror(-code));
+		j = json_pack("{s:s, s:i, s:i, s:s, s:b}", "event", "error", "id", (int)id, "errno",
+			      code, "text", strerror(-code), "again", again);
 	send_json(f, j);
 }
 
@@ -59,7 +59,7 @@ static void on_done(void *arg, uint32_t id, int code, const struct registry_resu
 	json_t *j;
 
 	if (code < 0) {
-		send_error(f, id, code, err);
+		send_error(f, id, code, r->again, err);
 	} else if (!r->data) {
 		send_json(f, json_pack("{s:s, s:i, s:I}", "event", "done", "id", (int)id, "fetched",
 				       (json_int_t)r->fetched));
@@ -85,68 +85,155 @@ static void on_progress(void *arg, uint32_t id, uint64_t fetched)
 
 /* ---- commands ---- */
 
-static int op_open(struct fetch *f, json_t *j, struct err *err)
-{
-	struct registry_options o = {
-		.host = json_string_value(json_object_get(j, "host")),
-		.user = json_string_value(json_object_get(j, "user")),
-		.password = json_string_value(json_object_get(j, "password")),
-		.token = json_string_value(json_object_get(j, "token")),
-	};
-
-	if (!o.host || f->reg)
-		return err_set(err, -EPROTO, "bad command: open");
-	return registry_new(&o, on_done, on_progress, f, &f->reg, err);
-}
-
 static int take_passed_fd(struct fetch *f)
 {
-	int fd = f->fds[0];
+	int fd;
 
+	if (!f->n_fds)
+		return -1;
+	fd = f->fds[0];
 	memmove(f->fds, f->fds + 1, --f->n_fds * sizeof(f->fds[0]));
 	return fd;
 }
 
-static int op_get(struct fetch *f, json_t *j, const char *op, struct err *err)
+static const char *text(const json_t *j, const char *key)
 {
-	struct registry_request q = {
-		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
-		.repository = json_string_value(json_object_get(j, "repository")),
-		.reference = json_string_value(json_object_get(j, "reference")),
-		.digest = json_string_value(json_object_get(j, "digest")),
-		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
-		.max = IMAGE_MAX_DOCUMENT,
-		.out_fd = -1,
+	return json_string_value(json_object_get(j, key));
+}
+
+/* Borrows the texts of `j`; only the list of headers is made, into `lines`. */
+static int unpack_host(const json_t *j, struct host *h, char *lines[HOSTS_MAX_HEADERS + 1])
+{
+	json_t *headers = json_object_get(j, "headers");
+	size_t n = json_array_size(headers);
+
+	if (!text(j, "url") || !strstr(text(j, "url"), "://") || n > HOSTS_MAX_HEADERS)
+		return -EPROTO;
+	for (size_t k = 0; k < n; k++) {
+		lines[k] = (char *)json_string_value(json_array_get(headers, k));
+		if (!lines[k])
+			return -EPROTO;
+	}
+	*h = (struct host){
+		.url = (char *)text(j, "url"),
+		.capabilities = (unsigned)json_integer_value(json_object_get(j, "capabilities")),
+		.skip_verify = json_is_true(json_object_get(j, "skip_verify")),
+		.login = json_is_true(json_object_get(j, "login")),
+		.mirror = json_is_true(json_object_get(j, "mirror")),
+		.ca = (char *)text(j, "ca"),
+		.cert = (char *)text(j, "cert"),
+		.key = (char *)text(j, "key"),
+		.headers = n ? lines : NULL,
 	};
-	struct err fail = { 0 };
-	bool manifest = str_eq(op, "manifest");
+	return 0;
+}
+
+static int open_registry(struct fetch *f, const json_t *j, struct err *err)
+{
+	static char *lines[HOSTS_MAX][HOSTS_MAX_HEADERS + 1];
+	json_t *list = json_object_get(j, "hosts");
+	struct hosts hosts = { .n = json_array_size(list) };
+	struct registry_options o = {
+		.host = text(j, "host"),
+		.hosts = &hosts,
+		.user = text(j, "user"),
+		.password = text(j, "password"),
+		.token = text(j, "token"),
+		.identity_token = text(j, "identity_token"),
+		.http_proxy = text(j, "http_proxy"),
+		.https_proxy = text(j, "https_proxy"),
+		.no_proxy = text(j, "no_proxy"),
+		.retry_base_ms = (unsigned)json_integer_value(json_object_get(j, "retry_base_ms")),
+		.stall_s = (unsigned)json_integer_value(json_object_get(j, "stall_s")),
+	};
+
+	if (!o.host || !hosts.n || hosts.n > HOSTS_MAX)
+		return err_set(err, -EPROTO, "bad command: open");
+	for (size_t k = 0; k < hosts.n; k++)
+		if (unpack_host(json_array_get(list, k), &hosts.v[k], lines[k]) < 0)
+			return err_set(err, -EPROTO, "bad command: open");
+	return registry_new(&o, on_done, on_progress, f, &f->reg, err);
+}
+
+static int op_open(struct fetch *f, struct err *err)
+{
+	cleanup_fd int fd = take_passed_fd(f);
+	char *data = NULL;
+	size_t len = 0;
+	json_t *j;
 	int r;
 
-	if (!f->reg || !q.repository || !(manifest ? q.reference : q.digest))
-		return err_set(err, -EPROTO, "bad command: %s", op);
-	if (!manifest)
-		q.reference = NULL;
-	if (str_eq(op, "layer")) {
-		if (!f->n_fds)
-			return err_set(err, -EPROTO, "layer without a descriptor");
-		q.out_fd = take_passed_fd(f);
-	}
-	r = registry_start(f->reg, &q, &fail);
+	if (fd < 0 || f->reg)
+		return err_set(err, -EPROTO, "bad command: open");
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return err_errno(err, -errno, "read the command: open");
+	r = read_fd(fd, WORKER_MAX_OPEN, &data, &len);
 	if (r < 0)
-		send_error(f, q.id, r, &fail);
+		return err_errno(err, r, "read the command: open");
+	j = json_loadb(data, len, 0, NULL);
+	explicit_bzero(data, len);
+	free(data);
+	r = open_registry(f, j, err);
+	json_decref(j);
+	return r;
+}
+
+static int take_layer_fds(struct fetch *f, const json_t *j, struct registry_request *q,
+			  struct err *err)
+{
+	bool file = json_is_true(json_object_get(j, "file"));
+	bool pipe = json_is_true(json_object_get(j, "pipe"));
+
+	if (f->n_fds < (size_t)file + pipe)
+		return err_set(err, -EPROTO, "layer without its descriptors");
+	q->file_fd = file ? take_passed_fd(f) : -1;
+	q->pipe_fd = pipe ? take_passed_fd(f) : -1;
+	return 0;
+}
+
+static int op_get(struct fetch *f, const json_t *j, enum registry_op op, struct err *err)
+{
+	struct registry_request q = {
+		.op = op,
+		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
+		.repository = text(j, "repository"),
+		.reference = text(j, "reference"),
+		.digest = text(j, "digest"),
+		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
+		.have = (uint64_t)json_integer_value(json_object_get(j, "have")),
+		.max = IMAGE_MAX_DOCUMENT,
+		.file_fd = -1,
+		.pipe_fd = -1,
+		.body_fd = -1,
+	};
+	struct err why = { 0 };
+	int r;
+
+	if (!f->reg || !q.repository || !(op == REGISTRY_MANIFEST ? q.reference : q.digest))
+		return err_set(err, -EPROTO, "bad command");
+	r = op == REGISTRY_LAYER ? take_layer_fds(f, j, &q, err) : 0;
+	if (r < 0)
+		return r;
+	r = registry_start(f->reg, &q, &why);
+	if (r < 0)
+		send_error(f, q.id, r, false, &why);
 	return 0;
 }
 
 static int command(struct fetch *f, const char *line, size_t len, struct err *err)
 {
 	json_t *j = json_loadb(line, len, 0, NULL);
-	const char *op = json_string_value(json_object_get(j, "op"));
+	const char *op = text(j, "op");
 	int r;
 
 	if (str_eq(op, "open"))
-		r = op_open(f, j, err);
-	else if (str_eq(op, "manifest") || str_eq(op, "blob") || str_eq(op, "layer"))
-		r = op_get(f, j, op, err);
+		r = op_open(f, err);
+	else if (str_eq(op, "manifest"))
+		r = op_get(f, j, REGISTRY_MANIFEST, err);
+	else if (str_eq(op, "blob"))
+		r = op_get(f, j, REGISTRY_BLOB, err);
+	else if (str_eq(op, "layer"))
+		r = op_get(f, j, REGISTRY_LAYER, err);
 	else
 		r = err_set(err, -EPROTO, "unknown command");
 	json_decref(j);
@@ -226,7 +313,7 @@ static int wait_control(struct fetch *f, struct err *err)
 
 int worker_fetch(void)
 {
-	const struct confine_limits limits = { 1 * GIB, 0, MAX_CPU_S };
+	const struct confine_limits limits = { 1 * GIB, IMAGE_MAX_LAYER, MAX_CPU_S };
 	static struct fetch f;
 	struct err err = { 0 };
 	int r = confine_common(&limits, &err);
@@ -237,7 +324,7 @@ int worker_fetch(void)
 	while (r >= 0 && !f.eof && !f.broken)
 		r = wait_control(&f, &err);
 	if (r < 0)
-		send_error(&f, 0, r, &err);
+		send_error(&f, 0, r, false, &err);
 	registry_free(f.reg);
 	buf_fini(&f.in);
 	return r < 0;

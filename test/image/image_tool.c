@@ -6,7 +6,8 @@
  *	list [REF]	get REF		rm REF
  *	layers ID			hold ID HOLDER		release HOLDER
  *	scratch PATH			df
- * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture.
+ * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture,
+ * IMAGE_TOOL_HOSTS: certs.d, IMAGE_TOOL_RETRY_MS and IMAGE_TOOL_STALL_S: patience.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -198,11 +199,21 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 	return r < 0 ? failure(&err) : 0;
 }
 
+static unsigned number(const char *name)
+{
+	uint64_t v = 0;
+
+	return getenv(name) && str_to_u64(getenv(name), 0, 100000, &v) == 0 ? (unsigned)v : 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct image_store_options o = { .dir = argv[1],
 					 .worker = getenv("IMAGE_TOOL_WORKER"),
-					 .arch = getenv("IMAGE_TOOL_ARCH") };
+					 .arch = getenv("IMAGE_TOOL_ARCH"),
+					 .hosts_dir = getenv("IMAGE_TOOL_HOSTS"),
+					 .retry_base_ms = number("IMAGE_TOOL_RETRY_MS"),
+					 .stall_s = number("IMAGE_TOOL_STALL_S") };
 	struct image_store *s;
 	struct err err = { 0 };
 	int r;

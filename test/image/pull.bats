@@ -8,7 +8,7 @@ setup_file() {
 	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
 	export TOOL=$HUSK_BUILD/test/image-tool
 	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
-	export IMAGE_TOOL_ARCH=amd64
+	export IMAGE_TOOL_ARCH=amd64 IMAGE_TOOL_RETRY_MS=1
 	export HERE=$PWD/test/image IMAGES=$PWD/test/images
 	export PATH=$PATH:/sbin:/usr/sbin
 	export WORK=$BATS_FILE_TMPDIR

@@ -1,0 +1,25 @@
+/* When a request to a registry is tried again, and after how long. Pure. */
+#ifndef HUSK_IMAGE_REGISTRY_RETRY_H
+#define HUSK_IMAGE_REGISTRY_RETRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RETRY_BASE_MS 500u
+#define RETRY_CAP_MS 30000u
+#define RETRY_ROUNDS 6u		/* in a row without news, once the registry has answered */
+#define RETRY_ROUNDS_FIRST 3u	/* of a registry that nothing was heard of yet: a wrong name, say */
+#define RETRY_MAX_AFTER_S 120	/* a Retry-After beyond that is a refusal */
+#define RETRY_NEWS (16 * 1024u) /* bytes of a blob that make a try a success */
+
+/* Of an HTTP status, or of the negative errno of a failed connection: may another try help? */
+bool retry_status(long status);
+bool retry_errno(int code);
+/*
+ * Before try number `failures` + 1: base_ms, doubled each time, RETRY_CAP_MS at most, of which
+ * `random` takes away up to a half so that many clients do not come back together; not less than
+ * what the registry asked for (`after_s`, 0 = nothing).
+ */
+uint64_t retry_delay_ms(unsigned base_ms, unsigned failures, uint32_t random, uint64_t after_s);
+
+#endif
