@@ -270,6 +270,33 @@ int image_pull(struct image_store *s, const char *ref, const struct image_auth *
 /* Ends the pull and frees the handle; its processes are killed, its temporary files removed. */
 void image_pull_cancel(struct image_pull *p);
 
+/* ---- verify ---- */
+
+/* One object that was read. Valid during the callback only. */
+struct image_verified {
+	const char *kind;      /* "layer" (a disk), "blob" */
+	const char *digest;    /* diff id, or digest of the blob */
+	size_t done, total;    /* objects, with this one */
+	const char *problem;   /* NULL = it is what it was */
+	char *const *images;   /* ids of the images that need it, when there is a problem */
+};
+typedef void (*image_verify_fn)(void *arg, const struct image_verified *v);
+/* Called exactly once, never inside image_verify, and not after image_verify_cancel; the handle is
+ * gone then. Problems are not errors: code is 0 when all could be looked at. */
+typedef void (*image_verify_done_fn)(void *arg, int code, size_t problems, const struct err *err);
+
+struct image_verify;
+/*
+ * Reads what the images that `refs` names (NULL or empty = everything in the store) are made of
+ * again, in a confined process, one object after the other. A layer is compared with what it was
+ * when it was read first, soon after it came. A damaged layer is marked, its images are shown as
+ * damaged, and the next pull of them makes it anew; a damaged blob is deleted. -ENOENT.
+ */
+int image_verify(struct image_store *s, char *const *refs, image_verify_fn fn,
+		 image_verify_done_fn done, void *arg, struct image_verify **ret,
+		 struct err *err) must_check;
+void image_verify_cancel(struct image_verify *v);
+
 /* Is it the registry's failure (CRI error prefix "RegistryUnavailable")? */
 bool image_err_unavailable(int code);
 /* `ref` in full ("busybox" -> "docker.io/library/busybox:latest"); the caller frees. -EINVAL. */

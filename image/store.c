@@ -71,6 +71,8 @@ int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp,
 			   diff_id, bytes, now, NULL);
 	if (r < 0)
 		(void)unlink(path);
+	else
+		store_note_later(s);
 	return r;
 }
 
@@ -249,6 +251,7 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 		image_store_close(s);
 		return err_wrap(err, r, "image store");
 	}
+	store_note_later(s);
 	*ret = s;
 	return 0;
 }
@@ -257,6 +260,7 @@ void image_store_close(struct image_store *s)
 {
 	if (!s)
 		return;
+	verifies_close(s);
 	pulls_close(s);
 	blobs_close(s);
 	while (s->leases) {

@@ -38,6 +38,8 @@ struct image_store {
 	struct image_pull *pulls; /* running */
 	struct ingest *ingests;	  /* blobs coming in */
 	struct lease *leases;
+	struct image_verify *verifies; /* running */
+	struct noting *noting;	       /* layers that are read for the first time */
 	struct disk *disk;
 	char **pinned; /* names in full; never NULL */
 	bool drop_blobs;
@@ -111,6 +113,10 @@ void store_make_room(struct image_store *s);
 void store_discard(struct image_store *s, const char *path);
 /* The time before which pending things are too old, s. */
 int64_t store_pending_limit(void);
+/* Layers that came are read once, when nothing else is to do, so that later readings can be
+ * compared. (store_verify.c) */
+void store_note_later(struct image_store *s);
+void verifies_close(struct image_store *s);
 /* Ends all pulls and reaps all children. (pull.c) */
 void pulls_close(struct image_store *s);
 int store_sync_dir(const char *path, struct err *err) must_check;

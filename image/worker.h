@@ -1,5 +1,6 @@
 /*
- * husk-image-worker: the confined side of image/. Two modes, each started by huskd for one pull.
+ * husk-image-worker: the confined side of image/. Modes, each started by huskd for one
+ * job.
  *
  * husk-image-worker unpack --compression gzip|zstd|none --diff-id sha256:HEX
  *	0: the layer's blob, until its end. 3: an empty file, to become the ext4 image.
@@ -35,6 +36,12 @@
  *	Documents are verified by huskd, too; layers here, byte by byte. What can be tried again
  *was: "again" says that a new request could find other bytes (another mirror; no `have`). End of
  *file on 0 ends the process.
+ *
+ * husk-image-worker check blob|layer
+ *	0: a file. 1: one JSON line at the end, exit 0: {"digest": "sha256:.."} or {"error": {..}} as
+ *	of unpack. A blob's digest is that of its bytes; a layer's is over its size and those of its
+ *	blocks of 64 KiB that are not all zero, each with its number, so that holes cost nothing.
+ *	Runs when no other process wants the CPU.
  */
 #ifndef HUSK_IMAGE_WORKER_H
 #define HUSK_IMAGE_WORKER_H
@@ -46,6 +53,7 @@
 #define WORKER_OUT_FD 3
 
 int worker_unpack(int argc, char **argv);
+int worker_check(const char *kind);
 int worker_fetch(void);
 
 #endif

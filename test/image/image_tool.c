@@ -6,6 +6,7 @@
  *	list [REF]	get REF		rm REF
  *	layers ID			hold ID HOLDER		release HOLDER
  *	scratch PATH			df
+ *	tag REF NAME	untag REF	prune dangling|all|blobs	verify [REF...]
  * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture,
  * IMAGE_TOOL_HOSTS: certs.d, IMAGE_TOOL_RETRY_MS and IMAGE_TOOL_STALL_S: patience.
  */
@@ -151,6 +152,81 @@ static int df(struct image_store *s)
 	return 0;
 }
 
+static int tag(struct image_store *s, const char *ref, const char *name)
+{
+	cleanup_free char *full = NULL;
+	struct err err = { 0 };
+
+	if (image_tag(s, ref, name, &full, &err) < 0)
+		return failure(&err);
+	puts(full);
+	return 0;
+}
+
+static int untag(struct image_store *s, const char *ref)
+{
+	struct image_untagged u;
+	struct err err = { 0 };
+
+	if (image_untag(s, ref, false, &u, &err) < 0)
+		return failure(&err);
+	for (char **n = u.names; *n; n++)
+		printf("untagged %s\n", *n);
+	if (u.deleted)
+		printf("deleted %s\n", u.deleted);
+	image_untagged_fini(&u);
+	return 0;
+}
+
+static int prune(struct image_store *s, const char *what)
+{
+	const struct image_prune_options o = { .dangling = str_eq(what, "dangling"),
+					       .all = str_eq(what, "all"),
+					       .blobs = str_eq(what, "blobs") };
+	struct image_pruned p;
+	struct err err = { 0 };
+
+	if (image_prune(s, &o, &p, &err) < 0)
+		return failure(&err);
+	printf("images=%zu layers=%llu blobs=%llu bytes=%llu\n", strv_len(p.images),
+	       (unsigned long long)p.layers, (unsigned long long)p.blobs,
+	       (unsigned long long)p.bytes);
+	image_pruned_fini(&p);
+	return 0;
+}
+
+struct verify {
+	struct loop *loop;
+	int result;
+};
+
+static void on_object(void *arg, const struct image_verified *v)
+{
+	printf("%s %s %zu/%zu %s\n", v->kind, v->digest, v->done, v->total,
+	       v->problem ? v->problem : "ok");
+	for (char *const *i = v->images; i && *i; i++)
+		printf("\tof image %s\n", *i);
+}
+
+static void on_verified(void *arg, int code, size_t problems, const struct err *err)
+{
+	struct verify *v = arg;
+
+	v->result = code < 0 ? failure(err) : problems ? 1 : 0;
+	loop_stop(v->loop, 0);
+}
+
+static int verify(struct loop *l, struct image_store *s, char *const *refs)
+{
+	struct verify v = { .loop = l };
+	struct image_verify *handle;
+	struct err err = { 0 };
+
+	if (image_verify(s, refs, on_object, on_verified, &v, &handle, &err) < 0)
+		return failure(&err);
+	return loop_run(l) < 0 ? 1 : v.result;
+}
+
 static int scratch(struct image_store *s, const char *path)
 {
 	struct err err = { 0 };
@@ -186,6 +262,14 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 		return layers(s, a[1]);
 	if (n == 1 && str_eq(a[0], "df"))
 		return df(s);
+	if (n == 3 && str_eq(a[0], "tag"))
+		return tag(s, a[1], a[2]);
+	if (n == 2 && str_eq(a[0], "untag"))
+		return untag(s, a[1]);
+	if (n == 2 && str_eq(a[0], "prune"))
+		return prune(s, a[1]);
+	if (n >= 1 && str_eq(a[0], "verify"))
+		return verify(l, s, a + 1);
 	if (n == 2 && str_eq(a[0], "scratch"))
 		return scratch(s, a[1]);
 	if (n == 2 && str_eq(a[0], "rm"))

@@ -527,12 +527,17 @@ static void dead_worker(void **state)
 /* A pull that is running when the store closes is told so. */
 static void close_while_pulling(void **state)
 {
-	const struct image_store_options o = { .loop = loop, .dir = dir, .worker = "/bin/cat" };
+	static const char text[] = "#!/bin/sh\nexec sleep 60\n";
+	cleanup_free char *worker = path_in("worker");
+	const struct image_store_options o = {
+		.loop = loop, .dir = dir, .worker = worker, .arch = "amd64"
+	};
 	struct image_pull *p;
 	struct image_store *s;
 	struct err err = { 0 };
 	int code = 1;
 
+	assert_ok(write_file_atomic(worker, text, strlen(text), 0700, false, &err), &err);
 	assert_ok(image_store_open(&o, &s, &err), &err);
 	assert_ok(image_pull(s, "a", NULL, NULL, on_done, &code, &p, &err), &err);
 	image_store_close(s);
