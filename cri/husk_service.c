@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/util.h"
+#include "cri/husk_archive.h"
 #include "cri/husk_images.h"
 #include "cri/huskd.h"
 #include "cri/image_service.h"
@@ -22,6 +23,7 @@ const struct rpc_method husk_methods[] = {
 	{ "RemoveImage", husk_handle_remove, false },
 	{ "DiskUsage", husk_handle_usage, false },
 	{ "Prune", husk_handle_prune, false },
+	{ "SaveImages", husk_handle_save, true },
 	{ NULL, NULL, false },
 };
 

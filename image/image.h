@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -269,6 +270,28 @@ int image_pull(struct image_store *s, const char *ref, const struct image_auth *
 	       struct err *err) must_check;
 /* Ends the pull and frees the handle; its processes are killed, its temporary files removed. */
 void image_pull_cancel(struct image_pull *p);
+
+/* ---- save ---- */
+
+#define IMAGE_SAVE_MAX 64u /* images in one archive */
+
+enum image_archive {
+	IMAGE_ARCHIVE_OCI,    /* an OCI layout */
+	IMAGE_ARCHIVE_DOCKER, /* the same with manifest.json, as `docker load` wants it */
+};
+
+struct image_save;
+/*
+ * Images as one tar, with the names they are given by here. What it needs is protected until
+ * image_save_free. -ENOENT. -ENODATA: its compressed layers are not kept; the text tells what to
+ * do.
+ */
+int image_save_open(struct image_store *s, char *const *refs, size_t n, enum image_archive format,
+		    struct image_save **ret, struct err *err) must_check;
+uint64_t image_save_size(const struct image_save *v); /* of the whole tar */
+/* The next bytes, as many as fit; 0 at the end. -EBADMSG: a blob is damaged. */
+ssize_t image_save_read(struct image_save *v, void *buf, size_t cap, struct err *err) must_check;
+void image_save_free(struct image_save *v); /* NULL is fine */
 
 /* ---- verify ---- */
 

@@ -115,6 +115,7 @@ int image_usage(struct image_store *s, struct image_use ret[IMAGE_USE_KINDS], st
 
 	if (r >= 0)
 		r = images_reclaimable(s, &images->reclaimable, err);
+	images->reclaimable = MIN_OF(images->reclaimable, images->bytes);
 	if (r >= 0)
 		r = numbers(s,
 			    "SELECT COUNT(*), COUNT(*) - (SELECT COUNT(*) FROM unused_blobs u"

@@ -150,10 +150,53 @@ setup() {
 	before=$(blobs)
 	run -0 husk prune -f --blobs
 	[[ $output == *Reclaimed* ]]
+	[ "$(blobs)" -lt "$before" ]
+	run -1 husk save -o "$BATS_TEST_TMPDIR/x.tar" x/y:1
+	[[ $output == *"not kept"*"pull it again"* ]]
+	[ ! -e "$BATS_TEST_TMPDIR/x.tar" ]
 	[ "$(images)" = 1 ]
 	run -0 husk prune -f -a --json
 	[ "$(jq '.images | length' <<<"$output")" = 1 ]
 	[ "$(images)" = 0 ]
+}
+
+# What skopeo reads out of an archive: the digests of the layers' contents.
+diff_ids() { # diff_ids IMAGE-FOR-SKOPEO
+	skopeo inspect --config "$1" | jq -c .rootfs.diff_ids
+}
+
+@test "save: skopeo reads both forms, several images, and names as they were given" {
+	cd "$BATS_TEST_TMPDIR"
+	husk pull -q "$BUSYBOX" "$TORTURE"
+	husk tag "$BUSYBOX" busybox:1
+	run -0 husk save -o oci.tar busybox:1 "$TORTURE"
+	[[ $output == "saved "*MB ]]
+	[ "$(diff_ids oci-archive:oci.tar:1)" = "$(diff_ids "oci:$OCI/busybox:latest")" ]
+	[ "$(diff_ids oci-archive:oci.tar:latest)" = "$(diff_ids "oci:$OCI/torture:latest")" ]
+	mkdir o
+	skopeo --insecure-policy copy -q oci-archive:oci.tar:latest oci:o:x
+	run -0 --separate-stderr bash -c "'$BIN/husk' --endpoint 'unix://$WORK/one.sock' save --format docker-archive -q busybox:1 $BUSYBOX >docker.tar"
+	[ -z "$stderr" ]
+	[ "$(diff_ids docker-archive:docker.tar:busybox:1)" = "$(diff_ids "oci:$OCI/busybox:latest")" ]
+	skopeo --insecure-policy copy -q "docker-archive:docker.tar:$BUSYBOX:latest" oci:o:y
+	tar -tf docker.tar >/dev/null
+	run -1 husk save -o none.tar nothing:here
+	[ ! -e none.tar ] && [ ! -e none.tar.part ]
+	run -1 husk save --format zip -o none.tar busybox:1
+	run -2 husk save
+	husk save busybox:1 | head -c 1000 >/dev/null || true
+	husk images >/dev/null
+}
+
+@test "save: a blob that has changed on disk is an error, not an archive" {
+	cd "$BATS_TEST_TMPDIR"
+	husk pull -q "$BUSYBOX"
+	blob=$(ls -S "$WORK"/one/images/blobs/sha256/* | head -n 1)
+	chmod 600 "$blob"
+	printf x | dd of="$blob" bs=1 seek=5000 conv=notrunc status=none
+	run -1 husk save -o bad.tar "$BUSYBOX"
+	[[ $output == *damaged*"husk images verify"* ]]
+	[ ! -e bad.tar ]
 }
 
 @test "login keeps credentials for pulls, logout forgets them, wrong ones are refused" {
