@@ -12,7 +12,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-#define SPAWN_MAX_FDS 16
+#define SPAWN_MAX_FDS 136
 
 struct spawn {
 	const char *path; /* absolute or relative path of the program; no search in $PATH */

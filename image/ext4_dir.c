@@ -128,6 +128,7 @@ static int sort_entries(struct tree *t, uint32_t dir, uint32_t n, const uint32_t
 	     e = tree_entry(t, e)->next, k++) {
 		struct tree_entry *x = tree_entry(t, e);
 
+		tree_tick(t);
 		h[k].entry = e;
 		if (ext2fs_dirhash2(EXT2_HASH_HALF_MD4_UNSIGNED, x->name, x->name_len, NULL, 0,
 				    seed, &h[k].hash, &h[k].minor)) {
@@ -140,7 +141,7 @@ static int sort_entries(struct tree *t, uint32_t dir, uint32_t n, const uint32_t
 	return 0;
 }
 
-/* Where the leaves begin; `leaves` has room for n. Returns their number. */
+/* Where the leaves begin. Returns their number. */
 static uint32_t split_leaves(struct tree *t, const struct hashed *h, uint32_t n,
 			     struct leaf *leaves)
 {
@@ -150,6 +151,7 @@ static uint32_t split_leaves(struct tree *t, const struct hashed *h, uint32_t n,
 	for (uint32_t k = 0; k < n; k++) {
 		unsigned size = entry_size(tree_entry(t, h[k].entry)->name_len);
 
+		tree_tick(t);
 		if (used + size > EXT4_BLOCK) {
 			bool goes_on = k && h[k].hash == h[k - 1].hash;
 
@@ -234,8 +236,10 @@ static int hashed_tree(struct ext4_writer *w, struct tree *t, uint32_t dir, uint
 		r = new_block(w, &p, NULL, err);
 		if (r < 0)
 			break;
-		for (uint32_t j = l[k].first; j < end; j++)
+		for (uint32_t j = l[k].first; j < end; j++) {
+			tree_tick(t);
 			pack_entry(&p, tree_entry(t, h[j].entry));
+		}
 		pack_end(&p);
 	}
 	if (r < 0)
@@ -245,26 +249,29 @@ static int hashed_tree(struct ext4_writer *w, struct tree *t, uint32_t dir, uint
 }
 
 int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_t seed[4],
-	      uint32_t *ret_first, uint32_t *ret_n, bool *hashed, struct err *err)
+	      struct err *err)
 {
-	uint64_t bytes = 24;
-	uint32_t n = 0;
+	struct tree_inode *d = tree_entry(t, dir)->inode;
 	struct hashed *h = NULL;
+	uint64_t bytes = 24;
 	struct leaf *l;
+	uint32_t n = 0;
 	int r;
 
-	for (uint32_t e = tree_entry(t, dir)->inode->dir.first; e; e = tree_entry(t, e)->next, n++)
+	for (uint32_t e = d->dir.first; e; e = tree_entry(t, e)->next, n++) {
+		tree_tick(t);
 		bytes += entry_size(tree_entry(t, e)->name_len);
-	*hashed = bytes > EXT4_BLOCK;
-	*ret_n = 1;
-	if (!*hashed)
-		return linear(w, t, dir, ret_first, err);
-	l = malloc(n * sizeof(*l));
+	}
+	d->dir.n_blocks = 1;
+	if (bytes <= EXT4_BLOCK)
+		return linear(w, t, dir, &d->dir.block, err);
+	/* No leaf is less than half full but the last one. */
+	l = malloc((bytes / (EXT4_BLOCK / 2) + 2) * sizeof(*l));
 	if (!l)
 		return err_set(err, -ENOMEM, "no memory");
 	r = sort_entries(t, dir, n, seed, &h, err);
 	if (r >= 0)
-		r = hashed_tree(w, t, dir, n, h, l, ret_first, ret_n, err);
+		r = hashed_tree(w, t, dir, n, h, l, &d->dir.block, &d->dir.n_blocks, err);
 	free(h);
 	free(l);
 	return r;

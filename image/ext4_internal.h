@@ -8,6 +8,7 @@
 #include <ext2fs/ext2_fs.h>
 
 #include "image/ext4_writer.h"
+#include "image/tree.h"
 
 #define GDT_BLOCKS 8u /* room for 1024 groups of 128 MiB */
 #define FIRST_DATA_BLOCK (1 + GDT_BLOCKS)
@@ -65,9 +66,28 @@ static inline uint32_t out_next(const struct ext4_writer *w)
 int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *iblock,
 		      uint32_t *meta_blocks, struct err *err) must_check;
 
-/* Blocks of one directory. *ret_first and *ret_n: where they are; *hashed: it is a hashed tree. */
+/* Blocks of one directory, which its inode knows then; more than one are a hashed tree. */
 int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_t seed[4],
-	      uint32_t *ret_first, uint32_t *ret_n, bool *hashed, struct err *err) must_check;
+	      struct err *err) must_check;
+
+/*
+ * A small file's data lies in its inode ("inline data"): in i_block, and what does not fit there in
+ * the value of the attribute "system.data", which is there even when it is empty. In memory: spill
+ * points to the bytes, and there are no blocks.
+ */
+#define INLINE_INDEX 7u
+#define INLINE_ENTRY 20u /* header and name of that attribute */
+#define INLINE_MAX (IBLOCK_SIZE + INODE_SIZE - 128 - 32 - 4 - INLINE_ENTRY - 4)
+
+static inline bool ext4_is_inline(const struct tree_inode *i)
+{
+	return S_ISREG(i->mode) && i->file.spill && !i->file.n_blocks;
+}
+
+static inline unsigned inline_rest(const struct tree_inode *i)
+{
+	return i->size > IBLOCK_SIZE ? (unsigned)(i->size - IBLOCK_SIZE) : 0;
+}
 
 void super_fill(struct ext2_super_block *sb, const struct geometry *g, const uint8_t uuid[16]);
 void hash_seed(const uint8_t uuid[16], uint32_t seed[4]);

@@ -19,40 +19,22 @@
 #define EXTRA_ISIZE 32u
 #define NO_NUMBER 0u
 
-/* What the inode record needs and the tree has no place for. */
-struct aux {
-	uint32_t block, n_blocks; /* directories and long symbolic links */
-	uint32_t xattr_block;
-	bool hashed;
-};
-
 struct meta {
 	struct ext4_writer *w;
 	struct tree *t;
-	struct tree_inode **inodes; /* [0] = inode 11 */
-	uint32_t n_inodes;
-	uint32_t *dirs; /* entries of all directories, parents first; [0] = the root */
+	uint32_t n_inodes; /* without the root */
+	uint32_t *dirs;	   /* entries of all directories, parents first; [0] = the root */
 	uint32_t n_dirs;
-	struct aux *aux; /* [0] = the root, [k + 1] = inodes[k] */
 	struct geometry g;
 	uint32_t seed[4];
 };
-
-static struct aux *aux_of(struct meta *m, const struct tree_inode *i)
-{
-	return &m->aux[i->ino == EXT2_ROOT_INO ? 0 : i->ino - FIRST_INO + 1];
-}
 
 /* ---- numbers: breadth first, so that the inodes of a directory lie together ---- */
 
 static int number_inodes(struct meta *m, struct err *err)
 {
-	uint32_t n = tree_entries(m->t);
-
-	m->inodes = malloc((size_t)n * sizeof(struct tree_inode *));
-	m->dirs = malloc((size_t)n * sizeof(*m->dirs));
-	m->aux = calloc((size_t)n + 1, sizeof(*m->aux));
-	if (!m->inodes || !m->dirs || !m->aux)
+	m->dirs = malloc((size_t)tree_entries(m->t) * sizeof(*m->dirs));
+	if (!m->dirs)
 		return err_set(err, -ENOMEM, "no memory");
 	tree_entry(m->t, TREE_ROOT)->inode->ino = EXT2_ROOT_INO;
 	m->dirs[m->n_dirs++] = TREE_ROOT;
@@ -62,15 +44,40 @@ static int number_inodes(struct meta *m, struct err *err)
 		for (; e; e = tree_entry(m->t, e)->next) {
 			struct tree_inode *i = tree_entry(m->t, e)->inode;
 
+			tree_tick(m->t);
 			if (S_ISDIR(i->mode))
 				m->dirs[m->n_dirs++] = e;
-			if (i->ino != NO_NUMBER)
-				continue; /* another name of it */
-			i->ino = FIRST_INO + m->n_inodes;
-			m->inodes[m->n_inodes++] = i;
+			if (i->ino == NO_NUMBER) /* else: another name of it */
+				i->ino = FIRST_INO + m->n_inodes++;
 		}
 	}
 	return 0;
+}
+
+/* The same walk again: inodes in the order of their numbers, from FIRST_INO on. */
+struct inode_walk {
+	uint32_t dir,
+		entry; /* index of the directory; next entry to look at, 0 = before its first */
+	uint32_t next; /* number */
+};
+
+static struct tree_inode *next_inode(struct meta *m, struct inode_walk *k)
+{
+	for (;;) {
+		struct tree_entry *e;
+
+		if (k->next - FIRST_INO == m->n_inodes)
+			return NULL;
+		while (!k->entry)
+			k->entry = tree_entry(m->t, m->dirs[k->dir++])->inode->dir.first;
+		e = tree_entry(m->t, k->entry);
+		tree_tick(m->t);
+		k->entry = e->next;
+		if (e->inode->ino == k->next) {
+			k->next++;
+			return e->inode;
+		}
+	}
 }
 
 /* ---- extended attributes ---- */
@@ -115,7 +122,7 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 
 	if (sizeof(*h) + xattrs_size(i) > EXT4_BLOCK)
 		return err_set(err, -EFBIG, "extended attributes of more than a block");
-	r = out_block(m->w, &p, &aux_of(m, i)->xattr_block, err);
+	r = out_block(m->w, &p, &i->xattrs->block, err);
 	if (r < 0)
 		return r;
 	memset(p, 0, EXT4_BLOCK);
@@ -128,22 +135,26 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 	return 0;
 }
 
+/* What the data of a small file takes of the inode's space for attributes. */
+static unsigned inline_size(const struct tree_inode *i)
+{
+	return ext4_is_inline(i) ? INLINE_ENTRY + ((inline_rest(i) + 3) & ~3u) : 0;
+}
+
 static bool xattrs_fit_inode(const struct tree_inode *i)
 {
-	return 4 + xattrs_size(i) <= XATTR_SPACE;
+	return 4 + inline_size(i) + xattrs_size(i) <= XATTR_SPACE;
 }
 
 static int write_long_link(struct meta *m, struct tree_inode *i, struct err *err)
 {
-	struct aux *a = aux_of(m, i);
 	uint8_t *p;
-	int r = out_block(m->w, &p, &a->block, err);
+	int r = out_block(m->w, &p, &i->link.block, err);
 
 	if (r < 0)
 		return r;
 	memset(p, 0, EXT4_BLOCK);
-	memcpy(p, i->target, i->size);
-	a->n_blocks = 1;
+	memcpy(p, i->link.target, i->size);
 	return 0;
 }
 
@@ -199,12 +210,17 @@ static void put_run(struct meta *m, uint32_t block, uint32_t n, void *iblock)
 }
 
 /* The part that depends on the kind: i_block, flags, size. Returns the number of blocks. */
-static uint32_t put_content(struct meta *m, struct tree_inode *i, const struct aux *a,
-			    struct ext2_inode_large *o, uint64_t *size)
+static uint32_t put_content(struct meta *m, struct tree_inode *i, struct ext2_inode_large *o,
+			    uint64_t *size)
 {
 	switch (i->mode & S_IFMT) {
 	case S_IFREG:
 		*size = i->size;
+		if (ext4_is_inline(i)) {
+			o->i_flags = EXT4_INLINE_DATA_FL;
+			memcpy(o->i_block, i->file.spill, MIN_OF(i->size, (uint64_t)IBLOCK_SIZE));
+			return 0;
+		}
 		o->i_flags = EXT4_EXTENTS_FL;
 		if (i->file.spill)
 			memcpy(o->i_block, i->file.spill, IBLOCK_SIZE);
@@ -212,18 +228,18 @@ static uint32_t put_content(struct meta *m, struct tree_inode *i, const struct a
 			put_run(m, i->file.block, i->file.n_blocks, o->i_block);
 		return i->file.n_blocks;
 	case S_IFDIR:
-		*size = (uint64_t)a->n_blocks * EXT4_BLOCK;
-		o->i_flags = EXT4_EXTENTS_FL | (a->hashed ? EXT2_INDEX_FL : 0);
-		put_run(m, a->block, a->n_blocks, o->i_block);
-		return a->n_blocks;
+		*size = (uint64_t)i->dir.n_blocks * EXT4_BLOCK;
+		o->i_flags = EXT4_EXTENTS_FL | (i->dir.n_blocks > 1 ? EXT2_INDEX_FL : 0);
+		put_run(m, i->dir.block, i->dir.n_blocks, o->i_block);
+		return i->dir.n_blocks;
 	case S_IFLNK:
 		*size = i->size;
-		if (!a->n_blocks) {
-			memcpy(o->i_block, i->target, i->size);
+		if (!i->link.block) {
+			memcpy(o->i_block, i->link.target, i->size);
 			return 0;
 		}
 		o->i_flags = EXT4_EXTENTS_FL;
-		put_run(m, a->block, 1, o->i_block);
+		put_run(m, i->link.block, 1, o->i_block);
 		return 1;
 	case S_IFCHR:
 	case S_IFBLK:
@@ -234,12 +250,37 @@ static uint32_t put_content(struct meta *m, struct tree_inode *i, const struct a
 	}
 }
 
+/* Attributes in the inode: the rest of a small file's data first, as "system.data". */
+static void put_inode_xattrs(const struct tree_inode *i, uint8_t *at)
+{
+	uint8_t *x = at + EXT2_GOOD_OLD_INODE_SIZE + EXTRA_ISIZE, *first = x + 4;
+	uint8_t *end = at + INODE_SIZE;
+
+	*(uint32_t *)(void *)x = EXT2_EXT_ATTR_MAGIC;
+	if (ext4_is_inline(i)) {
+		struct ext2_ext_attr_entry *e = (struct ext2_ext_attr_entry *)(void *)first;
+		unsigned rest = inline_rest(i);
+
+		*e = (struct ext2_ext_attr_entry){ .e_name_len = 4,
+						   .e_name_index = INLINE_INDEX,
+						   .e_value_size = rest };
+		memcpy(EXT2_EXT_ATTR_NAME(e), "data", 4);
+		if (rest) {
+			end -= (rest + 3) & ~3u;
+			memcpy(end, (const uint8_t *)i->file.spill + IBLOCK_SIZE, rest);
+			e->e_value_offs = (uint16_t)(end - first);
+		}
+		x += INLINE_ENTRY;
+	}
+	if (i->xattrs && !i->xattrs->block)
+		put_xattrs(i, x + 4, first, end, false);
+}
+
 static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 {
 	struct ext2_inode_large *o = (struct ext2_inode_large *)(void *)at;
-	const struct aux *a = aux_of(m, i);
 	uint64_t size = 0, sectors;
-	uint32_t blocks = put_content(m, i, a, o, &size), links = i->nlink;
+	uint32_t blocks = put_content(m, i, o, &size), links = i->nlink;
 
 	if (S_ISDIR(i->mode))
 		links = i->nlink + 2 < TREE_MAX_LINKS ? i->nlink + 2 : 1; /* dir_nlink */
@@ -255,15 +296,12 @@ static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 	put_time(i->mtime, i->mtime_ns, &o->i_mtime, &o->i_mtime_extra);
 	o->i_atime = o->i_ctime = o->i_crtime = o->i_mtime;
 	o->i_atime_extra = o->i_ctime_extra = o->i_crtime_extra = o->i_mtime_extra;
-	if (a->xattr_block) {
-		o->i_file_acl = a->xattr_block;
+	if (i->xattrs && i->xattrs->block) {
+		o->i_file_acl = i->xattrs->block;
 		blocks++;
-	} else if (i->xattrs) {
-		uint8_t *x = at + EXT2_GOOD_OLD_INODE_SIZE + EXTRA_ISIZE;
-
-		*(uint32_t *)(void *)x = EXT2_EXT_ATTR_MAGIC;
-		put_xattrs(i, x + 4, x + 4, at + INODE_SIZE, false);
 	}
+	if (ext4_is_inline(i) || (i->xattrs && !i->xattrs->block))
+		put_inode_xattrs(i, at);
 	sectors = (uint64_t)blocks * (EXT4_BLOCK / 512);
 	o->i_blocks = (uint32_t)sectors;
 	o->osd2.linux2.l_i_blocks_hi = (uint16_t)(sectors >> 32);
@@ -272,6 +310,7 @@ static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 static int write_inode_tables(struct meta *m, struct err *err)
 {
 	uint32_t total = m->g.groups * m->g.inodes_per_group;
+	struct inode_walk walk = { .next = FIRST_INO };
 
 	m->g.inode_tables = out_next(m->w);
 	for (uint32_t ino = 1; ino <= total; ino += INODES_PER_BLOCK) {
@@ -285,7 +324,7 @@ static int write_inode_tables(struct meta *m, struct err *err)
 			if (k == EXT2_ROOT_INO)
 				put_inode(m, tree_entry(m->t, TREE_ROOT)->inode, p);
 			else if (k >= FIRST_INO && k - FIRST_INO < m->n_inodes)
-				put_inode(m, m->inodes[k - FIRST_INO], p);
+				put_inode(m, next_inode(m, &walk), p);
 		}
 	}
 	return 0;
@@ -408,6 +447,7 @@ static int write_inode_bitmaps(struct meta *m, struct ext2_group_desc *gd, struc
 	for (uint32_t d = 0; d < m->n_dirs; d++) {
 		uint32_t ino = tree_entry(m->t, m->dirs[d])->inode->ino;
 
+		tree_tick(m->t);
 		gd[(ino - 1) / g->inodes_per_group].bg_used_dirs_count++;
 	}
 	return 0;
@@ -461,6 +501,7 @@ static int write_super(struct meta *m, const struct ext2_group_desc *gd, struct 
 	int r;
 
 	super_fill(&sb, &m->g, m->w->uuid);
+	sb.s_feature_incompat |= EXT4_FEATURE_INCOMPAT_INLINE_DATA;
 	r = write_at(m->w->fd, gd, m->g.groups * sizeof(*gd), EXT4_BLOCK, err);
 	if (r < 0)
 		return r;
@@ -496,18 +537,18 @@ static int free_ranges(struct meta *m, struct err *err)
 static int write_all_meta(struct meta *m, struct err *err)
 {
 	cleanup_free struct ext2_group_desc *gd = NULL;
-	int r = number_inodes(m, err);
+	struct inode_walk walk = { .next = FIRST_INO };
+	struct tree_inode *i;
+	int r;
 
+	tree_close_index(m->t);
+	r = number_inodes(m, err);
 	if (r >= 0)
 		r = write_attributes(m, tree_entry(m->t, TREE_ROOT)->inode, err);
-	for (uint32_t k = 0; k < m->n_inodes && r >= 0; k++)
-		r = write_attributes(m, m->inodes[k], err);
-	for (uint32_t d = 0; d < m->n_dirs && r >= 0; d++) {
-		struct aux *a = aux_of(m, tree_entry(m->t, m->dirs[d])->inode);
-
-		r = dir_write(m->w, m->t, m->dirs[d], m->seed, &a->block, &a->n_blocks, &a->hashed,
-			      err);
-	}
+	while (r >= 0 && (i = next_inode(m, &walk)))
+		r = write_attributes(m, i, err);
+	for (uint32_t d = 0; d < m->n_dirs && r >= 0; d++)
+		r = dir_write(m->w, m->t, m->dirs[d], m->seed, err);
 	if (r >= 0)
 		r = choose_geometry(m, err);
 	if (r < 0)
@@ -538,9 +579,7 @@ int ext4_writer_finish(struct ext4_writer *w, struct tree *t, uint64_t *ret_size
 	hash_seed(w->uuid, m.seed);
 	r = write_all_meta(&m, err);
 	size = (uint64_t)m.g.blocks * EXT4_BLOCK;
-	free(m.inodes);
 	free(m.dirs);
-	free(m.aux);
 	if (r < 0)
 		return r;
 	if (ftruncate(w->fd, (off_t)size) < 0)

@@ -247,6 +247,23 @@ int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *i
 	return 0;
 }
 
+/* A small file that is not all zeros: its bytes stay with the tree. 1 = done. */
+static int keep_inline(struct ext4_writer *w, struct tree *t, struct tree_inode *file,
+		       uint64_t size, struct err *err)
+{
+	int r;
+
+	if (size > INLINE_MAX || !w->part_open || all_zero(w->part))
+		return 0;
+	r = tree_alloc(t, size, &file->file.spill, err);
+	if (r < 0)
+		return r;
+	memcpy(file->file.spill, w->part, size);
+	file->size = size;
+	w->part_open = false;
+	return 1;
+}
+
 /*
  * All blocks of a file, with those of its extent tree, lie side by side, because nothing else is
  * written between begin and end. A file of one extent from its start needs no more than that to be
@@ -256,14 +273,19 @@ int ext4_writer_end(struct ext4_writer *w, struct tree *t, struct tree_inode *fi
 		    struct err *err)
 {
 	uint32_t data = 0, meta;
-	int r = close_part(w, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (size > EXT4_MAX_FILE || size < w->file_end)
 		return err_set(err, -EPROTO, "size of a file does not fit its data");
-	file->size = size;
 	file->file.spill = NULL;
+	file->file.n_blocks = 0;
+	r = keep_inline(w, t, file, size, err);
+	if (r)
+		return r < 0 ? r : 0;
+	r = close_part(w, err);
+	if (r < 0)
+		return r;
+	file->size = size;
 	for (size_t k = 0; k < w->n_extents; k++)
 		data += w->extents[k].len;
 	file->file.n_blocks = data;
@@ -272,9 +294,9 @@ int ext4_writer_end(struct ext4_writer *w, struct tree *t, struct tree_inode *fi
 	file->file.block = w->extents[0].block;
 	if (w->n_extents == 1 && !w->extents[0].logical)
 		return 0;
-	file->file.spill = tree_alloc(t, IBLOCK_SIZE);
-	if (!file->file.spill)
-		return err_set(err, -ENOMEM, "no memory");
+	r = tree_alloc(t, IBLOCK_SIZE, &file->file.spill, err);
+	if (r < 0)
+		return r;
 	r = extents_to_iblock(w, w->extents, w->n_extents, file->file.spill, &meta, err);
 	if (r < 0)
 		return r;
@@ -284,10 +306,14 @@ int ext4_writer_end(struct ext4_writer *w, struct tree *t, struct tree_inode *fi
 
 void ext4_writer_drop(struct ext4_writer *w, const struct tree_inode *file)
 {
-	struct extent *x;
+	struct extent *x = w->n_dropped ? &w->dropped[w->n_dropped - 1] : NULL;
 
 	if (!file->file.n_blocks)
 		return;
+	if (x && x->block + x->len == file->file.block) {
+		x->len += file->file.n_blocks;
+		return;
+	}
 	if (w->n_dropped == w->cap_dropped) {
 		size_t cap = w->cap_dropped ? w->cap_dropped * 2 : 16;
 

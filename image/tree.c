@@ -6,36 +6,26 @@
 #include <sys/random.h>
 
 #include "base/util.h"
+#include "image/tree_internal.h"
 
-#define CHUNK 4096u /* entries in one allocation: pointers to entries stay valid */
-#define ARENA_BLOCK (256 * KIB)
-
-struct arena_block {
-	struct arena_block *next;
-	size_t used, size;
-	_Alignas(16) char data[];
-};
-
-struct tree {
-	struct tree_entry *chunks[TREE_MAX_ENTRIES / CHUNK + 1];
-	uint32_t n; /* highest number given out; entry 0 is never used */
-	uint32_t *buckets;
-	uint32_t n_buckets; /* a power of two */
-	uint64_t seed;	    /* names come from strangers: no prepared collisions */
-	size_t xattr_bytes;
-	struct arena_block *arena;
-	void (*dropped)(void *arg, struct tree_inode *file);
-	void *dropped_arg;
-};
+#define REMOVED UINT32_MAX
+/* Steps between two trims: each may have made a few pages (16 where the kernel maps around a
+ * fault) of the spool resident. */
+#define TICKS 128u
 
 struct tree_entry *tree_entry(struct tree *t, uint32_t number)
 {
-	return &t->chunks[number / CHUNK][number % CHUNK];
+	return &t->chunks[number / ENTRIES_PER_CHUNK][number % ENTRIES_PER_CHUNK];
 }
 
 uint32_t tree_entries(const struct tree *t)
 {
 	return t->n;
+}
+
+uint32_t tree_dropped_xattrs(const struct tree *t)
+{
+	return t->dropped_xattrs;
 }
 
 void tree_on_drop(struct tree *t, void (*dropped)(void *, struct tree_inode *), void *arg)
@@ -44,27 +34,41 @@ void tree_on_drop(struct tree *t, void (*dropped)(void *, struct tree_inode *), 
 	t->dropped_arg = arg;
 }
 
-void *tree_alloc(struct tree *t, size_t n)
+/* ---- memory ---- */
+
+static int arena_error(struct tree *t, int r, struct err *err)
 {
-	struct arena_block *b = t->arena;
-
-	n = (n + 7) & ~(size_t)7;
-	if (!b || b->size - b->used < n) {
-		size_t size = MAX_OF(n, ARENA_BLOCK);
-
-		b = malloc(sizeof(*b) + size);
-		if (!b)
-			return NULL;
-		b->used = 0;
-		b->size = size;
-		b->next = t->arena;
-		t->arena = b;
-	}
-	b->used += n;
-	return b->data + b->used - n;
+	if (r == -ENOMEM)
+		return err_set(err, r, "no memory");
+	if (r == -EFBIG && t->arena.n == ARENA_MAX_CHUNKS)
+		return err_set(err, r, "more than %zu MiB of names and attributes",
+			       ARENA_MAX_CHUNKS * ARENA_CHUNK / MIB);
+	return err_errno(err, r, "make room for the list of files");
 }
 
-/* ---- the index of (directory, name) ---- */
+int tree_alloc(struct tree *t, size_t n, void **ret, struct err *err)
+{
+	int r;
+	void *p = arena_alloc(&t->arena, n, &r);
+
+	if (!p)
+		return arena_error(t, r, err);
+	*ret = p;
+	return 0;
+}
+
+void tree_spool(struct tree *t, int fd, uint64_t offset)
+{
+	arena_spool(&t->arena, fd, offset);
+}
+
+void tree_tick(struct tree *t)
+{
+	if (++t->ticks % TICKS == 0)
+		arena_trim(&t->arena);
+}
+
+/* ---- the index of (directory, name): open addressing ---- */
 
 static uint32_t hash_of(const struct tree *t, uint32_t parent, const char *name, size_t len)
 {
@@ -88,54 +92,78 @@ static uint32_t hash_of(const struct tree *t, uint32_t parent, const char *name,
 	return (uint32_t)(h ^ (h >> 33));
 }
 
-static uint32_t lookup(struct tree *t, uint32_t parent, const char *name, size_t len)
+/* The slot of (parent, name), or the free one where the search has ended. */
+static struct tree_slot *find_slot(struct tree *t, uint32_t hash, uint32_t parent, const char *name,
+				   size_t len)
 {
-	uint32_t e = t->buckets[hash_of(t, parent, name, len) & (t->n_buckets - 1)];
+	for (uint32_t k = hash;; k++) {
+		struct tree_slot *s = &t->slots[k & (t->n_slots - 1)];
+		struct tree_entry *x;
 
-	while (e) {
-		struct tree_entry *x = tree_entry(t, e);
-
+		if (!s->entry)
+			return s;
+		if (s->entry == REMOVED || s->hash != hash)
+			continue;
+		x = tree_entry(t, s->entry);
 		if (x->parent == parent && x->name_len == len && !memcmp(x->name, name, len))
-			return e;
-		e = x->hash_next;
+			return s;
 	}
-	return 0;
 }
 
-static void index_add(struct tree *t, uint32_t e)
+uint32_t tree_lookup(struct tree *t, uint32_t parent, const char *name, size_t len)
 {
-	struct tree_entry *x = tree_entry(t, e);
-	uint32_t *b = &t->buckets[hash_of(t, x->parent, x->name, x->name_len) & (t->n_buckets - 1)];
-
-	x->hash_next = *b;
-	*b = e;
+	tree_tick(t);
+	return find_slot(t, hash_of(t, parent, name, len), parent, name, len)->entry;
 }
 
 static void index_remove(struct tree *t, uint32_t e)
 {
 	struct tree_entry *x = tree_entry(t, e);
-	uint32_t *b = &t->buckets[hash_of(t, x->parent, x->name, x->name_len) & (t->n_buckets - 1)];
+	uint32_t hash = hash_of(t, x->parent, x->name, x->name_len);
+	struct tree_slot *s = find_slot(t, hash, x->parent, x->name, x->name_len);
 
-	while (*b && *b != e)
-		b = &tree_entry(t, *b)->hash_next;
-	if (*b)
-		*b = x->hash_next;
+	if (s->entry)
+		s->entry = REMOVED;
 }
 
-static int index_grow(struct tree *t)
+static void put_slot(struct tree_slot *slots, uint32_t n, struct tree_slot s)
 {
-	uint32_t n = t->n_buckets ? t->n_buckets * 2 : 1024;
-	uint32_t *b = calloc(n, sizeof(*b));
+	uint32_t k = s.hash & (n - 1);
 
-	if (!b)
+	while (slots[k].entry)
+		k = (k + 1) & (n - 1);
+	slots[k] = s;
+}
+
+/* Room for one more, with a quarter of the slots free at least. */
+static int index_reserve(struct tree *t)
+{
+	uint32_t n = t->n_slots ? t->n_slots * 2 : 1024;
+	struct tree_slot *slots;
+
+	if (t->used_slots < t->n_slots / 4 * 3)
+		return 0;
+	slots = calloc(n, sizeof(*slots));
+	if (!slots)
 		return -ENOMEM;
-	free(t->buckets);
-	t->buckets = b;
-	t->n_buckets = n;
-	for (uint32_t e = 2; e <= t->n; e++)
-		if (!tree_entry(t, e)->removed)
-			index_add(t, e);
+	t->used_slots = 0;
+	for (uint32_t k = 0; k < t->n_slots; k++) {
+		if (t->slots[k].entry && t->slots[k].entry != REMOVED) {
+			put_slot(slots, n, t->slots[k]);
+			t->used_slots++;
+		}
+	}
+	free(t->slots);
+	t->slots = slots;
+	t->n_slots = n;
 	return 0;
+}
+
+void tree_close_index(struct tree *t)
+{
+	free(t->slots);
+	t->slots = NULL;
+	t->n_slots = t->used_slots = 0;
 }
 
 /* ---- entries ---- */
@@ -143,54 +171,57 @@ static int index_grow(struct tree *t)
 static int entry_new(struct tree *t, uint32_t *ret, struct err *err)
 {
 	uint32_t e = t->n + 1;
+	void *p;
+	int r;
 
 	if (e > TREE_MAX_ENTRIES)
 		return err_set(err, -EFBIG, "more than %u entries", TREE_MAX_ENTRIES);
-	if (!t->chunks[e / CHUNK]) {
-		t->chunks[e / CHUNK] = calloc(CHUNK, sizeof(struct tree_entry));
-		if (!t->chunks[e / CHUNK])
-			return err_set(err, -ENOMEM, "no memory");
-	}
-	if (e >= t->n_buckets) {
-		int r = index_grow(t);
+	if (!t->chunks[e / ENTRIES_PER_CHUNK]) {
+		r = arena_chunk(&t->arena, &p);
 		if (r < 0)
-			return err_set(err, r, "no memory");
+			return arena_error(t, r, err);
+		t->chunks[e / ENTRIES_PER_CHUNK] = p;
 	}
+	r = index_reserve(t);
+	if (r < 0)
+		return err_set(err, r, "no memory");
 	t->n = e;
 	*ret = e;
 	return 0;
 }
 
-static struct tree_inode *inode_new(struct tree *t, uint16_t mode)
+int tree_inode_new(struct tree *t, uint16_t mode, struct tree_inode **ret, struct err *err)
 {
-	struct tree_inode *i = tree_alloc(t, sizeof(*i));
+	void *p;
+	int r = tree_alloc(t, sizeof(struct tree_inode), &p, err);
 
-	if (i) {
-		*i = (struct tree_inode){ .mode = mode };
-	}
-	return i;
+	if (r < 0)
+		return r;
+	*ret = p;
+	**ret = (struct tree_inode){ .mode = mode };
+	return 0;
 }
 
-/* Puts a new entry for `inode` at the end of directory `parent`. */
-static int entry_attach(struct tree *t, uint32_t parent, const char *name, size_t len,
-			struct tree_inode *inode, struct err *err)
+int tree_attach(struct tree *t, uint32_t parent, const char *name, size_t len,
+		struct tree_inode *inode, struct err *err)
 {
 	struct tree_inode *dir = tree_entry(t, parent)->inode;
 	uint32_t e;
-	char *copy = tree_alloc(t, len + 1);
-	int r;
+	void *copy;
+	int r = tree_alloc(t, len + 1, &copy, err);
 
-	if (!copy)
-		return err_set(err, -ENOMEM, "no memory");
-	r = entry_new(t, &e, err);
+	if (r >= 0)
+		r = entry_new(t, &e, err);
 	if (r < 0)
 		return r;
-	memcpy(copy, name, len);
-	copy[len] = 0;
-	*tree_entry(t, e) = (struct tree_entry){
-		.name = copy, .name_len = (uint8_t)len, .parent = parent, .inode = inode
-	};
-	index_add(t, e);
+	memcpy(copy, name, len); /* fresh memory is zeros: the NUL is there */
+	*tree_entry(t, e) = (struct tree_entry){ .name = copy,
+						 .name_len = (uint8_t)len,
+						 .layer = t->layer,
+						 .parent = parent,
+						 .inode = inode };
+	put_slot(t->slots, t->n_slots, (struct tree_slot){ hash_of(t, parent, name, len), e });
+	t->used_slots++;
 	if (dir->dir.last)
 		tree_entry(t, dir->dir.last)->next = e;
 	else
@@ -223,6 +254,7 @@ static void clear_dir(struct tree *t, uint32_t dir)
 		struct tree_inode *i = tree_entry(t, at)->inode;
 		uint32_t child = i->dir.first;
 
+		tree_tick(t);
 		if (!child) {
 			i->dir.last = 0;
 			i->nlink = 0;
@@ -242,43 +274,60 @@ static void clear_dir(struct tree *t, uint32_t dir)
 	}
 }
 
+void tree_remove(struct tree *t, uint32_t e)
+{
+	struct tree_entry *x = tree_entry(t, e);
+
+	index_remove(t, e);
+	x->removed = true;
+	if (S_ISDIR(x->inode->mode)) {
+		clear_dir(t, e);
+		tree_entry(t, x->parent)->inode->nlink--;
+	}
+	inode_unref(t, x->inode);
+}
+
 static int make_dir(struct tree *t, uint32_t parent, const char *name, size_t len, uint32_t *ret,
 		    struct err *err)
 {
-	struct tree_inode *i = inode_new(t, S_IFDIR | 0755);
-	int r;
+	struct tree_inode *i;
+	int r = tree_inode_new(t, S_IFDIR | 0755, &i, err);
 
-	if (!i)
-		return err_set(err, -ENOMEM, "no memory");
-	r = entry_attach(t, parent, name, len, i, err);
+	if (r >= 0) {
+		i->implied = true;
+		r = tree_attach(t, parent, name, len, i, err);
+	}
 	if (r < 0)
 		return r;
 	*ret = t->n;
 	return 0;
 }
 
-/* A whiteout gives way to a directory, which then hides the lower one. */
-static bool is_whiteout(const struct tree_inode *i)
+bool tree_is_whiteout(const struct tree_inode *i)
 {
 	return S_ISCHR(i->mode) && !i->dev.major && !i->dev.minor;
 }
 
-/* Makes the entry a new, empty inode: other names of the old one keep it. */
-static int replace_inode(struct tree *t, uint32_t e, uint16_t mode, struct err *err)
+/*
+ * A directory in the place of a whiteout, or of what an older layer has, must hide what is below
+ * all of them.
+ */
+int tree_replace(struct tree *t, uint32_t e, uint16_t mode, struct err *err)
 {
 	struct tree_entry *x = tree_entry(t, e);
-	struct tree_inode *dir = tree_entry(t, x->parent)->inode, *i = inode_new(t, mode);
+	struct tree_inode *dir = tree_entry(t, x->parent)->inode, *i;
+	int r = tree_inode_new(t, mode, &i, err);
 
-	if (!i)
-		return err_set(err, -ENOMEM, "no memory");
-	if (S_ISDIR(mode) && is_whiteout(x->inode))
-		i->opaque = true;
+	if (r < 0)
+		return r;
+	i->opaque = S_ISDIR(mode) && (tree_is_whiteout(x->inode) || x->layer != t->layer);
 	if (S_ISDIR(x->inode->mode)) {
 		clear_dir(t, e);
 		dir->nlink--;
 	}
 	inode_unref(t, x->inode);
 	x->inode = i;
+	x->layer = t->layer;
 	if (S_ISDIR(mode))
 		dir->nlink++;
 	else
@@ -287,12 +336,6 @@ static int replace_inode(struct tree *t, uint32_t e, uint16_t mode, struct err *
 }
 
 /* ---- paths ---- */
-
-struct walk {
-	uint32_t parent;  /* directory of the last component */
-	const char *name; /* last component; len 0 = the root itself */
-	size_t len;
-};
 
 /* Next component of *p; len 0 at the end. "." components are skipped. */
 static int next_component(const char **p, size_t *ret_len, struct err *err)
@@ -308,8 +351,6 @@ static int next_component(const char **p, size_t *ret_len, struct err *err)
 			break;
 		s++;
 	}
-	if (len == 2 && s[0] == '.' && s[1] == '.')
-		return err_set(err, -EPROTO, "name with \"..\"");
 	if (len > TREE_MAX_NAME)
 		return err_set(err, -EPROTO, "component of more than %u bytes", TREE_MAX_NAME);
 	*p = s;
@@ -317,10 +358,23 @@ static int next_component(const char **p, size_t *ret_len, struct err *err)
 	return 0;
 }
 
+static bool is_dotdot(const char *s, size_t len)
+{
+	return len == 2 && s[0] == '.' && s[1] == '.';
+}
+
+/* The next component of a name, which must not be "..". */
+static int name_component(const char **p, size_t *ret_len, struct err *err)
+{
+	int r = next_component(p, ret_len, err);
+
+	if (r >= 0 && is_dotdot(*p, *ret_len))
+		return err_set(err, -EPROTO, "name with \"..\"");
+	return r;
+}
+
 static int check_path(const char *path, struct err *err)
 {
-	if (*path == '/')
-		return err_set(err, -EPROTO, "absolute name");
 	if (!*path)
 		return err_set(err, -EPROTO, "empty name");
 	if (strnlen(path, TREE_MAX_PATH + 1) > TREE_MAX_PATH)
@@ -328,70 +382,138 @@ static int check_path(const char *path, struct err *err)
 	return 0;
 }
 
+/*
+ * Where a symbolic link in directory `at` leads to, inside this tree: its root is "/". Only to a
+ * directory that is there; false otherwise, and for ".." at the root. The recursion is as deep as
+ * links are allowed.
+ */
+static bool follow(struct tree *t, uint32_t at, const char *target, unsigned *steps, uint32_t *ret)
+{
+	size_t len;
+
+	if (++*steps > TREE_MAX_LINK_STEPS)
+		return false;
+	if (*target == '/')
+		at = TREE_ROOT;
+	for (;; target += len) {
+		const struct tree_inode *i;
+		uint32_t e;
+
+		if (next_component(&target, &len, NULL) < 0)
+			return false;
+		if (!len)
+			break;
+		if (is_dotdot(target, len)) {
+			if (at == TREE_ROOT)
+				return false;
+			at = tree_entry(t, at)->parent;
+			continue;
+		}
+		e = tree_lookup(t, at, target, len);
+		i = e ? tree_entry(t, e)->inode : NULL;
+		if (i && S_ISLNK(i->mode)) {
+			if (!follow(t, at, i->link.target, steps, &at))
+				return false;
+		} else if (i && S_ISDIR(i->mode)) {
+			at = e;
+		} else {
+			return false;
+		}
+	}
+	*ret = at;
+	return true;
+}
+
+/* From directory *at into its entry `name`, which is made when `make`, else -ENOENT. */
+static int step(struct tree *t, uint32_t *at, const char *name, size_t len, bool make,
+		unsigned *steps, struct err *err)
+{
+	uint32_t e = tree_lookup(t, *at, name, len);
+	struct tree_inode *i;
+	int r = 0;
+
+	if (!e && !make)
+		return err_set(err, -ENOENT, "no such entry");
+	if (!e)
+		return make_dir(t, *at, name, len, at, err);
+	i = tree_entry(t, e)->inode;
+	if (S_ISLNK(i->mode)) {
+		if (follow(t, *at, i->link.target, steps, at))
+			return 0;
+		return err_set(err, -EPROTO,
+			       "passes through the symbolic link %.*s, which leads to no directory "
+			       "of this layer",
+			       (int)len, name);
+	}
+	if (make && tree_is_whiteout(i)) {
+		r = tree_replace(t, e, S_IFDIR | 0755, err);
+		if (r >= 0)
+			tree_entry(t, e)->inode->implied = true;
+	} else if (!S_ISDIR(i->mode)) {
+		return err_set(err, -EPROTO, "passes through %.*s, which is no directory", (int)len,
+			       name);
+	}
+	if (make)
+		tree_entry(t, e)->layer = t->layer;
+	*at = e;
+	return r;
+}
+
 /* Finds the directory of `path`; makes missing ones when `make`, else -ENOENT. */
 static int walk_to(struct tree *t, const char *path, bool make, struct walk *w, struct err *err)
 {
-	uint32_t at = TREE_ROOT, depth = 0;
+	uint32_t at = TREE_ROOT;
+	unsigned depth = 0, steps = 0;
 	const char *s = path;
 	size_t len;
 	int r = check_path(path, err);
 
-	if (r < 0)
-		return r;
-	r = next_component(&s, &len, err);
+	if (r >= 0)
+		r = name_component(&s, &len, err);
 	if (r < 0)
 		return r;
 	*w = (struct walk){ .parent = TREE_ROOT };
 	while (len) {
 		const char *name = s;
 		size_t name_len = len;
-		uint32_t e;
 
 		if (++depth > TREE_MAX_DEPTH)
 			return err_set(err, -EPROTO, "more than %u directories deep",
 				       TREE_MAX_DEPTH);
 		s += len;
-		r = next_component(&s, &len, err);
+		r = name_component(&s, &len, err);
 		if (r < 0)
 			return r;
 		if (!len) {
 			*w = (struct walk){ .parent = at, .name = name, .len = name_len };
 			return 0;
 		}
-		e = lookup(t, at, name, name_len);
-		if (!e && !make)
-			return err_set(err, -ENOENT, "no such entry");
-		if (!e)
-			r = make_dir(t, at, name, name_len, &e, err);
-		else if (S_ISLNK(tree_entry(t, e)->inode->mode))
-			return err_set(err, -EPROTO, "passes through the symbolic link %.*s",
-				       (int)name_len, name);
-		else if (make && is_whiteout(tree_entry(t, e)->inode))
-			r = replace_inode(t, e, S_IFDIR | 0755, err);
-		else if (!S_ISDIR(tree_entry(t, e)->inode->mode))
-			return err_set(err, -EPROTO, "passes through %.*s, which is no directory",
-				       (int)name_len, name);
+		r = step(t, &at, name, name_len, make, &steps, err);
 		if (r < 0)
 			return r;
-		at = e;
 	}
 	return 0;
+}
+
+static uint32_t walk_end(struct tree *t, const struct walk *w)
+{
+	return w->len ? tree_lookup(t, w->parent, w->name, w->len) : TREE_ROOT;
 }
 
 uint32_t tree_find(struct tree *t, const char *path)
 {
 	struct walk w;
 
-	if (walk_to(t, path, false, &w, NULL) < 0)
-		return 0;
-	return w.len ? lookup(t, w.parent, w.name, w.len) : TREE_ROOT;
+	return walk_to(t, path, false, &w, NULL) < 0 ? 0 : walk_end(t, &w);
 }
 
 /* ---- what the tar says ---- */
 
-static int set_attr(struct tree *t, struct tree_inode *i, const struct tree_attr *a)
+static int set_attr(struct tree *t, struct tree_inode *i, const struct tree_attr *a,
+		    struct err *err)
 {
 	i->mode = (uint16_t)((i->mode & S_IFMT) | (a->mode & 07777));
+	i->implied = false;
 	i->uid = a->uid;
 	i->gid = a->gid;
 	i->mtime = a->mtime;
@@ -402,45 +524,21 @@ static int set_attr(struct tree *t, struct tree_inode *i, const struct tree_attr
 	}
 	if (S_ISLNK(i->mode)) {
 		size_t n = strlen(a->target) + 1;
+		void *p;
+		int r = tree_alloc(t, n, &p, err);
 
-		i->target = tree_alloc(t, n);
-		if (!i->target)
-			return -ENOMEM;
-		memcpy(i->target, a->target, n);
+		if (r < 0)
+			return r;
+		memcpy(p, a->target, n);
+		i->link.target = p;
 		i->size = n - 1;
 	}
 	return 0;
 }
 
-/* ".wh.NAME" and ".wh..wh..opq" become what overlayfs knows: a device 0:0, an opaque directory. */
-static int add_whiteout(struct tree *t, const struct walk *w, struct err *err)
+static bool has_whiteout_name(const struct walk *w)
 {
-	const char *name = w->name + 4;
-	size_t len = w->len - 4;
-	struct tree_inode *i;
-	uint32_t e;
-
-	if (w->len == 12 && !memcmp(w->name, ".wh..wh..opq", 12)) {
-		if (w->parent == TREE_ROOT)
-			return err_set(err, -ENOTSUP, "opaque root directory");
-		tree_entry(t, w->parent)->inode->opaque = true;
-		return 0;
-	}
-	if (len >= 4 && !memcmp(name, ".wh.", 4))
-		return 0; /* other marks of AUFS say nothing about the tree */
-	if (!len || (len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
-		return err_set(err, -EPROTO, "whiteout without a name");
-	e = lookup(t, w->parent, name, len);
-	if (e) {
-		/* The layer has an entry of that name itself: the whiteout is for lower layers. */
-		if (S_ISDIR(tree_entry(t, e)->inode->mode))
-			tree_entry(t, e)->inode->opaque = true;
-		return 0;
-	}
-	i = inode_new(t, S_IFCHR);
-	if (!i)
-		return err_set(err, -ENOMEM, "no memory");
-	return entry_attach(t, w->parent, name, len, i, err);
+	return w->len > 4 && !memcmp(w->name, ".wh.", 4);
 }
 
 int tree_add(struct tree *t, const char *path, const struct tree_attr *a, struct tree_inode **ret,
@@ -454,32 +552,30 @@ int tree_add(struct tree *t, const char *path, const struct tree_attr *a, struct
 	if (r < 0)
 		return r;
 	*ret = NULL;
-	if (w.len > 4 && !memcmp(w.name, ".wh.", 4))
-		return add_whiteout(t, &w, err);
+	if (has_whiteout_name(&w))
+		return tree_whiteout(t, &w, err);
 	if (!w.len && !S_ISDIR(a->mode))
 		return err_set(err, -EPROTO, "the root is no directory");
 	if (S_ISLNK(a->mode) && (!a->target || !*a->target || strlen(a->target) > TREE_MAX_PATH))
 		return err_set(err, -EPROTO, "symbolic link with a bad target");
-	e = w.len ? lookup(t, w.parent, w.name, w.len) : TREE_ROOT;
+	e = walk_end(t, &w);
 	if (!e) {
-		i = inode_new(t, a->mode & S_IFMT);
-		if (!i)
-			return err_set(err, -ENOMEM, "no memory");
-		r = entry_attach(t, w.parent, w.name, w.len, i, err);
+		r = tree_inode_new(t, a->mode & S_IFMT, &i, err);
+		if (r >= 0)
+			r = tree_attach(t, w.parent, w.name, w.len, i, err);
 	} else if (!S_ISDIR(a->mode) || !S_ISDIR(tree_entry(t, e)->inode->mode)) {
-		r = replace_inode(t, e, a->mode & S_IFMT, err);
+		r = tree_replace(t, e, a->mode & S_IFMT, err);
 		i = tree_entry(t, e)->inode;
 	} else {
 		i = tree_entry(t, e)->inode;
 		i->xattrs = NULL;
+		tree_entry(t, e)->layer = t->layer;
 	}
-	if (r < 0)
-		return r;
-	r = set_attr(t, i, a);
-	if (r < 0)
-		return err_set(err, r, "no memory");
-	*ret = i;
-	return 0;
+	if (r >= 0)
+		r = set_attr(t, i, a, err);
+	if (r >= 0)
+		*ret = i;
+	return r;
 }
 
 int tree_link(struct tree *t, const char *path, const char *target, struct err *err)
@@ -491,27 +587,29 @@ int tree_link(struct tree *t, const char *path, const char *target, struct err *
 
 	if (r < 0)
 		return err_wrap(err, r == -ENOENT ? -EPROTO : r, "hard link to \"%.200s\"", target);
-	e = w.len ? lookup(t, w.parent, w.name, w.len) : TREE_ROOT;
+	e = walk_end(t, &w);
 	if (!e)
 		return err_set(err, -EPROTO, "hard link to \"%.200s\": not in this layer", target);
 	i = tree_entry(t, e)->inode;
-	if (S_ISDIR(i->mode) || is_whiteout(i))
+	if (S_ISDIR(i->mode) || tree_is_whiteout(i))
 		return err_set(err, -EPROTO, "hard link to \"%.200s\": not a file", target);
 	if (i->nlink >= TREE_MAX_LINKS)
 		return err_set(err, -EFBIG, "more than %u hard links to a file", TREE_MAX_LINKS);
 	r = walk_to(t, path, true, &w, err);
 	if (r < 0)
 		return r;
-	if (!w.len || (w.len > 4 && !memcmp(w.name, ".wh.", 4)))
+	if (!w.len || has_whiteout_name(&w))
 		return err_set(err, -EPROTO, "hard link with a bad name");
 	/* The walk may have made directories, never removed the target's inode. */
-	e = lookup(t, w.parent, w.name, w.len);
+	e = tree_lookup(t, w.parent, w.name, w.len);
 	if (!e)
-		return entry_attach(t, w.parent, w.name, w.len, i, err);
-	if (tree_entry(t, e)->inode == i)
+		return tree_attach(t, w.parent, w.name, w.len, i, err);
+	if (tree_entry(t, e)->inode == i) {
+		tree_entry(t, e)->layer = t->layer;
 		return 0;
+	}
 	i->nlink++; /* first: clearing a directory here may take its other names away */
-	r = replace_inode(t, e, S_IFREG, err);
+	r = tree_replace(t, e, S_IFREG, err);
 	if (r < 0) {
 		i->nlink--;
 		return r;
@@ -520,102 +618,25 @@ int tree_link(struct tree *t, const char *path, const char *target, struct err *
 	return 0;
 }
 
-static int xattr_index(const char **name)
-{
-	static const struct {
-		const char *prefix;
-		int index;
-	} known[] = { { "user.", 1 }, { "trusted.", 4 }, { "security.", 6 } };
-
-	if (str_starts(*name, "trusted.overlay."))
-		return 0;
-	for (size_t k = 0; k < ARRAY_SIZE(known); k++) {
-		if (str_starts(*name, known[k].prefix)) {
-			*name += strlen(known[k].prefix);
-			return **name ? known[k].index : 0;
-		}
-	}
-	return 0;
-}
-
-static int xattr_cmp(const struct tree_xattr *a, const struct tree_xattr *b)
-{
-	if (a->index != b->index)
-		return a->index - b->index;
-	if (a->name_len != b->name_len)
-		return a->name_len - b->name_len;
-	return memcmp(a->data, b->data, a->name_len);
-}
-
-static int xattr_put(struct tree *t, struct tree_inode *i, int index, const char *name,
-		     const void *value, size_t len, struct err *err)
-{
-	size_t name_len = strlen(name), total = 0;
-	struct tree_xattr *x, **at;
-	int c = -1;
-
-	for (x = i->xattrs; x; x = x->next)
-		total += sizeof(*x) + 16 + x->name_len + x->value_len;
-	if (len > TREE_MAX_XATTRS || total + len + name_len + sizeof(*x) + 16 > TREE_MAX_XATTRS)
-		return err_set(err, -EFBIG, "more than %u bytes of extended attributes",
-			       TREE_MAX_XATTRS);
-	t->xattr_bytes += len + name_len + sizeof(*x);
-	if (t->xattr_bytes > TREE_MAX_XATTR_TOTAL)
-		return err_set(err, -EFBIG, "more than %zu MiB of extended attributes in all",
-			       TREE_MAX_XATTR_TOTAL / MIB);
-	x = tree_alloc(t, sizeof(*x) + name_len + len);
-	if (!x)
-		return err_set(err, -ENOMEM, "no memory");
-	x->index = (uint8_t)index;
-	x->name_len = (uint8_t)name_len;
-	x->value_len = (uint16_t)len;
-	memcpy(x->data, name, name_len);
-	if (len)
-		memcpy(x->data + name_len, value, len);
-	for (at = &i->xattrs; *at && (c = xattr_cmp(*at, x)) < 0; at = &(*at)->next)
-		;
-	x->next = *at && c == 0 ? (*at)->next : *at;
-	*at = x;
-	return 0;
-}
-
-int tree_xattr(struct tree *t, struct tree_inode *i, const char *name, const void *value,
-	       size_t len, struct err *err)
-{
-	int index = xattr_index(&name);
-
-	if (!index)
-		return 0;
-	if (strnlen(name, 256) > 255)
-		return err_set(err, -EPROTO,
-			       "extended attribute with a name of more than 255 bytes");
-	return xattr_put(t, i, index, name, value, len, err);
-}
-
-int tree_xattr_opaque(struct tree *t, struct tree_inode *dir, struct err *err)
-{
-	return xattr_put(t, dir, 4, "overlay.opaque", "y", 1, err);
-}
-
 int tree_new(struct tree **ret)
 {
 	struct tree *t = calloc(1, sizeof(*t));
+	struct tree_inode *root;
 	uint32_t e;
 
-	if (!t || index_grow(t) < 0 || entry_new(t, &e, NULL) < 0) {
-		tree_free(t);
+	if (!t)
 		return -ENOMEM;
-	}
+	arena_init(&t->arena);
+	t->layer = 1;
 	/* Without entropy only the protection against prepared names is lost. */
 	if (getrandom(&t->seed, sizeof(t->seed), 0) < 0)
 		t->seed = 0x2545f4914f6cdd1dull;
-	*tree_entry(t, e) = (struct tree_entry){ .name = "",
-						 .parent = TREE_ROOT,
-						 .inode = inode_new(t, S_IFDIR | 0755) };
-	if (!tree_entry(t, e)->inode) {
+	if (entry_new(t, &e, NULL) < 0 || tree_inode_new(t, S_IFDIR | 0755, &root, NULL) < 0) {
 		tree_free(t);
 		return -ENOMEM;
 	}
+	root->implied = true;
+	*tree_entry(t, e) = (struct tree_entry){ .name = "", .parent = TREE_ROOT, .inode = root };
 	*ret = t;
 	return 0;
 }
@@ -624,14 +645,7 @@ void tree_free(struct tree *t)
 {
 	if (!t)
 		return;
-	while (t->arena) {
-		struct arena_block *b = t->arena;
-
-		t->arena = b->next;
-		free(b);
-	}
-	for (size_t k = 0; k < ARRAY_SIZE(t->chunks); k++)
-		free(t->chunks[k]);
-	free(t->buckets);
+	arena_fini(&t->arena);
+	free(t->slots);
 	free(t);
 }

@@ -2,16 +2,18 @@
  * husk-image-worker: the confined side of image/. Modes, each started by huskd for one
  * job.
  *
- * husk-image-worker unpack --compression gzip|zstd|none --diff-id sha256:HEX
- *	0: the layer's blob, until its end. 3: an empty file, to become the ext4 image.
+ * husk-image-worker unpack --layers gzip|zstd|none[,..] --id sha256:HEX [--bottom]
+ *	0: the layer's blob, until its end; 4, 5, ..: those of further layers, lowest first, which
+ *	become one with it. 3: an empty file, to become the ext4 image.
  *	1: one JSON line at the end, exit 0:
- *		{"diff_id": "sha256:..", "tar_bytes": N, "file_bytes": N}	or
+ *		{"diff_ids": ["sha256:..", ..], "tar_bytes": N, "file_bytes": N, "entries": N,
+ *		 "dropped_xattrs": N}	or
  *		{"error": {"errno": -74, "text": ".."}}
- *	Two processes: the decoder (decompression and the digest of the tar) and the builder (tar to
- *	ext4), which cannot say anything about the digest. The file is synced before the line is
- *written.
- *	--diff-id is what the image claims; it gives the UUID, and huskd compares it with the
- *result.
+ *	Two processes: the decoder (decompression and the digests of the tars) and the builder (tar
+ *	to ext4), which cannot say anything about the digests. The file is synced before the line is
+ *	written.
+ *	--id is what the file is to be known by; it gives the UUID. huskd compares the diff ids.
+ *	--bottom: nothing is below; whiteouts are left out.
  *
  * husk-image-worker fetch
  *	0: a stream socket, commands in, events out, one JSON object a line (WORKER_MAX_LINE).
@@ -51,6 +53,7 @@
 #define WORKER_MAX_LINE (64 * KIB)
 #define WORKER_MAX_OPEN (16 * MIB)
 #define WORKER_OUT_FD 3
+#define WORKER_LAYER_FD(k) ((k) ? (int)(k) + WORKER_OUT_FD : 0)
 
 int worker_unpack(int argc, char **argv);
 int worker_check(const char *kind);

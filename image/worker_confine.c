@@ -63,6 +63,8 @@ int confine_common(const struct confine_limits *l, struct err *err)
 	signal(SIGPIPE, SIG_IGN);
 	if (r >= 0 && !SANITIZED)
 		r = limit(RLIMIT_AS, l->memory, "memory", err);
+	if (r >= 0 && !SANITIZED && l->data)
+		r = limit(RLIMIT_DATA, l->data, "memory", err);
 	if (r >= 0)
 		r = limit(RLIMIT_FSIZE, l->file, "file size", err);
 	if (r >= 0)

@@ -3,7 +3,7 @@
  * negative errno; the caller must not go on after a failure.
  *
  * all:	 no core, no new privileges, own memory/CPU/file limits, user "nobody" without capabilities
- *when started by root, killed when the parent dies. fetch:   no exec, no ptrace, no mounts, no
+ * when started by root, killed when the parent dies. fetch:   no exec, no ptrace, no mounts, no
  *kernel interfaces (seccomp deny-list); files can be read below /etc, /usr, /lib and
  * /run/systemd/resolve only, where the kernel has Landlock: the resolver and TLS need them. It can
  *open any network connection. decode, build: seccomp allow-list: read, write and memory, no paths,
@@ -21,6 +21,7 @@ struct confine_limits {
 	uint64_t memory; /* bytes of address space */
 	uint64_t file;	 /* largest file it can write; 0 = none */
 	uint64_t cpu_s;
+	uint64_t data; /* bytes of private memory; 0 = no limit of its own */
 };
 
 int confine_common(const struct confine_limits *l, struct err *err) must_check;

@@ -17,7 +17,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	fputs("husk-image-worker is started by huskd to pull images; it has no use by hand.\n"
-	      "usage: husk-image-worker fetch | unpack --compression KIND --diff-id DIGEST\n",
+	      "usage: husk-image-worker fetch | unpack --layers KIND[,..] --id DIGEST\n",
 	      stderr);
 	return 2;
 }

@@ -201,6 +201,46 @@ static void sparse(void **state)
 	img_close(&m);
 }
 
+/* Small files lie in their inodes, with and without attributes beside them. */
+static void in_inodes(void **state)
+{
+	static const unsigned sizes[] = { 1, 59, 60, 61, 64, 100, 127, 128, 129 };
+	char data[130], name[40];
+	struct tree_inode *i;
+	struct img m;
+
+	memset(data, 'x', sizeof(data));
+	img_open(&m);
+	for (size_t k = 0; k < ARRAY_SIZE(sizes); k++) {
+		for (unsigned x = 0; x < 3; x++) {
+			snprintf(name, sizeof(name), "f%u.%u", sizes[k], x);
+			put_file(&m, name, data, sizes[k]);
+			i = tree_entry(m.t, tree_find(m.t, name))->inode;
+			if (x)
+				assert_int_equal(
+					tree_xattr(m.t, i, "user.x", data, x == 1 ? 8 : 100, NULL),
+					0);
+		}
+	}
+	img_finish(&m);
+	for (size_t k = 0; k < ARRAY_SIZE(sizes); k++) {
+		for (unsigned x = 0; x < 3; x++) {
+			char text[160];
+
+			snprintf(name, sizeof(name), "cat /f%u.%u", sizes[k], x);
+			snprintf(text, sizeof(text), "^%.*s$", (int)sizes[k], data);
+			assert_int_equal(run(name, m.path, text), 0);
+			snprintf(name, sizeof(name), "stat /f%u.%u", sizes[k], x);
+			assert_int_equal(run(name, m.path, "Flags: 0x10000000"),
+					 sizes[k] > 128 ? 256 : 0);
+			snprintf(name, sizeof(name), "ea_list /f%u.%u", sizes[k], x);
+			if (x)
+				assert_int_equal(run(name, m.path, "user.x"), 0);
+		}
+	}
+	img_close(&m);
+}
+
 static void directories(void **state)
 {
 	/* linear, one level of index, two levels */
@@ -334,15 +374,11 @@ static void scratch(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(empty),
-		cmocka_unit_test(kinds),
-		cmocka_unit_test(sparse),
-		cmocka_unit_test(directories),
-		cmocka_unit_test(many_directories),
-		cmocka_unit_test(replaced),
-		cmocka_unit_test(groups),
-		cmocka_unit_test(reproducible),
-		cmocka_unit_test(scratch),
+		cmocka_unit_test(empty),	cmocka_unit_test(kinds),
+		cmocka_unit_test(sparse),	cmocka_unit_test(in_inodes),
+		cmocka_unit_test(directories),	cmocka_unit_test(many_directories),
+		cmocka_unit_test(replaced),	cmocka_unit_test(groups),
+		cmocka_unit_test(reproducible), cmocka_unit_test(scratch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
