@@ -1,4 +1,4 @@
-/* husk df, prune: what takes space, and giving it back. */
+/* husk df, prune, images verify: what takes space, giving it back, and whether it is still well. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "proto/husk.pb-c.h"
 
 /* ---- df ---- */
@@ -239,5 +240,115 @@ const struct command cmd_prune = {
 		"  --json          an object\n\n"
 		"  Pinned images stay.\n",
 	.run = run_prune,
+	.needs_server = true,
+};
+
+/* ---- images verify ---- */
+
+struct verify {
+	struct cli *c;
+	bool json;
+	uint64_t done, total, problems;
+	struct progress progress;
+};
+
+/* Names of the images with these ids, as far as they have some. */
+static void print_names(struct cli *c, char *const *ids, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		Husk__V1__ListImagesRequest req = HUSK__V1__LIST_IMAGES_REQUEST__INIT;
+		Husk__V1__ListImagesResponse *resp = NULL;
+		const char *name = ids[i];
+
+		req.image = ids[i];
+		if (husk_call(c, "ListImages", &req, CALL_TIMEOUT_MS, &resp, NULL) == 0 &&
+		    resp->n_images && resp->images[0]->n_repo_tags)
+			name = resp->images[0]->repo_tags[0];
+		printf("  needed by %s\n", familiar_name(name));
+		if (resp)
+			husk__v1__list_images_response__free_unpacked(resp, NULL);
+	}
+}
+
+static int on_verified(const ProtobufCMessage *m, void *arg)
+{
+	const Husk__V1__VerifyProgress *msg = (const void *)m;
+	struct verify *v = arg;
+
+	v->done = msg->done;
+	v->total = msg->total;
+	v->problems += *msg->problem != '\0';
+	if (v->json)
+		return *msg->problem
+			       ? -print_json(json_pack("{s:s, s:s, s:s, s:o}", "event", "problem",
+						       "object", msg->object, "problem",
+						       msg->problem, "images",
+						       json_strings(msg->images, msg->n_images)),
+					     false)
+			       : 0;
+	progress_line(&v->progress, "verifying %llu of %llu", (unsigned long long)msg->done,
+		      (unsigned long long)msg->total);
+	if (*msg->problem) {
+		progress_clear(&v->progress);
+		printf("%s: %s\n", msg->object, msg->problem);
+		print_names(v->c, msg->images, msg->n_images);
+	}
+	return 0;
+}
+
+static int run_verify(struct cli *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'J' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	Husk__V1__VerifyImagesRequest req = HUSK__V1__VERIFY_IMAGES_REQUEST__INIT;
+	struct verify v = { .c = c };
+	struct err err = { 0 };
+	int o, code = 0;
+
+	optind = 0;
+	while ((o = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (o == 'h') {
+			print_help(&cmd_verify);
+			return 0;
+		}
+		if (o != 'J')
+			return usage_error(&cmd_verify, "see the options");
+		v.json = true;
+	}
+	req.images = argv + optind;
+	req.n_images = (size_t)(argc - optind);
+	progress_init(&v.progress, v.json ? PROGRESS_NONE : PROGRESS_PEOPLE);
+	if (rpc_stream(c->rpc, &husk__v1__husk__descriptor, "VerifyImages", &req.base, on_verified,
+		       &v, &err) < 0) {
+		progress_clear(&v.progress);
+		return fail(1, &err);
+	}
+	progress_clear(&v.progress);
+	if (v.json)
+		code = print_json(json_pack("{s:s, s:I, s:I}", "event", "done", "objects",
+					    (json_int_t)v.total, "problems",
+					    (json_int_t)v.problems),
+				  false);
+	else if (v.problems)
+		printf("%llu of %llu layers and blobs are damaged; 'husk pull' of the images named "
+		       "above makes them anew\n",
+		       (unsigned long long)v.problems, (unsigned long long)v.total);
+	else
+		printf("All is well: %llu layers and blobs\n", (unsigned long long)v.total);
+	return v.problems ? 1 : code;
+}
+
+const struct command cmd_verify = {
+	.name = "images verify",
+	.args = "[--json] [IMAGE...]",
+	.summary = "Read all layers and blobs again and tell what is damaged",
+	.help = "  --json   a line for each problem and one for the end\n\n"
+		"  Without IMAGE, everything. What is damaged is fetched again by the next pull "
+		"of\n"
+		"  its image. Exit code 1 when something is.\n",
+	.run = run_verify,
 	.needs_server = true,
 };

@@ -186,7 +186,7 @@ static int run_images(struct cli *c, int argc, char **argv)
 static int run_images_or_verify(struct cli *c, int argc, char **argv)
 {
 	if (argc > 1 && str_eq(argv[1], "verify"))
-		return usage_error(&cmd_images, "verify comes with a later version");
+		return cmd_verify.run(c, argc - 1, argv + 1);
 	return run_images(c, argc, argv);
 }
 

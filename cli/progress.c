@@ -1,5 +1,6 @@
 #include "cli/progress.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -182,4 +183,25 @@ void progress_bytes(struct progress *p, const char *what, uint64_t done, uint64_
 		fprintf(stderr, " of %s", human_size(total, b));
 	if (last || !p->terminal)
 		fputc('\n', stderr);
+}
+
+void progress_line(struct progress *p, const char *fmt, ...)
+{
+	uint64_t now = now_mono_ns();
+	va_list ap;
+
+	if (p->kind != PROGRESS_PEOPLE || !p->terminal || now - p->last_ns < REDRAW_NS)
+		return;
+	p->last_ns = now;
+	fputs("\r\033[K", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fflush(stderr);
+}
+
+void progress_clear(struct progress *p)
+{
+	if (p->kind == PROGRESS_PEOPLE && p->terminal)
+		fputs("\r\033[K", stderr);
 }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/compiler.h"
 #include "proto/husk.pb-c.h"
 
 #define PROGRESS_MAX_ITEMS 132 /* layers of an image, configuration, manifest */
@@ -43,6 +44,9 @@ void progress_layers(struct progress *p, Husk__V1__LayerProgress *const *layers,
 void progress_blobs(struct progress *p, Husk__V1__BlobProgress *const *blobs, size_t n, bool last);
 /* One line for bytes without parts: "saving  12 MB of 80 MB". */
 void progress_bytes(struct progress *p, const char *what, uint64_t done, uint64_t total, bool last);
+/* A line that the next one replaces; on a terminal only. */
+void progress_line(struct progress *p, const char *fmt, ...) printf_like(2, 3);
+void progress_clear(struct progress *p);
 /* What is drawn stays; the next progress begins below. */
 void progress_end(struct progress *p);
 

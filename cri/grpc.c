@@ -327,6 +327,11 @@ int rpc_send(struct rpc_call *c, const ProtobufCMessage *msg)
 	return 0;
 }
 
+bool rpc_sending(const struct rpc_call *c)
+{
+	return c->sending;
+}
+
 void rpc_on_sent(struct rpc_call *c, void (*cb)(struct rpc_call *, void *), void *arg)
 {
 	c->on_sent = cb;

@@ -69,6 +69,8 @@ void rpc_set_trailer(struct rpc_call *call, const char *key, const char *value);
  * a newer one), -EPIPE when the client is gone.
  */
 int rpc_send(struct rpc_call *call, const ProtobufCMessage *msg) must_check;
+/* A message is on its way: rpc_send would give -EAGAIN. */
+bool rpc_sending(const struct rpc_call *call);
 /* Called once, when the message of the last rpc_send is on its way: there is room for another one.
  * Not called any more once the call is answered or cancelled. */
 void rpc_on_sent(struct rpc_call *call, void (*cb)(struct rpc_call *, void *arg), void *arg);

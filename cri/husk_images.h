@@ -10,5 +10,6 @@ HANDLER(husk_handle_tag);
 HANDLER(husk_handle_remove);
 HANDLER(husk_handle_usage);
 HANDLER(husk_handle_prune);
+HANDLER(husk_handle_verify); /* husk_verify.c */
 
 #endif

@@ -23,6 +23,7 @@ const struct rpc_method husk_methods[] = {
 	{ "RemoveImage", husk_handle_remove, false },
 	{ "DiskUsage", husk_handle_usage, false },
 	{ "Prune", husk_handle_prune, false },
+	{ "VerifyImages", husk_handle_verify, true },
 	{ "SaveImages", husk_handle_save, true },
 	{ NULL, NULL, false },
 };

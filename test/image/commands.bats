@@ -160,6 +160,25 @@ setup() {
 	[ "$(images)" = 0 ]
 }
 
+@test "images verify finds what has changed, and a pull makes it well again" {
+	husk pull -q "$BUSYBOX" "$TORTURE"
+	run -0 husk images verify
+	[[ $output == "All is well: "* ]]
+	layer=$(husk inspect "$BUSYBOX" | jq -r '.[0].Husk.Disks[0]')
+	chmod 600 "$layer"
+	printf x | dd of="$layer" bs=1 seek=500000 conv=notrunc status=none
+	run -0 husk images verify "$TORTURE"
+	run -1 husk images verify "$BUSYBOX"
+	[[ $output == *layer*"needed by $BUSYBOX:latest"*"husk pull"* ]]
+	run -1 husk images verify --json
+	[ "$(jq -rs '.[-1].problems' <<<"$output")" = 1 ]
+	[ "$(husk images --json "$BUSYBOX" | jq '.[0].damaged')" = true ]
+	husk pull -q "$BUSYBOX"
+	run -0 husk images verify
+	run -1 husk images verify no-such-image
+	run -0 husk images verify --help
+}
+
 # What skopeo reads out of an archive: the digests of the layers' contents.
 diff_ids() { # diff_ids IMAGE-FOR-SKOPEO
 	skopeo inspect --config "$1" | jq -c .rootfs.diff_ids
