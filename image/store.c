@@ -23,18 +23,29 @@ char *store_layer_path(const struct image_store *s, const char *diff_id)
 	return str_fmt("%s/%s.ext4", s->layers_dir, diff_id + strlen("sha256:"));
 }
 
-int store_has_layer(struct image_store *s, const char *diff_id, struct err *err)
+/* 1 when there is a row, *ret_damaged says of what. */
+static int find_layer(struct image_store *s, const char *diff_id, bool *ret_damaged,
+		      struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT 1 FROM layers WHERE diff_id=? AND NOT damaged", &st, err,
-			   diff_id, NULL);
+	int r = db_prepare(s, "SELECT damaged FROM layers WHERE diff_id=?", &st, err, diff_id,
+			   NULL);
 
 	if (r < 0)
 		return r;
 	r = sqlite3_step(st);
 	if (r != SQLITE_ROW && r != SQLITE_DONE)
 		return db_error(s, err);
+	*ret_damaged = r == SQLITE_ROW && sqlite3_column_int(st, 0) != 0;
 	return r == SQLITE_ROW;
+}
+
+int store_has_layer(struct image_store *s, const char *diff_id, struct err *err)
+{
+	bool damaged;
+	int r = find_layer(s, diff_id, &damaged, err);
+
+	return r > 0 && damaged ? 0 : r;
 }
 
 int store_sync_dir(const char *path, struct err *err)
@@ -106,13 +117,14 @@ static int remove_stray(struct image_store *s, const char *name, struct err *err
 {
 	cleanup_free char *path = str_fmt("%s/%s", s->layers_dir, name);
 	char diff_id[DIGEST_LEN + 1];
+	bool damaged;
 	int r = 0;
 
 	if (!path)
 		return err_set(err, -ENOMEM, "no memory");
 	if (strlen(name) == 64 + 5 && str_ends(name, ".ext4")) {
 		snprintf(diff_id, sizeof(diff_id), "sha256:%.64s", name);
-		r = store_has_layer(s, diff_id, err);
+		r = find_layer(s, diff_id, &damaged, err);
 	}
 	return r == 0 ? remove_tree(path, err) : r < 0 ? r : 0;
 }

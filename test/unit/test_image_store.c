@@ -326,6 +326,34 @@ static void leases(void **state)
 	image_store_close(s);
 }
 
+/* Known to be damaged: its images stay, and the next pull makes it anew. */
+static void damaged(void **state)
+{
+	struct image_store *s = store_open();
+	cleanup_image_info struct image_info *i = NULL, *again = NULL;
+	char id[DIGEST_LEN + 1];
+	struct err err = { 0 };
+
+	put_image(s, "a", "1", DIFF("1"), DIFF("2"), id);
+	assert_int_equal(sqlite3_exec(s->db,
+				      "UPDATE layers SET damaged=1 WHERE diff_id='" DIFF("1") "'",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	for (int k = 0; k < 2; k++) {
+		image_store_close(s);
+		s = store_open();
+		assert_int_equal(store_has_layer(s, DIFF("1"), &err), 0);
+		assert_int_equal(store_has_layer(s, DIFF("2"), &err), 1);
+	}
+	assert_ok(image_get(s, "a", &i, &err), &err);
+	assert_true(i->damaged);
+	put_layer(s, DIFF("1"));
+	assert_int_equal(store_has_layer(s, DIFF("1"), &err), 1);
+	assert_ok(image_get(s, "a", &again, &err), &err);
+	assert_false(again->damaged);
+	image_store_close(s);
+}
+
 static void expect_untagged(struct image_store *s, const char *ref, bool force, const char *names,
 			    const char *deleted)
 {
@@ -554,6 +582,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(holds, setup, teardown),
 		cmocka_unit_test_setup_teardown(crashes, setup, teardown),
 		cmocka_unit_test_setup_teardown(leases, setup, teardown),
+		cmocka_unit_test_setup_teardown(damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(untag, setup, teardown),
 		cmocka_unit_test_setup_teardown(prune, setup, teardown),
 		cmocka_unit_test_setup_teardown(locked, setup, teardown),
