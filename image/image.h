@@ -210,7 +210,8 @@ struct image_prune_options {
 };
 struct image_pruned {
 	char **images; /* ids */
-	uint64_t blobs, layers, bytes;
+	uint64_t blobs, layers;
+	uint64_t bytes, layer_bytes; /* of all; of the layers among it */
 };
 void image_pruned_fini(struct image_pruned *p);
 /* Never takes pinned images, images with a holder, and what running pulls, pushes, ... need. */

@@ -281,6 +281,8 @@ void image_store_close(struct image_store *s)
 		lease_end(l, false);
 	}
 	disk_free(s->disk);
+	s->disk = NULL;
+	store_make_room_at_end(s);
 	sqlite3_close(s->db);
 	fd_close(&s->lock_fd);
 	free(s->dir);

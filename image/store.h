@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/loop.h"
 #include "image/digest.h"
 #include "image/image.h"
 #include "image/reference.h"
@@ -41,6 +42,8 @@ struct image_store {
 	struct image_verify *verifies; /* running */
 	struct noting *noting;	       /* layers that are read for the first time */
 	struct disk *disk;
+	bool room_wanted; /* see store_make_room */
+	struct ev_timer room_timer;
 	char **pinned; /* names in full; never NULL */
 	bool drop_blobs;
 	struct proc *procs; /* children not reaped yet, also of cancelled pulls */
@@ -107,8 +110,9 @@ void lease_end(struct lease *l, bool forget);
 bool store_leased(const struct image_store *s, const char *digest);
 /* Deletes layers and blobs that nothing protects. */
 int store_collect(struct image_store *s, struct err *err) must_check;
-/* The disk is full: forgets all that is only kept for later pulls. */
+/* The disk is full: forgets all that is only kept for later pulls, soon if not now. */
 void store_make_room(struct image_store *s);
+void store_make_room_at_end(struct image_store *s);
 /* Takes the file out of sight and removes it off the loop. Its row must be gone. */
 void store_discard(struct image_store *s, const char *path);
 /* The time before which pending things are too old, s. */

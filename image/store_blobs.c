@@ -19,7 +19,7 @@ struct ingest {
 	int fd;
 	uint64_t had;
 	/* While it becomes complete: */
-	bool committing, unwanted;
+	bool committing, unwanted, forgotten;
 	struct disk_job job;
 	char *from, *to, *to_dir;
 	struct stat st;
@@ -136,14 +136,14 @@ int ingest_reset(struct ingest *i, struct err *err)
 }
 
 /* What an image refers to already is not pending. */
-static int add_row(struct image_store *s, const char *digest, const struct stat *st,
+static int add_row(struct image_store *s, const char *digest, const struct stat *st, time_t now_s,
 		   struct err *err)
 {
 	char size[24], bytes[24], now[24];
 
 	snprintf(size, sizeof(size), "%lld", (long long)st->st_size);
 	snprintf(bytes, sizeof(bytes), "%lld", (long long)st->st_blocks * 512);
-	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
+	snprintf(now, sizeof(now), "%lld", (long long)now_s);
 	return db_run(s, err,
 		      "INSERT OR REPLACE INTO blobs(digest, size, bytes, pending) VALUES(?1,"
 		      " CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CASE WHEN"
@@ -170,14 +170,25 @@ static int commit_work(struct disk_job *j, struct err *err)
 static void commit_done(struct disk_job *j, int code, const struct err *err)
 {
 	struct ingest *i = container_of(j, struct ingest, job);
+	bool forgotten = i->forgotten;
+	struct image_store *s = i->s;
 
 	if (code >= 0 && !i->unwanted)
-		code = add_row(i->s, i->digest, &i->st, NULL);
+		code = add_row(s, i->digest, &i->st, forgotten ? 0 : time(NULL), NULL);
 	if (code < 0 || i->unwanted) {
 		(void)unlink(i->from);
 		(void)unlink(i->to);
 	}
 	ingest_free(i);
+	if (forgotten)
+		(void)!store_collect(s, NULL);
+}
+
+void ingest_forget(struct image_store *s, const char *digest)
+{
+	for (struct ingest *i = s->ingests; i; i = i->next)
+		if (i->committing && (!digest || str_eq(i->digest, digest)))
+			i->forgotten = true;
 }
 
 void ingest_commit(struct ingest *i)

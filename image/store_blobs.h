@@ -72,6 +72,8 @@ int blob_delete(struct image_store *s, const char *digest, struct err *err) must
 
 /* ---- the store's own ---- */
 
+/* One (NULL: any) that is becoming complete is not worth keeping for later pulls. */
+void ingest_forget(struct image_store *s, const char *digest);
 /* Removes the ingest files that nobody has open. */
 int ingest_drop_unowned(struct image_store *s, struct err *err) must_check;
 /* Allocated bytes of those that somebody has open. */

@@ -5,10 +5,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/loop.h"
 #include "base/util.h"
 #include "image/disk.h"
 #include "image/store.h"
 #include "image/store_blobs.h"
+
+#define ROOM_AGAIN_NS (200 * NS_PER_MS)
 
 struct lease {
 	struct image_store *s;
@@ -64,6 +67,7 @@ bool store_leased(const struct image_store *s, const char *digest)
 static void forget(struct image_store *s, const char *digest)
 {
 	/* What fails here goes when it is old enough. */
+	ingest_forget(s, digest);
 	(void)!db_run(s, NULL, "UPDATE layers SET pending=0 WHERE pending AND diff_id=?", digest,
 		      NULL);
 	(void)!db_run(s, NULL, "UPDATE blobs SET pending=0 WHERE pending AND digest=?", digest,
@@ -101,7 +105,7 @@ void store_discard(struct image_store *s, const char *path)
 	cleanup_free char *tmp =
 		str_fmt("%s/gone-%llu", s->tmp_dir, (unsigned long long)++s->tmp_serial);
 
-	if (!tmp || rename(path, tmp) < 0)
+	if (!tmp || !s->disk || rename(path, tmp) < 0)
 		(void)unlink(path);
 	else
 		disk_unlink(s->disk, tmp);
@@ -163,12 +167,41 @@ int store_collect(struct image_store *s, struct err *err)
 		blob_delete, err);
 }
 
+/* ---- making room ---- */
+
+/* Rows cannot be written on a disk that is full to the last byte. */
+static int try_make_room(struct image_store *s)
+{
+	int r = ingest_drop_unowned(s, NULL);
+
+	if (r < 0)
+		return r;
+	ingest_forget(s, NULL);
+	r = sqlite3_exec(s->db,
+			 "UPDATE layers SET pending=0 WHERE pending;"
+			 "UPDATE blobs SET pending=0 WHERE pending;",
+			 NULL, NULL, NULL) == SQLITE_OK
+		    ? 0
+		    : db_error(s, NULL);
+	return r < 0 ? r : store_collect(s, NULL);
+}
+
+static void on_room_timer(struct ev_timer *t)
+{
+	store_make_room(t->arg);
+}
+
+/* What dying processes and the disk thread still have is free in a moment. */
 void store_make_room(struct image_store *s)
 {
-	(void)sqlite3_exec(s->db,
-			   "UPDATE layers SET pending=0 WHERE pending;"
-			   "UPDATE blobs SET pending=0 WHERE pending;",
-			   NULL, NULL, NULL);
-	(void)!ingest_drop_unowned(s, NULL);
-	(void)!store_collect(s, NULL);
+	s->room_wanted = try_make_room(s) < 0;
+	if (s->room_wanted)
+		(void)!ev_timer_add(s->loop, &s->room_timer, ROOM_AGAIN_NS, on_room_timer, s);
+}
+
+void store_make_room_at_end(struct image_store *s)
+{
+	ev_timer_del(&s->room_timer);
+	if (s->room_wanted)
+		(void)!try_make_room(s);
 }

@@ -98,7 +98,7 @@ static int images_reclaimable(struct image_store *s, uint64_t *ret, struct err *
 
 	if (r < 0)
 		return r;
-	*ret = p.bytes;
+	*ret = p.layer_bytes;
 	image_pruned_fini(&p);
 	return 0;
 }
@@ -250,7 +250,8 @@ static int prune_rows(struct image_store *s, const struct image_prune_options *o
 		r = add_up(s,
 			   b ? "SELECT diff_id, bytes" UNUSED_LAYERS
 			     : "SELECT diff_id, bytes" UNUSED_LAYERS " AND NOT pending",
-			   &p->layers, &p->bytes, err);
+			   &p->layers, &p->layer_bytes, err);
+	p->bytes = p->layer_bytes;
 	if (r >= 0)
 		r = add_up(s,
 			   b ? "SELECT digest, bytes FROM unused_blobs"

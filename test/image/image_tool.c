@@ -296,6 +296,7 @@ int main(int argc, char **argv)
 					 .worker = getenv("IMAGE_TOOL_WORKER"),
 					 .arch = getenv("IMAGE_TOOL_ARCH"),
 					 .hosts_dir = getenv("IMAGE_TOOL_HOSTS"),
+					 .drop_blobs = getenv("IMAGE_TOOL_DROP_BLOBS"),
 					 .retry_base_ms = number("IMAGE_TOOL_RETRY_MS"),
 					 .stall_s = number("IMAGE_TOOL_STALL_S") };
 	struct image_store *s;

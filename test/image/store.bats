@@ -1,0 +1,210 @@
+#!/usr/bin/env bats
+# What the store is after crashes, on full disks, and when its files decay. A real registry; no
+# huskd. Needs root and the packages of hack/install-deps. HUSK_BUILD is the build directory.
+
+setup_file() {
+	cd "$BATS_TEST_DIRNAME/../.."
+	export HUSK_BUILD=${HUSK_BUILD:-build}
+	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
+	export TOOL=$HUSK_BUILD/test/image-tool
+	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
+	export IMAGE_TOOL_ARCH=amd64 IMAGE_TOOL_RETRY_MS=1
+	export IMAGES=$PWD/test/images
+	export PATH=$PATH:/sbin:/usr/sbin
+	export WORK=$BATS_FILE_TMPDIR
+	"$IMAGES/make-images" "$WORK/oci" busybox torture
+	local port
+	for port in $(shuf -i 20000-30000 -n 20); do
+		"$IMAGES/registry" start "$WORK/registry" "$port" 2>/dev/null && break
+	done
+	export REG_PORT=$port REG=127.0.0.1:$port
+	"$IMAGES/push-images" "$WORK/oci" "$REG"
+	export TORTURE=$REG/library/torture BUSYBOX=$REG/library/busybox
+	# what the layers are when nothing goes wrong
+	"$TOOL" "$WORK/good" pull "$TORTURE"
+}
+
+teardown_file() {
+	"$IMAGES/registry" stop "$WORK/registry" "$REG_PORT"
+}
+
+setup() {
+	STORE=$BATS_TEST_TMPDIR/store
+}
+
+teardown() {
+	! mountpoint -q "$STORE" || umount "$STORE"
+}
+
+tool() { timeout 60 "$TOOL" "$STORE" "$@"; }
+
+# No image, no layer, no blob, nothing half made.
+empty() {
+	[ -z "$(tool list)" ]
+	[ -z "$(find "$STORE"/{layers,blobs,ingest,tmp} -type f)" ]
+}
+
+# The rows' sums are what the disk says. SQLite's -shm and -wal come and go with the process.
+exact() {
+	local told real
+	told=$(tool df | sed 's/.*bytes=\([0-9]*\).*/\1/')
+	real=$(du -s --block-size=1 "$STORE" | cut -f1)
+	echo "told $told real $real"
+	[ $((told - real)) -ge 0 ] && [ $((told - real)) -le 65536 ]
+}
+
+@test "kill -9 at 50 random moments: the next pull works and all is as it should be" {
+	local k pid whole=0 resumed=0
+	for k in $(seq 50); do
+		"$TOOL" "$STORE" pull "$TORTURE" >/dev/null 2>&1 3>&- &
+		pid=$!
+		sleep "0.$(printf %03d $((RANDOM % 400)))"
+		kill -9 $pid 2>/dev/null || true
+		wait $pid 2>/dev/null || true
+		[ ! -d "$STORE/ingest" ] || [ -z "$(find "$STORE/ingest" -type f -size +0)" ] ||
+			resumed=$((resumed + 1))
+		# all or nothing is to be seen
+		if [ -n "$(tool list)" ]; then
+			whole=$((whole + 1))
+			diff -r "$WORK/good/layers" "$STORE/layers"
+			tool rm "$TORTURE"
+			# a blob that had not become complete waits for a day
+			tool prune blobs
+			empty
+		fi
+		[ -z "$(ls "$STORE/tmp")" ]
+	done
+	echo "whole $whole, with partial blobs $resumed"
+	tool pull "$TORTURE"
+	diff -r "$WORK/good/layers" "$STORE/layers"
+	run tool verify
+	[ "$status" -eq 0 ]
+	exact
+	tool rm "$TORTURE"
+	tool prune blobs
+	empty
+	exact
+}
+
+@test "a full disk at any stage: nothing to be seen, and the space comes back" {
+	local size before after full=0
+	for ((size = 400; size < 60000; size += 450)); do
+		mkdir -p "$STORE"
+		mount -t tmpfs -o "size=${size}k" none "$STORE"
+		if ! tool list; then # not even a database
+			umount "$STORE"
+			continue
+		fi
+		before=$(df --output=avail "$STORE" | tail -1)
+		run tool pull "$TORTURE"
+		echo "$size: $output"
+		[ "$status" -ne 0 ] || break
+		full=$((full + 1))
+		[[ $output == *"error -28 "* ]]
+		empty
+		after=$(df --output=avail "$STORE" | tail -1)
+		echo "$size: $before -> $after KiB"
+		[ $((before - after)) -lt 64 ]
+		# something smaller fits again
+		[ "$size" -lt 5000 ] || tool pull "$BUSYBOX"
+		umount "$STORE"
+	done
+	[ "$full" -ge 8 ]
+	tool verify
+}
+
+@test "decay is found, and the next pull repairs it" {
+	tool pull "$TORTURE"
+	tool pull "$BUSYBOX"
+	tool verify
+	local layer blob
+	layer=$(ls -S "$STORE"/layers/sha256/* | head -1)
+	blob=$(find "$STORE/blobs" -size +500k | head -1)
+	printf X | dd of="$layer" bs=1 seek=1500000 conv=notrunc status=none
+	printf X | dd of="$blob" bs=1 seek=1000 conv=notrunc status=none
+	run tool verify
+	echo "$output"
+	[ "$status" -eq 1 ]
+	[ "$(grep -c "bytes have changed" <<<"$output")" = 2 ]
+	[[ $output == *"layer sha256:$(basename "$layer" .ext4) "*"have changed"* ]]
+	[[ $output == *"blob sha256:$(basename "$blob") "*"have changed"* ]]
+	[ "$(grep -c "of image" <<<"$output")" = 2 ]
+	tool list | grep torture
+	# only what is damaged is made anew, from the kept blob
+	IMAGE_TOOL_PROGRESS=1 run tool pull "$TORTURE"
+	[ "$(grep shared <<<"$output" | tail -1 | grep -o shared | wc -l)" = 4 ]
+	tool verify
+	diff -r "$WORK/good/layers/sha256/$(basename "$layer")" "$layer"
+	# a layer's file that is cut
+	truncate -s 1M "$layer"
+	run tool verify "$TORTURE"
+	[ "$status" -eq 1 ]
+	tool pull "$TORTURE"
+	tool verify "$TORTURE"
+	exact
+}
+
+@test "a layer that decays together with its blob is fetched again" {
+	tool pull "$BUSYBOX"
+	tool verify
+	local layer blob
+	layer=$(find "$STORE/layers" -type f)
+	blob=$(find "$STORE/blobs" -size +500k)
+	printf X | dd of="$layer" bs=1 seek=100000 conv=notrunc status=none
+	printf X | dd of="$blob" bs=1 seek=1000 conv=notrunc status=none
+	run tool verify "$BUSYBOX"
+	[ "$status" -eq 1 ]
+	tool pull "$BUSYBOX"
+	tool verify
+	[ -e "$blob" ]
+}
+
+@test "the registry is not needed for a layer whose blob is kept" {
+	tool pull "$BUSYBOX"
+	tool verify
+	local layer
+	layer=$(find "$STORE/layers" -type f)
+	truncate -s 1M "$layer"
+	run tool verify
+	[ "$status" -eq 1 ]
+	export HUSK_REGISTRY_LOG=1
+	"$IMAGES/registry" stop "$WORK/registry" "$REG_PORT"
+	"$IMAGES/registry" start "$WORK/registry" "$REG_PORT"
+	: >"$WORK/registry/registry.log"
+	tool pull "$BUSYBOX"
+	tool verify
+	run grep "blobs/$(find "$STORE/blobs" -size +500k -printf 'sha256:%f')" "$WORK/registry/registry.log"
+	[ "$status" -eq 1 ]
+}
+
+@test "names come and go" {
+	tool pull "$BUSYBOX"
+	tool pull "$TORTURE"
+	tool tag "$BUSYBOX" other.example/b:2
+	tool untag "$BUSYBOX" | grep "untagged $BUSYBOX:latest"
+	[ "$(tool list other.example/b:2 | wc -l)" = 1 ]
+	# the tag moves: what it leaves behind is dangling
+	tool tag "$TORTURE" other.example/b:2
+	[ "$(tool list | wc -l)" = 2 ]
+	run tool prune dangling
+	[[ $output == "images=1 layers=1 blobs=3 "* ]]
+	[ "$(tool list | wc -l)" = 1 ]
+	run tool prune blobs
+	[[ $output == "images=0 layers=0 blobs=5 "* ]]
+	tool verify
+	exact
+	run tool prune all
+	[[ $output == "images=1 layers=5 blobs=2 "* ]]
+	empty
+}
+
+@test "without kept blobs the compressed layers are gone, and the image is whole" {
+	export IMAGE_TOOL_DROP_BLOBS=1
+	tool pull "$TORTURE"
+	tool list >/dev/null
+	[ -z "$(find "$STORE/blobs" -size +60k)" ]
+	[ "$(find "$STORE/blobs" -type f | wc -l)" = 2 ]
+	diff -r "$WORK/good/layers" "$STORE/layers"
+	tool verify
+	exact
+}
