@@ -198,9 +198,9 @@ static json_t *pack_host(const struct host *h)
 
 	for (char **v = h->headers; v && *v; v++)
 		(void)!json_array_append_new(headers, json_string(*v));
-	j = json_pack("{s:s, s:i, s:b, s:b, s:b, s:o, s:s*, s:s*, s:s*}", "url", h->url,
+	j = json_pack("{s:s, s:i, s:b, s:b, s:b, s:b, s:o, s:s*, s:s*, s:s*}", "url", h->url,
 		      "capabilities", (int)h->capabilities, "skip_verify", h->skip_verify, "login",
-		      h->login, "mirror", h->mirror, "headers", headers, "ca", h->ca, "cert",
+		      h->login, "mirror", h->mirror, "ns", h->ns, "headers", headers, "ca", h->ca, "cert",
 		      h->cert, "key", h->key);
 	return j;
 }

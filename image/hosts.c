@@ -67,7 +67,8 @@ int host_copy(const struct host *from, struct host *ret)
 	struct host h = { .capabilities = from->capabilities,
 			  .skip_verify = from->skip_verify,
 			  .login = from->login,
-			  .mirror = from->mirror };
+			  .mirror = from->mirror,
+			  .ns = from->ns };
 	size_t n = from->headers ? strv_len(from->headers) : 0;
 	bool ok = copy_text(from->url, &h.url) && copy_text(from->ca, &h.ca) &&
 		  copy_text(from->cert, &h.cert) && copy_text(from->key, &h.key);
@@ -97,12 +98,13 @@ static int add(struct load *l, struct host *h)
 	const char *name = strstr(h->url, "://") + 3, *server = server_of(l->host);
 	size_t n = strcspn(name, "/");
 
-	h->mirror = strlen(server) != n || strncasecmp(server, name, n) != 0;
+	h->ns = strlen(server) != n || strncasecmp(server, name, n) != 0;
 	for (size_t k = 0; k < l->hosts->n; k++) {
 		struct host *o = &l->hosts->v[k];
 
 		/* The server itself, once more at the end. */
 		if (str_eq(o->url, h->url) && !(h->capabilities & ~o->capabilities)) {
+			o->mirror = o->mirror && h->mirror;
 			host_fini(h);
 			return 0;
 		}
@@ -327,9 +329,9 @@ static int read_headers(struct load *l, const struct toml *t, struct host *h)
 	return r;
 }
 
-static int read_host(struct load *l, const struct toml *t, const char *url)
+static int read_host(struct load *l, const struct toml *t, const char *url, bool mirror)
 {
-	struct host h = { 0 };
+	struct host h = { .mirror = mirror };
 	bool override_path = false;
 	int r = read_bool(l, t, "override_path", &override_path);
 
@@ -354,9 +356,11 @@ static int read_host(struct load *l, const struct toml *t, const char *url)
 
 /* ---- files ---- */
 
-static char *default_url(const char *host)
+/* Without certificates a registry on this machine speaks plain HTTP. */
+static char *default_url(const char *host, bool tls)
 {
-	return str_fmt("%s://%s", host_is_loopback(host) ? "http" : "https", server_of(host));
+	return str_fmt("%s://%s", tls || !host_is_loopback(host) ? "https" : "http",
+		       server_of(host));
 }
 
 int hosts_parse(const char *text, size_t len, const char *name, const char *base, const char *host,
@@ -365,12 +369,16 @@ int hosts_parse(const char *text, size_t len, const char *name, const char *base
 	struct hosts hosts = { 0 };
 	struct load l = { name, base, host, &hosts, err };
 	cleanup_toml struct toml *root = NULL;
-	cleanup_free char *url = default_url(host);
+	cleanup_free char *url = NULL;
 	const struct toml *server, *list;
-	int r = url ? toml_parse(text, len, name, &root, err) : no_memory(&l);
+	int r = toml_parse(text, len, name, &root, err);
 
 	if (r < 0)
 		return r;
+	url = default_url(host, toml_get(root, "ca") || toml_get(root, "client") ||
+					toml_get(root, "skip_verify"));
+	if (!url)
+		return no_memory(&l);
 	server = toml_get(root, "server");
 	list = toml_get(root, "host");
 	if (server && server->kind != TOML_STRING)
@@ -378,10 +386,10 @@ int hosts_parse(const char *text, size_t len, const char *name, const char *base
 	else if (list && list->kind != TOML_TABLE)
 		r = bad(&l, list, "host is no table");
 	for (const struct toml *t = r >= 0 && list ? list->first : NULL; r >= 0 && t; t = t->next)
-		r = t->kind == TOML_TABLE ? read_host(&l, t, t->key)
+		r = t->kind == TOML_TABLE ? read_host(&l, t, t->key, true)
 					  : bad(&l, t, "a host that is no table");
 	if (r >= 0)
-		r = read_host(&l, root, server && *server->text ? server->text : url);
+		r = read_host(&l, root, server && *server->text ? server->text : url, false);
 	if (r < 0) {
 		hosts_fini(&hosts);
 		return r;
@@ -401,7 +409,7 @@ static int load_docker(const char *dir, const char *host, struct hosts *ret, str
 	struct hosts hosts = { 0 };
 	struct load l = { dir, dir, host, &hosts, err };
 	struct host h = { .capabilities = HOST_ALL };
-	cleanup_free char *url = default_url(host);
+	cleanup_free char *url = NULL;
 	struct dirent **names = NULL;
 	int n = scandir(dir, &names, NULL, by_name),
 	    r = n < 0 ? err_errno(err, -errno, "%s", dir) : 0;
@@ -420,6 +428,7 @@ static int load_docker(const char *dir, const char *host, struct hosts *ret, str
 	free(names);
 	if (r >= 0 && h.key && !h.cert)
 		r = err_set(err, -EINVAL, "%s has a .key file, but no .cert file", dir);
+	url = default_url(host, h.ca || h.cert);
 	if (r >= 0)
 		r = url ? make_url(&l, url, 0, false, &h.url) : no_memory(&l);
 	if (r < 0) {

@@ -27,7 +27,8 @@ struct host {
 	unsigned capabilities;
 	bool skip_verify;
 	bool login;	  /* the credentials of the pull are for it */
-	bool mirror;	  /* not the server that the image's name means: it is told by ns= */
+	bool mirror;	  /* not the server itself */
+	bool ns;	  /* has another name than the image's registry, which it is told by ?ns= */
 	char *ca;	  /* PEM, beside those of the system; NULL = none */
 	char *cert, *key; /* PEM of the client; NULL = none. cert may have the key in it. */
 	char **headers;	  /* "Name: value"; NULL = none */

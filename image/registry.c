@@ -217,8 +217,8 @@ static void try_failed(struct request *q, int code, bool temporary, uint64_t aft
 		q->mirror_err = *err;
 	if (choose(q))
 		try_next(q);
-	else if (!temporary && !(able(q) & ~q->refused))
-		give_up(q, code, err);
+	else if (!temporary && (!q->ep->host.mirror || !(able(q) & ~q->refused)))
+		give_up(q, code, err); /* the server's word is the last one */
 	else
 		round_over(q, code, err);
 }
@@ -233,7 +233,7 @@ static char *make_url(const struct request *q)
 
 	if (strstr(q->path, "://"))
 		return strdup(q->path);
-	if (!h->mirror)
+	if (!h->ns)
 		return str_fmt("%s/%s", h->url, q->path);
 	escaped = curl_easy_escape(q->x.easy, q->x.reg->host, 0);
 	ns = escaped ? strdup(escaped) : NULL;
@@ -782,7 +782,7 @@ static int endpoint_init(struct endpoint *ep, const struct host *h, struct err *
 	if (!ep->label)
 		return err_set(err, -ENOMEM, "no memory");
 	ep->label[strcspn(ep->label, "/")] = 0;
-	ep->loopback = host_is_loopback(ep->name) || str_eq(ep->name, "::1");
+	ep->loopback = host_is_loopback(ep->name) || address_kind(ep->name) == ADDRESS_LOOPBACK;
 	ep->local = ep->loopback;
 	return 0;
 }

@@ -114,7 +114,7 @@ int auth_challenge_parse(const char *text, size_t len, struct auth_challenge *c)
 	return 0;
 }
 
-bool address_is_local(const char *ip)
+enum address_kind address_kind(const char *ip)
 {
 	struct in6_addr v6;
 	struct in_addr v4;
@@ -122,18 +122,19 @@ bool address_is_local(const char *ip)
 
 	if (inet_pton(AF_INET, ip, &v4) == 1) {
 		a = ntohl(v4.s_addr);
-	} else if (inet_pton(AF_INET6, ip, &v6) == 1) {
-		if (IN6_IS_ADDR_V4MAPPED(&v6) || IN6_IS_ADDR_V4COMPAT(&v6)) {
-			memcpy(&v4, v6.s6_addr + 12, 4);
-			a = ntohl(v4.s_addr);
-		} else {
-			return IN6_IS_ADDR_LOOPBACK(&v6) || IN6_IS_ADDR_UNSPECIFIED(&v6) ||
-			       IN6_IS_ADDR_LINKLOCAL(&v6);
-		}
+	} else if (inet_pton(AF_INET6, ip, &v6) != 1) {
+		return ADDRESS_LINK; /* not an address: nothing to trust */
+	} else if (IN6_IS_ADDR_LOOPBACK(&v6) || IN6_IS_ADDR_UNSPECIFIED(&v6)) {
+		return ADDRESS_LOOPBACK;
+	} else if (IN6_IS_ADDR_V4MAPPED(&v6) || IN6_IS_ADDR_V4COMPAT(&v6)) {
+		memcpy(&v4, v6.s6_addr + 12, 4);
+		a = ntohl(v4.s_addr);
 	} else {
-		return true; /* not an address: nothing to trust */
+		return IN6_IS_ADDR_LINKLOCAL(&v6) ? ADDRESS_LINK : ADDRESS_ELSEWHERE;
 	}
-	return a >> 24 == 127 || a >> 24 == 0 || a >> 16 == 0xa9fe;
+	if (a >> 24 == 127 || a >> 24 == 0)
+		return ADDRESS_LOOPBACK;
+	return a >> 16 == 0xa9fe ? ADDRESS_LINK : ADDRESS_ELSEWHERE;
 }
 
 bool host_is_loopback(const char *host)

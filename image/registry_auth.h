@@ -25,8 +25,9 @@ int auth_challenge_parse(const char *value, size_t len, struct auth_challenge *c
 
 /* "localhost", "x.localhost", 127/8, ::1, with or without a port and brackets. */
 bool host_is_loopback(const char *host);
-/* A numeric address that a registry elsewhere has no business to send us to: loopback, link-local.
- */
-bool address_is_local(const char *ip);
+/* Where a numeric address is: what is neither of this machine nor of the link (where clouds have
+ * their metadata) is elsewhere. Text that is no address counts as the link. */
+enum address_kind { ADDRESS_ELSEWHERE, ADDRESS_LOOPBACK, ADDRESS_LINK };
+enum address_kind address_kind(const char *ip);
 
 #endif

@@ -172,6 +172,19 @@ static int on_seek(void *arg, curl_off_t at, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
+/* Where a redirect or a token service may be: not on the link, and on this machine only when the
+ * registry is, too. */
+static bool may_go(const struct exchange *x, enum address_kind kind)
+{
+	return kind == ADDRESS_ELSEWHERE || (kind == ADDRESS_LOOPBACK && x->ep->local);
+}
+
+static int wrong_place(const struct exchange *x, const char *host, struct err *err)
+{
+	return err_set(err, -EPROTO, "%s sends us to %s, an address of this machine or link",
+		       x->ep->label, host);
+}
+
 /*
  * Called when a connection is there and before a request is sent on it: where the endpoint itself
  * is, is its administrator's business; where it sends us is ours.
@@ -179,19 +192,18 @@ static int on_seek(void *arg, curl_off_t at, int origin)
 static int on_connected(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
 {
 	struct exchange *x = arg;
-	bool local;
+	enum address_kind kind = address_kind(remote_ip);
 
 	if (x->proxied)
 		return CURL_PREREQFUNC_OK;
-	local = address_is_local(remote_ip);
 	if (!x->hops && !x->token_service) {
-		x->ep->local = local || x->ep->loopback;
-	} else if (local && !x->ep->local) {
-		err_set(&x->err, -EPROTO, "%s sends us to %s, an address of this machine or link",
-			x->ep->label, remote_ip);
-		return CURL_PREREQFUNC_ABORT;
+		x->ep->local = kind == ADDRESS_LOOPBACK;
+		return CURL_PREREQFUNC_OK;
 	}
-	return CURL_PREREQFUNC_OK;
+	if (may_go(x, kind))
+		return CURL_PREREQFUNC_OK;
+	wrong_place(x, remote_ip, &x->err);
+	return CURL_PREREQFUNC_ABORT;
 }
 
 /* ---- set-up ---- */
@@ -378,12 +390,13 @@ static int set_common(struct exchange *x)
 }
 #undef SET
 
-/* A numeric host in a redirect, where a proxy keeps us from seeing the connection. */
-static bool host_is_local(const char *host)
+/* The host of a URL, where a proxy keeps us from seeing the connection: names are its business. */
+static enum address_kind host_kind(const char *host)
 {
-	bool number = strchr(host, ':') || strspn(host, "0123456789.") == strlen(host);
-
-	return host_is_loopback(host) || (number && address_is_local(host));
+	if (host_is_loopback(host))
+		return ADDRESS_LOOPBACK;
+	return strchr(host, ':') || strspn(host, "0123456789.") == strlen(host) ? address_kind(host)
+										: ADDRESS_ELSEWHERE;
 }
 
 static int submit(struct exchange *x, const struct exchange_auth *auth, struct err *err)
@@ -396,10 +409,8 @@ static int submit(struct exchange *x, const struct exchange_auth *auth, struct e
 	if (r < 0)
 		return r;
 	same_origin = str_eq(origin, x->ep->origin);
-	if ((x->hops || x->token_service) && !x->ep->local && host_is_local(host))
-		return err_set(err, -EPROTO,
-			       "%s sends us to %s, an address of this machine or link",
-			       x->ep->label, host);
+	if ((x->hops || x->token_service) && !may_go(x, host_kind(host)))
+		return wrong_place(x, host, err);
 	x->header_bytes = 0;
 	x->err.code = 0;
 	buf_clear(&x->body);

@@ -21,7 +21,7 @@ struct endpoint {
 	struct curl_slist *headers;
 	struct auth_challenge challenge; /* what it asks for */
 	bool loopback;			 /* by its name */
-	bool local;			 /* a connection to it went to this machine or the link */
+	bool local;			 /* the last connection to it went to this machine */
 	bool cold;			 /* did not answer: others first */
 	bool lied;			 /* gave bytes with a wrong digest */
 	bool no_range;			 /* does not do what Range asks for */

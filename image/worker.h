@@ -20,7 +20,7 @@
  *	Descriptors come with the line that they belong to (SCM_RIGHTS).
  *	in:  {"op": "open"}	first, once, with a descriptor: a file of at most WORKER_MAX_OPEN
  *bytes,
- *		{"host": "..", "hosts": [{"url": "..", "capabilities": N, "mirror": B, "login": B,
+ *		{"host": "..", "hosts": [{"url": "..", "capabilities": N, "mirror": B, "ns": B, "login": B,
  *		"skip_verify": B, "headers": [".."], "ca": "..", "cert": "..", "key": ".."}, ..],
  *		"user": "..", "password": "..", "token": "..", "identity_token": "..",
  *		"http_proxy": "..", "https_proxy": "..", "no_proxy": "..",

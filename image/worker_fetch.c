@@ -120,6 +120,7 @@ static int unpack_host(const json_t *j, struct host *h, char *lines[HOSTS_MAX_HE
 		.skip_verify = json_is_true(json_object_get(j, "skip_verify")),
 		.login = json_is_true(json_object_get(j, "login")),
 		.mirror = json_is_true(json_object_get(j, "mirror")),
+		.ns = json_is_true(json_object_get(j, "ns")),
 		.ca = (char *)text(j, "ca"),
 		.cert = (char *)text(j, "cert"),
 		.key = (char *)text(j, "key"),

@@ -26,6 +26,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (auth_challenge_parse((const char *)data, size, &c) == 0)
 		fuzz_assert(c.scheme != AUTH_BEARER || *c.realm);
 	(void)host_is_loopback(text);
-	(void)address_is_local(text);
+	(void)address_kind(text);
 	return 0;
 }

@@ -8,7 +8,8 @@
  *	scratch PATH			df
  *	tag REF NAME	untag REF	prune dangling|all|blobs	verify [REF...]
  * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture,
- * IMAGE_TOOL_HOSTS: certs.d, IMAGE_TOOL_RETRY_MS and IMAGE_TOOL_STALL_S: patience.
+ * IMAGE_TOOL_HOSTS: certs.d, IMAGE_TOOL_RETRY_MS and IMAGE_TOOL_STALL_S: patience,
+ * IMAGE_TOOL_IDENTITY, _TOKEN and _SERVER: credentials.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -243,10 +244,16 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 	struct err err = { 0 };
 	int r;
 
-	if (n == 2 && str_eq(a[0], "pull"))
-		return pull(l, s, a + 1, 1, NULL, -1);
+	if (n == 2 && str_eq(a[0], "pull")) {
+		struct image_auth auth = { .identity_token = getenv("IMAGE_TOOL_IDENTITY"),
+					   .registry_token = getenv("IMAGE_TOOL_TOKEN"),
+					   .server_address = getenv("IMAGE_TOOL_SERVER") };
+		return pull(l, s, a + 1, 1, &auth, -1);
+	}
 	if (n == 4 && str_eq(a[0], "pull")) {
-		struct image_auth auth = { .username = a[2], .password = a[3] };
+		struct image_auth auth = { .username = a[2],
+					   .password = a[3],
+					   .server_address = getenv("IMAGE_TOOL_SERVER") };
 		return pull(l, s, a + 1, 1, &auth, -1);
 	}
 	if (n >= 2 && str_eq(a[0], "pull-many"))
