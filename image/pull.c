@@ -3,7 +3,8 @@
  *	RESOLVE	what the reference names: an index or a manifest
  *	PLATFORM	the manifest that the index has for us (left out without an index)
  *	CONFIG	the configuration, which is the image's identity and has the diff ids
- *	LAYERS	each layer: shared when it is there; else, one of all pulls fetches and unpacks it
+ *	LAYERS	each layer: shared when it is there; else, one of all pulls fetches and unpacks it.
+ *		Layers that are to be one disk (merge.h) are fetched first, and unpacked together
  *
  * Who verifies what: huskd hashes the documents (digest of the reference -> manifest ->
  *configuration -> diff ids). The fetch process hashes each blob. The decoder hashes each tar, and
@@ -23,62 +24,17 @@
 #include "image/fetcher.h"
 #include "image/hosts.h"
 #include "image/manifest.h"
+#include "image/merge.h"
 #include "image/proc.h"
+#include "image/pull_internal.h"
 #include "image/store.h"
 #include "image/store_blobs.h"
 #include "image/unpacker.h"
 
 #define PROGRESS_NS (100 * NS_PER_MS)
-#define LAYER_ID 16u /* request id of layer 0 */
-#define MAX_RESTARTS 2	  /* of a layer whose bytes had the wrong digest */
+#define LAYER_ID 16u   /* request id of layer 0 */
+#define MAX_RESTARTS 2 /* of a layer whose bytes had the wrong digest */
 #define BUSY_NS (20 * NS_PER_MS)
-
-enum pull_step { PULL_RESOLVE, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
-
-struct layer {
-	struct image_pull *pull;
-	struct manifest_layer what;
-	const char *diff_id; /* in pull->config */
-	enum image_layer_state state;
-	uint64_t fetched;
-	struct unpacker *unpacker;
-	struct ingest *ingest; /* NULL while active: the blob is complete, from before */
-	unsigned restarts;
-	bool fetch_ended, unpack_ended;
-	int fetch_code, unpack_code;
-	struct err fetch_err, unpack_err;
-	char found[DIGEST_LEN + 1]; /* diff id as unpacked */
-};
-
-struct image_pull {
-	struct image_store *s;
-	struct image_pull *next;
-	struct reference ref;
-	struct credentials credentials;
-	image_progress_fn progress;
-	image_done_fn done;
-	void *arg;
-
-	enum pull_step step;
-	struct fetcher *fetcher;
-	struct lease *lease; /* names the layers, blobs and documents it works with */
-	char digest[DIGEST_LEN + 1]; /* of what the reference names */
-	char choice[DIGEST_LEN + 1]; /* of the platform's manifest, "" without an index */
-	struct manifest manifest;
-	size_t manifest_size;
-	void *config_bytes;
-	size_t config_len;
-	struct image_config config;
-	struct layer *layers;
-	size_t n_layers;
-
-	struct ev_timer kick_timer, busy_timer, progress_timer;
-	bool changed;
-	bool *freed; /* set by pull_free while the caller's progress function runs */
-	uint64_t start_ns, fetched_ns;
-};
-
-static void kick_soon(struct image_pull *p);
 
 /* ---- the end ---- */
 
@@ -94,6 +50,8 @@ static void pull_free(struct image_pull *p)
 		unpacker_free(p->layers[k].unpacker);
 		ingest_keep(p->layers[k].ingest);
 	}
+	for (size_t k = 0; k < p->n_runs; k++)
+		merge_free(p->runs[k].merge);
 	free(p->layers);
 	image_config_fini(&p->config);
 	free(p->config_bytes);
@@ -121,10 +79,10 @@ static void pull_end(struct image_pull *p, int code)
 	if (code == -ENOSPC || code == -EDQUOT)
 		store_make_room(s);
 	for (struct image_pull *o = s->pulls; o; o = o->next)
-		kick_soon(o);
+		pull_kick(o);
 }
 
-static void pull_fail(struct image_pull *p, int code, struct err *err)
+void pull_fail(struct image_pull *p, int code, struct err *err)
 {
 	image_done_fn done = p->done;
 	void *arg = p->arg;
@@ -141,6 +99,7 @@ static void pull_succeed(struct image_pull *p)
 	struct image_pull_result res = { 0 };
 	char id[DIGEST_LEN + 1];
 	image_done_fn done = p->done;
+	char *disks[MERGE_MAX_DISKS + 1] = { NULL };
 	struct err err = { 0 };
 	void *arg = p->arg;
 	struct image_commit c = {
@@ -153,9 +112,13 @@ static void pull_succeed(struct image_pull *p)
 		.manifest = &p->manifest,
 		.manifest_digest = *p->choice ? p->choice : p->digest,
 		.manifest_size = p->manifest_size,
+		.disks = disks,
 	};
-	int r = store_add_image(p->s, &c, &err);
+	int r;
 
+	for (size_t k = 0; k < p->n_runs; k++)
+		disks[k] = p->runs[k].what.id;
+	r = store_add_image(p->s, &c, &err);
 	if (r < 0) {
 		pull_fail(p, r, &err);
 		return;
@@ -203,7 +166,7 @@ static void on_progress_timer(struct ev_timer *t)
 		(void)show_progress(p);
 }
 
-static void note_change(struct image_pull *p)
+void pull_note_change(struct image_pull *p)
 {
 	if (p->changed || !p->progress)
 		return;
@@ -217,11 +180,6 @@ static void note_change(struct image_pull *p)
 static struct layer *layer_of(struct image_pull *p, uint32_t id)
 {
 	return id >= LAYER_ID && id - LAYER_ID < p->n_layers ? &p->layers[id - LAYER_ID] : NULL;
-}
-
-static bool is_active(const struct layer *l)
-{
-	return l->unpacker != NULL;
 }
 
 static size_t active_layers(const struct image_pull *p)
@@ -247,7 +205,8 @@ static bool somebody_fetches(const struct image_store *s, const char *diff_id)
 {
 	for (struct image_pull *p = s->pulls; p; p = p->next)
 		for (size_t k = 0; k < p->n_layers; k++)
-			if (is_active(&p->layers[k]) && str_eq(p->layers[k].diff_id, diff_id))
+			if (is_active(&p->layers[k]) && !is_part(&p->layers[k]) &&
+			    str_eq(p->layers[k].diff_id, diff_id))
 				return true;
 	return false;
 }
@@ -287,9 +246,9 @@ static int layer_store(struct layer *l, struct err *err)
 	unpacker_free(l->unpacker);
 	l->unpacker = NULL;
 	l->state = IMAGE_LAYER_DONE;
-	note_change(l->pull);
+	pull_note_change(l->pull);
 	for (struct image_pull *o = l->pull->s->pulls; o; o = o->next)
-		kick_soon(o);
+		pull_kick(o);
 	return 0;
 }
 
@@ -304,7 +263,9 @@ static void layer_settle(struct layer *l)
 	struct err err = { 0 };
 	int r;
 
-	if (fetch_failed)
+	if (is_part(l) && l->fetch_code >= 0)
+		pull_kick(l->pull);
+	else if (fetch_failed)
 		layer_fail(l, l->fetch_code, &l->fetch_err);
 	else if (unpack_failed && (l->fetch_ended || l->unpack_code != -EBADMSG))
 		layer_fail(l, l->unpack_code, &l->unpack_err);
@@ -340,9 +301,9 @@ static int layer_file(struct layer *l, int *ret_fd, uint64_t *ret_have, struct e
 	if (r == -EEXIST) {
 		r = blob_open(s, l->what.digest, ret_fd, ret_have, err);
 		if (r >= 0 && *ret_have != l->what.size)
-			r = err_set(err, -EBADMSG, "its blob is of %llu bytes, the manifest says %llu",
-				    (unsigned long long)*ret_have,
-				    (unsigned long long)l->what.size);
+			r = err_set(
+				err, -EBADMSG, "its blob is of %llu bytes, the manifest says %llu",
+				(unsigned long long)*ret_have, (unsigned long long)l->what.size);
 		return r < 0 ? r : 0;
 	}
 	if (r < 0)
@@ -378,7 +339,7 @@ static int layer_start(struct layer *l, struct err *err)
 		(void)!ev_timer_add(p->s->loop, &p->busy_timer, BUSY_NS, on_kick, p);
 		return r;
 	}
-	if (r >= 0)
+	if (r >= 0 && !is_part(l))
 		r = unpacker_new(p->s, l->what.kind, l->diff_id, on_unpacked, l, &l->unpacker,
 				 &pipe, err);
 	if (r < 0)
@@ -405,34 +366,37 @@ static void layer_restart(struct layer *l)
 	l->fetch_code = l->unpack_code = 0;
 	l->fetched = 0;
 	l->state = IMAGE_LAYER_WAITING;
-	note_change(l->pull);
-	kick_soon(l->pull);
+	pull_note_change(l->pull);
+	pull_kick(l->pull);
 }
 
 static int layers_go_on(struct image_pull *p, bool *ret_all, struct err *err)
 {
 	size_t ready = 0;
+	int go = runs_go_on(p, err);
 
+	if (go < 0)
+		return go;
 	for (size_t k = 0; k < p->n_layers; k++) {
 		struct layer *l = &p->layers[k];
 		int r;
 
 		if (l->state == IMAGE_LAYER_WAITING) {
-			r = store_has_layer(p->s, l->diff_id, err);
+			r = is_part(l) ? 0 : store_has_layer(p->s, l->diff_id, err);
 			if (r < 0)
 				return r;
 			if (r) {
 				l->state = IMAGE_LAYER_SHARED;
-				note_change(p);
+				pull_note_change(p);
 			} else if (room_for_one(p) && !somebody_fetches(p->s, l->diff_id)) {
 				r = layer_start(l, err);
 				if (r < 0)
 					return err_wrap(err, r, "layer %zu of %zu", k + 1,
 							p->n_layers);
-				note_change(p);
+				pull_note_change(p);
 			}
 		}
-		ready += l->state == IMAGE_LAYER_DONE || l->state == IMAGE_LAYER_SHARED;
+		ready += is_ready(l);
 	}
 	*ret_all = ready == p->n_layers;
 	return 0;
@@ -454,7 +418,7 @@ static void on_kick(struct ev_timer *t)
 		pull_succeed(p);
 }
 
-static void kick_soon(struct image_pull *p)
+void pull_kick(struct image_pull *p)
 {
 	if (p->step == PULL_LAYERS)
 		(void)!ev_timer_add(p->s->loop, &p->kick_timer, 0, on_kick, p);
@@ -555,7 +519,7 @@ static int make_layers(struct image_pull *p, struct err *err)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return runs_make(p, err);
 }
 
 static int on_config(struct image_pull *p, const void *data, size_t len, struct err *err)
@@ -582,8 +546,8 @@ static int on_config(struct image_pull *p, const void *data, size_t len, struct 
 	if (r < 0)
 		return r;
 	p->step = PULL_LAYERS;
-	kick_soon(p);
-	note_change(p);
+	pull_kick(p);
+	pull_note_change(p);
 	return 0;
 }
 
@@ -613,7 +577,7 @@ static void on_fetch_progress(void *arg, uint32_t id, uint64_t fetched)
 	if (!l || l->state != IMAGE_LAYER_FETCHING)
 		return;
 	l->fetched = MIN_OF(fetched, l->what.size);
-	note_change(p);
+	pull_note_change(p);
 }
 
 static void on_fetched(void *arg, uint32_t id, uint64_t fetched)
@@ -630,7 +594,7 @@ static void on_fetched(void *arg, uint32_t id, uint64_t fetched)
 	l->fetch_ended = true;
 	l->state = IMAGE_LAYER_UNPACKING;
 	p->fetched_ns = now_mono_ns();
-	note_change(p);
+	pull_note_change(p);
 	layer_settle(l);
 }
 

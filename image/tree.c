@@ -529,6 +529,7 @@ static int set_attr(struct tree *t, struct tree_inode *i, const struct tree_attr
 
 		if (r < 0)
 			return r;
+		i->mode = S_IFLNK | 0777; /* as Linux has them all */
 		memcpy(p, a->target, n);
 		i->link.target = p;
 		i->size = n - 1;
