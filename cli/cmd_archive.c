@@ -122,3 +122,172 @@ const struct command cmd_save = {
 	.run = run_save,
 	.needs_server = true,
 };
+
+/* ---- load ---- */
+
+#define LOAD_CHUNK (512 * KIB)
+
+struct load {
+	int fd;
+	const char *from; /* for people */
+	int failed;	  /* of a read */
+	bool first, ended, json;
+	uint64_t sent, size;
+	struct progress progress, layers;
+	Husk__V1__LoadOptions options;
+	Husk__V1__LoadChunk chunk;
+	uint8_t buf[2][LOAD_CHUNK]; /* one ahead, to know which chunk is the last */
+	size_t len[2];
+	unsigned at;
+};
+
+/* Fills a buffer up to its end, or that of the input. */
+static int fill(struct load *l, unsigned k)
+{
+	l->len[k] = 0;
+	while (!l->ended && l->len[k] < LOAD_CHUNK) {
+		ssize_t n = read(l->fd, l->buf[k] + l->len[k], LOAD_CHUNK - l->len[k]);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return l->failed = -errno;
+		l->ended = n == 0;
+		l->len[k] += (size_t)n;
+	}
+	return 0;
+}
+
+static int next_chunk(void *arg, const ProtobufCMessage **ret)
+{
+	struct load *l = arg;
+	int r = 0;
+
+	if (l->chunk.last)
+		return 0;
+	if (l->first)
+		r = fill(l, l->at);
+	else
+		l->at ^= 1;
+	if (r == 0)
+		r = fill(l, l->at ^ 1);
+	if (r < 0)
+		return r;
+	husk__v1__load_chunk__init(&l->chunk);
+	l->chunk.data.data = l->buf[l->at];
+	l->chunk.data.len = l->len[l->at];
+	l->chunk.last = l->len[l->at ^ 1] == 0;
+	l->chunk.options = l->first ? &l->options : NULL;
+	l->first = false;
+	l->sent += l->len[l->at];
+	progress_bytes(&l->progress, "sent", l->sent, l->size, l->chunk.last);
+	*ret = &l->chunk.base;
+	return 1;
+}
+
+static int on_load(const ProtobufCMessage *m, void *arg)
+{
+	const Husk__V1__LoadProgress *msg = (const void *)m;
+	struct load *l = arg;
+
+	if (!*msg->loaded_id) {
+		progress_layers(&l->layers, msg->layers, msg->n_layers, false);
+		return 0;
+	}
+	progress_end(&l->layers);
+	if (l->json)
+		return -print_json(json_pack("{s:s, s:s, s:o}", "event", "loaded", "id",
+					     msg->loaded_id, "names",
+					     json_strings(msg->loaded_names, msg->n_loaded_names)),
+				   false);
+	for (size_t i = 0; i < msg->n_loaded_names; i++)
+		printf("Loaded image: %s\n", familiar_name(msg->loaded_names[i]));
+	if (!msg->n_loaded_names)
+		printf("Loaded image: %s\n", msg->loaded_id);
+	fflush(stdout);
+	return 0;
+}
+
+static int load(struct cli *c, struct load *l, struct err *err)
+{
+	struct stat st;
+	int r;
+
+	if (fstat(l->fd, &st) == 0 && S_ISREG(st.st_mode))
+		l->size = (uint64_t)st.st_size;
+	l->first = true;
+	r = rpc_upload(c->rpc, &husk__v1__husk__descriptor, "LoadImages", next_chunk, on_load, l,
+		       err);
+	progress_end(&l->layers);
+	if (l->failed < 0)
+		return err_errno(err, l->failed, "read %s", l->from);
+	return r < 0 ? err_wrap(err, r, "%s", l->from) : 0;
+}
+
+static int run_load(struct cli *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "input", required_argument, NULL, 'i' },
+		{ "name", required_argument, NULL, 'n' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "json", no_argument, NULL, 'J' },
+		{ 0 },
+	};
+	cleanup_free struct load *l = calloc(1, sizeof(*l));
+	enum progress_kind kind = PROGRESS_PEOPLE;
+	cleanup_fd int fd = -1;
+	const char *path = NULL;
+	struct err err = { 0 };
+	int o;
+
+	if (!l)
+		return 1;
+	husk__v1__load_options__init(&l->options);
+	while ((o = getopt_long(argc, argv, "i:n:q", options, NULL)) != -1) {
+		if (o == 'i')
+			path = optarg;
+		else if (o == 'n')
+			l->options.name = optarg;
+		else if (o == 'q')
+			kind = PROGRESS_NONE;
+		else if (o == 'J')
+			kind = PROGRESS_JSON;
+		else
+			return usage_error(&cmd_load, "see the options");
+	}
+	if (optind < argc)
+		return usage_error(&cmd_load, "unknown argument '%s'; the archive is named with -i",
+				   argv[optind]);
+	if (path && str_eq(path, "-"))
+		path = NULL;
+	if (!path && isatty(STDIN_FILENO) == 1)
+		return usage_error(&cmd_load, "which archive? Use -i FILE");
+	if (path) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0) {
+			(void)err_errno(&err, -errno, "%s", path);
+			return fail(1, &err);
+		}
+	}
+	l->fd = path ? fd : STDIN_FILENO;
+	l->from = path ? path : "standard input";
+	l->json = kind == PROGRESS_JSON;
+	progress_init(&l->progress, kind == PROGRESS_JSON ? PROGRESS_NONE : kind);
+	progress_init(&l->layers, kind);
+	return load(c, l, &err) < 0 ? fail(1, &err) : 0;
+}
+
+const struct command cmd_load = {
+	.name = "load",
+	.args = "[-i FILE] [--name NAME] [-q | --json]",
+	.summary = "Take images from an archive",
+	.help = "  -i, --input FILE   default: standard input, when that is no terminal\n"
+		"  -n, --name NAME    for the only image of an archive that gives it no name\n"
+		"  -q, --quiet        no progress\n"
+		"  --json             progress and results as lines of JSON\n\n"
+		"  The archive is an OCI layout in a tar, or what 'docker save' writes; gzip or "
+		"zstd\n"
+		"  around it is taken off. All digests are checked.\n",
+	.run = run_load,
+	.needs_server = true,
+};

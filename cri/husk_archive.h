@@ -8,5 +8,6 @@
 #define ARCHIVE_CHUNK_MAX (1 * MIB)
 
 HANDLER(husk_handle_save);
+HANDLER(husk_handle_load);
 
 #endif

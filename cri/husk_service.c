@@ -25,6 +25,7 @@ const struct rpc_method husk_methods[] = {
 	{ "Prune", husk_handle_prune, false },
 	{ "VerifyImages", husk_handle_verify, true },
 	{ "SaveImages", husk_handle_save, true },
+	{ "LoadImages", husk_handle_load, true, true },
 	{ NULL, NULL, false },
 };
 

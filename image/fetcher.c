@@ -200,8 +200,8 @@ static json_t *pack_host(const struct host *h)
 		(void)!json_array_append_new(headers, json_string(*v));
 	j = json_pack("{s:s, s:i, s:b, s:b, s:b, s:b, s:o, s:s*, s:s*, s:s*}", "url", h->url,
 		      "capabilities", (int)h->capabilities, "skip_verify", h->skip_verify, "login",
-		      h->login, "mirror", h->mirror, "ns", h->ns, "headers", headers, "ca", h->ca, "cert",
-		      h->cert, "key", h->key);
+		      h->login, "mirror", h->mirror, "ns", h->ns, "headers", headers, "ca", h->ca,
+		      "cert", h->cert, "key", h->key);
 	return j;
 }
 
@@ -258,6 +258,12 @@ int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, con
 			    NULL, 0, err);
 }
 
+int fetcher_list(struct fetcher *f, uint32_t id, int expand_fd, struct err *err)
+{
+	return send_command(f, json_pack("{s:s, s:i}", "op", "list", "id", (int)id), &expand_fd, 1,
+			    err);
+}
+
 int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
 		 uint64_t size, struct err *err)
 {
@@ -292,7 +298,7 @@ static void on_exit_ignored(void *owner, int status)
 int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 		const struct fetcher_ops *ops, void *arg, struct fetcher **ret, struct err *err)
 {
-	char *const args[] = { (char *)"fetch", NULL };
+	char *const args[] = { (char *)(o->from_archive ? "archive" : "fetch"), NULL };
 	struct fetcher *f = calloc(1, sizeof(*f));
 	cleanup_fd int theirs = -1;
 	int sv[2], fds[3], r;
@@ -317,7 +323,9 @@ int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 	if (r >= 0 && fd_set_nonblock(f->fd, true) < 0)
 		r = err_set(err, -EIO, "cannot set up a socket");
 	if (r >= 0)
-		r = send_open(f, s, o, err);
+		r = o->from_archive ? send_command(f, json_pack("{s:s}", "op", "open"),
+						   &o->archive_fd, 1, err)
+				    : send_open(f, s, o, err);
 	if (r >= 0 && ev_io_add(s->loop, &f->io, f->fd, EPOLLIN, on_io, f) < 0)
 		r = err_set(err, -ENOMEM, "no memory");
 	if (r < 0) {

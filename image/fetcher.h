@@ -32,6 +32,9 @@ struct fetcher_options {
 	const char *host; /* as in the image's name */
 	const struct hosts *hosts;
 	const char *user, *password, *token, *identity_token;
+	/* An archive of images instead of a registry, and no other option; borrowed. */
+	bool from_archive;
+	int archive_fd;
 };
 
 /* Proxies are those of huskd's environment. */
@@ -41,6 +44,8 @@ int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 void fetcher_free(struct fetcher *f); /* kills the process; NULL is fine */
 int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, const char *reference,
 		     struct err *err) must_check;
+/* Of an archive: a document that tells what is in it. expand_fd: an empty file. */
+int fetcher_list(struct fetcher *f, uint32_t id, int expand_fd, struct err *err) must_check;
 int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
 		 uint64_t size, struct err *err) must_check;
 

@@ -294,6 +294,30 @@ uint64_t image_save_size(const struct image_save *v); /* of the whole tar */
 ssize_t image_save_read(struct image_save *v, void *buf, size_t cap, struct err *err) must_check;
 void image_save_free(struct image_save *v); /* NULL is fine */
 
+/* ---- load ---- */
+
+struct image_load_ops {
+	/* `image`: its name, or its digest in the archive. May be NULL. Must not cancel the load. */
+	void (*progress)(void *arg, const char *image, const struct image_progress *p);
+	/* One image is there, with these names in full. Must not cancel the load. */
+	void (*loaded)(void *arg, const char *id, char *const *names);
+	/* Once, at the end; the handle is gone. What was loaded before a failure stays. */
+	void (*done)(void *arg, int code, const struct err *err);
+};
+
+struct image_load;
+/*
+ * The images of an archive: an OCI layout or what `docker save` writes, also compressed (gzip,
+ * zstd). `name` (NULL = none) is for the only image of an archive that names none. `ops` is copied.
+ */
+int image_load_new(struct image_store *s, const char *name, const struct image_load_ops *ops,
+		   void *arg, struct image_load **ret, struct err *err) must_check;
+/* The next bytes of the archive. -EFBIG, -ENOSPC; cancel then. */
+int image_load_put(struct image_load *l, const void *data, size_t len, struct err *err) must_check;
+/* All bytes are there. On failure nothing will be called; cancel. */
+int image_load_start(struct image_load *l, struct err *err) must_check;
+void image_load_cancel(struct image_load *l); /* frees it; NULL is fine */
+
 /* ---- verify ---- */
 
 /* One object that was read. Valid during the callback only. */

@@ -20,6 +20,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "image/archive_load.h"
 #include "image/credentials.h"
 #include "image/fetcher.h"
 #include "image/hosts.h"
@@ -89,7 +90,8 @@ void pull_fail(struct image_pull *p, int code, struct err *err)
 	char name[REFERENCE_MAX + 1];
 
 	reference_canonical(&p->ref, name);
-	code = err_wrap(err, code, "pull %s", name);
+	code = p->from_archive ? err_wrap(err, code, "load %s", p->ref.digest)
+			       : err_wrap(err, code, "pull %s", name);
 	pull_end(p, code);
 	done(arg, code, NULL, err);
 }
@@ -106,7 +108,7 @@ static void pull_succeed(struct image_pull *p)
 		.id = p->manifest.config_digest,
 		.config = p->config_bytes,
 		.config_len = p->config_len,
-		.ref = &p->ref,
+		.ref = p->from_archive ? NULL : &p->ref,
 		.digest = p->digest,
 		.diff_ids = p->config.diff_ids,
 		.manifest = &p->manifest,
@@ -651,6 +653,39 @@ static int pull_start(struct image_pull *p, const struct image_auth *auth, struc
 		return r;
 	return fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, p->ref.path,
 				*p->ref.digest ? p->ref.digest : p->ref.tag, err);
+}
+
+int pull_archive(struct image_store *s, int archive_fd, const char *digest,
+		 image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
+		 struct err *err)
+{
+	const struct fetcher_options o = { .from_archive = true, .archive_fd = archive_fd };
+	struct image_pull *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return err_set(err, -ENOMEM, "no memory");
+	*p = (struct image_pull){ .s = s,
+				  .progress = progress,
+				  .done = done,
+				  .arg = arg,
+				  .start_ns = now_mono_ns(),
+				  .from_archive = true };
+	memcpy(p->ref.digest, digest, sizeof(p->ref.digest));
+	r = lease_new(s, &p->lease, err);
+	if (r >= 0)
+		r = fetcher_new(s, &o, &fetch_ops, p, &p->fetcher, err);
+	if (r >= 0)
+		r = fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, "", digest, err);
+	if (r < 0) {
+		lease_end(p->lease, false);
+		pull_free(p);
+		return r;
+	}
+	p->next = s->pulls;
+	s->pulls = p;
+	*ret = p;
+	return 0;
 }
 
 int image_pull(struct image_store *s, const char *ref, const struct image_auth *auth,

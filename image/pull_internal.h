@@ -40,6 +40,7 @@ struct image_pull {
 	struct image_store *s;
 	struct image_pull *next;
 	struct reference ref;
+	bool from_archive; /* ref: the digest only */
 	struct credentials credentials;
 	image_progress_fn progress;
 	image_done_fn done;

@@ -44,6 +44,14 @@
  *	of unpack. A blob's digest is that of its bytes; a layer's is over its size and those of its
  *	blocks of 64 KiB that are not all zero, each with its number, so that holes cost nothing.
  *	Runs when no other process wants the CPU.
+ *
+ * husk-image-worker archive
+ *	0: as `fetch`, but what is asked for is in a tar (archive_source.h).
+ *	in:  {"op": "open"}	first, once, with a descriptor: the tar, also compressed
+ *	     {"op": "list", "id": N}	with a descriptor: an empty file, for the tar if it has to be
+ *		expanded. Answered by a document: {"expanded": B, "images": [{"digest": "..",
+ *		"names": [".."]}, ..]}
+ *	     manifest (by digest), blob, layer: as above; one after the other
  */
 #ifndef HUSK_IMAGE_WORKER_H
 #define HUSK_IMAGE_WORKER_H
@@ -58,5 +66,6 @@
 int worker_unpack(int argc, char **argv);
 int worker_check(const char *kind);
 int worker_fetch(void);
+int worker_archive(void);
 
 #endif

@@ -129,6 +129,9 @@ static const int build_calls[] = {
 static const int refused_calls[] = { SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(access),
 				     SCMP_SYS(readlink) };
 
+static const int archive_calls[] = { SCMP_SYS(recvmsg), SCMP_SYS(pread64), SCMP_SYS(ftruncate),
+				     SCMP_SYS(fcntl) };
+
 static int allow_only(const int *more, size_t n, struct err *err)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -152,6 +155,11 @@ int confine_decode(struct err *err)
 int confine_build(struct err *err)
 {
 	return allow_only(build_calls, ARRAY_SIZE(build_calls), err);
+}
+
+int confine_archive(struct err *err)
+{
+	return allow_only(archive_calls, ARRAY_SIZE(archive_calls), err);
 }
 
 /* ---- fetch ---- */

@@ -28,5 +28,6 @@ int confine_common(const struct confine_limits *l, struct err *err) must_check;
 int confine_fetch(struct err *err) must_check;
 int confine_decode(struct err *err) must_check;
 int confine_build(struct err *err) must_check;
+int confine_archive(struct err *err) must_check;
 
 #endif

@@ -12,6 +12,8 @@ int main(int argc, char **argv)
 		return worker_check(argv[2]);
 	if (argc == 2 && str_eq(argv[1], "fetch"))
 		return worker_fetch();
+	if (argc == 2 && str_eq(argv[1], "archive"))
+		return worker_archive();
 	if (argc == 2 && str_eq(argv[1], "--version")) {
 		puts("husk-image-worker " HUSK_VERSION);
 		return 0;
