@@ -60,6 +60,9 @@ static const struct setting settings[] = {
 	{ "memory-mib", NUMBER, AT(memory_mib), CONFIG_MEMORY_MIN_MIB, CONFIG_MEMORY_MAX_MIB },
 	{ "images.keep-blobs", BOOL, AT(keep_blobs) },
 	{ "images.pinned", LIST, AT(pinned) },
+	{ "images.hosts-dir", PATH, AT(hosts_dir) },
+	{ "images.layers-at-once", NUMBER, AT(layers_at_once), 1, CONFIG_LAYERS_AT_ONCE_MAX },
+	{ "images.layers-in-all", NUMBER, AT(layers_in_all), 1, CONFIG_LAYERS_IN_ALL_MAX },
 };
 
 static void *at(struct config *c, const struct setting *s)
@@ -389,8 +392,11 @@ static int config_defaults(struct config *c, struct err *err)
 	c->log_level = strdup("info");
 	c->log_format = strdup("text");
 	c->keep_blobs = true;
+	c->hosts_dir = strdup("/etc/containerd/certs.d");
+	c->layers_at_once = 3;
+	c->layers_in_all = 8;
 	if (!c->root || !c->state || !c->listen || !c->backend || !c->shim || !c->log_level ||
-	    !c->log_format)
+	    !c->log_format || !c->hosts_dir)
 		return err_set(err, -ENOMEM, "no memory");
 	return 0;
 }

@@ -15,6 +15,8 @@
 #define CONFIG_FILE_MAX (64 * KIB)
 #define CONFIG_LIST_MAX 1000
 #define CONFIG_VCPUS_MAX 64
+#define CONFIG_LAYERS_AT_ONCE_MAX 16
+#define CONFIG_LAYERS_IN_ALL_MAX 64
 #define CONFIG_MEMORY_MIN_MIB 64
 #define CONFIG_MEMORY_MAX_MIB (1024 * 1024)
 
@@ -35,6 +37,8 @@ struct config {
 	/* images: */
 	bool keep_blobs; /* compressed layers stay for push, save and repair; default true */
 	char **pinned;	 /* names of images that are never pruned; NULL = none */
+	char *hosts_dir; /* certs.d of containerd; default /etc/containerd/certs.d */
+	uint32_t layers_at_once, layers_in_all; /* fetched by one pull; by all */
 };
 
 enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION };

@@ -76,6 +76,9 @@ static int open_stores(struct huskd *d, struct err *err)
 		.worker = d->config.image_worker,
 		.pinned = d->config.pinned,
 		.drop_blobs = !d->config.keep_blobs,
+		.hosts_dir = d->config.hosts_dir,
+		.max_layers_at_once = d->config.layers_at_once,
+		.max_layers_in_all = d->config.layers_in_all,
 	};
 
 	if (!db || !images)

@@ -239,7 +239,7 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 		return err_set(err, -ENOMEM, "no memory");
 	s->loop = o->loop;
 	s->lock_fd = -1;
-	s->max_layers_at_once = o->max_layers_at_once ? MIN_OF(o->max_layers_at_once, 8u) : 3;
+	s->max_layers_at_once = o->max_layers_at_once ? MIN_OF(o->max_layers_at_once, 16u) : 3;
 	s->max_layers_in_all = o->max_layers_in_all ? o->max_layers_in_all : 8;
 	s->retry_base_ms = o->retry_base_ms;
 	s->stall_s = o->stall_s;
