@@ -12,16 +12,25 @@
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
+#define STREAM_CHUNK 100 /* images in one message */
+
+static HANDLER(image_handle_stream);
+
 const struct rpc_method image_methods[] = {
-	{ "ListImages", image_handle_list, false },
-	{ "ImageStatus", image_handle_status, false },
-	{ "PullImage", image_handle_pull, false },
-	{ "RemoveImage", image_handle_remove, false },
-	{ "ImageFsInfo", image_handle_fs_info, false },
-	{ NULL, NULL, false },
+	{ "ListImages", image_handle_list },
+	{ "StreamImages", image_handle_stream, .streams = true },
+	{ "ImageStatus", image_handle_status },
+	{ "PullImage", image_handle_pull },
+	{ "RemoveImage", image_handle_remove },
+	{ "ImageFsInfo", image_handle_fs_info },
+	{ NULL, NULL },
 };
 
-/* Kubelet reads some errors by their first word. */
+/*
+ * Kubelet knows some errors by their first word, and sees that word only with the code UNKNOWN (it
+ * takes no part of other codes away, cri-client/pkg/remote_image.go). SignatureValidationFailed is
+ * never said: no signatures are looked at.
+ */
 static void reply_image_err(struct rpc_call *call, int code, const struct err *err)
 {
 	struct err e = { 0 };
@@ -31,7 +40,10 @@ static void reply_image_err(struct rpc_call *call, int code, const struct err *e
 	else
 		(void)err_set(&e, code, "%s", err->msg[0] ? err_text(err) : strerror(-code));
 	utf8_repair(e.msg);
-	rpc_reply_err(call, code, &e);
+	if (image_err_unavailable(code))
+		rpc_reply_status(call, RPC_UNKNOWN, e.msg);
+	else
+		rpc_reply_err(call, code, &e);
 }
 
 /* ---- one image as a message; strings are lent ---- */
@@ -99,6 +111,78 @@ HANDLER(image_handle_list)
 		rpc_reply_err(call, -ENOMEM, NULL);
 	}
 	image_list_free(images, n);
+}
+
+/* ---- a list that may be long ---- */
+
+struct stream {
+	struct image_info **images;
+	size_t n, at;
+	struct item items[STREAM_CHUNK];
+	Runtime__V1__Image *list[STREAM_CHUNK];
+};
+
+static void stream_free(struct stream *s)
+{
+	image_list_free(s->images, s->n);
+	free(s);
+}
+
+/* The next chunk; the last one ends the call. */
+static void stream_step(struct rpc_call *call, void *arg)
+{
+	Runtime__V1__StreamImagesResponse resp = RUNTIME__V1__STREAM_IMAGES_RESPONSE__INIT;
+	struct stream *s = arg;
+	size_t n = MIN_OF(s->n - s->at, (size_t)STREAM_CHUNK);
+
+	for (size_t i = 0; i < n; i++) {
+		fill(&s->items[i], s->images[s->at + i]);
+		s->list[i] = &s->items[i].m;
+	}
+	resp.n_images = n;
+	resp.images = s->list;
+	s->at += n;
+	if (s->at < s->n) {
+		int r = rpc_send(call, &resp.base);
+
+		if (r == 0) {
+			rpc_on_sent(call, stream_step, s);
+			return;
+		}
+		rpc_reply_err(call, r, NULL);
+	} else {
+		rpc_reply(call, n ? &resp.base : NULL);
+	}
+	stream_free(s);
+}
+
+static void on_stream_cancel(struct rpc_call *call, void *arg)
+{
+	rpc_reply_err(call, -ECANCELED, NULL);
+	stream_free(arg);
+}
+
+static HANDLER(image_handle_stream)
+{
+	const Runtime__V1__StreamImagesRequest *req = (const void *)msg;
+	struct stream *s = calloc(1, sizeof(*s));
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	int r;
+
+	if (!s) {
+		rpc_reply_err(call, -ENOMEM, NULL);
+		return;
+	}
+	r = image_list(d->images, req->filter ? ref_of(req->filter->image) : NULL, &s->images,
+		       &s->n, &err);
+	if (r < 0) {
+		reply_image_err(call, r, &err);
+		free(s);
+		return;
+	}
+	rpc_on_cancel(call, on_stream_cancel, s);
+	stream_step(call, s);
 }
 
 HANDLER(image_handle_status)
@@ -304,6 +388,12 @@ static void pull(struct huskd *d, struct rpc_call *call, const Runtime__V1__Pull
 
 	if (str_empty(ref_of(req->image))) {
 		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
+		return;
+	}
+	if (!str_empty(req->image->runtime_handler) &&
+	    !str_eq(req->image->runtime_handler, "husk")) {
+		rpc_reply_status(call, RPC_INVALID_ARGUMENT,
+				 "no such runtime handler (there are \"\" and \"husk\")");
 		return;
 	}
 	p = calloc(1, sizeof(*p));
