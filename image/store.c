@@ -57,22 +57,37 @@ int store_sync_dir(const char *path, struct err *err)
 	return 0;
 }
 
+int store_sync_layers(struct image_store *s, struct err *err)
+{
+	int r = s->layers_unsynced ? store_sync_dir(s->layers_dir, err) : 0;
+
+	if (r >= 0)
+		s->layers_unsynced = false;
+	return r;
+}
+
 int store_add_layer(struct image_store *s, const char *diff_id, const char *tmp, struct err *err)
 {
 	cleanup_free char *path = store_layer_path(s, diff_id);
 	char bytes[24], now[24];
+	bool damaged;
 	struct stat st;
-	int r;
+	int known, r;
 
 	if (!path)
 		return err_set(err, -ENOMEM, "no memory");
+	known = find_layer(s, diff_id, &damaged, err);
+	if (known < 0)
+		return known;
 	if (stat(tmp, &st) < 0 || chmod(tmp, 0400) < 0)
 		return err_errno(err, -errno, "%s", tmp);
 	if (rename(tmp, path) < 0)
 		return err_errno(err, -errno, "rename %s", tmp);
 	snprintf(bytes, sizeof(bytes), "%lld", (long long)st.st_blocks * 512);
 	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
-	r = store_sync_dir(s->layers_dir, err);
+	s->layers_unsynced = true;
+	/* In place of a damaged one: its row may be on disk any time from now on. */
+	r = known ? store_sync_layers(s, err) : 0;
 	if (r >= 0)
 		r = db_run(s, err,
 			   "INSERT INTO layers(diff_id, bytes, pending)"

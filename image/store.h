@@ -8,9 +8,16 @@
  * <dir>/scratch-*.ext4	template of a container's disk
  * <dir>/lock		flock'ed while open
  *
- * Order of writing, so that a row never names a file that is not wholly on disk: the worker syncs
- * the file, then rename, sync of the directory, row. Of deleting: row, then file. Files without a
- * row and rows without a file are what a crash can leave; the next open removes both.
+ * What survives kill -9 and power loss: an image that a pull has reported, with its names, whole; and
+ * names given and pins set by hand. Rules that make it so:
+ *	- The worker syncs a layer's file before it says that it is done; then rename, then row.
+ *	- Rows are written without waiting for the disk (SQLite's synchronous=NORMAL: none is lost but
+ *	  by a loss of power, and then the last ones, never one in the midst). Only the transaction
+ *	  that makes an image visible waits, and with it all before; the directory of layers is synced
+ *	  just before it. So the loop waits for the disk twice in a pull.
+ *	- Deleting: row, then file. A row that comes back after power was lost has no file then.
+ * What a crash leaves is a file without a row, or a row without a file; the next open removes both
+ * (with the images that cannot do without), so that what is to be seen is whole.
  */
 #ifndef HUSK_IMAGE_STORE_H
 #define HUSK_IMAGE_STORE_H
@@ -42,6 +49,7 @@ struct image_store {
 	struct image_verify *verifies; /* running */
 	struct noting *noting;	       /* layers that are read for the first time */
 	struct disk *disk;
+	bool layers_unsynced; /* the directory */
 	bool room_wanted; /* see store_make_room */
 	struct ev_timer room_timer;
 	char **pinned; /* names in full; never NULL */
@@ -123,6 +131,8 @@ void store_note_later(struct image_store *s);
 void verifies_close(struct image_store *s);
 /* Ends all pulls and reaps all children. (pull.c) */
 void pulls_close(struct image_store *s);
+/* The directory of layers, when something came into it. */
+int store_sync_layers(struct image_store *s, struct err *err) must_check;
 int store_sync_dir(const char *path, struct err *err) must_check;
 /* Calls fn for each name in a directory, until it fails. */
 int store_each_name(const char *dir, int (*fn)(struct image_store *, const char *, struct err *),
@@ -137,6 +147,8 @@ int db_error(struct image_store *s, struct err *err);
 /* Opens the database and brings it to the shape of this version. */
 int store_db_open(struct image_store *s, struct err *err) must_check;
 int db_begin(struct image_store *s, struct err *err) must_check;
+/* Transactions from here on wait for the disk, or not (which is how it starts). */
+void db_durable(struct image_store *s, bool on);
 /* Commits when r >= 0, else undoes; returns r, or the failure of the commit. */
 int db_end(struct image_store *s, int r, struct err *err) must_check;
 /* All first columns of a query, as a string vector that the caller frees. */

@@ -94,6 +94,12 @@ int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struc
 	return 0;
 }
 
+void db_durable(struct image_store *s, bool on)
+{
+	(void)sqlite3_exec(s->db, on ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL",
+			   NULL, NULL, NULL);
+}
+
 int db_begin(struct image_store *s, struct err *err)
 {
 	return sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
@@ -182,7 +188,7 @@ int store_db_open(struct image_store *s, struct err *err)
 	c = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
 	if (c == SQLITE_OK)
 		c = sqlite3_exec(s->db,
-				 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+				 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 				 "PRAGMA foreign_keys=ON;",
 				 NULL, NULL, NULL);
 	if (c != SQLITE_OK)

@@ -110,9 +110,16 @@ static int add_rows(struct image_store *s, const struct image_commit *c, struct 
 
 int store_add_image(struct image_store *s, const struct image_commit *c, struct err *err)
 {
-	int r = db_begin(s, err);
+	int r = store_sync_layers(s, err);
 
-	return r < 0 ? r : db_end(s, add_rows(s, c, err), err);
+	if (r < 0)
+		return r;
+	db_durable(s, true);
+	r = db_begin(s, err);
+	if (r >= 0)
+		r = db_end(s, add_rows(s, c, err), err);
+	db_durable(s, false);
+	return r;
 }
 
 /* ---- look-up ---- */

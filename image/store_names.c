@@ -218,7 +218,9 @@ int image_tag(struct image_store *s, const char *ref, const char *name, char **r
 	copy = strdup(to);
 	if (!copy)
 		return err_set(err, -ENOMEM, "no memory");
+	db_durable(s, true);
 	r = copy_name(s, id, from, to, err);
+	db_durable(s, false);
 	if (r >= 0 && ret_name)
 		*ret_name = take_ptr(&copy);
 	return r;
@@ -229,9 +231,13 @@ int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *e
 	char id[DIGEST_LEN + 1];
 	int r = store_resolve(s, ref ? ref : "", id, NULL, err);
 
-	return r < 0 ? r
-		     : db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
-			      pinned ? "1" : "0", id, NULL);
+	if (r < 0)
+		return r;
+	db_durable(s, true);
+	r = db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
+		   pinned ? "1" : "0", id, NULL);
+	db_durable(s, false);
+	return r;
 }
 
 /* ---- use by containers ---- */
