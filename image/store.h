@@ -42,7 +42,7 @@ struct image_store {
 	int lock_fd;
 	sqlite3 *db;
 	unsigned max_layers_at_once, max_layers_in_all, retry_base_ms, stall_s;
-	char *hosts_dir; /* NULL = none */
+	char *hosts_dir;	  /* NULL = none */
 	struct image_pull *pulls; /* running */
 	struct ingest *ingests;	  /* blobs coming in */
 	struct lease *leases;
