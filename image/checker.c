@@ -72,10 +72,11 @@ static void on_exit_ignored(void *owner, int status)
 	c->proc = NULL;
 }
 
-static int start(struct image_store *s, struct checker *c, const char *kind, int fd,
+static int start(struct image_store *s, struct checker *c, const char *kind, int fd, bool when_idle,
 		 struct err *err)
 {
-	char *const args[] = { (char *)"check", (char *)kind, NULL };
+	char *const args[] = { (char *)"check", (char *)kind, when_idle ? (char *)"idle" : NULL,
+			       NULL };
 	cleanup_fd int report_write = -1;
 	int p[2], fds[3], r;
 
@@ -95,8 +96,8 @@ static int start(struct image_store *s, struct checker *c, const char *kind, int
 	return 0;
 }
 
-int checker_new(struct image_store *s, const char *kind, int fd, checker_done_fn done, void *arg,
-		struct checker **ret, struct err *err)
+int checker_new(struct image_store *s, const char *kind, int fd, bool when_idle,
+		checker_done_fn done, void *arg, struct checker **ret, struct err *err)
 {
 	struct checker *c = calloc(1, sizeof(*c));
 	int r;
@@ -107,7 +108,7 @@ int checker_new(struct image_store *s, const char *kind, int fd, checker_done_fn
 	c->done = done;
 	c->arg = arg;
 	buf_init(&c->in, WORKER_MAX_LINE);
-	r = start(s, c, kind, fd, err);
+	r = start(s, c, kind, fd, when_idle, err);
 	if (r < 0) {
 		checker_free(c);
 		return r;

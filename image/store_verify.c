@@ -213,7 +213,7 @@ static void on_step(struct ev_timer *t)
 	r = o->is_layer ? open_layer(v->s, o->digest, &fd, &err)
 			: blob_open(v->s, o->digest, &fd, NULL, &err);
 	if (r >= 0)
-		r = checker_new(v->s, o->is_layer ? "layer" : "blob", fd, on_checked, v,
+		r = checker_new(v->s, o->is_layer ? "layer" : "blob", fd, false, on_checked, v,
 				&v->checker, &err);
 	if (r < 0 && fd < 0)
 		object_done(v, "its file is gone");
@@ -335,6 +335,15 @@ struct noting {
 	bool failed; /* no worker, no memory: not again before the next start */
 };
 
+static void on_quiet(struct ev_timer *t);
+
+/* Without a timer it is done after the next layer, or start. */
+static void note_after(struct noting *n, uint64_t ns)
+{
+	if (!n->checker && !n->failed)
+		(void)!ev_timer_add(n->s->loop, &n->timer, ns, on_quiet, n);
+}
+
 static void on_noted(void *arg, int code, const char *digest, const struct err *err)
 {
 	struct noting *n = arg;
@@ -346,7 +355,7 @@ static void on_noted(void *arg, int code, const char *digest, const struct err *
 	else if (code >= 0)
 		code = note_content(n->s, n->diff_id, digest, NULL);
 	n->failed = code < 0;
-	store_note_later(n->s);
+	note_after(n, 0);
 }
 
 static int unnoted(struct noting *n)
@@ -368,13 +377,13 @@ static void on_quiet(struct ev_timer *t)
 	cleanup_fd int fd = -1;
 
 	if (n->s->pulls) {
-		store_note_later(n->s);
+		note_after(n, NOTE_AFTER_NS);
 		return;
 	}
 	if (unnoted(n) < 0)
 		return;
 	n->failed = open_layer(n->s, n->diff_id, &fd, NULL) < 0 ||
-		    checker_new(n->s, "layer", fd, on_noted, n, &n->checker, NULL) < 0;
+		    checker_new(n->s, "layer", fd, true, on_noted, n, &n->checker, NULL) < 0;
 }
 
 void store_note_later(struct image_store *s)
@@ -385,9 +394,7 @@ void store_note_later(struct image_store *s)
 			return;
 		s->noting->s = s;
 	}
-	/* Without a timer it is done after the next layer, or start. */
-	if (!s->noting->checker && !s->noting->failed)
-		(void)!ev_timer_add(s->loop, &s->noting->timer, NOTE_AFTER_NS, on_quiet, s->noting);
+	note_after(s->noting, NOTE_AFTER_NS);
 }
 
 void verifies_close(struct image_store *s)

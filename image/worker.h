@@ -39,11 +39,11 @@
  *was: "again" says that a new request could find other bytes (another mirror; no `have`). End of
  *file on 0 ends the process.
  *
- * husk-image-worker check blob|layer
+ * husk-image-worker check blob|layer [idle]
  *	0: a file. 1: one JSON line at the end, exit 0: {"digest": "sha256:.."} or {"error": {..}} as
  *	of unpack. A blob's digest is that of its bytes; a layer's is over its size and those of its
  *	blocks of 64 KiB that are not all zero, each with its number, so that holes cost nothing.
- *	Runs when no other process wants the CPU.
+ *	idle: runs when no other process wants the CPU.
  *
  * husk-image-worker archive
  *	0: as `fetch`, but what is asked for is in a tar (archive_source.h).
@@ -56,6 +56,8 @@
 #ifndef HUSK_IMAGE_WORKER_H
 #define HUSK_IMAGE_WORKER_H
 
+#include <stdbool.h>
+
 #include "base/compiler.h"
 
 #define WORKER_MAX_LINE (64 * KIB)
@@ -64,7 +66,7 @@
 #define WORKER_LAYER_FD(k) ((k) ? (int)(k) + WORKER_OUT_FD : 0)
 
 int worker_unpack(int argc, char **argv);
-int worker_check(const char *kind);
+int worker_check(const char *kind, bool when_idle);
 int worker_fetch(void);
 int worker_archive(void);
 

@@ -137,7 +137,7 @@ static int check(const char *kind, char digest[DIGEST_LEN + 1], struct err *err)
 	return r;
 }
 
-int worker_check(const char *kind)
+int worker_check(const char *kind, bool when_idle)
 {
 	const struct confine_limits limits = { 256 * MIB, 0, MAX_CPU_S };
 	const struct sched_param idle = { 0 };
@@ -149,7 +149,8 @@ int worker_check(const char *kind)
 			? 0
 			: err_set(&err, -EINVAL, "check blob|layer");
 
-	(void)sched_setscheduler(0, SCHED_IDLE, &idle);
+	if (when_idle)
+		(void)sched_setscheduler(0, SCHED_IDLE, &idle);
 	if (r >= 0)
 		r = confine_common(&limits, &err);
 	if (r >= 0)
