@@ -7,15 +7,16 @@
 #include <isa-l/igzip_lib.h>
 #include <openssl/evp.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "base/util.h"
 
 #define OUT_SIZE (256 * KIB)
-#define ZSTD_MAX_WINDOW_LOG 27 /* 128 MiB: what every decoder must accept, and not more */
+#define ZSTD_MAX_WINDOW_LOG 25 /* 32 MiB: four times what every decoder must accept */
 
 struct decoder {
 	enum decode_kind kind;
-	uint64_t max, bytes;
+	uint64_t max, bytes, taken; /* limit and number of the tar's bytes; those of the blob */
 	decode_out_fn out;
 	void *arg;
 	EVP_MD_CTX *sha;
@@ -55,6 +56,10 @@ static int emit(struct decoder *d, const void *data, size_t len, struct err *err
 		return err_set(err, -EFBIG, "layer unpacks to more than %llu bytes",
 			       (unsigned long long)d->max);
 	d->bytes += len;
+	if (d->bytes > DECODE_FREE && d->bytes / DECODE_MAX_RATIO > d->taken)
+		return err_set(err, -EFBIG,
+			       "unpacks to more than %u times its size (and more than %zu GiB)",
+			       DECODE_MAX_RATIO, DECODE_FREE / GIB);
 	if (!EVP_DigestUpdate(d->sha, data, len))
 		return err_set(err, -ENOMEM, "sha256 failed");
 	r = d->out(d->arg, data, len);
@@ -85,7 +90,8 @@ static int gz_between(struct decoder *d, struct err *err)
 	}
 	if (!d->gz->avail_in)
 		return 0;
-	if (d->padding)
+	/* 0x1f: the next member; its other bytes are the decoder's to check */
+	if (d->any && (d->padding || *d->gz->next_in != 0x1f))
 		return err_set(err, -EBADMSG, "damaged gzip: data behind its end");
 	isal_inflate_reset(d->gz);
 	d->gz->crc_flag = ISAL_GZIP;
@@ -131,6 +137,11 @@ static int put_zstd(struct decoder *d, const void *data, size_t len, struct err 
 		size_t r = ZSTD_decompressStream(d->zs, &out, &in);
 		int e;
 
+		if (ZSTD_isError(r) &&
+		    ZSTD_getErrorCode(r) == ZSTD_error_frameParameter_windowTooLarge)
+			return err_set(err, -EFBIG,
+				       "zstd with a window of more than %u MiB (--long, --ultra)",
+				       1u << (ZSTD_MAX_WINDOW_LOG - 20));
 		if (ZSTD_isError(r))
 			return err_set(err, -EBADMSG, "damaged zstd: %s", ZSTD_getErrorName(r));
 		d->any = true;
@@ -147,6 +158,7 @@ int decoder_put(struct decoder *d, const void *data, size_t len, struct err *err
 {
 	if (!len)
 		return 0;
+	d->taken += len;
 	switch (d->kind) {
 	case DECODE_GZIP:
 		return put_gzip(d, data, len, err);

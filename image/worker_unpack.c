@@ -48,7 +48,8 @@ struct unpack {
 	int tar[2];    /* decoder -> builder */
 	int report[2]; /* builder -> decoder: struct build_result */
 	uint32_t left; /* builder: bytes of the frame */
-	bool ended;    /* builder: FRAME_END was there */
+	/* builder: the layer's end has been read; so has FRAME_END */
+	bool layer_ended, ended;
 	uint8_t buf[CHUNK];
 };
 
@@ -91,16 +92,17 @@ static ssize_t read_tar(void *arg, const void **ret)
 	struct unpack *u = arg;
 	ssize_t n;
 
-	if (!u->left) {
+	if (!u->left && !u->layer_ended) {
 		int r = read_frame(u);
 
 		if (r < 0)
 			return r;
 		u->ended = u->left == FRAME_END;
-		if (u->left == FRAME_NEXT || u->ended) {
-			u->left = 0;
-			return 0;
-		}
+		u->layer_ended = u->left == FRAME_NEXT || u->ended;
+	}
+	if (u->layer_ended) {
+		u->left = 0;
+		return 0;
 	}
 	n = read_pipe(u, u->buf, MIN_OF(u->left, (uint32_t)CHUNK));
 	if (n == 0)
@@ -116,6 +118,7 @@ static int build_layers(struct unpack *u, struct tree *t, struct ext4_writer *w,
 	for (size_t k = 0; k < u->n_layers; k++) {
 		int r = k ? tree_next_layer(t, err) : 0;
 
+		u->layer_ended = false;
 		if (r >= 0)
 			r = layer_tar_read(read_tar, u, t, w, err);
 		if (r < 0)
