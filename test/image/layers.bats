@@ -12,6 +12,7 @@ setup_file() {
 	export PATH=$PATH:/sbin:/usr/sbin
 	export WORK=$BATS_FILE_TMPDIR
 	"$HERE/layered-images" "$WORK/oci"
+	"$HERE/odd-layers" "$WORK/odd"
 	local port i
 	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 	export MOCK=127.0.0.1:$port
@@ -126,4 +127,137 @@ refused() {
 	[ "$status" -eq 0 ]
 	[ "$(grep -c total_ms <<<"$output")" = 3 ]
 	[ "$(ls "$STORE/layers/sha256" | wc -l)" = 16 ]
+}
+
+@test "tars of all kinds" {
+	local n
+	for n in ustar gnu pax; do
+		accepted $n.gz
+		[ "$(cat "$M/plain")" = plain ]
+		[ "$(stat -c '%u %g %Y %h %i' "$M/plain")" = "$(stat -c '1000 100000 1600000000 2 %i' "$M/hard")" ]
+		[ "$(cat "$M"/d00/d01/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/file)" = deep ]
+		[ "$(stat -c '%t:%T %F' "$M/dev")" = "5:12c character special file" ]
+		[ -p "$M/fifo" ]
+		umount "$M"
+	done
+	for n in gnulong paxlong; do
+		accepted $n.gz
+		[ "$(cat "$M/$(printf 'n%.0s' {1..200})")" = x ]
+		[ "$(readlink "$M/l")" = "$(printf 't%.0s' {1..300})" ]
+		umount "$M"
+	done
+	accepted utf8.gz
+	[ "$(cat "$M/ä/ö")" = x ]
+	umount "$M"
+	accepted notutf8.gz
+	[ "$(cat "$M/"$'\xe4')" = x ]
+	umount "$M"
+	accepted bigid.gz
+	[ "$(stat -c '%u %g' "$M/f")" = "4000000000 3000000" ]
+	umount "$M"
+	accepted future.gz
+	[ "$(stat -c %Y "$M/f" "$M/g" | tr '\n' ' ')" = "8589934592 -5 " ]
+	[[ $(stat -c %y "$M/h") == *:01.500000000* ]]
+	umount "$M"
+	for n in plain.tar members.gz zeros-behind.gz trailing-zeros.gz trailing-data.gz no-end.gz window8.zst window25.zst; do
+		accepted $n
+		[ -s "$M/f" ]
+		umount "$M"
+	done
+	accepted empty-tar.gz
+}
+
+@test "sparse files: GNU, pax 0.0, 0.1, 1.0" {
+	local n sums=
+	for n in gnu 0.0 0.1 1.0; do
+		accepted sparse-$n.gz
+		[ "$(stat -c '%s %b' "$M/s")" = "5368709120 16" ]
+		[ "$(stat -c '%s %b' "$M/h")" = "1048576 0" ]
+		sums+="$(tail -c +1000001 "$M/s" | head -c 1; tail -c +4000000001 "$M/s" | head -c 4 | tr -d '\0') "
+		umount "$M"
+	done
+	[ "$sums" = "xend xend xend xend " ]
+}
+
+@test "extended attributes, ACLs, capabilities" {
+	accepted acl.gz
+	[[ $output == *'"dropped_xattrs":2'* ]]
+	[ "$(getfattr -d -m - -e hex "$M/f" 2>/dev/null | grep -c =)" = 3 ]
+	[ "$(getfattr --only-values -n user.note "$M/f" 2>/dev/null)" = hi ]
+	[[ $(getfattr -n system.posix_acl_access -e hex "$M/f" 2>/dev/null) == *=0x0200000001000700ffffffff02000500e803000004000500ffffffff10000700ffffffff20000100ffffffff* ]]
+	[[ $(getfattr -n security.capability -e hex "$M/f" 2>/dev/null) == *=0x010000020004000000000000000000000000000* ]]
+	umount "$M"
+	accepted base64.gz
+	[ "$(getfattr --only-values -n user.note "$M/f" 2>/dev/null)" = hi ]
+	umount "$M"
+	refused bad-acl.gz 71 "POSIX ACL"
+}
+
+@test "names that other runtimes take, too" {
+	accepted absolute.gz
+	[ "$(cat "$M/etc/passwd" "$M/usr/x" "$M/hard")" = xyx ]
+	umount "$M"
+	accepted usrmerge.gz
+	[ "$(cat "$M/usr/lib/x" "$M/usr/lib/y")" = xy ]
+	[ "$(readlink "$M/lib")" = usr/lib ]
+	umount "$M"
+	accepted opaque-root.gz
+	[ -e "$M/f" ]
+	umount "$M"
+	accepted duplicates.gz
+	[ "$(cat "$M/f" "$M/l")" = secondfile ]
+	[ -e "$M/d/x" ]
+	umount "$M"
+	accepted implied.gz
+	[ "$(stat -c '%a %u %g' "$M/a/b")" = "755 0 0" ]
+}
+
+@test "names that want out" {
+	refused dotdot.gz 71 'name with \"..\"'
+	refused dotdot-link.gz 71 'name with \"..\"'
+	refused symlink-out.gz 71 "passes through the symbolic link l"
+	refused symlink-abs.gz 71 "passes through the symbolic link l"
+	refused symlink-loop.gz 71 "passes through the symbolic link a"
+	refused hard-symlink.gz 71 'name with \"..\"'
+	refused hard-missing.gz 71 "not in this layer"
+	refused hard-dir.gz 71 "not a file"
+	refused through-file.gz 71 "no directory"
+}
+
+@test "too much of something" {
+	refused name64k.gz 71 "name of more than 4095 bytes"
+	refused name64k-gnu.gz 71 "name of more than 4095 bytes"
+	refused path64k.gz 71 "name of more than 4095 bytes"
+	refused deep.gz 71 "512 directories deep"
+	refused xattr1m.gz 71 "attribute"
+	refused xattr2m.gz 74 "too large"
+	refused device-number.gz 71 "device number"
+	refused entries10m.gz 27 "more than 2000000 entries"
+	refused window.zst 27 "window of more than 32 MiB"
+}
+
+@test "sizes that cannot be" {
+	refused negative.gz 74 "negative size"
+	refused negative-pax.gz 74 "negative"
+	refused huge.gz 74 "overflow"
+	refused huge-pax.gz 74 "overflow"
+	refused huge-sparse.gz 74 "damaged tar"
+}
+
+@test "damaged blobs" {
+	refused cut.gz 74 "Truncated"
+	refused cut.gz.gz 74 "truncated"
+	refused crc.gz 74 "wrong checksum"
+	refused garbage.gz 74 "data behind its end"
+	refused empty.gz 74 "truncated"
+	refused notar.gz 74 "not a tar"
+	refused checksum.gz 74 "not a tar"
+}
+
+@test "a bomb of 10 GB: stopped at its limit, and nothing on disk" {
+	local n
+	for n in bomb.gz bomb.zst; do
+		refused $n 27 "more than 250 times its size"
+		[ "$(du -k "$DISK" | cut -f1)" -lt 16 ]
+	done
 }
