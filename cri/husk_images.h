@@ -11,5 +11,7 @@ HANDLER(husk_handle_remove);
 HANDLER(husk_handle_usage);
 HANDLER(husk_handle_prune);
 HANDLER(husk_handle_verify); /* husk_verify.c */
+HANDLER(husk_handle_push);   /* husk_push.c */
+HANDLER(husk_handle_login);
 
 #endif

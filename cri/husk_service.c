@@ -23,6 +23,8 @@ const struct rpc_method husk_methods[] = {
 	{ "RemoveImage", husk_handle_remove, false },
 	{ "DiskUsage", husk_handle_usage, false },
 	{ "Prune", husk_handle_prune, false },
+	{ "CheckLogin", husk_handle_login, false },
+	{ "PushImage", husk_handle_push, true },
 	{ "VerifyImages", husk_handle_verify, true },
 	{ "SaveImages", husk_handle_save, true },
 	{ "LoadImages", husk_handle_load, true, true },

@@ -77,6 +77,7 @@ static int on_event(struct fetcher *f, const char *line, size_t len)
 	uint32_t id = (uint32_t)json_integer_value(json_object_get(j, "id"));
 	json_int_t fetched = json_integer_value(json_object_get(j, "fetched"));
 	json_int_t length = json_integer_value(json_object_get(j, "length"));
+	const char *how = json_string_value(json_object_get(j, "how"));
 	int r = 0;
 
 	if (str_eq(event, "document") && length >= 0 && length <= (json_int_t)IMAGE_MAX_DOCUMENT) {
@@ -87,6 +88,8 @@ static int on_event(struct fetcher *f, const char *line, size_t len)
 		f->ops->progress(f->arg, id, (uint64_t)fetched);
 	} else if (str_eq(event, "done") && fetched >= 0) {
 		f->ops->done(f->arg, id, (uint64_t)fetched);
+	} else if (str_eq(event, "pushed") && f->ops->pushed && how) {
+		f->ops->pushed(f->arg, id, how);
 	} else if (str_eq(event, "error")) {
 		r = on_error_event(f, j, id);
 	} else {
@@ -285,6 +288,22 @@ int fetcher_layer(struct fetcher *f, uint32_t id, const char *repository,
 				      "size", (json_int_t)l->size, "have", (json_int_t)l->have,
 				      "file", l->file_fd >= 0, "pipe", l->pipe_fd >= 0),
 			    fds, ARRAY_SIZE(fds), err);
+}
+
+int fetcher_push(struct fetcher *f, uint32_t id, const struct fetcher_push *p, struct err *err)
+{
+	return send_command(f,
+			    json_pack("{s:s, s:i, s:s, s:s, s:I, s:b, s:s*, s:s*, s:s*}", "op",
+				      "push", "id", (int)id, "repository", p->repository, "digest",
+				      p->digest, "size", (json_int_t)p->size, "file", p->fd >= 0,
+				      "from", p->from, "reference", p->reference, "media_type",
+				      p->media_type),
+			    &p->fd, 1, err);
+}
+
+int fetcher_ping(struct fetcher *f, uint32_t id, struct err *err)
+{
+	return send_command(f, json_pack("{s:s, s:i}", "op", "ping", "id", (int)id), NULL, 0, err);
 }
 
 /* The end of the process is seen as the end of its socket. */

@@ -22,6 +22,8 @@ struct fetcher_ops {
 	void (*document)(void *arg, uint32_t id, const void *data, size_t len);
 	void (*progress)(void *arg, uint32_t id, uint64_t fetched);
 	void (*done)(void *arg, uint32_t id, uint64_t fetched);
+	/* how: "sent", "there", "mounted"; NULL when nothing is pushed. */
+	void (*pushed)(void *arg, uint32_t id, const char *how);
 	/* id 0: the process itself has failed or died. again: a new request may have more luck, at
 	 * another mirror or without what there was from before. */
 	void (*error)(void *arg, uint32_t id, int code, bool again, const struct err *err);
@@ -48,6 +50,20 @@ int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, con
 int fetcher_list(struct fetcher *f, uint32_t id, int expand_fd, struct err *err) must_check;
 int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
 		 uint64_t size, struct err *err) must_check;
+
+struct fetcher_push {
+	const char *repository, *digest;
+	uint64_t size;
+	int fd;			/* the bytes, from their start; -1: only if it need not be sent */
+	const char *from;	/* a repository of this registry that may have it; NULL = none */
+	const char *reference;	/* a manifest; NULL = a blob */
+	const char *media_type; /* of a manifest */
+};
+/* The descriptor stays the caller's, who closes it after the call. */
+int fetcher_push(struct fetcher *f, uint32_t id, const struct fetcher_push *p,
+		 struct err *err) must_check;
+/* Are the credentials right? Answered by `done`. */
+int fetcher_ping(struct fetcher *f, uint32_t id, struct err *err) must_check;
 
 struct fetcher_layer {
 	const char *digest;

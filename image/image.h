@@ -272,6 +272,51 @@ int image_pull(struct image_store *s, const char *ref, const struct image_auth *
 /* Ends the pull and frees the handle; its processes are killed, its temporary files removed. */
 void image_pull_cancel(struct image_pull *p);
 
+/* ---- push, login ---- */
+
+/* The numbers of husk.proto BlobProgress.State. */
+enum image_push_state {
+	IMAGE_PUSH_WAITING,
+	IMAGE_PUSH_SENDING,
+	IMAGE_PUSH_DONE,
+	IMAGE_PUSH_THERE,   /* the registry had it */
+	IMAGE_PUSH_MOUNTED, /* taken from another repository of the registry */
+};
+
+struct image_blob_progress {
+	const char *digest;
+	uint64_t sent, size;
+	enum image_push_state state;
+};
+/* Layers lowest first, then the configuration; at most 10 times a second. Must not cancel. */
+typedef void (*image_push_progress_fn)(void *arg, const struct image_blob_progress *v, size_t n);
+
+struct image_push_result {
+	const char *digest; /* of the manifest */
+	uint64_t total_ns;
+};
+/* Exactly once, never inside image_push, and not after image_push_cancel; the handle is gone. */
+typedef void (*image_push_done_fn)(void *arg, int code, const struct image_push_result *r,
+				   const struct err *err);
+struct image_push;
+/*
+ * Sends the image that has the name `ref` (with a tag) to the registry in it: the blobs that are
+ * not there, then the manifest for this platform. -ENODATA: a blob has to be sent and is not kept.
+ */
+int image_push(struct image_store *s, const char *ref, const struct image_auth *auth,
+	       image_push_progress_fn progress, image_push_done_fn done, void *arg,
+	       struct image_push **ret, struct err *err) must_check;
+void image_push_cancel(struct image_push *p);
+
+typedef void (*image_login_done_fn)(void *arg, int code, const struct err *err);
+struct image_login;
+/* Does the registry `server` ("docker.io", "127.0.0.1:5000") take the credentials? -EACCES. As for
+ * image_push. */
+int image_login(struct image_store *s, const char *server, const struct image_auth *auth,
+		image_login_done_fn done, void *arg, struct image_login **ret,
+		struct err *err) must_check;
+void image_login_cancel(struct image_login *l);
+
 /* ---- save ---- */
 
 #define IMAGE_SAVE_MAX 64u /* images in one archive */
@@ -297,7 +342,8 @@ void image_save_free(struct image_save *v); /* NULL is fine */
 /* ---- load ---- */
 
 struct image_load_ops {
-	/* `image`: its name, or its digest in the archive. May be NULL. Must not cancel the load. */
+	/* `image`: its name, or its digest in the archive. May be NULL. Must not cancel the load.
+	 */
 	void (*progress)(void *arg, const char *image, const struct image_progress *p);
 	/* One image is there, with these names in full. Must not cancel the load. */
 	void (*loaded)(void *arg, const char *id, char *const *names);
@@ -322,11 +368,11 @@ void image_load_cancel(struct image_load *l); /* frees it; NULL is fine */
 
 /* One object that was read. Valid during the callback only. */
 struct image_verified {
-	const char *kind;      /* "layer" (a disk), "blob" */
-	const char *digest;    /* diff id, or digest of the blob */
-	size_t done, total;    /* objects, with this one */
-	const char *problem;   /* NULL = it is what it was */
-	char *const *images;   /* ids of the images that need it, when there is a problem */
+	const char *kind;    /* "layer" (a disk), "blob" */
+	const char *digest;  /* diff id, or digest of the blob */
+	size_t done, total;  /* objects, with this one */
+	const char *problem; /* NULL = it is what it was */
+	char *const *images; /* ids of the images that need it, when there is a problem */
 };
 typedef void (*image_verify_fn)(void *arg, const struct image_verified *v);
 /* Called exactly once, never inside image_verify, and not after image_verify_cancel; the handle is

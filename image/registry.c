@@ -373,7 +373,8 @@ static void show_progress(struct request *q)
 	if (now - q->last_progress_ns < PROGRESS_EVERY_NS)
 		return;
 	q->last_progress_ns = now;
-	r->progress(r->arg, q->id, q->sink.done);
+	r->progress(r->arg, q->id,
+		    q->op == REGISTRY_CALL ? q->x.body_at + q->x.body_sent : q->sink.done);
 }
 
 static size_t on_layer(struct exchange *x, const char *data, size_t len)
@@ -601,9 +602,10 @@ static int set_strings(struct request *q, const struct registry_request *in)
 			  : str_fmt("%s/%s/%s", in->repository,
 				    in->op == REGISTRY_MANIFEST ? "manifests" : "blobs",
 				    in->op == REGISTRY_MANIFEST ? in->reference : in->digest);
-	q->scopes = str_fmt("repository:%s:%s%s%s", in->repository,
-			    in->op == REGISTRY_CALL ? "pull,push" : "pull", in->scope ? " " : "",
-			    in->scope ? in->scope : "");
+	q->scopes = in->repository ? str_fmt("repository:%s:%s%s%s", in->repository,
+					     in->op == REGISTRY_CALL ? "pull,push" : "pull",
+					     in->scope ? " " : "", in->scope ? in->scope : "")
+				   : strdup("");
 	return ok && q->path && q->scopes ? 0 : -ENOMEM;
 }
 
@@ -709,6 +711,8 @@ static void work(struct request *q, uint64_t now)
 		try_next(q);
 	else if (q->op == REGISTRY_LAYER && (q->paused || sink_full(&q->sink)))
 		unblock(q);
+	else if (q->op == REGISTRY_CALL && q->x.body_sent)
+		show_progress(q);
 }
 
 /* Until the next request can go on by itself. */

@@ -84,7 +84,7 @@ enum registry_op {
 struct registry_request {
 	enum registry_op op;
 	uint32_t id;
-	const char *repository; /* "library/busybox" */
+	const char *repository; /* "library/busybox"; NULL for calls: of none */
 	const char *reference;	/* manifests */
 	const char *digest;	/* blobs */
 	uint64_t size;		/* blobs: what the manifest says */

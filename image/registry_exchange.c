@@ -331,6 +331,9 @@ static int set_body(struct exchange *x)
 		SET(CURLOPT_NOBODY, 1L);
 	if (x->body_fd >= 0) {
 		x->body_sent = 0;
+		/* libcurl sends a request again by itself when a connection that it used before
+		 * breaks. Part of a body may have been taken by then: only the caller can know. */
+		SET(CURLOPT_FRESH_CONNECT, 1L);
 		SET(CURLOPT_UPLOAD, 1L);
 		SET(CURLOPT_READFUNCTION, on_send);
 		SET(CURLOPT_READDATA, x);

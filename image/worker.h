@@ -31,9 +31,14 @@
  *	      "file": B, "pipe": B}
  *		with a descriptor for each true: a file that takes the blob's bytes and has the
  *first `have` of them; a pipe that gets all of them. Both are closed at the end, whatever it is.
+ *	     {"op": "push", "id": N, "repository": "..", "digest": "..", "size": N, "file": B,
+ *	      "from": "another repository", "reference": "..", "media_type": ".."}
+ *		with a descriptor for the bytes when `file`; with a reference it is a manifest.
+ *	     {"op": "ping", "id": N}	are the credentials right? Answered by "done"
  *	out: {"event": "document", "id": N, "length": N, "media_type": ".."} + length bytes
  *	     {"event": "progress", "id": N, "fetched": N}	layers, at most 10 a second
  *	     {"event": "done", "id": N, "fetched": N}		layers: size and digest are right
+ *	     {"event": "pushed", "id": N, "how": "sent|there|mounted"}
  *	     {"event": "error", "id": N, "errno": N, "text": "..", "again": B}
  *	Documents are verified by huskd, too; layers here, byte by byte. What can be tried again
  *was: "again" says that a new request could find other bytes (another mirror; no `have`). End of

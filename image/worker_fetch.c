@@ -12,6 +12,7 @@
 #include "image/digest.h"
 #include "image/image.h"
 #include "image/registry.h"
+#include "image/registry_push.h"
 #include "image/worker.h"
 #include "image/worker_confine.h"
 
@@ -221,6 +222,84 @@ static int op_get(struct fetch *f, const json_t *j, enum registry_op op, struct 
 	return 0;
 }
 
+/* ---- pushing (registry_push.h), and whether credentials are right ---- */
+
+static void on_pushed(void *arg, uint32_t id, int code, enum push_how how, const struct err *err)
+{
+	struct fetch *f = arg;
+
+	if (code < 0)
+		send_error(f, id, code, false, err);
+	else
+		send_json(f, json_pack("{s:s, s:i, s:s}", "event", "pushed", "id", (int)id, "how",
+				       push_how_name(how)));
+}
+
+static int op_push(struct fetch *f, const json_t *j, struct err *err)
+{
+	struct push_request q = {
+		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
+		.repository = text(j, "repository"),
+		.digest = text(j, "digest"),
+		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
+		.from = text(j, "from"),
+		.reference = text(j, "reference"),
+		.media_type = text(j, "media_type"),
+		.fd = -1,
+	};
+	struct err why = { 0 };
+	int r;
+
+	if (!f->reg || !q.repository || !digest_valid(q.digest))
+		return err_set(err, -EPROTO, "bad command: push");
+	if (json_is_true(json_object_get(j, "file"))) {
+		q.fd = take_passed_fd(f);
+		if (q.fd < 0)
+			return err_set(err, -EPROTO, "push without its descriptor");
+	}
+	r = push_start(f->reg, &q, on_pushed, f, &why);
+	if (r < 0)
+		send_error(f, q.id, r, false, &why);
+	return 0;
+}
+
+static void on_ping(void *arg, uint32_t id, int code, const struct registry_result *res,
+		    const struct err *err)
+{
+	struct fetch *f = arg;
+
+	if (code < 0)
+		send_error(f, id, code, false, err);
+	else
+		send_json(f, json_pack("{s:s, s:i, s:i}", "event", "done", "id", (int)id, "fetched",
+				       0));
+}
+
+static int op_ping(struct fetch *f, const json_t *j, struct err *err)
+{
+	struct registry_request q = {
+		.op = REGISTRY_CALL,
+		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
+		.method = "GET",
+		.path = "",
+		.max = 64 * KIB,
+		.file_fd = -1,
+		.pipe_fd = -1,
+		.body_fd = -1,
+		.done = on_ping,
+		.arg = f,
+	};
+	struct err why = { 0 };
+	int r;
+
+	if (!f->reg)
+		return err_set(err, -EPROTO, "bad command: ping");
+	r = registry_start(f->reg, &q, &why);
+	if (r < 0)
+		send_error(f, q.id, r, false, &why);
+	return 0;
+}
+
 static int command(struct fetch *f, const char *line, size_t len, struct err *err)
 {
 	json_t *j = json_loadb(line, len, 0, NULL);
@@ -235,6 +314,10 @@ static int command(struct fetch *f, const char *line, size_t len, struct err *er
 		r = op_get(f, j, REGISTRY_BLOB, err);
 	else if (str_eq(op, "layer"))
 		r = op_get(f, j, REGISTRY_LAYER, err);
+	else if (str_eq(op, "push"))
+		r = op_push(f, j, err);
+	else if (str_eq(op, "ping"))
+		r = op_ping(f, j, err);
 	else
 		r = err_set(err, -EPROTO, "unknown command");
 	json_decref(j);

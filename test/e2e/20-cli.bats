@@ -108,7 +108,7 @@ load helpers
 
 @test "help is there for every command; nonsense is refused" {
 	run -0 husk --help
-	for c in run exec logs ps pods stop rm pull images inspect tag rmi save load login logout df prune check version; do
+	for c in run exec logs ps pods stop rm pull push images inspect tag rmi save load login logout df prune check version; do
 		[[ $output == *"$c"* ]]
 		run -0 husk $c --help
 		[[ $output == *"Usage: husk $c"* ]]

@@ -210,6 +210,11 @@ diff_ids() { # diff_ids IMAGE-FOR-SKOPEO
 @test "save: a blob that has changed on disk is an error, not an archive" {
 	cd "$BATS_TEST_TMPDIR"
 	husk pull -q "$BUSYBOX"
+	# blobs are synced after the pull
+	for ((i = 0; i < 100; i++)); do
+		[ -n "$(ls "$WORK/one/images/ingest/sha256")" ] || break
+		sleep 0.05
+	done
 	blob=$(ls -S "$WORK"/one/images/blobs/sha256/* | head -n 1)
 	chmod 600 "$blob"
 	printf x | dd of="$blob" bs=1 seek=5000 conv=notrunc status=none
@@ -355,7 +360,6 @@ big_index() { head -c 5M /dev/zero >index.json; }
 }
 
 @test "login keeps credentials for pulls, logout forgets them, wrong ones are refused" {
-	skip "not served yet"
 	python3 -c 'import crypt; print("me:" + crypt.crypt("s3cret", crypt.mksalt(crypt.METHOD_BLOWFISH)))' >"$WORK/htpasswd"
 	HUSK_REGISTRY_AUTH=$WORK/htpasswd "$IMAGES/registry" start "$WORK/private" "$((PORT + 1))"
 	private=127.0.0.1:$((PORT + 1))
@@ -367,13 +371,105 @@ big_index() { head -c 5M /dev/zero >index.json; }
 	[[ $output == *"does not take"* ]]
 	run -2 husk login -u me -p s3cret "$private"
 	run -2 husk login --password-stdin "$private" <<<s3cret
+	run -1 husk login -u me "$private" <<<s3cret
+	[[ $output == *"--password-stdin"* ]]
 	run -0 husk login -u me --password-stdin "$private" <<<s3cret
 	[ "$(stat -c %a "$DOCKER_CONFIG/config.json")" = 600 ]
 	[ "$(jq -r ".auths[\"$private\"].auth" "$DOCKER_CONFIG/config.json" | base64 -d)" = me:s3cret ]
 	run -0 husk pull -q "$private/team/app"
+	# The same credentials push.
+	husk tag "$private/team/app" "$private/other/app:2"
+	run -0 husk push -q "$private/other/app:2"
+	skopeo inspect --tls-verify=false --creds me:s3cret "docker://$private/other/app:2" >/dev/null
 	run -0 husk logout "$private"
+	run -1 husk push "$private/other/app:2"
+	[[ $output == *"husk login"* ]]
 	run -1 husk logout "$private"
-	husk rmi "$private/team/app"
+	husk rmi "$private/team/app" "$private/other/app:2"
 	run -1 husk pull -q "$private/team/app"
 	run ! grep -r s3cret "$WORK/one.log"
+}
+
+@test "login asks on a terminal, without echo" {
+	private=127.0.0.1:$((PORT + 1))
+	(sleep 0.5; echo me; sleep 0.5; echo s3cret; sleep 2) | script -qec "$BIN/husk --endpoint unix://$WORK/one.sock login $private" /dev/null >"$BATS_TEST_TMPDIR/out"
+	cat "$BATS_TEST_TMPDIR/out"
+	grep -q "Logged in to $private" "$BATS_TEST_TMPDIR/out"
+	[ "$(grep -c s3cret "$BATS_TEST_TMPDIR/out")" = 0 ]
+	husk logout "$private"
+}
+
+@test "push: only what is not there, mounted from where it is, and pulled again it is the same" {
+	husk pull -q "$BUSYBOX" "$TORTURE"
+	husk tag "$TORTURE" "$REG/new/torture:v1"
+	run -0 --separate-stderr husk push "$REG/new/torture:v1"
+	[ "$output" = "$(skopeo inspect --tls-verify=false --format '{{.Digest}}' "docker://$REG/new/torture:v1")" ]
+	[[ $stderr == *mounted* ]]
+	run -0 --separate-stderr husk push --json "$REG/new/torture:v1"
+	[ "$(jq -rs '[.[] | select(.event == "progress").items[].state] | map(select(. == "already there")) | length > 0' <<<"$output")" = true ]
+	husk images --json "$REG/new/torture:v1" | jq -e '.[0].repo_digests | map(select(contains("/new/"))) | length == 1'
+	id=$(husk images -q --no-trunc "$TORTURE")
+	husk rmi -f "$id"
+	run -0 husk pull -q "$REG/new/torture:v1"
+	[ "$output" = "$id" ]
+	run -1 husk push "$REG/not/here"
+	[[ $output == *"husk tag"* ]]
+	run -1 husk push "$REG/new/torture@$(husk inspect "$id" | jq -r '.[0].RepoDigests[0]' | cut -d@ -f2)"
+	run -2 husk push
+}
+
+@test "push: an image whose blobs are gone, to a registry that has them or has not" {
+	husk pull -q "$BUSYBOX"
+	husk prune -f --blobs
+	husk tag "$BUSYBOX" "$REG/mounted/app"
+	run -0 husk push -q "$REG/mounted/app"
+	start_mock
+	husk tag "$BUSYBOX" "$MOCK/ok/app"
+	run -1 husk push -q "$MOCK/ok/app"
+	[[ $output == *"not kept"*"pull"* ]]
+}
+
+start_mock() {
+	[ -z "$MOCK" ] || return 0
+	export MOCK=127.0.0.1:$((PORT + 2))
+	"$HERE/mock-upload" "$((PORT + 2))" >"$BATS_TEST_TMPDIR/mock.log" 2>&1 3>&- &
+	echo $! >"$WORK/mock-$BATS_TEST_NUMBER.pid"
+	local i
+	for ((i = 0; i < 50; i++)); do
+		curl -s -o /dev/null "http://$MOCK/v2/" && break
+		sleep 0.1
+	done
+}
+stop_mock() {
+	kill "$(cat "$WORK/mock-$BATS_TEST_NUMBER.pid")"
+	rm "$WORK/mock-$BATS_TEST_NUMBER.pid"
+}
+teardown() { [ ! -e "$WORK/mock-$BATS_TEST_NUMBER.pid" ] || stop_mock; }
+
+@test "push: a broken upload goes on where it stopped, or from the start; no retry of a no" {
+	husk pull -q "$BUSYBOX"
+	start_mock
+	log=$BATS_TEST_TMPDIR/mock.log
+	for mode in ok cut lost late; do
+		husk tag "$BUSYBOX" "$MOCK/$mode/app:1"
+		: >"$log"
+		run -0 husk push -q "$MOCK/$mode/app:1"
+		cat "$log"
+		[[ $output == sha256:* ]]
+		case $mode in
+		cut) # three breaks, and no byte twice
+			size=$(jq .layers[0].size "$OCI/busybox/blobs/sha256/$(jq -r '.manifests[0].digest' "$OCI/busybox/index.json" | cut -d: -f2)")
+			[ "$(awk '/^PATCH/ && $4 > 1000 { n += $4 } END { print n }' "$log")" = "$size" ]
+			[ "$(grep -c '^PATCH.* [3-9]00000-' "$log")" = 3 ]
+			;;
+		lost) [ "$(grep -c '^POST' "$log")" -ge 3 ] ;;
+		esac
+	done
+	husk tag "$BUSYBOX" "$MOCK/deny/app:1"
+	: >"$log"
+	run -1 husk push -q "$MOCK/deny/app:1"
+	[ "$(grep -c '^POST' "$log")" -le 2 ]
+	husk tag "$BUSYBOX" "$MOCK/other/app:1"
+	run -1 husk push -q "$MOCK/other/app:1"
+	[[ $output == *"took the manifest for"* ]]
 }
