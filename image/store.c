@@ -148,8 +148,8 @@ static int remove_stray(struct image_store *s, const char *name, struct err *err
 static int drop_broken(struct image_store *s, struct err *err)
 {
 	static const char *const sql[] = {
-		"DELETE FROM holds WHERE image IN"
-		" (SELECT image FROM image_layers WHERE diff_id=?)",
+		("DELETE FROM holds WHERE image IN"
+		 " (SELECT image FROM image_layers WHERE diff_id=?)"),
 		"DELETE FROM images WHERE id IN (SELECT image FROM image_layers WHERE diff_id=?)",
 		"DELETE FROM layers WHERE diff_id=?",
 	};
