@@ -12,9 +12,9 @@
  * machine or a link-local address; credentials, headers and client certificates do not follow them
  * to another host.
  *
- * Files: registry.c (requests and endpoints), registry_exchange.c (one HTTP exchange),
- * registry_token.c (Bearer tokens), registry_sink.c (where a layer's bytes go), registry_retry.c,
- * registry_auth.c and proxy.c (pure).
+ * Files: registry.c (the list of requests, endpoints), registry_request.c (one request, from one
+ * try to the next), registry_exchange.c (one HTTP exchange), registry_token.c (Bearer tokens),
+ * registry_sink.c (where a layer's bytes go), registry_retry.c, registry_auth.c, proxy.c (pure).
  */
 #ifndef HUSK_IMAGE_REGISTRY_H
 #define HUSK_IMAGE_REGISTRY_H

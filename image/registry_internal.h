@@ -8,9 +8,11 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "image/digest.h"
 #include "image/hosts.h"
 #include "image/registry.h"
 #include "image/registry_auth.h"
+#include "image/registry_sink.h"
 
 /* One host of the list, and what was learned about it. */
 struct endpoint {
@@ -104,9 +106,47 @@ int token_get(struct registry *r, struct endpoint *ep, const char *scopes, const
 void token_forget(struct registry *r, const char *value);
 void tokens_fini(struct registry *r);
 
-/* ---- the client (registry.c) ---- */
+/* ---- requests (registry_request.c) ---- */
 
-struct request;
+enum step {
+	STEP_REPLAY,   /* what a layer's file has already */
+	STEP_PAUSE,    /* until retry_ns, or until the token `waits` is there */
+	STEP_EXCHANGE, /* the network */
+	STEP_DRAIN,    /* all has come and is right; the pipe takes the rest */
+};
+
+struct request {
+	struct exchange x; /* the first member: a callback's exchange is its request */
+	struct request *next;
+	enum registry_op op;
+	enum step step;
+	uint32_t id;
+	registry_done_fn done;
+	void *arg;
+	char *repository, *path, *scopes, *method, *content_type, *content_range;
+	char digest[DIGEST_LEN + 1]; /* "" = unknown: a tag */
+	struct sink sink;
+	uint64_t last_progress_ns;
+	bool paused; /* libcurl holds data back until the pipe has room */
+	/* where and how often */
+	struct endpoint *ep;
+	uint32_t tried, refused; /* endpoints: in this round; for good */
+	uint32_t sources;	 /* that have given bytes of the layer */
+	unsigned rounds, resumes;
+	uint64_t round_start; /* sink.done then */
+	uint64_t retry_ns, after_s, waits;
+	/* this try */
+	uint64_t skip; /* bytes of an answer to a Range that was ignored */
+	bool authorized, asked_again, began;
+	char *bearer;	       /* the token sent */
+	struct err mirror_err; /* the first failure of a mirror */
+};
+
+void request_free(struct request *q);
+/* What it can do by itself now; may end it. */
+void request_work(struct request *q, uint64_t now);
+
+/* ---- the client (registry.c) ---- */
 
 struct registry {
 	CURLM *multi;
@@ -125,7 +165,10 @@ struct registry {
 	void *arg;
 };
 
-/* Requests that wait for the token go on, or fail with it (temporary: may be tried again). */
+/* NULL gives NULL; *ok becomes false without memory. */
+char *registry_copy(const char *s, bool *ok);
+/* (registry_request.c) Requests that wait for the token go on, or fail with it (temporary: may be
+ * tried again). */
 void registry_token_ready(struct registry *r, uint64_t id, int code, bool temporary,
 			  uint64_t after_s, const struct err *err);
 
