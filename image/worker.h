@@ -18,44 +18,48 @@
  * husk-image-worker fetch
  *	0: a stream socket, commands in, events out, one JSON object a line (WORKER_MAX_LINE).
  *	Descriptors come with the line that they belong to (SCM_RIGHTS).
- *	in:  {"op": "open"}	first, once, with a descriptor: a file of at most WORKER_MAX_OPEN
- *bytes,
- *		{"host": "..", "hosts": [{"url": "..", "capabilities": N, "mirror": B, "ns": B, "login": B,
- *		"skip_verify": B, "headers": [".."], "ca": "..", "cert": "..", "key": ".."}, ..],
+ *	in:  {"op": "open"}	first, once, with a descriptor: a file of at most
+ *		WORKER_MAX_OPEN bytes,
+ *		{"host": "..", "hosts": [{"url": "..", "capabilities": N, "mirror": B,
+ *		"ns": B, "login": B, "skip_verify": B, "headers": [".."], "ca": "..",
+ *		"cert": "..", "key": ".."}, ..],
  *		"user": "..", "password": "..", "token": "..", "identity_token": "..",
  *		"http_proxy": "..", "https_proxy": "..", "no_proxy": "..",
  *		"retry_base_ms": N, "stall_s": N}
- *	     {"op": "manifest", "id": N, "repository": "..", "reference": "tag or digest"}
+ *	     {"op": "manifest", "id": N, "repository": "..", "reference": ".."}
+ *		by tag or digest
  *	     {"op": "blob", "id": N, "repository": "..", "digest": "..", "size": N}
- *	     {"op": "layer", "id": N, "repository": "..", "digest": "..", "size": N, "have": N,
- *	      "file": B, "pipe": B}
- *		with a descriptor for each true: a file that takes the blob's bytes and has the
- *first `have` of them; a pipe that gets all of them. Both are closed at the end, whatever it is.
- *	     {"op": "push", "id": N, "repository": "..", "digest": "..", "size": N, "file": B,
- *	      "from": "another repository", "reference": "..", "media_type": ".."}
- *		with a descriptor for the bytes when `file`; with a reference it is a manifest.
+ *	     {"op": "layer", "id": N, "repository": "..", "digest": "..", "size": N,
+ *	      "have": N, "file": B, "pipe": B}
+ *		with a descriptor for each true: a file that takes the blob's bytes and has
+ *		the first `have` of them; a pipe that gets all of them. Both are closed at
+ *		the end, whatever it is.
+ *	     {"op": "push", "id": N, "repository": "..", "digest": "..", "size": N,
+ *	      "file": B, "from": "..", "reference": "..", "media_type": ".."}
+ *		with a descriptor for the bytes when `file`; `from` is another repository that
+ *		may have the blob; with a reference it is a manifest.
  *	     {"op": "ping", "id": N}	are the credentials right? Answered by "done"
- *	out: {"event": "document", "id": N, "length": N, "media_type": ".."} + length bytes
- *	     {"event": "progress", "id": N, "fetched": N}	layers, at most 10 a second
- *	     {"event": "done", "id": N, "fetched": N}		layers: size and digest are right
+ *	out: {"event": "document", "id": N, "length": N, "media_type": ".."} + bytes
+ *	     {"event": "progress", "id": N, "fetched": N}	at most 10 a second
+ *	     {"event": "done", "id": N, "fetched": N}	size and digest are right
  *	     {"event": "pushed", "id": N, "how": "sent|there|mounted"}
  *	     {"event": "error", "id": N, "errno": N, "text": "..", "again": B}
- *	Documents are verified by huskd, too; layers here, byte by byte. What can be tried again
- *was: "again" says that a new request could find other bytes (another mirror; no `have`). End of
- *file on 0 ends the process.
+ *	Documents are verified by huskd, too; layers here, byte by byte. What can be tried
+ *	again was: "again" says that a new request could find other bytes (another mirror; no
+ *	`have`). End of file on 0 ends the process.
  *
  * husk-image-worker check blob|layer [idle]
- *	0: a file. 1: one JSON line at the end, exit 0: {"digest": "sha256:.."} or {"error": {..}} as
- *	of unpack. A blob's digest is that of its bytes; a layer's is over its size and those of its
+ *	0: a file. 1: one JSON line at the end, exit 0: {"digest": "sha256:.."} or {"error": ..}
+ *	as of unpack. A blob's digest is that of its bytes; a layer's is over its size and those of its
  *	blocks of 64 KiB that are not all zero, each with its number, so that holes cost nothing.
  *	idle: runs when no other process wants the CPU.
  *
  * husk-image-worker archive
  *	0: as `fetch`, but what is asked for is in a tar (archive_source.h).
  *	in:  {"op": "open"}	first, once, with a descriptor: the tar, also compressed
- *	     {"op": "list", "id": N}	with a descriptor: an empty file, for the tar if it has to be
- *		expanded. Answered by a document: {"expanded": B, "images": [{"digest": "..",
- *		"names": [".."]}, ..]}
+ *	     {"op": "list", "id": N}	with a descriptor: an empty file, for the tar when it
+ *		has to be expanded. Answered by a document:
+ *		{"expanded": B, "images": [{"digest": "..", "names": [".."]}, ..]}
  *	     manifest (by digest), blob, layer: as above; one after the other
  */
 #ifndef HUSK_IMAGE_WORKER_H
