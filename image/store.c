@@ -269,9 +269,9 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 	if (r >= 0)
 		r = store_db_open(s, err);
 	if (r >= 0)
-		r = clean_up(s, err);
-	if (r >= 0)
 		r = blobs_open(s, err);
+	if (r >= 0)
+		r = clean_up(s, err);
 	if (r >= 0)
 		r = scratch_prepare(s, err);
 	if (r < 0) {

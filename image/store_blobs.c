@@ -371,10 +371,19 @@ static int check_ingest(struct image_store *s, const char *name, struct err *err
 
 	if (!path)
 		return err_set(err, -ENOMEM, "no memory");
-	if (is_hex_name(name, digest) && lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-	    st.st_size && st.st_mtime + INGEST_KEEP_S > time(NULL))
-		return 0;
+	if (is_hex_name(name, digest)) {
+		if (find(s, digest))
+			return 0;
+		if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size &&
+		    st.st_mtime + INGEST_KEEP_S > time(NULL))
+			return 0;
+	}
 	return remove_tree(path, err);
+}
+
+int ingest_expire(struct image_store *s, struct err *err)
+{
+	return store_each_name(s->ingest_dir, check_ingest, s, err);
 }
 
 /* A blob whose row did not get written, or whose removal was cut short. */
@@ -414,7 +423,7 @@ int blobs_open(struct image_store *s, struct err *err)
 	if (r >= 0)
 		r = mkdir_p(s->blobs_dir, 0700, err);
 	if (r >= 0)
-		r = store_each_name(s->ingest_dir, check_ingest, s, err);
+		r = ingest_expire(s, err);
 	if (r >= 0)
 		r = drop_rows(s, err);
 	return r < 0 ? r : store_each_name(s->blobs_dir, check_blob, s, err);

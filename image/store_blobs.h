@@ -20,7 +20,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* What nobody went on with for so long is removed when the store opens. */
+/* What nobody went on with for so long is removed when the store opens, and with each collection. */
 #define INGEST_KEEP_S (24 * 3600)
 
 struct image_store;
@@ -74,6 +74,8 @@ int blob_delete(struct image_store *s, const char *digest, struct err *err) must
 
 /* One (NULL: any) that is becoming complete is not worth keeping for later pulls. */
 void ingest_forget(struct image_store *s, const char *digest);
+/* Removes ingest files that nobody has open and that are too old. */
+int ingest_expire(struct image_store *s, struct err *err) must_check;
 /* Removes the ingest files that nobody has open. */
 int ingest_drop_unowned(struct image_store *s, struct err *err) must_check;
 /* Allocated bytes of those that somebody has open. */

@@ -24,7 +24,8 @@ static int find_manifest(struct image_store *s, struct content *c, const char *n
 		return r;
 	r = sqlite3_step(st);
 	if (r == SQLITE_DONE)
-		return err_set(err, -ENODATA, "the manifest of image %s is not kept: pull it again",
+		return err_set(err, -ENODATA,
+			       "the manifest of image %s is not kept: remove it and pull it again",
 			       c->id);
 	if (r != SQLITE_ROW)
 		return db_error(s, err);
@@ -60,7 +61,8 @@ static int load(struct image_store *s, struct content *c, const char *ref, struc
 		return r;
 	r = blob_read(s, c->manifest_digest, &c->manifest_bytes, &c->manifest_len, err);
 	if (r == -ENOENT || r == -EBADMSG)
-		return err_set(err, -ENODATA, "the manifest of image %s is not kept: pull it again",
+		return err_set(err, -ENODATA,
+			       "the manifest of image %s is not kept: remove it and pull it again",
 			       c->id);
 	if (r >= 0)
 		r = manifest_parse(c->manifest_bytes, c->manifest_len, s->arch, &c->manifest,

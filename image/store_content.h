@@ -26,7 +26,7 @@ struct content {
  * Of the image that `ref` means; of a name, the manifest that came with that name. Its blobs are
  * protected until content_free. Layers are opened with blob_open, which says -ENOENT for those that
  * are not kept (drop_blobs, prune). -ENOENT: no such image. -ENODATA: its manifest is not kept; the
- * text tells to pull it again.
+ * text tells what to do.
  */
 int content_open(struct image_store *s, const char *ref, struct content **ret,
 		 struct err *err) must_check;

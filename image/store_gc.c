@@ -150,21 +150,19 @@ static int sweep(struct image_store *s, const char *sql,
 
 int store_collect(struct image_store *s, struct err *err)
 {
+	static const char unused[] =
+		"SELECT digest FROM unused_blobs WHERE pending < CAST(? AS INTEGER)";
+	static const char not_in_layers[] =
+		"SELECT digest FROM unused_blobs b WHERE pending < CAST(? AS INTEGER) AND"
+		" NOT EXISTS (SELECT 1 FROM manifest_layers m WHERE m.digest=b.digest)";
 	int r = sweep(s,
 		      "SELECT diff_id FROM layers l WHERE pending < CAST(? AS INTEGER) AND"
 		      " NOT EXISTS (SELECT 1 FROM image_layers i WHERE i.diff_id=l.diff_id)",
 		      delete_layer, err);
 
-	if (r < 0)
-		return r;
-	return sweep(
-		s,
-		s->drop_blobs
-			? "SELECT digest FROM unused_blobs WHERE pending < CAST(? AS INTEGER)"
-			: "SELECT digest FROM unused_blobs b WHERE pending < CAST(? AS INTEGER)"
-			  " AND NOT EXISTS (SELECT 1 FROM manifest_layers m"
-			  "  WHERE m.digest=b.digest)",
-		blob_delete, err);
+	if (r >= 0)
+		r = ingest_expire(s, err);
+	return r < 0 ? r : sweep(s, s->drop_blobs ? unused : not_in_layers, blob_delete, err);
 }
 
 /* ---- making room ---- */

@@ -9,7 +9,7 @@ setup_file() {
 	export TOOL=$HUSK_BUILD/test/image-tool
 	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
 	export IMAGE_TOOL_ARCH=amd64 IMAGE_TOOL_RETRY_MS=1
-	export IMAGES=$PWD/test/images
+	export IMAGES=$PWD/test/images HERE=$PWD/test/image
 	export PATH=$PATH:/sbin:/usr/sbin
 	export WORK=$BATS_FILE_TMPDIR
 	"$IMAGES/make-images" "$WORK/oci" busybox torture
@@ -175,6 +175,29 @@ exact() {
 	tool verify
 	run grep "blobs/$(find "$STORE/blobs" -size +500k -printf 'sha256:%f')" "$WORK/registry/registry.log"
 	[ "$status" -eq 1 ]
+}
+
+@test "a disk of many layers that decays is made anew from their blobs" {
+	"$HERE/layered-images" "$WORK/layered" >/dev/null
+	skopeo --insecure-policy copy -q --dest-tls-verify=false "oci:$WORK/layered/layers40" \
+		"docker://$REG/layers40:latest"
+	tool pull "$REG/layers40"
+	[ "$(ls "$STORE/layers/sha256" | wc -l)" -le 16 ]
+	tool verify
+	cp -r "$STORE/layers" "$BATS_TEST_TMPDIR/good"
+	local layer
+	for layer in "$STORE"/layers/sha256/*; do
+		truncate -s 8K "$layer"
+	done
+	run tool verify
+	[ "$status" -eq 1 ]
+	[ "$(grep -c "of image" <<<"$output")" = "$(ls "$STORE/layers/sha256" | wc -l)" ]
+	tool pull "$REG/layers40"
+	diff -r "$BATS_TEST_TMPDIR/good" "$STORE/layers"
+	tool verify
+	exact
+	tool rm "$REG/layers40"
+	empty
 }
 
 @test "names come and go" {

@@ -217,6 +217,14 @@ static void crashes(void **state)
 	assert_false(there("ingest/sha256/4" HEX));
 	assert_false(there("ingest/sha256/5" HEX));
 	assert_false(there("ingest/sha256/odd"));
+	/* and with a collection, but not what somebody has open */
+	put_file("ingest/sha256/7" HEX, "old", INGEST_KEEP_S + 60);
+	assert_ok(ingest_open(s, DIGEST("8"), &i, &err), &err);
+	put_file("ingest/sha256/8" HEX, "old", INGEST_KEEP_S + 60);
+	assert_ok(store_collect(s, &err), &err);
+	assert_false(there("ingest/sha256/7" HEX));
+	assert_true(there("ingest/sha256/8" HEX));
+	ingest_drop(i);
 	assert_false(there("blobs/sha256/6" HEX));
 	assert_false(there("blobs/sha256/odd"));
 	assert_int_equal(blob_has(s, DIGEST("1"), &err), 0);
