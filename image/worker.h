@@ -48,10 +48,11 @@
  *	again was: "again" says that a new request could find other bytes (another mirror; no
  *	`have`). End of file on 0 ends the process.
  *
- * husk-image-worker check blob|layer [idle]
- *	0: a file. 1: one JSON line at the end, exit 0: {"digest": "sha256:.."} or {"error": ..}
- *	as of unpack. A blob's digest is that of its bytes; a layer's is over its size and those of its
- *	blocks of 64 KiB that are not all zero, each with its number, so that holes cost nothing.
+ * husk-image-worker check KINDS [idle]
+ *	3 and on: files, a letter of KINDS for each: b for a blob, l for a layer's disk. 1: one JSON
+ *	line for each, in this order: {"digest": "sha256:.."} or {"error": ..} as of unpack. A blob's
+ *	digest is that of its bytes; a layer's is over its size and those of its blocks of 64 KiB that
+ *	are not all zero, each with its number, so that holes cost nothing.
  *	idle: runs when no other process wants the CPU.
  *
  * husk-image-worker archive
@@ -72,10 +73,13 @@
 #define WORKER_MAX_LINE (64 * KIB)
 #define WORKER_MAX_OPEN (16 * MIB)
 #define WORKER_OUT_FD 3
+#define CHECK_FIRST_FD 3
+#define CHECK_BLOB 'b'
+#define CHECK_LAYER 'l'
 #define WORKER_LAYER_FD(k) ((k) ? (int)(k) + WORKER_OUT_FD : 0)
 
 int worker_unpack(int argc, char **argv);
-int worker_check(const char *kind, bool when_idle);
+int worker_check(const char *kinds, bool when_idle);
 int worker_fetch(void);
 int worker_archive(void);
 
