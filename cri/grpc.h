@@ -78,7 +78,8 @@ void rpc_on_sent(struct rpc_call *call, void (*cb)(struct rpc_call *, void *arg)
  * Asks for the next message of a client's stream; until then the client waits. `cb` is called once,
  * never inside rpc_recv: with a message, valid during the callback; with code 0 and NULL at the end
  * of the stream; with a negative code when it cannot be read, after which no more can come. Not
- * called any more once the call is answered or cancelled.
+ * called any more once the call is answered or cancelled. A client that goes away may first look as
+ * if it had ended its stream: messages must say which one is the last.
  */
 typedef void (*rpc_recv_fn)(struct rpc_call *call, int code, const ProtobufCMessage *msg,
 			    void *arg);
