@@ -199,7 +199,12 @@ void store_make_room(struct image_store *s)
 
 void store_make_room_at_end(struct image_store *s)
 {
+	const struct timespec pause = { 0, 20 * 1000 * 1000 };
+
 	ev_timer_del(&s->room_timer);
-	if (s->room_wanted)
-		(void)!try_make_room(s);
+	for (int k = 0; s->room_wanted && k < 20; k++) {
+		s->room_wanted = try_make_room(s) < 0;
+		if (s->room_wanted) /* children of children die on their own time */
+			(void)nanosleep(&pause, NULL);
+	}
 }

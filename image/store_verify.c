@@ -31,6 +31,7 @@ struct image_verify {
 	struct object *objects;
 	size_t n, at, problems;
 	struct checker *checker;
+	size_t in_hand; /* objects that the checker has not told of */
 	struct ev_timer step;
 	bool *freed; /* set when it is cancelled while the caller's function runs */
 };
@@ -161,7 +162,8 @@ static void object_done(struct image_verify *v, const char *problem)
 			return;
 		v->freed = NULL;
 	}
-	next_soon(v);
+	if (!v->in_hand)
+		next_soon(v);
 }
 
 static void layer_checked(struct image_verify *v, const char *digest)
@@ -186,8 +188,10 @@ static void on_checked(void *arg, int code, const char *digest, const struct err
 	const struct object *o = &v->objects[v->at];
 	struct err copy = *err;
 
-	checker_free(v->checker);
-	v->checker = NULL;
+	if (--v->in_hand == 0 || code == -ESRCH) {
+		checker_free(v->checker);
+		v->checker = NULL;
+	}
 	if (code == -EBADMSG || code == -EIO)
 		object_done(v, err_text(&copy));
 	else if (code < 0)
@@ -198,27 +202,49 @@ static void on_checked(void *arg, int code, const char *digest, const struct err
 		object_done(v, str_eq(digest, o->digest) ? NULL : "its bytes have changed");
 }
 
+/* As many of the next ones as one process takes and as can be opened. */
+static size_t open_some(struct image_verify *v, struct checker_file files[CHECKER_MAX_FILES],
+			struct err *err)
+{
+	size_t n = 0;
+
+	for (; n < CHECKER_MAX_FILES && v->at + n < v->n; n++) {
+		const struct object *o = &v->objects[v->at + n];
+		int r;
+
+		files[n].is_layer = o->is_layer;
+		r = o->is_layer ? open_layer(v->s, o->digest, &files[n].fd, err)
+				: blob_open(v->s, o->digest, &files[n].fd, NULL, err);
+		if (r < 0)
+			break;
+	}
+	return n;
+}
+
 static void on_step(struct ev_timer *t)
 {
+	struct checker_file files[CHECKER_MAX_FILES];
 	struct image_verify *v = t->arg;
-	const struct object *o = &v->objects[v->at];
-	cleanup_fd int fd = -1;
 	struct err err = { 0 };
+	size_t n;
 	int r;
 
 	if (v->at == v->n) {
 		verify_end(v, 0, &err);
 		return;
 	}
-	r = o->is_layer ? open_layer(v->s, o->digest, &fd, &err)
-			: blob_open(v->s, o->digest, &fd, NULL, &err);
-	if (r >= 0)
-		r = checker_new(v->s, o->is_layer ? "layer" : "blob", fd, false, on_checked, v,
-				&v->checker, &err);
-	if (r < 0 && fd < 0)
+	n = open_some(v, files, &err);
+	if (n == 0) {
 		object_done(v, "its file is gone");
-	else if (r < 0)
+		return;
+	}
+	r = checker_new(v->s, files, n, false, on_checked, v, &v->checker, &err);
+	for (size_t k = 0; k < n; k++)
+		fd_close(&files[k].fd);
+	if (r < 0)
 		verify_end(v, r, &err);
+	else
+		v->in_hand = n;
 }
 
 static void next_soon(struct image_verify *v)
@@ -371,6 +397,13 @@ static int unnoted(struct noting *n)
 	return 0;
 }
 
+static int note(struct noting *n, int fd)
+{
+	const struct checker_file file = { .is_layer = true, .fd = fd };
+
+	return checker_new(n->s, &file, 1, true, on_noted, n, &n->checker, NULL);
+}
+
 static void on_quiet(struct ev_timer *t)
 {
 	struct noting *n = t->arg;
@@ -382,8 +415,7 @@ static void on_quiet(struct ev_timer *t)
 	}
 	if (unnoted(n) < 0)
 		return;
-	n->failed = open_layer(n->s, n->diff_id, &fd, NULL) < 0 ||
-		    checker_new(n->s, "layer", fd, true, on_noted, n, &n->checker, NULL) < 0;
+	n->failed = open_layer(n->s, n->diff_id, &fd, NULL) < 0 || note(n, fd) < 0;
 }
 
 void store_note_later(struct image_store *s)
