@@ -286,6 +286,27 @@ content() { # content HUSKD IMAGE
 	run -0 husk images verify
 }
 
+@test "an image of 40 layers, of which disks are merged, is loaded, saved and pushed with all of them" {
+	cd "$BATS_TEST_TMPDIR"
+	"$HERE/layered-images" oci
+	tar -C oci/layers40 -cf in.tar .
+	run -0 husk load -q -n many:1 -i in.tar
+	[ "$(husk inspect many:1 | jq '.[0].RootFS.Layers | length')" = 40 ]
+	[ "$(husk inspect many:1 | jq '.[0].Husk.Disks | length')" = 16 ]
+	want=$(diff_ids oci:oci/layers40:latest)
+	husk save -q -o out.tar many:1
+	[ "$(diff_ids oci-archive:out.tar:1)" = "$want" ]
+	husk tag many:1 "$REG/team/many:1"
+	run -0 husk push -q "$REG/team/many:1"
+	[ "$(skopeo inspect --config --tls-verify=false "docker://$REG/team/many:1" | jq -c .rootfs.diff_ids)" = "$want" ]
+	id=$(husk images -q --no-trunc many:1)
+	husk rmi -f "$id"
+	skopeo --insecure-policy copy -q oci:oci/layers40:latest docker-archive:plain.tar:many:2
+	run -0 husk load -q -i plain.tar
+	[ "$(husk inspect many:2 | jq '.[0].Husk.Disks | length')" = 16 ]
+	run -0 husk images verify
+}
+
 # Packs a layout after something was done to it.
 bad_layout() { # bad_layout COMMAND...: in a copy of busybox's layout
 	rm -rf bad
