@@ -6,6 +6,7 @@
 #include <linux/landlock.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -100,13 +101,12 @@ static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls, size_
 	return 0;
 }
 
-/* Memory, descriptors that are open, the end. */
+/* Memory (none that can be executed: see allow_data), descriptors that are open, the end. */
 static const int basic_calls[] = {
 	SCMP_SYS(read),		 SCMP_SYS(write),
 	SCMP_SYS(close),	 SCMP_SYS(brk),
-	SCMP_SYS(mmap),		 SCMP_SYS(munmap),
-	SCMP_SYS(mremap),	 SCMP_SYS(madvise),
-	SCMP_SYS(mprotect),	 SCMP_SYS(futex),
+	SCMP_SYS(munmap),	 SCMP_SYS(mremap),
+	SCMP_SYS(madvise),	 SCMP_SYS(futex),
 	SCMP_SYS(exit),		 SCMP_SYS(exit_group),
 	SCMP_SYS(getrandom),	 SCMP_SYS(fstat),
 	SCMP_SYS(newfstatat),	 SCMP_SYS(lseek),
@@ -132,6 +132,19 @@ static const int refused_calls[] = { SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(
 static const int archive_calls[] = { SCMP_SYS(recvmsg), SCMP_SYS(pread64), SCMP_SYS(ftruncate),
 				     SCMP_SYS(fcntl) };
 
+static int allow_data(scmp_filter_ctx ctx)
+{
+	static const int calls[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
+
+	for (size_t k = 0; k < ARRAY_SIZE(calls); k++) {
+		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[k], 1,
+					 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int allow_only(const int *more, size_t n, struct err *err)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -140,6 +153,8 @@ static int allow_only(const int *more, size_t n, struct err *err)
 	if (!ctx)
 		return err_set(err, -ENOMEM, "no memory");
 	r = add_all(ctx, SCMP_ACT_ALLOW, basic_calls, ARRAY_SIZE(basic_calls));
+	if (r >= 0)
+		r = allow_data(ctx);
 	if (r >= 0)
 		r = add_all(ctx, SCMP_ACT_ALLOW, more, n);
 	if (r >= 0)

@@ -2,12 +2,15 @@
  * What the worker's processes give away before they look at a stranger's bytes. Each returns 0 or a
  * negative errno; the caller must not go on after a failure.
  *
- * all:	 no core, no new privileges, own memory/CPU/file limits, user "nobody" without capabilities
- * when started by root, killed when the parent dies. fetch:   no exec, no ptrace, no mounts, no
- *kernel interfaces (seccomp deny-list); files can be read below /etc, /usr, /lib and
- * /run/systemd/resolve only, where the kernel has Landlock: the resolver and TLS need them. It can
- *open any network connection. decode, build: seccomp allow-list: read, write and memory, no paths,
- *no sockets, no processes.
+ * all: no core, no new privileges, limits of memory, CPU time and file size, user "nobody" without
+ * capabilities when started by root, killed when the parent dies.
+ *
+ * fetch: no exec, no ptrace, no mounts, no kernel interfaces (seccomp deny-list); files can be read
+ * below /etc, /usr, /lib and /run/systemd/resolve only, where the kernel has Landlock: the resolver
+ * and TLS need them. It can open any network connection.
+ *
+ * decode, build, archive: seccomp allow-list: read, write and memory that cannot be executed; no
+ * paths, no sockets, no processes.
  */
 #ifndef HUSK_IMAGE_WORKER_CONFINE_H
 #define HUSK_IMAGE_WORKER_CONFINE_H
