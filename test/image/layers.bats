@@ -261,3 +261,26 @@ refused() {
 		[ "$(du -k "$DISK" | cut -f1)" -lt 16 ]
 	done
 }
+
+@test "both processes are confined: user, capabilities, filter, limits, network" {
+	local pid p n=0
+	mkfifo "$BATS_TEST_TMPDIR/in"
+	exec 9<>"$BATS_TEST_TMPDIR/in"
+	"$WORKER" unpack --layers none --id "sha256:$(printf '0%.0s' {1..64})" 3<>"$DISK" <&9 >/dev/null 2>&1 9>&- &
+	pid=$!
+	sleep 0.3
+	for p in $pid $(pgrep -P $pid); do
+		grep -q '^Seccomp:.2$' "/proc/$p/status"
+		grep -q '^NoNewPrivs:.1$' "/proc/$p/status"
+		grep -q '^CapEff:.0000000000000000$' "/proc/$p/status"
+		[ "$(id -u)" != 0 ] || grep -q '^Uid:.65534.65534.65534.65534$' "/proc/$p/status"
+		awk '/^Max data size/ { if ($4 > 48 * 1048576) exit 1 } /^Max cpu time/ { if ($4 > 900) exit 1 }
+			/^Max core file size/ { if ($5 != 0) exit 1 }' "/proc/$p/limits"
+		! ls -l "/proc/$p/fd" | grep -q socket
+		n=$((n + 1))
+	done
+	exec 9>&-
+	kill -9 $pid
+	wait $pid || true
+	[ $n = 2 ]
+}
