@@ -8,14 +8,14 @@
  * <dir>/scratch-*.ext4	template of a container's disk
  * <dir>/lock		flock'ed while open
  *
- * What survives kill -9 and power loss: an image that a pull has reported, with its names, whole; and
- * names given and pins set by hand. Rules that make it so:
- *	- The worker syncs a layer's file before it says that it is done; then rename, then row.
- *	- Rows are written without waiting for the disk (SQLite's synchronous=NORMAL: none is lost but
- *	  by a loss of power, and then the last ones, never one in the midst). Only the transaction
- *	  that makes an image visible waits, and with it all before; the directory of layers is synced
- *	  just before it. So the loop waits for the disk twice in a pull.
- *	- Deleting: row, then file. A row that comes back after power was lost has no file then.
+ * What survives kill -9 and power loss: an image that a pull has reported, with its names, whole;
+ * and names given and pins set by hand. Rules that make it so:
+ * - The worker syncs a layer's file before it says that it is done; then rename, then row.
+ * - Rows are written without waiting for the disk (SQLite's synchronous=NORMAL: none is lost but by
+ *   a loss of power, and then the last ones, never one in the midst). Only the transaction that
+ *   makes an image visible waits, and with it all before; the directory of layers is synced just
+ *   before it. So the loop waits for the disk twice in a pull.
+ * - Deleting: row, then file. A row that comes back after power was lost has no file then.
  * What a crash leaves is a file without a row, or a row without a file; the next open removes both
  * (with the images that cannot do without), so that what is to be seen is whole.
  */
@@ -50,7 +50,7 @@ struct image_store {
 	struct noting *noting;	       /* layers that are read for the first time */
 	struct disk *disk;
 	bool layers_unsynced; /* the directory */
-	bool room_wanted; /* see store_make_room */
+	bool room_wanted;     /* see store_make_room */
 	struct ev_timer room_timer;
 	char **pinned; /* names in full; never NULL */
 	bool drop_blobs;

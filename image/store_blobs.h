@@ -20,7 +20,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* What nobody went on with for so long is removed when the store opens, and with each collection. */
+/* What nobody went on with for so long is removed when the store opens, and by each collection. */
 #define INGEST_KEEP_S (24 * 3600)
 
 struct image_store;

@@ -49,10 +49,11 @@
  *	`have`). End of file on 0 ends the process.
  *
  * husk-image-worker check KINDS [idle]
- *	3 and on: files, a letter of KINDS for each: b for a blob, l for a layer's disk. 1: one JSON
- *	line for each, in this order: {"digest": "sha256:.."} or {"error": ..} as of unpack. A blob's
- *	digest is that of its bytes; a layer's is over its size and those of its blocks of 64 KiB that
- *	are not all zero, each with its number, so that holes cost nothing.
+ *	3 and on: files, a letter of KINDS for each: b for a blob, l for a layer's disk. 1: one
+ *	JSON line for each, in this order: {"digest": "sha256:.."} or {"error": ..} as of
+ *	unpack. A blob's digest is that of its bytes; a layer's is over its size and those of
+ *	its blocks of 64 KiB that are not all zero, each with its number, so that holes cost
+ *	nothing.
  *	idle: runs when no other process wants the CPU.
  *
  * husk-image-worker archive

@@ -360,12 +360,11 @@ static void expect_untagged(struct image_store *s, const char *ref, bool force, 
 	struct image_untagged u;
 	struct err err = { 0 };
 	char got[1000] = "";
+	size_t at = 0;
 
 	assert_ok(image_untag(s, ref, force, &u, &err), &err);
-	for (char **n = u.names; *n; n++) {
-		strcat(got, *n);
-		strcat(got, " ");
-	}
+	for (char **n = u.names; *n && at < sizeof(got); n++)
+		at += (size_t)snprintf(got + at, sizeof(got) - at, "%s ", *n);
 	assert_string_equal(got, names);
 	assert_true(str_eq(u.deleted, deleted));
 	image_untagged_fini(&u);
