@@ -196,7 +196,7 @@ static int on_connected(void *arg, char *remote_ip, char *local_ip, int remote_p
 
 	if (x->proxied)
 		return CURL_PREREQFUNC_OK;
-	if (!x->hops && !x->token_service) {
+	if (x->at_home) {
 		x->ep->local = kind == ADDRESS_LOOPBACK;
 		return CURL_PREREQFUNC_OK;
 	}
@@ -353,12 +353,14 @@ static int set_body(struct exchange *x)
 	return 0;
 }
 
-static int set_auth(struct exchange *x, const struct exchange_auth *a)
+static int set_auth(struct exchange *x)
 {
-	if (a && a->bearer) {
+	const struct exchange_auth *a = &x->auth;
+
+	if (a->bearer) {
 		SET(CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
 		SET(CURLOPT_XOAUTH2_BEARER, a->bearer);
-	} else if (a && a->password) {
+	} else if (a->password) {
 		SET(CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
 		SET(CURLOPT_USERNAME, a->user ? a->user : "");
 		SET(CURLOPT_PASSWORD, a->password);
@@ -402,18 +404,21 @@ static enum address_kind host_kind(const char *host)
 										: ADDRESS_ELSEWHERE;
 }
 
-static int submit(struct exchange *x, const struct exchange_auth *auth, struct err *err)
+static int submit(struct exchange *x, struct err *err)
 {
 	cleanup_free char *origin = NULL, *host = NULL;
 	unsigned port = 0;
-	bool same_origin;
+	bool same_origin, elsewhere;
 	int r = url_split(x->url, &origin, &host, &port, err);
 
 	if (r < 0)
 		return r;
 	same_origin = str_eq(origin, x->ep->origin);
-	if ((x->hops || x->token_service) && !may_go(x, host_kind(host)))
+	elsewhere = x->hops || x->token_service || !same_origin;
+	if (elsewhere && !may_go(x, host_kind(host)))
 		return wrong_place(x, host, err);
+	x->at_home = !elsewhere;
+	x->left = x->left || !same_origin;
 	x->header_bytes = 0;
 	x->err.code = 0;
 	buf_clear(&x->body);
@@ -422,8 +427,8 @@ static int submit(struct exchange *x, const struct exchange_auth *auth, struct e
 	for (struct curl_slist *h = x->headers; r >= 0 && h; h = h->next)
 		r = add_header(&x->sent, h->data);
 	if (r < 0 || (r = set_common(x)) < 0 || (r = set_proxy(x, host, port)) < 0 ||
-	    (r = set_trust(x, str_eq(host, x->ep->name), same_origin && !x->token_service)) < 0 ||
-	    (r = set_body(x)) < 0 || (r = set_auth(x, auth)) < 0 ||
+	    (r = set_trust(x, str_eq(host, x->ep->name), !x->left && !x->token_service)) < 0 ||
+	    (r = set_body(x)) < 0 || (r = x->left && !x->token_service ? 0 : set_auth(x)) < 0 ||
 	    curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, x->sent) != CURLE_OK ||
 	    curl_multi_add_handle(x->reg->multi, x->easy) != CURLM_OK)
 		return err_set(err, -ENOMEM, "cannot set up the request");
@@ -438,13 +443,19 @@ int exchange_start(struct exchange *x, struct endpoint *ep, const char *url,
 
 	if (!copy)
 		return err_set(err, -ENOMEM, "no memory");
+	if (!x->token_service && str_starts(ep->host.url, "https:") && !str_starts(url, "https:")) {
+		free(copy);
+		return err_set(err, -EPROTO, "%s sends us from HTTPS to %.100s", ep->label, url);
+	}
 	exchange_stop(x);
 	free(x->url);
 	x->url = copy;
 	x->ep = ep;
 	x->hops = 0;
+	x->left = false;
 	x->status = 0;
-	return submit(x, auth, err);
+	x->auth = auth ? *auth : (struct exchange_auth){ 0 };
+	return submit(x, err);
 }
 
 /* ---- the end ---- */
@@ -535,7 +546,7 @@ void exchange_on_curl(CURLMsg *m)
 		if (x->status >= 300 && x->status < 400 && x->status != 304 && !x->token_service) {
 			r = redirect(x, &err);
 			if (r >= 0)
-				r = submit(x, NULL, &err);
+				r = submit(x, &err);
 			if (r >= 0)
 				return;
 		}

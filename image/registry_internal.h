@@ -31,13 +31,21 @@ struct endpoint {
 
 /* ---- one HTTP exchange, redirects included (registry_exchange.c) ---- */
 
+struct exchange_auth {
+	const char *bearer;
+	const char *user, *password;
+};
+
 struct exchange {
 	struct registry *reg;
 	struct endpoint *ep;
 	CURL *easy;
 	bool running;
 	bool token_service; /* not the endpoint itself */
+	bool at_home;	    /* with the endpoint itself, not where it sent us */
+	bool left;	    /* has been somewhere else: our secrets do not come back with it */
 	bool proxied;
+	struct exchange_auth auth; /* for the endpoint itself; borrowed for the length of it */
 	unsigned hops;
 	char *url;
 	struct curl_slist *headers; /* of the request, also after redirects */
@@ -62,11 +70,6 @@ struct exchange {
 	size_t (*data)(struct exchange *x, const char *data, size_t len);
 	/* An answer of whatever status (0), or none (-errno, err is set). May free the exchange. */
 	void (*done)(struct exchange *x, int code);
-};
-
-struct exchange_auth {
-	const char *bearer;
-	const char *user, *password;
 };
 
 int exchange_init(struct exchange *x, struct registry *r, uint64_t max,

@@ -437,7 +437,8 @@ static bool meet_challenge(struct request *q)
 	const struct auth_challenge *c = &q->x.challenge;
 	bool basic = c->scheme == AUTH_BASIC && q->ep->host.login && r->password;
 
-	if (q->x.status != 401 || q->asked_again || (q->ep->host.login && r->token) ||
+	/* What another host asks for is not what the registry asks for. */
+	if (q->x.status != 401 || q->x.left || q->asked_again || (q->ep->host.login && r->token) ||
 	    (c->scheme != AUTH_BEARER && !basic) || (basic && q->authorized))
 		return false;
 	if (q->bearer && q->authorized)

@@ -254,6 +254,11 @@ start_slowly() {
 
 @test "redirects: to another host, not to this machine, the link, files or downwards" {
 	tool pull "$MOCK/redirect/good"
+	# the token goes along to the same host, and not to another one
+	tool pull "$MOCK/tokenredirect/second"
+	[ "$(requests "v2/token/second/blobs/.* Bearer secret-token")" = 2 ]
+	refused "$MOCK/tokenaway/zstd" -13 "401"
+	[ "$(requests "v2/token/zstd/blobs/.* - -")" = 1 ]
 	refused "$MOCK/redirectlink/good" -71 "169.254.169.254"
 	refused "$MOCK/redirectfile/good" -71 "redirects"
 	refused "$MOCK/redirectloop/good" -71 "more than 5 times"
