@@ -441,33 +441,44 @@ static int load_docker(const char *dir, const char *host, struct hosts *ret, str
 	return r;
 }
 
-/* The first of <host>_<port>_, <host>:<port> (or <host>), _default that is a directory. */
-static char *find_dir(const char *dir, const char *host)
+/* dir/name when it is a directory; else *ret stays NULL. */
+static int try_dir(char *path, char **ret)
+{
+	struct stat st;
+
+	if (!path)
+		return -ENOMEM;
+	if (!*ret && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		*ret = path;
+	else
+		free(path);
+	return 0;
+}
+
+/* The first of <host>_<port>_, <host>:<port> (or <host>), _default; NULL: there is none. */
+static int find_dir(const char *dir, const char *host, char **ret)
 {
 	const char *colon = strrchr(host, ':');
-	char *names[3] = { 0 }, *found = NULL;
-	struct stat st;
+	int r = 0;
 
 	/* A colon inside of brackets is no port's. */
 	if (colon && !strchr(colon, ']'))
-		names[0] = str_fmt("%s/%.*s_%s_", dir, (int)(colon - host), host, colon + 1);
-	names[1] = str_fmt("%s/%s", dir, host);
-	names[2] = str_fmt("%s/_default", dir);
-	for (size_t k = 0; k < 3; k++) {
-		if (!found && names[k] && stat(names[k], &st) == 0 && S_ISDIR(st.st_mode))
-			found = names[k];
-		else
-			free(names[k]);
-	}
-	return found;
+		r = try_dir(str_fmt("%s/%.*s_%s_", dir, (int)(colon - host), host, colon + 1), ret);
+	if (r >= 0)
+		r = try_dir(str_fmt("%s/%s", dir, host), ret);
+	if (r >= 0)
+		r = try_dir(str_fmt("%s/_default", dir), ret);
+	return r;
 }
 
 int hosts_load(const char *dir, const char *host, struct hosts *ret, struct err *err)
 {
-	cleanup_free char *found = dir ? find_dir(dir, host) : NULL, *file = NULL, *text = NULL;
+	cleanup_free char *found = NULL, *file = NULL, *text = NULL;
 	size_t len = 0;
-	int r;
+	int r = dir ? find_dir(dir, host, &found) : 0;
 
+	if (r < 0)
+		return err_set(err, r, "no memory");
 	if (!found)
 		return hosts_parse("", 0, "defaults", "/", host, ret, err);
 	file = str_fmt("%s/hosts.toml", found);

@@ -13,6 +13,7 @@
 #include "image/credentials.h"
 #include "image/hosts.h"
 #include "image/proxy.h"
+#include "test/unit/torture.h"
 
 #define PEM "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
 
@@ -268,6 +269,41 @@ static void secrets(void **state)
 	assert_null(c.user);
 }
 
+/* ---- every allocation fails once ---- */
+
+static int all_of_it(void *arg)
+{
+	struct image_auth a = { .auth = "dXNlcjpwYTpzcw==",
+				.server_address = "https://m1.example" };
+	struct credentials c;
+	struct hosts h = { 0 };
+	struct host copy = { 0 };
+	int r = hosts_load(dir, arg, &h, NULL);
+
+	if (r >= 0)
+		r = credentials_set(&c, &a, NULL);
+	else
+		return r;
+	if (r >= 0)
+		credentials_mark(&c, "r.example", &h);
+	if (r >= 0)
+		r = host_copy(&h.v[0], &copy);
+	if (r >= 0 && !torture_failed())
+		assert_string_equal(copy.url, h.v[0].url);
+	host_fini(&copy);
+	credentials_fini(&c);
+	hosts_fini(&h);
+	return r;
+}
+
+static void no_memory(void **state)
+{
+	assert_true(torture(all_of_it, (void *)"r.example:5000", true, 500) > 50);
+	/* scandir's blocks are the C library's, and freed by us */
+	assert_true(torture(all_of_it, (void *)"127.0.0.1:7", false, 500) > 10);
+	assert_true(torture(all_of_it, (void *)"any.example", true, 500) > 10);
+}
+
 /* ---- proxies ---- */
 
 static void proxies(void **state)
@@ -324,10 +360,11 @@ static int drop_dir(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults), cmocka_unit_test(everything),
-		cmocka_unit_test(mistakes), cmocka_unit_test(too_many),
-		cmocka_unit_test(logins),   cmocka_unit_test(places),
-		cmocka_unit_test(secrets),  cmocka_unit_test(proxies),
+		cmocka_unit_test(defaults),  cmocka_unit_test(everything),
+		cmocka_unit_test(mistakes),  cmocka_unit_test(too_many),
+		cmocka_unit_test(logins),    cmocka_unit_test(places),
+		cmocka_unit_test(secrets),   cmocka_unit_test(proxies),
+		cmocka_unit_test(no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, drop_dir);
