@@ -3,6 +3,7 @@
  *	pull REF [USER PASSWORD]	prints the id; progress with IMAGE_TOOL_PROGRESS=1
  *	pull-many REF...		all at once, in one process
  *	pull-cancel REF MS		cancelled after so many milliseconds
+ *	pull-two REF MS			two at once, the first is cancelled
  *	list [REF]	get REF		rm REF
  *	layers ID			hold ID HOLDER		release HOLDER
  *	scratch PATH			df
@@ -67,6 +68,15 @@ static void on_cancel(struct ev_timer *t)
 	loop_stop(p->loop, 0);
 }
 
+static void on_cancel_first(struct ev_timer *t)
+{
+	struct pulls *p = t->arg;
+
+	if (p->handle)
+		image_pull_cancel(p->handle);
+	puts("cancelled");
+}
+
 static int pull(struct loop *l, struct image_store *s, char **refs, int n,
 		const struct image_auth *auth, int cancel_ms)
 {
@@ -87,6 +97,23 @@ static int pull(struct loop *l, struct image_store *s, char **refs, int n,
 		return 1;
 	ev_timer_del(&t);
 	return p.failed;
+}
+
+/* Two pulls of one image; the first is cancelled after `ms`, the second goes on. */
+static int pull_two(struct loop *l, struct image_store *s, const char *ref, int ms)
+{
+	struct pulls first = { .loop = l, .left = 2 }, second = { .loop = l, .left = 1 };
+	struct ev_timer t = { 0 };
+	struct err err = { 0 };
+
+	if (image_pull(s, ref, NULL, NULL, on_done, &first, &first.handle, &err) < 0 ||
+	    image_pull(s, ref, NULL, NULL, on_done, &second, &second.handle, &err) < 0)
+		return failure(&err);
+	if (ev_timer_add(l, &t, (uint64_t)ms * NS_PER_MS, on_cancel_first, &first) < 0 ||
+	    loop_run(l) < 0)
+		return 1;
+	ev_timer_del(&t);
+	return second.failed;
 }
 
 static void print_info(const struct image_info *i)
@@ -261,6 +288,8 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 	int64_t cancel_ms;
 	if (n == 3 && str_eq(a[0], "pull-cancel") && str_to_i64(a[2], 0, 60000, &cancel_ms) == 0)
 		return pull(l, s, a + 1, 1, NULL, (int)cancel_ms);
+	if (n == 3 && str_eq(a[0], "pull-two") && str_to_i64(a[2], 0, 60000, &cancel_ms) == 0)
+		return pull_two(l, s, a[1], (int)cancel_ms);
 	if (str_eq(a[0], "list"))
 		return list(s, n > 1 ? a[1] : NULL);
 	if (n == 2 && str_eq(a[0], "get"))

@@ -242,6 +242,16 @@ start_slowly() {
 	[ "$(sent ok)" = $((LAYER_SIZE - had)) ]
 }
 
+@test "two pulls of one layer: when one is cancelled the other goes on with its bytes" {
+	run tool pull-two "$MOCK/slow/random" 700
+	echo "$output"
+	[ "$status" -eq 0 ]
+	[[ $output == "cancelled"*"sha256:"* ]]
+	# the second request, if the cancelled one had begun, is for the rest
+	[ "$(requests ".*blobs/$LAYER - -")" = 1 ]
+	[ "$(requests ".*blobs/$LAYER - bytes=[0-9]*-")" -le 1 ]
+}
+
 @test "what was there from before is not trusted" {
 	tool pull-cancel "$MOCK/slow/random" 600
 	printf XXXX | dd of="$(ls "$STORE/ingest/sha256/"*)" bs=1 seek=1000 conv=notrunc status=none
