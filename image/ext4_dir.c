@@ -9,8 +9,9 @@
 #include "image/ext4_internal.h"
 #include "image/tree.h"
 
-#define ROOT_LIMIT ((EXT4_BLOCK - 32) / 8) /* index entries in the first block */
-#define NODE_LIMIT ((EXT4_BLOCK - 8) / 8)  /* and in the others */
+#define ROOT_LIMIT ((EXT4_BLOCK - 32 - 8) / 8) /* index entries in the first block */
+#define NODE_LIMIT ((EXT4_BLOCK - 8 - 8) / 8)  /* and in the others */
+#define LEAF_SPACE (EXT4_BLOCK - 12)	       /* entries of a block; its checksum follows */
 
 static unsigned entry_size(unsigned name_len)
 {
@@ -41,6 +42,7 @@ static uint8_t type_of(uint16_t mode)
 struct packer {
 	uint8_t *block;
 	unsigned used, last;
+	uint32_t seed;
 };
 
 static void pack(struct packer *p, uint32_t ino, const char *name, unsigned len, uint8_t type)
@@ -56,11 +58,36 @@ static void pack(struct packer *p, uint32_t ino, const char *name, unsigned len,
 	p->used += d->rec_len;
 }
 
-static void pack_end(struct packer *p)
+static void stretch(struct packer *p, unsigned end)
 {
 	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(void *)(p->block + p->last);
 
-	d->rec_len = (uint16_t)(EXT4_BLOCK - p->last);
+	d->rec_len = (uint16_t)(end - p->last);
+}
+
+/* The checksum looks like an entry that is not in use. */
+static void pack_end(struct packer *p)
+{
+	struct ext2_dir_entry_tail *t =
+		(struct ext2_dir_entry_tail *)(void *)(p->block + LEAF_SPACE);
+
+	stretch(p, LEAF_SPACE);
+	*t = (struct ext2_dir_entry_tail){ .det_rec_len = 12,
+					   .det_reserved_name_len = EXT2_DIR_NAME_LEN_CSUM,
+					   .det_checksum =
+						   ext4_crc(p->seed, p->block, LEAF_SPACE) };
+}
+
+/* Index blocks: what is in use of `limit` entries at `at` is summed up, and the 8 bytes behind all.
+ */
+static void sum_index(struct packer *p, unsigned at, unsigned limit)
+{
+	struct ext2_dx_countlimit *c = (struct ext2_dx_countlimit *)(void *)(p->block + at);
+	struct ext2_dx_tail *t = (struct ext2_dx_tail *)(void *)(p->block + at + limit * 8);
+	uint32_t crc = ext4_crc(p->seed, p->block, at + c->count * 8u);
+
+	t->dt_reserved = t->dt_checksum = 0;
+	t->dt_checksum = ext4_crc(crc, t, sizeof(*t));
 }
 
 static void pack_entry(struct packer *p, const struct tree_entry *e)
@@ -68,7 +95,8 @@ static void pack_entry(struct packer *p, const struct tree_entry *e)
 	pack(p, e->inode->ino, e->name, e->name_len, type_of(e->inode->mode));
 }
 
-static int new_block(struct ext4_writer *w, struct packer *p, uint32_t *ret_block, struct err *err)
+static int new_block(struct ext4_writer *w, struct tree *t, uint32_t dir, struct packer *p,
+		     uint32_t *ret_block, struct err *err)
 {
 	int r = out_block(w, &p->block, ret_block, err);
 
@@ -76,6 +104,7 @@ static int new_block(struct ext4_writer *w, struct packer *p, uint32_t *ret_bloc
 		return r;
 	memset(p->block, 0, EXT4_BLOCK);
 	p->used = p->last = 0;
+	p->seed = ext4_inode_seed(w, tree_entry(t, dir)->inode->ino);
 	return 0;
 }
 
@@ -84,7 +113,7 @@ static int linear(struct ext4_writer *w, struct tree *t, uint32_t dir, uint32_t 
 {
 	struct tree_entry *d = tree_entry(t, dir);
 	struct packer p;
-	int r = new_block(w, &p, ret_first, err);
+	int r = new_block(w, t, dir, &p, ret_first, err);
 
 	if (r < 0)
 		return r;
@@ -146,13 +175,13 @@ static uint32_t split_leaves(struct tree *t, const struct hashed *h, uint32_t n,
 			     struct leaf *leaves)
 {
 	uint32_t made = 0;
-	unsigned used = EXT4_BLOCK;
+	unsigned used = LEAF_SPACE;
 
 	for (uint32_t k = 0; k < n; k++) {
 		unsigned size = entry_size(tree_entry(t, h[k].entry)->name_len);
 
 		tree_tick(t);
-		if (used + size > EXT4_BLOCK) {
+		if (used + size > LEAF_SPACE) {
 			bool goes_on = k && h[k].hash == h[k - 1].hash;
 
 			leaves[made++] = (struct leaf){ k, h[k].hash | goes_on };
@@ -181,13 +210,13 @@ static int put_root(struct ext4_writer *w, struct tree *t, uint32_t dir, const s
 {
 	struct tree_entry *d = tree_entry(t, dir);
 	struct packer p;
-	int r = new_block(w, &p, ret_first, err);
+	int r = new_block(w, t, dir, &p, ret_first, err);
 
 	if (r < 0)
 		return r;
 	pack(&p, d->inode->ino, ".", 1, EXT2_FT_DIR);
 	pack(&p, tree_entry(t, d->parent)->inode->ino, "..", 2, EXT2_FT_DIR);
-	pack_end(&p);
+	stretch(&p, EXT4_BLOCK);
 	*(struct ext2_dx_root_info *)(void *)(p.block + 24) = (struct ext2_dx_root_info){
 		.hash_version = EXT2_HASH_HALF_MD4, .info_length = 8, .indirect_levels = n_nodes > 0
 	};
@@ -195,19 +224,21 @@ static int put_root(struct ext4_writer *w, struct tree *t, uint32_t dir, const s
 		put_index(p.block + 32, l, n_nodes, NODE_LIMIT, ROOT_LIMIT, 1);
 	else
 		put_index(p.block + 32, l, n_leaves, 1, ROOT_LIMIT, 1);
+	sum_index(&p, 32, ROOT_LIMIT);
 	return 0;
 }
 
-static int put_node(struct ext4_writer *w, const struct leaf *l, uint32_t n, uint32_t first_block,
-		    struct err *err)
+static int put_node(struct ext4_writer *w, struct tree *t, uint32_t dir, const struct leaf *l,
+		    uint32_t n, uint32_t first_block, struct err *err)
 {
 	struct packer p;
-	int r = new_block(w, &p, NULL, err);
+	int r = new_block(w, t, dir, &p, NULL, err);
 
 	if (r < 0)
 		return r;
 	((struct ext2_dir_entry_2 *)(void *)p.block)->rec_len = EXT4_BLOCK;
 	put_index(p.block + 8, l, n, 1, NODE_LIMIT, first_block);
+	sum_index(&p, 8, NODE_LIMIT);
 	return 0;
 }
 
@@ -228,12 +259,12 @@ static int hashed_tree(struct ext4_writer *w, struct tree *t, uint32_t dir, uint
 		uint32_t first = k * NODE_LIMIT;
 		uint32_t here = leaves - first < NODE_LIMIT ? leaves - first : NODE_LIMIT;
 
-		r = put_node(w, l + first, here, 1 + nodes + first, err);
+		r = put_node(w, t, dir, l + first, here, 1 + nodes + first, err);
 	}
 	for (uint32_t k = 0; k < leaves && r >= 0; k++) {
 		uint32_t end = k + 1 < leaves ? l[k + 1].first : n;
 
-		r = new_block(w, &p, NULL, err);
+		r = new_block(w, t, dir, &p, NULL, err);
 		if (r < 0)
 			break;
 		for (uint32_t j = l[k].first; j < end; j++) {
@@ -263,7 +294,7 @@ int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_
 		bytes += entry_size(tree_entry(t, e)->name_len);
 	}
 	d->dir.n_blocks = 1;
-	if (bytes <= EXT4_BLOCK)
+	if (bytes <= LEAF_SPACE)
 		return linear(w, t, dir, &d->dir.block, err);
 	/* No leaf is less than half full but the last one. */
 	l = malloc((bytes / (EXT4_BLOCK / 2) + 2) * sizeof(*l));

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <ext2fs/ext2_fs.h>
+#include <ext2fs/ext2fs.h>
 
 #include "image/ext4_writer.h"
 #include "image/tree.h"
@@ -29,6 +30,7 @@ struct extent {
 struct ext4_writer {
 	int fd;
 	uint8_t uuid[16];
+	uint32_t seed; /* of checksums */
 	int failed;
 	/* blocks [buf_first, buf_first + buf_blocks) are in buf, all before are in the file */
 	uint8_t *buf;
@@ -62,6 +64,23 @@ static inline uint32_t out_next(const struct ext4_writer *w)
 {
 	return w->buf_first + w->buf_blocks;
 }
+/* Checksums of metadata are CRC-32C, begun with the file system's UUID, and for what belongs to an
+ * inode with its number and generation (0). */
+static inline uint32_t ext4_crc(uint32_t crc, const void *data, size_t len)
+{
+	return ext2fs_crc32c_le(crc, data, len);
+}
+
+static inline uint32_t ext4_inode_seed(const struct ext4_writer *w, uint32_t ino)
+{
+	const uint32_t v[2] = { ino, 0 };
+
+	return ext4_crc(w->seed, v, sizeof(v));
+}
+
+/* Sums up the extent blocks below this i_block, when the inode's number is known. */
+int extents_sum(struct ext4_writer *w, const void *iblock, uint32_t ino,
+		struct err *err) must_check;
 /* i_block of a file with these extents; `x` is overwritten. Extent blocks go to the stream. */
 int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *iblock,
 		      uint32_t *meta_blocks, struct err *err) must_check;

@@ -117,6 +117,7 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 {
 	struct ext2_ext_attr_header *h;
 	struct ext2_ext_attr_entry *end;
+	uint64_t place;
 	uint8_t *p;
 	int r;
 
@@ -132,6 +133,8 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 	h->h_blocks = 1;
 	end = put_xattrs(i, p + sizeof(*h), p, p + EXT4_BLOCK, true);
 	ext2fs_ext_attr_block_rehash(h, end);
+	place = i->xattrs->block;
+	h->h_checksum = ext4_crc(ext4_crc(m->w->seed, &place, sizeof(place)), p, EXT4_BLOCK);
 	return 0;
 }
 
@@ -168,6 +171,8 @@ static int write_attributes(struct meta *m, struct tree_inode *i, struct err *er
 		r = write_xattr_block(m, i, err);
 	if (r >= 0 && S_ISLNK(i->mode) && i->size >= IBLOCK_SIZE)
 		r = write_long_link(m, i, err);
+	if (r >= 0 && S_ISREG(i->mode) && i->file.spill && !ext4_is_inline(i))
+		r = extents_sum(m->w, i->file.spill, i->ino, err);
 	return r;
 }
 
@@ -280,7 +285,7 @@ static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 {
 	struct ext2_inode_large *o = (struct ext2_inode_large *)(void *)at;
 	uint64_t size = 0, sectors;
-	uint32_t blocks = put_content(m, i, o, &size), links = i->nlink;
+	uint32_t blocks = put_content(m, i, o, &size), links = i->nlink, crc;
 
 	if (S_ISDIR(i->mode))
 		links = i->nlink + 2 < TREE_MAX_LINKS ? i->nlink + 2 : 1; /* dir_nlink */
@@ -305,6 +310,9 @@ static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 	sectors = (uint64_t)blocks * (EXT4_BLOCK / 512);
 	o->i_blocks = (uint32_t)sectors;
 	o->osd2.linux2.l_i_blocks_hi = (uint16_t)(sectors >> 32);
+	crc = ext4_crc(ext4_inode_seed(m->w, i->ino), at, INODE_SIZE);
+	o->osd2.linux2.l_i_checksum_lo = (uint16_t)crc;
+	o->i_checksum_hi = (uint16_t)(crc >> 16);
 }
 
 static int write_inode_tables(struct meta *m, struct err *err)
@@ -418,6 +426,8 @@ static int write_block_bitmaps(struct meta *m, struct ext2_group_desc *gd, struc
 			return r;
 		memset(p, 0xff, EXT4_BLOCK);
 		gd[k].bg_free_blocks_count = (uint16_t)clear_free(m->w, p, first, n, &next);
+		gd[k].bg_block_bitmap_csum_lo =
+			(uint16_t)ext4_crc(m->w->seed, p, g->blocks_per_group / 8);
 		g->free_blocks += gd[k].bg_free_blocks_count;
 	}
 	return 0;
@@ -440,6 +450,8 @@ static int write_inode_bitmaps(struct meta *m, struct ext2_group_desc *gd, struc
 		memset(p, 0xff, EXT4_BLOCK);
 		clear_bits(p, here, g->inodes_per_group);
 		gd[k].bg_free_inodes_count = (uint16_t)(g->inodes_per_group - here);
+		gd[k].bg_inode_bitmap_csum_lo =
+			(uint16_t)ext4_crc(m->w->seed, p, g->inodes_per_group / 8);
 		gd[k].bg_inode_table =
 			g->inode_tables + k * (g->inodes_per_group / INODES_PER_BLOCK);
 		g->free_inodes += g->inodes_per_group - here;
@@ -495,13 +507,19 @@ void super_fill(struct ext2_super_block *sb, const struct geometry *g, const uin
 	sb->s_log_groups_per_flex = (uint8_t)g->log_flex;
 }
 
-static int write_super(struct meta *m, const struct ext2_group_desc *gd, struct err *err)
+static int write_super(struct meta *m, struct ext2_group_desc *gd, struct err *err)
 {
 	struct ext2_super_block sb;
 	int r;
 
+	for (uint32_t k = 0; k < m->g.groups; k++)
+		gd[k].bg_checksum = (uint16_t)ext4_crc(ext4_crc(m->w->seed, &k, sizeof(k)), &gd[k],
+						       sizeof(gd[k]));
 	super_fill(&sb, &m->g, m->w->uuid);
 	sb.s_feature_incompat |= EXT4_FEATURE_INCOMPAT_INLINE_DATA;
+	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_METADATA_CSUM;
+	sb.s_checksum_type = EXT2_CRC32C_CHKSUM;
+	sb.s_checksum = ext4_crc(~0u, &sb, offsetof(struct ext2_super_block, s_checksum));
 	r = write_at(m->w->fd, gd, m->g.groups * sizeof(*gd), EXT4_BLOCK, err);
 	if (r < 0)
 		return r;

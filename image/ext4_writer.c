@@ -186,6 +186,57 @@ static void put_extents(void *at, const struct extent *x, size_t n)
 					     .ee_start = x[k].block };
 }
 
+/* A block of the stream, wherever it is by now. */
+static int reread(struct ext4_writer *w, uint32_t block, void *buf, struct err *err)
+{
+	ssize_t n;
+
+	if (block >= w->buf_first) {
+		memcpy(buf, w->buf + (size_t)(block - w->buf_first) * EXT4_BLOCK, EXT4_BLOCK);
+		return 0;
+	}
+	do
+		n = pread(w->fd, buf, EXT4_BLOCK, (off_t)block * EXT4_BLOCK);
+	while (n < 0 && errno == EINTR);
+	return n == EXT4_BLOCK ? 0 : err_errno(err, n < 0 ? -errno : -EIO, "read the layer's file");
+}
+
+static int rewrite(struct ext4_writer *w, uint32_t block, const void *buf, struct err *err)
+{
+	if (block < w->buf_first)
+		return write_at(w->fd, buf, EXT4_BLOCK, (uint64_t)block * EXT4_BLOCK, err);
+	memcpy(w->buf + (size_t)(block - w->buf_first) * EXT4_BLOCK, buf, EXT4_BLOCK);
+	return 0;
+}
+
+/* `at`: i_block or an extent block. As deep as the tree, which is three at most. */
+static int sum_below(struct ext4_writer *w, const void *at, uint32_t seed, struct err *err)
+{
+	const struct ext3_extent_header *h = at;
+	const struct ext3_extent_idx *x = (const void *)(h + 1);
+	uint8_t buf[EXT4_BLOCK];
+	int r = 0;
+
+	for (unsigned k = 0; h->eh_depth && k < h->eh_entries && r >= 0; k++) {
+		uint32_t sum;
+
+		r = reread(w, x[k].ei_leaf, buf, err);
+		if (r >= 0)
+			r = sum_below(w, buf, seed, err);
+		if (r < 0)
+			break;
+		sum = ext4_crc(seed, buf, EXT4_BLOCK - sizeof(sum));
+		memcpy(buf + EXT4_BLOCK - sizeof(sum), &sum, sizeof(sum));
+		r = rewrite(w, x[k].ei_leaf, buf, err);
+	}
+	return r;
+}
+
+int extents_sum(struct ext4_writer *w, const void *iblock, uint32_t ino, struct err *err)
+{
+	return sum_below(w, iblock, ext4_inode_seed(w, ino), err);
+}
+
 /*
  * Writes one level of the tree: `n` entries of `x` into blocks of PER_BLOCK; x[0..] becomes the
  * list of those blocks. Returns their number.
@@ -342,6 +393,7 @@ int ext4_writer_new(int fd, const uint8_t uuid[16], struct ext4_writer **ret, st
 	w->fd = fd;
 	w->buf_first = FIRST_DATA_BLOCK;
 	memcpy(w->uuid, uuid, 16);
+	w->seed = ext4_crc(~0u, uuid, 16);
 	*ret = w;
 	return 0;
 }

@@ -120,7 +120,7 @@ static const int basic_calls[] = {
 static const int decode_calls[] = { SCMP_SYS(wait4), SCMP_SYS(waitid) };
 
 static const int build_calls[] = {
-	SCMP_SYS(pwrite64),	   SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
+	SCMP_SYS(pread64),	   SCMP_SYS(pwrite64),	SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
 	SCMP_SYS(sync_file_range), SCMP_SYS(fdatasync), SCMP_SYS(fsync),
 };
 
