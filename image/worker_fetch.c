@@ -1,78 +1,40 @@
 /* `fetch`: commands from huskd in, documents and progress out, layers into pipes. See worker.h. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
-#include "base/buf.h"
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/image.h"
 #include "image/registry.h"
 #include "image/registry_push.h"
 #include "image/worker.h"
+#include "image/worker_channel.h"
 #include "image/worker_confine.h"
 
-#define MAX_PASSED_FDS (2 * REGISTRY_MAX_REQUESTS)
 #define MAX_CPU_S 3600
-#define CONTROL_FD 0
 
 struct fetch {
 	struct registry *reg;
-	struct buf in;
-	int fds[MAX_PASSED_FDS]; /* that came with commands not read yet, oldest first */
-	size_t n_fds;
-	bool eof, broken;
+	struct channel ch;
 };
 
 /* ---- events ---- */
-
-static void send_json(struct fetch *f, json_t *j)
-{
-	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-
-	if (!text || write_all(CONTROL_FD, text, strlen(text)) < 0 ||
-	    write_all(CONTROL_FD, "\n", 1) < 0)
-		f->broken = true;
-	free(text);
-	json_decref(j);
-}
-
-static void send_error(struct fetch *f, uint32_t id, int code, bool again, const struct err *err)
-{
-	const char *text = err_text(err);
-	json_t *j = json_pack("{s:s, s:i, s:i, s:s, s:b}", "event", "error", "id", (int)id, "errno",
-			      code, "text", text, "again", again);
-
-	if (!j) /* not UTF-8: something that a registry said */
-		j = json_pack("{s:s, s:i, s:i, s:s, s:b}", "event", "error", "id", (int)id, "errno",
-			      code, "text", strerror(-code), "again", again);
-	send_json(f, j);
-}
 
 static void on_done(void *arg, uint32_t id, int code, const struct registry_result *r,
 		    const struct err *err)
 {
 	struct fetch *f = arg;
-	json_t *j;
 
 	if (code < 0) {
-		send_error(f, id, code, r->again, err);
+		channel_send_error(&f->ch, id, code, r->again, err);
 	} else if (!r->data) {
-		send_json(f, json_pack("{s:s, s:i, s:I}", "event", "done", "id", (int)id, "fetched",
-				       (json_int_t)r->fetched));
+		channel_send(&f->ch, json_pack("{s:s, s:i, s:I}", "event", "done", "id", (int)id,
+					       "fetched", (json_int_t)r->fetched));
 	} else {
-		j = json_pack("{s:s, s:i, s:I, s:s}", "event", "document", "id", (int)id, "length",
-			      (json_int_t)r->len, "media_type", r->media_type);
-		if (!j)
-			j = json_pack("{s:s, s:i, s:I, s:s}", "event", "document", "id", (int)id,
-				      "length", (json_int_t)r->len, "media_type", "");
-		send_json(f, j);
-		if (write_all(CONTROL_FD, r->data, r->len) < 0)
-			f->broken = true;
+		channel_send_document(&f->ch, id, r->data, r->len, r->media_type);
 	}
 }
 
@@ -80,22 +42,11 @@ static void on_progress(void *arg, uint32_t id, uint64_t fetched)
 {
 	struct fetch *f = arg;
 
-	send_json(f, json_pack("{s:s, s:i, s:I}", "event", "progress", "id", (int)id, "fetched",
-			       (json_int_t)fetched));
+	channel_send(&f->ch, json_pack("{s:s, s:i, s:I}", "event", "progress", "id", (int)id,
+				       "fetched", (json_int_t)fetched));
 }
 
 /* ---- commands ---- */
-
-static int take_passed_fd(struct fetch *f)
-{
-	int fd;
-
-	if (!f->n_fds)
-		return -1;
-	fd = f->fds[0];
-	memmove(f->fds, f->fds + 1, --f->n_fds * sizeof(f->fds[0]));
-	return fd;
-}
 
 static const char *text(const json_t *j, const char *key)
 {
@@ -159,7 +110,7 @@ static int open_registry(struct fetch *f, const json_t *j, struct err *err)
 
 static int op_open(struct fetch *f, struct err *err)
 {
-	cleanup_fd int fd = take_passed_fd(f);
+	cleanup_fd int fd = channel_take_fd(&f->ch);
 	char *data = NULL;
 	size_t len = 0;
 	json_t *j;
@@ -186,10 +137,10 @@ static int take_layer_fds(struct fetch *f, const json_t *j, struct registry_requ
 	bool file = json_is_true(json_object_get(j, "file"));
 	bool pipe = json_is_true(json_object_get(j, "pipe"));
 
-	if (f->n_fds < (size_t)file + pipe)
+	if (f->ch.n_fds < (size_t)file + pipe)
 		return err_set(err, -EPROTO, "layer without its descriptors");
-	q->file_fd = file ? take_passed_fd(f) : -1;
-	q->pipe_fd = pipe ? take_passed_fd(f) : -1;
+	q->file_fd = file ? channel_take_fd(&f->ch) : -1;
+	q->pipe_fd = pipe ? channel_take_fd(&f->ch) : -1;
 	return 0;
 }
 
@@ -218,7 +169,7 @@ static int op_get(struct fetch *f, const json_t *j, enum registry_op op, struct 
 		return r;
 	r = registry_start(f->reg, &q, &why);
 	if (r < 0)
-		send_error(f, q.id, r, false, &why);
+		channel_send_error(&f->ch, q.id, r, false, &why);
 	return 0;
 }
 
@@ -229,10 +180,10 @@ static void on_pushed(void *arg, uint32_t id, int code, enum push_how how, const
 	struct fetch *f = arg;
 
 	if (code < 0)
-		send_error(f, id, code, false, err);
+		channel_send_error(&f->ch, id, code, false, err);
 	else
-		send_json(f, json_pack("{s:s, s:i, s:s}", "event", "pushed", "id", (int)id, "how",
-				       push_how_name(how)));
+		channel_send(&f->ch, json_pack("{s:s, s:i, s:s}", "event", "pushed", "id", (int)id,
+					       "how", push_how_name(how)));
 }
 
 static int op_push(struct fetch *f, const json_t *j, struct err *err)
@@ -253,13 +204,13 @@ static int op_push(struct fetch *f, const json_t *j, struct err *err)
 	if (!f->reg || !q.repository || !digest_valid(q.digest))
 		return err_set(err, -EPROTO, "bad command: push");
 	if (json_is_true(json_object_get(j, "file"))) {
-		q.fd = take_passed_fd(f);
+		q.fd = channel_take_fd(&f->ch);
 		if (q.fd < 0)
 			return err_set(err, -EPROTO, "push without its descriptor");
 	}
 	r = push_start(f->reg, &q, on_pushed, f, &why);
 	if (r < 0)
-		send_error(f, q.id, r, false, &why);
+		channel_send_error(&f->ch, q.id, r, false, &why);
 	return 0;
 }
 
@@ -269,10 +220,10 @@ static void on_ping(void *arg, uint32_t id, int code, const struct registry_resu
 	struct fetch *f = arg;
 
 	if (code < 0)
-		send_error(f, id, code, false, err);
+		channel_send_error(&f->ch, id, code, false, err);
 	else
-		send_json(f, json_pack("{s:s, s:i, s:i}", "event", "done", "id", (int)id, "fetched",
-				       0));
+		channel_send(&f->ch, json_pack("{s:s, s:i, s:i}", "event", "done", "id", (int)id,
+					       "fetched", 0));
 }
 
 static int op_ping(struct fetch *f, const json_t *j, struct err *err)
@@ -296,7 +247,7 @@ static int op_ping(struct fetch *f, const json_t *j, struct err *err)
 		return err_set(err, -EPROTO, "bad command: ping");
 	r = registry_start(f->reg, &q, &why);
 	if (r < 0)
-		send_error(f, q.id, r, false, &why);
+		channel_send_error(&f->ch, q.id, r, false, &why);
 	return 0;
 }
 
@@ -324,55 +275,17 @@ static int command(struct fetch *f, const char *line, size_t len, struct err *er
 	return r;
 }
 
-/* One recvmsg: bytes to the buffer, descriptors to the queue. */
-static int receive(struct fetch *f, struct err *err)
+static int commands(struct fetch *f, bool wait, struct err *err)
 {
-	union {
-		char space[CMSG_SPACE(MAX_PASSED_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	uint8_t *p;
-	struct iovec iov = { .iov_len = 16 * KIB };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
-	ssize_t n;
-
-	if (buf_reserve(&f->in, iov.iov_len, &p) < 0)
-		return err_set(err, -EPROTO, "command too long");
-	iov.iov_base = p;
-	n = recvmsg(CONTROL_FD, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : err_errno(err, -errno, "receive");
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
-		size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		if (f->n_fds + k > MAX_PASSED_FDS)
-			return err_set(err, -EPROTO, "too many descriptors");
-		memcpy(f->fds + f->n_fds, CMSG_DATA(c), k * sizeof(int));
-		f->n_fds += k;
-	}
-	f->eof = n == 0;
-	buf_commit(&f->in, (size_t)n);
-	return 0;
-}
-
-static int commands(struct fetch *f, struct err *err)
-{
-	int r = receive(f, err);
+	int r = channel_receive(&f->ch, wait, err);
 
 	while (r >= 0) {
-		const char *line = (const char *)buf_data(&f->in);
-		size_t have = buf_len(&f->in);
-		const char *nl = have ? memchr(line, '\n', have) : NULL;
+		cleanup_free char *line = NULL;
 
-		if (!nl)
+		r = channel_line(&f->ch, &line, err);
+		if (r < 0 || !line)
 			break;
-		r = command(f, line, (size_t)(nl - line), err);
-		buf_consume(&f->in, (size_t)(nl - line) + 1);
+		r = command(f, line, strlen(line), err);
 	}
 	return r;
 }
@@ -382,17 +295,11 @@ static int wait_control(struct fetch *f, struct err *err)
 	bool ready = false;
 	int r;
 
-	/* Before `open` there is nothing else to wait for: a blocking look at the socket. */
-	if (!f->reg) {
-		char c;
-		ssize_t n = recv(CONTROL_FD, &c, 1, MSG_PEEK);
-
-		if (n < 0 && errno != EINTR)
-			return err_errno(err, -errno, "receive");
-		return commands(f, err);
-	}
-	r = registry_poll(f->reg, CONTROL_FD, &ready, 1000, err);
-	return r < 0 || !ready ? r : commands(f, err);
+	/* Before `open` there is nothing else to wait for. */
+	if (!f->reg)
+		return commands(f, true, err);
+	r = registry_poll(f->reg, CHANNEL_FD, &ready, 1000, err);
+	return r < 0 || !ready ? r : commands(f, false, err);
 }
 
 int worker_fetch(void)
@@ -402,14 +309,14 @@ int worker_fetch(void)
 	struct err err = { 0 };
 	int r = confine_common(&limits, &err);
 
-	buf_init(&f.in, WORKER_MAX_LINE + 16 * KIB);
+	channel_init(&f.ch);
 	if (r >= 0)
 		r = confine_fetch(&err);
-	while (r >= 0 && !f.eof && !f.broken)
+	while (r >= 0 && !f.ch.eof && !f.ch.broken)
 		r = wait_control(&f, &err);
 	if (r < 0)
-		send_error(&f, 0, r, false, &err);
+		channel_send_error(&f.ch, 0, r, false, &err);
 	registry_free(f.reg);
-	buf_fini(&f.in);
+	channel_fini(&f.ch);
 	return r < 0;
 }
