@@ -259,7 +259,8 @@ static void on_begun(void *arg, uint32_t id, int code, const struct registry_res
 		end(p, 0, PUSH_MOUNTED, NULL);
 	} else if (p->fd < 0) {
 		err_set(&why, -ENODATA,
-			"%s is not there yet, and is not kept here any more: pull the image again",
+			"%s is not there yet, and is not kept here any more: remove the image "
+			"and pull it again",
 			p->digest);
 		end(p, why.code, PUSH_SENT, &why);
 	} else if (take_location(p, res) < 0) {
