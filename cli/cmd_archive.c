@@ -74,6 +74,7 @@ static int run_save(struct cli *c, int argc, char **argv)
 		{ "output", required_argument, NULL, 'o' },
 		{ "format", required_argument, NULL, 'F' },
 		{ "quiet", no_argument, NULL, 'q' },
+		{ "json", no_argument, NULL, 'J' },
 		{ 0 },
 	};
 	Husk__V1__SaveImagesRequest req = HUSK__V1__SAVE_IMAGES_REQUEST__INIT;
@@ -90,6 +91,8 @@ static int run_save(struct cli *c, int argc, char **argv)
 			req.format = optarg;
 		else if (o == 'q')
 			kind = PROGRESS_NONE;
+		else if (o == 'J')
+			kind = PROGRESS_JSON;
 		else
 			return usage_error(&cmd_save, "see the options");
 	}
@@ -99,6 +102,8 @@ static int run_save(struct cli *c, int argc, char **argv)
 		path = NULL;
 	if (!path && isatty(STDOUT_FILENO) == 1)
 		return usage_error(&cmd_save, "an archive is nothing for a terminal; use -o FILE");
+	if (!path && kind == PROGRESS_JSON)
+		return usage_error(&cmd_save, "--json needs -o FILE");
 	req.images = argv + optind;
 	req.n_images = (size_t)(argc - optind);
 	progress_init(&s.progress, kind);
@@ -109,13 +114,14 @@ static int run_save(struct cli *c, int argc, char **argv)
 
 const struct command cmd_save = {
 	.name = "save",
-	.args = "[-o FILE] [--format oci|docker-archive] [-q] IMAGE...",
+	.args = "[-o FILE] [--format oci|docker-archive] [-q | --json] IMAGE...",
 	.summary = "Write images to an archive",
 	.help = "  -o, --output FILE   default: standard output, when that is no terminal\n"
 		"  --format F          oci: an OCI layout in a tar (default); docker-archive: one "
 		"that\n"
 		"                      'docker load' takes, too\n"
-		"  -q, --quiet         no progress\n\n"
+		"  -q, --quiet         no progress\n"
+		"  --json              progress as lines of JSON; needs -o\n\n"
 		"  An image that is given by a name has this name in the archive. Layers are "
 		"written\n"
 		"  compressed, as the registry had them.\n",

@@ -194,6 +194,9 @@ diff_ids() { # diff_ids IMAGE-FOR-SKOPEO
 	[ "$(diff_ids oci-archive:oci.tar:latest)" = "$(diff_ids "oci:$OCI/torture:latest")" ]
 	mkdir o
 	skopeo --insecure-policy copy -q oci-archive:oci.tar:latest oci:o:x
+	run -0 --separate-stderr husk save --json -o j.tar busybox:1
+	[ "$(jq -rs '.[-1] | .done == .size' <<<"$output")" = true ]
+	run -2 husk save --json busybox:1
 	run -0 --separate-stderr bash -c "'$BIN/husk' --endpoint 'unix://$WORK/one.sock' save --format docker-archive -q busybox:1 $BUSYBOX >docker.tar"
 	[ -z "$stderr" ]
 	[ "$(diff_ids docker-archive:docker.tar:busybox:1)" = "$(diff_ids "oci:$OCI/busybox:latest")" ]
