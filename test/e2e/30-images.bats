@@ -16,6 +16,29 @@ load helpers
 	husk pull "$BUSYBOX" 2>/dev/null
 }
 
+@test "an image that a container uses: rmi refuses, -f takes the names, the container goes on" {
+	husk run -d --name user "$BUSYBOX" sleep 1000
+	run -1 husk rmi "$BUSYBOX"
+	[[ $output == *"rmi -f"* ]]
+	run -0 husk inspect user
+	[ "$(jq -r '.[0].State.Status' <<<"$output")" = running ]
+	id=$(jq -r '.[0].Image' <<<"$output")
+	[ "$(husk images --json "$id" | jq '.[0].containers')" = 1 ]
+	run -0 husk prune -a -f
+	[ -n "$(husk images -q "$id")" ]
+	run -0 husk df
+	[[ $output == *Containers*1*1* ]]
+	run -0 husk rmi -f "$BUSYBOX"
+	run -0 husk exec user ls /bin/sh
+	husk rm -f user
+	husk pull -q "$BUSYBOX"
+	husk run --name ended "$BUSYBOX" true
+	run -0 husk prune --containers -f
+	[[ $output == *"Removed container ended"* ]]
+	run -0 husk ps -aq
+	[ -z "$output" ]
+}
+
 @test "the torture image is exact: whiteouts, opaque directory, links, devices, xattrs, sparse file" {
 	run -0 husk run --rm "$TORTURE"
 	[[ $output == *"torture: ok"* ]]
