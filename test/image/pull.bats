@@ -159,14 +159,14 @@ umount_image() {
 
 @test "pulls at the same time share the work" {
 	: >"$WORK/mock.log"
-	run tool pull-many "$MOCK/slow/random" "$MOCK/slow/random" "$MOCK/slow/random:latest"
+	run tool pull-many "$MOCK/slow/random4" "$MOCK/slow/random4" "$MOCK/slow/random4:latest"
 	echo "$output"
 	[ "$status" -eq 0 ]
 	[ "$(grep -c 'sha256:.*total_ms' <<<"$output")" = 3 ]
 	local layer
-	layer=$(jq -r '.layers[0].digest' "$WORK/odd/random/blobs/sha256/$(
-		jq -r '.manifests[0].digest' "$WORK/odd/random/index.json" | cut -d: -f2)")
-	[ "$(grep -c "blobs/$layer" "$WORK/mock.log")" = 1 ]
+	layer=$(jq -r '.layers[0].digest' "$WORK/odd/random4/blobs/sha256/$(
+		jq -r '.manifests[0].digest' "$WORK/odd/random4/index.json" | cut -d: -f2)")
+	[ "$(grep -c "^/.*blobs/$layer" "$WORK/mock.log")" = 1 ]
 }
 
 @test "a cancelled pull leaves nothing, and the next one works" {
