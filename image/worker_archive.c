@@ -21,7 +21,7 @@
 #define MAX_CPU_S 3600
 /* A compressed archive: how much larger it may become. gzip can do 1000 times. */
 #define MAX_EXPANSION 64u
-#define EXPANSION_FREE (1 * GIB)
+#define EXPANSION_FREE (256 * MIB)
 
 struct source {
 	struct channel ch;
