@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/loop.h"
 #include "base/util.h"
+#include "image/credentials.h"
 #include "image/hosts.h"
 #include "image/proc.h"
 #include "image/store.h"
@@ -32,6 +33,29 @@ struct fetcher {
 	void *arg;
 	bool *freed; /* set by fetcher_free while a callback runs */
 };
+
+int fetcher_open(struct image_store *s, const char *host, const struct image_auth *auth,
+		 struct credentials *c, const struct fetcher_ops *ops, void *arg,
+		 struct fetcher **ret, struct err *err)
+{
+	struct fetcher_options o = { .host = host };
+	struct hosts hosts = { 0 };
+	int r = credentials_set(c, auth, err);
+
+	if (r >= 0)
+		r = hosts_load(s->hosts_dir, host, &hosts, err);
+	if (r < 0)
+		return r;
+	credentials_mark(c, host, &hosts);
+	o.hosts = &hosts;
+	o.user = c->user;
+	o.password = c->password;
+	o.token = c->token;
+	o.identity_token = c->identity_token;
+	r = fetcher_new(s, &o, ops, arg, ret, err);
+	hosts_fini(&hosts);
+	return r;
+}
 
 void fetcher_free(struct fetcher *f)
 {

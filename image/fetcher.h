@@ -13,8 +13,10 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
+struct credentials;
 struct fetcher;
 struct hosts;
+struct image_auth;
 struct image_store;
 
 /* Each may call fetcher_free. */
@@ -43,6 +45,11 @@ struct fetcher_options {
 int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 		const struct fetcher_ops *ops, void *arg, struct fetcher **ret,
 		struct err *err) must_check;
+/* For images of `host`, by what hosts.toml says of it. *c, which outlives the call for the caller
+ * to free also on failure, becomes `auth` (NULL = none). */
+int fetcher_open(struct image_store *s, const char *host, const struct image_auth *auth,
+		 struct credentials *c, const struct fetcher_ops *ops, void *arg,
+		 struct fetcher **ret, struct err *err) must_check;
 void fetcher_free(struct fetcher *f); /* kills the process; NULL is fine */
 int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, const char *reference,
 		     struct err *err) must_check;

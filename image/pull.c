@@ -23,7 +23,6 @@
 #include "image/archive_load.h"
 #include "image/credentials.h"
 #include "image/fetcher.h"
-#include "image/hosts.h"
 #include "image/manifest.h"
 #include "image/merge.h"
 #include "image/proc.h"
@@ -631,28 +630,37 @@ static const struct fetcher_ops fetch_ops = {
 
 /* ---- the beginning ---- */
 
-static int pull_start(struct image_pull *p, const struct image_auth *auth, struct err *err)
+static struct image_pull *pull_new(struct image_store *s, image_progress_fn progress,
+				   image_done_fn done, void *arg)
 {
-	struct fetcher_options o = { .host = p->ref.host };
-	struct hosts hosts = { 0 };
-	int r = credentials_set(&p->credentials, auth, err);
+	struct image_pull *p = calloc(1, sizeof(*p));
 
+	if (!p)
+		return NULL;
+	p->s = s;
+	p->progress = progress;
+	p->done = done;
+	p->arg = arg;
+	p->start_ns = now_mono_ns();
+	return p;
+}
+
+/* r: what asking for `reference` needed, or why it cannot be. From here on the pull runs, or is
+ * gone. */
+static int pull_start(struct image_pull *p, int r, const char *reference, struct image_pull **ret,
+		      struct err *err)
+{
 	if (r >= 0)
-		r = hosts_load(p->s->hosts_dir, p->ref.host, &hosts, err);
-	if (r < 0)
+		r = fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, p->ref.path, reference, err);
+	if (r < 0) {
+		lease_end(p->lease, false);
+		pull_free(p);
 		return r;
-	credentials_mark(&p->credentials, p->ref.host, &hosts);
-	o.hosts = &hosts;
-	o.user = p->credentials.user;
-	o.password = p->credentials.password;
-	o.token = p->credentials.token;
-	o.identity_token = p->credentials.identity_token;
-	r = fetcher_new(p->s, &o, &fetch_ops, p, &p->fetcher, err);
-	hosts_fini(&hosts);
-	if (r < 0)
-		return r;
-	return fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, p->ref.path,
-				*p->ref.digest ? p->ref.digest : p->ref.tag, err);
+	}
+	p->next = p->s->pulls;
+	p->s->pulls = p;
+	*ret = p;
+	return 0;
 }
 
 int pull_archive(struct image_store *s, int archive_fd, const char *digest,
@@ -660,62 +668,35 @@ int pull_archive(struct image_store *s, int archive_fd, const char *digest,
 		 struct err *err)
 {
 	const struct fetcher_options o = { .from_archive = true, .archive_fd = archive_fd };
-	struct image_pull *p = calloc(1, sizeof(*p));
+	struct image_pull *p = pull_new(s, progress, done, arg);
 	int r;
 
 	if (!p)
 		return err_set(err, -ENOMEM, "no memory");
-	*p = (struct image_pull){ .s = s,
-				  .progress = progress,
-				  .done = done,
-				  .arg = arg,
-				  .start_ns = now_mono_ns(),
-				  .from_archive = true };
+	p->from_archive = true;
 	memcpy(p->ref.digest, digest, sizeof(p->ref.digest));
 	r = lease_new(s, &p->lease, err);
 	if (r >= 0)
 		r = fetcher_new(s, &o, &fetch_ops, p, &p->fetcher, err);
-	if (r >= 0)
-		r = fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, "", digest, err);
-	if (r < 0) {
-		lease_end(p->lease, false);
-		pull_free(p);
-		return r;
-	}
-	p->next = s->pulls;
-	s->pulls = p;
-	*ret = p;
-	return 0;
+	return pull_start(p, r, digest, ret, err);
 }
 
 int image_pull(struct image_store *s, const char *ref, const struct image_auth *auth,
 	       image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
 	       struct err *err)
 {
-	struct image_pull *p = calloc(1, sizeof(*p));
+	struct image_pull *p = pull_new(s, progress, done, arg);
 	int r;
 
 	if (!p)
 		return err_set(err, -ENOMEM, "no memory");
-	p->s = s;
-	p->progress = progress;
-	p->done = done;
-	p->arg = arg;
-	p->start_ns = now_mono_ns();
 	r = reference_parse(ref, &p->ref, err);
 	if (r >= 0)
 		r = lease_new(s, &p->lease, err);
 	if (r >= 0)
-		r = pull_start(p, auth, err);
-	if (r < 0) {
-		lease_end(p->lease, false);
-		pull_free(p);
-		return r;
-	}
-	p->next = s->pulls;
-	s->pulls = p;
-	*ret = p;
-	return 0;
+		r = fetcher_open(s, p->ref.host, auth, &p->credentials, &fetch_ops, p, &p->fetcher,
+				 err);
+	return pull_start(p, r, *p->ref.digest ? p->ref.digest : p->ref.tag, ret, err);
 }
 
 void image_pull_cancel(struct image_pull *p)

@@ -10,7 +10,6 @@
 #include "base/util.h"
 #include "image/credentials.h"
 #include "image/fetcher.h"
-#include "image/hosts.h"
 #include "image/reference.h"
 #include "image/store.h"
 #include "image/store_blobs.h"
@@ -292,29 +291,6 @@ static const struct fetcher_ops push_ops = {
 
 /* ---- the beginning ---- */
 
-static int open_fetcher(struct image_store *s, const char *host, const struct image_auth *auth,
-			struct credentials *c, const struct fetcher_ops *ops, void *arg,
-			struct fetcher **ret, struct err *err)
-{
-	struct fetcher_options o = { .host = host };
-	struct hosts hosts = { 0 };
-	int r = credentials_set(c, auth, err);
-
-	if (r >= 0)
-		r = hosts_load(s->hosts_dir, host, &hosts, err);
-	if (r < 0)
-		return r;
-	credentials_mark(c, host, &hosts);
-	o.hosts = &hosts;
-	o.user = c->user;
-	o.password = c->password;
-	o.token = c->token;
-	o.identity_token = c->identity_token;
-	r = fetcher_new(s, &o, ops, arg, ret, err);
-	hosts_fini(&hosts);
-	return r;
-}
-
 static int set_content(struct image_push *p, const char *ref, struct err *err)
 {
 	char name[REFERENCE_MAX + 1], id[DIGEST_LEN + 1];
@@ -362,7 +338,7 @@ int image_push(struct image_store *s, const char *ref, const struct image_auth *
 	p->start_ns = now_mono_ns();
 	r = set_content(p, ref, err);
 	if (r >= 0)
-		r = open_fetcher(s, p->ref.host, auth, &p->credentials, &push_ops, p, &p->fetcher,
+		r = fetcher_open(s, p->ref.host, auth, &p->credentials, &push_ops, p, &p->fetcher,
 				 err);
 	for (size_t k = 0; r >= 0 && k < MIN_OF((size_t)AT_ONCE, p->n_blobs); k++)
 		if (k == 0 || !str_eq(p->blobs[k].digest, p->blobs[k - 1].digest))
@@ -431,7 +407,7 @@ int image_login(struct image_store *s, const char *server, const struct image_au
 	if (r < 0 || !str_eq(ref.host, server))
 		r = err_set(err, -EINVAL, "'%.100s' is no registry's host name", server);
 	else
-		r = open_fetcher(s, server, auth, &l->credentials, &login_ops, l, &l->fetcher, err);
+		r = fetcher_open(s, server, auth, &l->credentials, &login_ops, l, &l->fetcher, err);
 	if (r >= 0)
 		r = fetcher_ping(l->fetcher, MANIFEST_ID, err);
 	if (r < 0) {
