@@ -1,13 +1,10 @@
 /* husk pull, and the pull that `husk run` does. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
-#include "cli/auth.h"
-#include "cli/cli.h"
-#include "cli/progress.h"
+#include "cli/transfer.h"
 #include "proto/husk.pb-c.h"
 
 struct pull {
@@ -36,23 +33,16 @@ static int pull(struct cli *c, const char *image, struct pull *p, struct err *er
 {
 	Runtime__V1__PullImageRequest req = RUNTIME__V1__PULL_IMAGE_REQUEST__INIT;
 	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
-	Runtime__V1__AuthConfig auth_msg;
-	cleanup_auth struct auth auth = { 0 };
-	int r = auth_for_image(image, &auth, err);
+	const struct transfer t = { .method = "PullImage",
+				    .image = image,
+				    .req = &req.base,
+				    .auth = &req.auth,
+				    .progress = &p->progress };
+	int r;
 
-	if (r < 0)
-		return r;
 	spec.image = (char *)image;
 	req.image = &spec;
-	if (!auth_empty(&auth)) {
-		auth_to_message(&auth, &auth_msg);
-		req.auth = &auth_msg;
-	}
-	r = rpc_stream(c->rpc, &husk__v1__husk__descriptor, "PullImage", &req.base, on_progress, p,
-		       err);
-	progress_end(&p->progress);
-	if (r == -EPERM && auth_empty(&auth))
-		return with_hint(err, r, "'husk login' keeps credentials for a registry");
+	r = transfer_call(c, &t, on_progress, p, err);
 	if (r < 0)
 		return r;
 	if (!p->image_ref)
@@ -117,24 +107,7 @@ static int pull_one(struct cli *c, const char *image, enum progress_kind kind)
 
 static int run_pull(struct cli *c, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "quiet", no_argument, NULL, 'q' },
-		{ "json", no_argument, NULL, 'J' },
-		{ 0 },
-	};
-	enum progress_kind kind = PROGRESS_PEOPLE;
-	int o, code = 0;
-
-	while ((o = getopt_long(argc, argv, "+q", options, NULL)) != -1) {
-		if (o == '?')
-			return usage_error(&cmd_pull, "see the options");
-		kind = o == 'q' ? PROGRESS_NONE : PROGRESS_JSON;
-	}
-	if (optind == argc)
-		return usage_error(&cmd_pull, "which image?");
-	for (int i = optind; i < argc; i++)
-		code |= pull_one(c, argv[i], kind);
-	return code;
+	return transfer_each(c, &cmd_pull, "+q", argc, argv, pull_one);
 }
 
 const struct command cmd_pull = {
