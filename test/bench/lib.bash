@@ -2,6 +2,7 @@
 # Sourced after `set -euo pipefail`. Sets top, bin, dir, registry (HOST:PORT), HUSK_ENDPOINT.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+. "$top/test/port.bash"
 bin=${HUSK_BIN:-$top/build/bin}
 cache=${HUSK_CACHE:-/var/cache/husk}
 [ "$(id -u)" = 0 ] || { echo "VMs need root" >&2; exit 1; }
@@ -28,7 +29,7 @@ trap 'exit 130' INT TERM
 # start_registry NAME...: with these test images.
 start_registry() {
 	local port
-	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	port=$(free_port)
 	"$top/test/images/make-images" "$cache/images/oci" "$@" >&2
 	"$top/test/images/registry" start "$dir/registry" "$port" >&2
 	registry=127.0.0.1:$port

@@ -1,9 +1,6 @@
 # Shared by all files of the suite.
 
-# A port that is free now. Bound by nobody else of ours: the suite runs its files one by one.
-free_port() {
-	python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
+. "${BASH_SOURCE[0]%/*}/../port.bash"
 
 # wait_until SECONDS COMMAND...: until it succeeds.
 wait_until() {

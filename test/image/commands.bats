@@ -4,22 +4,17 @@
 
 bats_require_minimum_version 1.5.0
 
+load common
+
 setup_file() {
-	cd "$BATS_TEST_DIRNAME/../.."
-	export HUSK_BUILD=${HUSK_BUILD:-build}
-	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
-	export BIN=$HUSK_BUILD/bin IMAGES=$PWD/test/images HERE=$PWD/test/image
-	export PATH=$PATH:/sbin:/usr/sbin
-	export WORK=$BATS_FILE_TMPDIR DOCKER_CONFIG=$BATS_FILE_TMPDIR/docker
+	image_env
+	export DOCKER_CONFIG=$WORK/docker
 	export OCI=${HUSK_CACHE:-/var/cache/husk}/images/oci
 	"$IMAGES/make-images" "$OCI" busybox torture >/dev/null 2>&1
 	"$HERE/odd-images" "$WORK/odd"
-	local port
-	for port in $(shuf -i 20000-30000 -n 20); do
-		"$IMAGES/registry" start "$WORK/registry" "$port" 2>/dev/null && break
-	done
-	export PORT=$port REG=127.0.0.1:$port
-	"$IMAGES/push-images" "$OCI" "$REG" busybox torture
+	start_registry "$OCI" busybox torture
+	PRIVATE_PORT=$(free_port)
+	export PRIVATE_PORT
 	export BUSYBOX=$REG/library/busybox TORTURE=$REG/library/torture
 	start_huskd one
 }
@@ -27,8 +22,8 @@ setup_file() {
 teardown_file() {
 	local pid
 	for pid in "$WORK"/*.pid; do kill "$(cat "$pid")" || true; done
-	"$IMAGES/registry" stop "$WORK/registry" "$PORT"
-	[ ! -e "$WORK/private" ] || "$IMAGES/registry" stop "$WORK/private" "$((PORT + 1))"
+	stop_registry
+	[ ! -e "$WORK/private" ] || "$IMAGES/registry" stop "$WORK/private" "$PRIVATE_PORT"
 }
 
 start_huskd() { # start_huskd NAME [FLAG...]
@@ -385,8 +380,8 @@ big_index() { head -c 5M /dev/zero >index.json; }
 
 @test "login keeps credentials for pulls, logout forgets them, wrong ones are refused" {
 	python3 -c 'import crypt; print("me:" + crypt.crypt("s3cret", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)))' >"$WORK/htpasswd"
-	HUSK_REGISTRY_AUTH=$WORK/htpasswd "$IMAGES/registry" start "$WORK/private" "$((PORT + 1))"
-	private=127.0.0.1:$((PORT + 1))
+	HUSK_REGISTRY_AUTH=$WORK/htpasswd "$IMAGES/registry" start "$WORK/private" "$PRIVATE_PORT"
+	private=127.0.0.1:$PRIVATE_PORT
 	skopeo --insecure-policy copy -q --dest-tls-verify=false --dest-creds me:s3cret \
 		"oci:$OCI/busybox:latest" "docker://$private/team/app:latest"
 	run -1 husk pull -q "$private/team/app"
@@ -415,7 +410,7 @@ big_index() { head -c 5M /dev/zero >index.json; }
 }
 
 @test "login asks on a terminal, without echo" {
-	private=127.0.0.1:$((PORT + 1))
+	private=127.0.0.1:$PRIVATE_PORT
 	(sleep 0.5; echo me; sleep 0.5; echo s3cret; sleep 2) | script -qec "$BIN/husk --endpoint unix://$WORK/one.sock login $private" /dev/null >"$BATS_TEST_TMPDIR/out"
 	cat "$BATS_TEST_TMPDIR/out"
 	grep -q "Logged in to $private" "$BATS_TEST_TMPDIR/out"
@@ -455,14 +450,12 @@ big_index() { head -c 5M /dev/zero >index.json; }
 
 start_mock() {
 	[ -z "$MOCK" ] || return 0
-	export MOCK=127.0.0.1:$((PORT + 2))
-	"$HERE/mock-upload" "$((PORT + 2))" >"$BATS_TEST_TMPDIR/mock.log" 2>&1 3>&- &
+	local port
+	port=$(free_port)
+	export MOCK=127.0.0.1:$port
+	"$HERE/mock-upload" "$port" >"$BATS_TEST_TMPDIR/mock.log" 2>&1 3>&- &
 	echo $! >"$WORK/mock-$BATS_TEST_NUMBER.pid"
-	local i
-	for ((i = 0; i < 50; i++)); do
-		curl -s -o /dev/null "http://$MOCK/v2/" && break
-		sleep 0.1
-	done
+	answers "http://$MOCK/v2/"
 }
 stop_mock() {
 	kill "$(cat "$WORK/mock-$BATS_TEST_NUMBER.pid")"

@@ -2,25 +2,16 @@
 # CRI's ImageService against a real huskd and a real registry; no VM. Needs root and the packages of
 # hack/install-deps. HUSK_BUILD is the build directory (default: build).
 
+load common
+
 setup_file() {
-	cd "$BATS_TEST_DIRNAME/../.."
-	export HUSK_BUILD=${HUSK_BUILD:-build}
-	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
-	export BIN=$HUSK_BUILD/bin IMAGES=$PWD/test/images HERE=$PWD/test/image
-	export WORK=$BATS_FILE_TMPDIR
+	image_env
 	export OCI=${HUSK_CACHE:-/var/cache/husk}/images/oci
 	"$IMAGES/make-images" "$OCI" busybox torture >/dev/null 2>&1
-	local port
-	for port in $(shuf -i 20000-30000 -n 20); do
-		"$IMAGES/registry" start "$WORK/registry" "$port" 2>/dev/null && break
-	done
-	export PORT=$port REG=127.0.0.1:$port
-	"$IMAGES/push-images" "$OCI" "$REG" busybox torture
+	start_registry "$OCI" busybox torture
 }
 
-teardown_file() {
-	"$IMAGES/registry" stop "$WORK/registry" "$PORT"
-}
+teardown_file() { stop_registry; }
 
 start_huskd() {
 	local i

@@ -2,26 +2,16 @@
 # Layers: what many of them become, and what a tar may and may not say. Needs root and the packages of
 # hack/install-deps. HUSK_BUILD is the build directory (default: build).
 
+load common
+
 setup_file() {
-	cd "$BATS_TEST_DIRNAME/../.."
-	export HUSK_BUILD=${HUSK_BUILD:-build}
-	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
-	export TOOL=$HUSK_BUILD/test/image-tool WORKER=$HUSK_BUILD/bin/husk-image-worker
-	export IMAGE_TOOL_WORKER=$WORKER IMAGE_TOOL_ARCH=amd64
-	export HERE=$PWD/test/image
-	export PATH=$PATH:/sbin:/usr/sbin
-	export WORK=$BATS_FILE_TMPDIR
+	image_env
 	"$HERE/layered-images" "$WORK/oci"
 	"$HERE/odd-layers" "$WORK/odd"
-	local port i
-	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	local port
+	port=$(free_port)
 	export MOCK=127.0.0.1:$port
-	"$HERE/mock-registry" "$WORK/oci" "$port" >"$WORK/mock.log" 2>&1 3>&- &
-	echo $! >"$WORK/mock.pid"
-	for ((i = 0; i < 50; i++)); do
-		curl -s -o /dev/null "http://$MOCK/" && break
-		sleep 0.1
-	done
+	mock "$WORK/oci" "$WORK/mock" "$port"
 }
 
 teardown_file() {
@@ -73,7 +63,7 @@ unpack() {
 	*.zst) kind=zstd ;;
 	esac
 	rm -f "$DISK"
-	"$WORKER" unpack --layers $kind --id "sha256:$(printf '0%.0s' {1..64})" "$@" 3<>"$DISK" <"$blob"
+	"$IMAGE_TOOL_WORKER" unpack --layers $kind --id "sha256:$(printf '0%.0s' {1..64})" "$@" 3<>"$DISK" <"$blob"
 }
 
 # accepted NAME: mounted at $M
@@ -266,7 +256,7 @@ refused() {
 	local pid p n=0
 	mkfifo "$BATS_TEST_TMPDIR/in"
 	exec 9<>"$BATS_TEST_TMPDIR/in"
-	"$WORKER" unpack --layers none --id "sha256:$(printf '0%.0s' {1..64})" 3<>"$DISK" <&9 >/dev/null 2>&1 9>&- &
+	"$IMAGE_TOOL_WORKER" unpack --layers none --id "sha256:$(printf '0%.0s' {1..64})" 3<>"$DISK" <&9 >/dev/null 2>&1 9>&- &
 	pid=$!
 	sleep 0.3
 	for p in $pid $(pgrep -P $pid); do

@@ -2,37 +2,22 @@
 # The image library against a real registry and a misbehaving one. Needs root and the packages of
 # hack/install-deps. HUSK_BUILD is the build directory (default: build).
 
+load common
+
 setup_file() {
-	cd "$BATS_TEST_DIRNAME/../.."
-	export HUSK_BUILD=${HUSK_BUILD:-build}
-	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
-	export TOOL=$HUSK_BUILD/test/image-tool
-	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
-	export IMAGE_TOOL_ARCH=amd64 IMAGE_TOOL_RETRY_MS=1
-	export HERE=$PWD/test/image IMAGES=$PWD/test/images
-	export PATH=$PATH:/sbin:/usr/sbin
-	export WORK=$BATS_FILE_TMPDIR
+	image_env
+	export IMAGE_TOOL_RETRY_MS=1
 	"$IMAGES/make-images" "$WORK/oci" busybox torture
 	"$HERE/odd-images" "$WORK/odd"
-	local port
-	for port in $(shuf -i 20000-30000 -n 20); do
-		"$IMAGES/registry" start "$WORK/registry" "$port" 2>/dev/null && break
-	done
-	export REG_PORT=$port REG=127.0.0.1:$port
-	"$IMAGES/push-images" "$WORK/oci" "$REG"
-	export MOCK_PORT=$((port + 1)) MOCK=127.0.0.1:$((port + 1))
-	"$HERE/mock-registry" "$WORK/odd" "$MOCK_PORT" >"$WORK/mock.log" 2>&1 3>&- &
-	echo $! >"$WORK/mock.pid"
-	local i
-	for ((i = 0; i < 50; i++)); do
-		curl -s -o /dev/null "http://$MOCK/" && break
-		sleep 0.1
-	done
+	start_registry "$WORK/oci"
+	MOCK_PORT=$(free_port)
+	export MOCK_PORT MOCK=127.0.0.1:$MOCK_PORT
+	mock "$WORK/odd" "$WORK/mock" "$MOCK_PORT"
 }
 
 teardown_file() {
 	kill "$(cat "$WORK/mock.pid")" || true
-	"$IMAGES/registry" stop "$WORK/registry" "$REG_PORT"
+	stop_registry
 }
 
 setup() {
@@ -190,7 +175,8 @@ umount_image() {
 }
 
 @test "Basic credentials" {
-	local port=$((REG_PORT + 2))
+	local port
+	port=$(free_port)
 	# docker-registry takes bcrypt only
 	python3 -W ignore -c 'import crypt
 print("user:" + crypt.crypt("pass", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)))' \
@@ -270,7 +256,8 @@ print("user:" + crypt.crypt("pass", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1
 @test "a tampered blob of a real registry" {
 	cp -r "$WORK/registry" "$BATS_TEST_TMPDIR/reg"
 	rm "$BATS_TEST_TMPDIR/reg/registry.pid"
-	local port=$((REG_PORT + 3)) hex f
+	local port hex f
+	port=$(free_port)
 	"$IMAGES/registry" start "$BATS_TEST_TMPDIR/reg" "$port"
 	hex=$(curl -s -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
 		"http://127.0.0.1:$port/v2/library/busybox/manifests/latest" | jq -r '.layers[0].digest' | cut -d: -f2)

@@ -2,31 +2,19 @@
 # What the store is after crashes, on full disks, and when its files decay. A real registry; no
 # huskd. Needs root and the packages of hack/install-deps. HUSK_BUILD is the build directory.
 
+load common
+
 setup_file() {
-	cd "$BATS_TEST_DIRNAME/../.."
-	export HUSK_BUILD=${HUSK_BUILD:-build}
-	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
-	export TOOL=$HUSK_BUILD/test/image-tool
-	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
-	export IMAGE_TOOL_ARCH=amd64 IMAGE_TOOL_RETRY_MS=1
-	export IMAGES=$PWD/test/images HERE=$PWD/test/image
-	export PATH=$PATH:/sbin:/usr/sbin
-	export WORK=$BATS_FILE_TMPDIR
+	image_env
+	export IMAGE_TOOL_RETRY_MS=1
 	"$IMAGES/make-images" "$WORK/oci" busybox torture
-	local port
-	for port in $(shuf -i 20000-30000 -n 20); do
-		"$IMAGES/registry" start "$WORK/registry" "$port" 2>/dev/null && break
-	done
-	export REG_PORT=$port REG=127.0.0.1:$port
-	"$IMAGES/push-images" "$WORK/oci" "$REG"
+	start_registry "$WORK/oci"
 	export TORTURE=$REG/library/torture BUSYBOX=$REG/library/busybox
 	# what the layers are when nothing goes wrong
 	"$TOOL" "$WORK/good" pull "$TORTURE"
 }
 
-teardown_file() {
-	"$IMAGES/registry" stop "$WORK/registry" "$REG_PORT"
-}
+teardown_file() { stop_registry; }
 
 setup() {
 	STORE=$BATS_TEST_TMPDIR/store

@@ -5,20 +5,15 @@
 
 bats_require_minimum_version 1.5.0
 
+load common
+
 setup_file() {
-	cd "$BATS_TEST_DIRNAME/../.."
-	export HUSK_BUILD=${HUSK_BUILD:-build}
-	HUSK_BUILD=$(cd "$HUSK_BUILD" && pwd)
-	export TOOL=$HUSK_BUILD/test/image-tool
-	export IMAGE_TOOL_WORKER=$HUSK_BUILD/bin/husk-image-worker
-	export IMAGE_TOOL_ARCH=amd64 IMAGE_TOOL_RETRY_MS=1
-	export HERE=$PWD/test/image IMAGES=$PWD/test/images
-	export PATH=$PATH:/sbin:/usr/sbin
-	export WORK=$BATS_FILE_TMPDIR
+	image_env
+	export IMAGE_TOOL_RETRY_MS=1
 	"$HERE/odd-images" "$WORK/odd"
 	MOCK_PORT=$(shuf -i 30100-39000 -n 1)
 	export MOCK_PORT MOCK=127.0.0.1:$MOCK_PORT
-	mock "$WORK/mock" "$MOCK_PORT"
+	mock "$WORK/odd" "$WORK/mock" "$MOCK_PORT"
 	LAYER=$(layer_of random)
 	export LAYER
 	LAYER_SIZE=$(stat -c %s "$WORK/odd/random/blobs/sha256/${LAYER#sha256:}")
@@ -40,18 +35,6 @@ teardown() {
 	for f in "$BATS_TEST_TMPDIR"/*.pid; do
 		[ ! -e "$f" ] || kill "$(cat "$f")" || true
 	done
-}
-
-# mock FILES PORT [ADDRESS [CERT KEY]]: leaves FILES.pid and FILES.log
-mock() {
-	local i
-	"$HERE/mock-registry" "$WORK/odd" "${@:2}" >>"$1.log" 2>&1 3>&- &
-	echo $! >"$1.pid"
-	for ((i = 0; i < 100; i++)); do
-		curl -sk -o /dev/null "http${4:+s}://${3:-127.0.0.1}:$2/" && return 0
-		sleep 0.1
-	done
-	return 1
 }
 
 tool() { timeout 60 "$TOOL" "$STORE" "$@"; }
