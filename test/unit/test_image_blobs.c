@@ -9,51 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/loop.h"
 #include "base/util.h"
-#include "image/image.h"
-#include "image/store.h"
 #include "image/store_blobs.h"
 #include "image/store_content.h"
-
-#define HEX "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define DIGEST(c) "sha256:" c HEX
-
-static struct loop *loop;
-static char dir[64];
-
-static int try_open(struct image_store **ret, struct err *err)
-{
-	const struct image_store_options o = {
-		.loop = loop, .dir = dir, .worker = "/bin/false", .arch = "amd64"
-	};
-
-	return image_store_open(&o, ret, err);
-}
-
-static struct image_store *store_open(void)
-{
-	struct image_store *s = NULL;
-	struct err err = { 0 };
-
-	assert_ok(try_open(&s, &err), &err);
-	return s;
-}
-
-static char *path_in(const char *name)
-{
-	char *p = str_fmt("%s/%s", dir, name);
-
-	assert_non_null(p);
-	return p;
-}
-
-static bool there(const char *name)
-{
-	cleanup_free char *p = path_in(name);
-
-	return access(p, F_OK) == 0;
-}
+#include "test/unit/store_dir.h"
 
 static void put_file(const char *name, const char *text, time_t age)
 {
@@ -63,18 +22,6 @@ static void put_file(const char *name, const char *text, time_t age)
 
 	assert_ok(write_file_atomic(p, text, strlen(text), 0600, false, &err), &err);
 	assert_int_equal(utimensat(AT_FDCWD, p, t, 0), 0);
-}
-
-static int setup(void **state)
-{
-	(void)snprintf(dir, sizeof(dir), "/tmp/husk-blobs-XXXXXX");
-	return !mkdtemp(dir) || loop_new(&loop, NULL) < 0;
-}
-
-static int teardown(void **state)
-{
-	loop_free(loop);
-	return remove_tree(dir, NULL);
 }
 
 static void expect_blob(struct image_store *s, const char *digest, const char *text)
@@ -274,7 +221,7 @@ static void put_image(struct image_store *s, const char *ref, char manifest_dige
 
 static size_t count_files(const char *name)
 {
-	cleanup_free char *command = str_fmt("ls %s/%s | wc -l", dir, name);
+	cleanup_free char *command = str_fmt("ls %s/%s | wc -l", store_dir, name);
 	FILE *f = popen(command, "r");
 	size_t n = 1000;
 
@@ -413,21 +360,22 @@ static void newer_database(void **state)
 	struct err err = { 0 };
 
 	run_sql("PRAGMA user_version=1000");
-	assert_int_equal(try_open(&s, &err), -ENOTSUP);
+	assert_int_equal(store_try_open(&s, &err), -ENOTSUP);
 	assert_text(err.msg, "newer version");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(come_in, setup, teardown),
-		cmocka_unit_test_setup_teardown(give_up, setup, teardown),
-		cmocka_unit_test_setup_teardown(unwanted, setup, teardown),
-		cmocka_unit_test_setup_teardown(documents, setup, teardown),
-		cmocka_unit_test_setup_teardown(content, setup, teardown),
-		cmocka_unit_test_setup_teardown(crashes, setup, teardown),
-		cmocka_unit_test_setup_teardown(old_database, setup, teardown),
-		cmocka_unit_test_setup_teardown(newer_database, setup, teardown),
+		cmocka_unit_test_setup_teardown(come_in, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(give_up, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(unwanted, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(documents, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(content, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(crashes, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(old_database, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(newer_database, store_dir_setup,
+						store_dir_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

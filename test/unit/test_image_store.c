@@ -8,43 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/loop.h"
 #include "base/util.h"
-#include "image/image.h"
-#include "image/store.h"
-
-#define HEX "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define DIFF(c) "sha256:" c HEX
-
-static struct loop *loop;
-static char dir[64];
-
-static struct image_store *store_open(void)
-{
-	const struct image_store_options o = {
-		.loop = loop, .dir = dir, .worker = "/bin/false", .arch = "amd64"
-	};
-	struct image_store *s = NULL;
-	struct err err = { 0 };
-
-	assert_ok(image_store_open(&o, &s, &err), &err);
-	return s;
-}
-
-static char *path_in(const char *name)
-{
-	char *p = str_fmt("%s/%s", dir, name);
-
-	assert_non_null(p);
-	return p;
-}
-
-static bool there(const char *name)
-{
-	cleanup_free char *p = path_in(name);
-
-	return access(p, F_OK) == 0;
-}
+#include "test/unit/store_dir.h"
 
 static void put_layer(struct image_store *s, const char *diff_id)
 {
@@ -86,18 +51,6 @@ static void put_image(struct image_store *s, const char *ref, const char *user, 
 	assert_ok(store_add_image(s, &c, &err), &err);
 }
 
-static int setup(void **state)
-{
-	(void)snprintf(dir, sizeof(dir), "/tmp/husk-store-XXXXXX");
-	return !mkdtemp(dir) || loop_new(&loop, NULL) < 0;
-}
-
-static int teardown(void **state)
-{
-	loop_free(loop);
-	return remove_tree(dir, NULL);
-}
-
 static void expect(struct image_store *s, const char *ref, const char *id)
 {
 	cleanup_image_info struct image_info *i = NULL;
@@ -122,8 +75,9 @@ static void look_up(void **state)
 	cleanup_image_info struct image_info *i = NULL;
 	struct err err = { 0 };
 
-	put_image(s, "h.example/app:1", "1000:5", DIFF("1"), DIFF("2"), id);
-	put_image(s, "other.example/app", "1000:5", DIFF("1"), DIFF("2"), id); /* the same image */
+	put_image(s, "h.example/app:1", "1000:5", DIGEST("1"), DIGEST("2"), id);
+	put_image(s, "other.example/app", "1000:5", DIGEST("1"), DIGEST("2"),
+		  id); /* the same image */
 	assert_int_equal(digest_of(id, DIGEST_LEN, digest), 0);
 	by_digest = str_fmt("h.example/app@%s", digest);
 	snprintf(short_id, sizeof(short_id), "%.13s", id + 7);
@@ -157,8 +111,8 @@ static void digest_only(void **state)
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
-	put_image(s, "h.example/app@" DIFF("a"), "www:www", DIFF("1"), NULL, id);
-	assert_ok(image_get(s, "h.example/app@" DIFF("a"), &i, &err), &err);
+	put_image(s, "h.example/app@" DIGEST("a"), "www:www", DIGEST("1"), NULL, id);
+	assert_ok(image_get(s, "h.example/app@" DIGEST("a"), &i, &err), &err);
 	assert_int_equal(strv_len(i->repo_tags), 0);
 	assert_int_equal(strv_len(i->repo_digests), 1);
 	assert_false(i->has_uid);
@@ -174,8 +128,8 @@ static void moved_tag(void **state)
 	struct err err = { 0 };
 	size_t n;
 
-	put_image(s, "app", "1", DIFF("1"), NULL, one);
-	put_image(s, "app", "2", DIFF("1"), NULL, two);
+	put_image(s, "app", "1", DIGEST("1"), NULL, one);
+	put_image(s, "app", "2", DIGEST("1"), NULL, two);
 	expect(s, "app", two);
 	expect(s, one, one); /* without a tag, but still there */
 	assert_ok(image_list(s, NULL, &list, &n, &err), &err);
@@ -196,8 +150,8 @@ static void removal(void **state)
 	char one[DIGEST_LEN + 1], two[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
-	put_image(s, "a", "1", DIFF("1"), DIFF("2"), one);
-	put_image(s, "b", "1", DIFF("1"), DIFF("3"), two);
+	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), one);
+	put_image(s, "b", "1", DIGEST("1"), DIGEST("3"), two);
 	assert_ok(image_remove(s, "a", &err), &err);
 	expect(s, "a", NULL);
 	expect(s, one, NULL);
@@ -217,12 +171,12 @@ static void holds(void **state)
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
-	put_image(s, "a", "1", DIFF("1"), DIFF("2"), id);
+	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
 	assert_ok(image_layers(s, id, &layers, &err), &err);
 	assert_int_equal(strv_len(layers), 2);
 	assert_true(str_ends(layers[0], "/1" HEX ".ext4"));
 	assert_true(str_ends(layers[1], "/2" HEX ".ext4"));
-	assert_int_equal(image_hold(s, DIFF("9"), "c1", &err), -ENOENT);
+	assert_int_equal(image_hold(s, DIGEST("9"), "c1", &err), -ENOENT);
 	assert_ok(image_hold(s, id, "c1", &err), &err);
 	assert_ok(image_hold(s, id, "c1", &err), &err);
 	assert_ok(image_hold(s, id, "c2", &err), &err);
@@ -239,7 +193,7 @@ static void holds(void **state)
 	assert_ok(image_release(s, "c1", &err), &err);
 	assert_int_equal(access(again[0], F_OK), 0);
 	/* pulled again meanwhile: it is an image like any other, and stays */
-	put_image(s, "a", "1", DIFF("1"), DIFF("2"), id);
+	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
 	assert_ok(image_release(s, "c2", &err), &err);
 	assert_ok(image_release(s, "unknown", &err), &err);
 	expect(s, "a", id);
@@ -258,14 +212,14 @@ static void crashes(void **state)
 	char whole[DIGEST_LEN + 1], broken[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
-	put_image(s, "whole", "1", DIFF("1"), NULL, whole);
-	put_image(s, "broken", "1", DIFF("1"), DIFF("2"), broken);
+	put_image(s, "whole", "1", DIGEST("1"), NULL, whole);
+	put_image(s, "broken", "1", DIGEST("1"), DIGEST("2"), broken);
 	/* row and file, but the image was not committed: now, and two days ago */
-	put_layer(s, DIFF("3"));
-	put_layer(s, DIFF("5"));
+	put_layer(s, DIGEST("3"));
+	put_layer(s, DIGEST("5"));
 	assert_int_equal(sqlite3_exec(s->db,
 				      "UPDATE layers SET pending=pending-2*24*3600"
-				      " WHERE diff_id='" DIFF("5") "'",
+				      " WHERE diff_id='" DIGEST("5") "'",
 				      NULL, NULL, NULL),
 			 SQLITE_OK);
 	image_store_close(s);
@@ -283,12 +237,12 @@ static void crashes(void **state)
 	expect(s, "broken", NULL);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
 	assert_true(there("layers/sha256/3" HEX ".ext4"));
-	assert_int_equal(store_has_layer(s, DIFF("3"), &err), 1);
+	assert_int_equal(store_has_layer(s, DIGEST("3"), &err), 1);
 	assert_false(there("layers/sha256/4" HEX ".ext4"));
 	assert_false(there("layers/sha256/5" HEX ".ext4"));
 	assert_false(there("layers/sha256/odd"));
 	assert_false(there("tmp/77.ext4"));
-	assert_int_equal(store_has_layer(s, DIFF("2"), &err), 0);
+	assert_int_equal(store_has_layer(s, DIGEST("2"), &err), 0);
 	image_store_close(s);
 }
 
@@ -299,15 +253,15 @@ static void leases(void **state)
 	struct lease *l, *other;
 	struct err err = { 0 };
 
-	put_layer(s, DIFF("7"));
-	put_image(s, "a", "1", DIFF("1"), NULL, id);
+	put_layer(s, DIGEST("7"));
+	put_image(s, "a", "1", DIGEST("1"), NULL, id);
 	assert_ok(lease_new(s, &l, &err), &err);
 	assert_ok(lease_new(s, &other, &err), &err);
 	assert_int_equal(lease_add(l, "sha256:1", &err), -EINVAL);
-	assert_ok(lease_add(l, DIFF("1"), &err), &err);
-	assert_ok(lease_add(l, DIFF("1"), &err), &err);
-	assert_ok(lease_add(l, DIFF("7"), &err), &err);
-	assert_ok(lease_add(other, DIFF("1"), &err), &err);
+	assert_ok(lease_add(l, DIGEST("1"), &err), &err);
+	assert_ok(lease_add(l, DIGEST("1"), &err), &err);
+	assert_ok(lease_add(l, DIGEST("7"), &err), &err);
+	assert_ok(lease_add(other, DIGEST("1"), &err), &err);
 	assert_ok(image_remove(s, "a", &err), &err);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
 	lease_end(other, true);
@@ -317,10 +271,10 @@ static void leases(void **state)
 	/* no image has had it: the next pull goes on with it, unless it is bad or the disk full */
 	assert_true(there("layers/sha256/7" HEX ".ext4"));
 	assert_ok(lease_new(s, &l, &err), &err);
-	assert_ok(lease_add(l, DIFF("7"), &err), &err);
+	assert_ok(lease_add(l, DIGEST("7"), &err), &err);
 	lease_end(l, true);
 	assert_false(there("layers/sha256/7" HEX ".ext4"));
-	put_layer(s, DIFF("7"));
+	put_layer(s, DIGEST("7"));
 	store_make_room(s);
 	assert_false(there("layers/sha256/7" HEX ".ext4"));
 	image_store_close(s);
@@ -334,21 +288,21 @@ static void damaged(void **state)
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
-	put_image(s, "a", "1", DIFF("1"), DIFF("2"), id);
+	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
 	assert_int_equal(sqlite3_exec(s->db,
-				      "UPDATE layers SET damaged=1 WHERE diff_id='" DIFF("1") "'",
+				      "UPDATE layers SET damaged=1 WHERE diff_id='" DIGEST("1") "'",
 				      NULL, NULL, NULL),
 			 SQLITE_OK);
 	for (int k = 0; k < 2; k++) {
 		image_store_close(s);
 		s = store_open();
-		assert_int_equal(store_has_layer(s, DIFF("1"), &err), 0);
-		assert_int_equal(store_has_layer(s, DIFF("2"), &err), 1);
+		assert_int_equal(store_has_layer(s, DIGEST("1"), &err), 0);
+		assert_int_equal(store_has_layer(s, DIGEST("2"), &err), 1);
 	}
 	assert_ok(image_get(s, "a", &i, &err), &err);
 	assert_true(i->damaged);
-	put_layer(s, DIFF("1"));
-	assert_int_equal(store_has_layer(s, DIFF("1"), &err), 1);
+	put_layer(s, DIGEST("1"));
+	assert_int_equal(store_has_layer(s, DIGEST("1"), &err), 1);
 	assert_ok(image_get(s, "a", &again, &err), &err);
 	assert_false(again->damaged);
 	image_store_close(s);
@@ -378,12 +332,12 @@ static void untag(void **state)
 	cleanup_free char *name = NULL;
 	struct err err = { 0 };
 
-	put_image(s, "h.example/a:1", "1", DIFF("1"), NULL, id);
+	put_image(s, "h.example/a:1", "1", DIGEST("1"), NULL, id);
 	assert_int_equal(digest_of(id, DIGEST_LEN, digest), 0);
 	assert_ok(image_tag(s, "h.example/a:1", "h.example/a:2", &name, &err), &err);
 	assert_string_equal(name, "h.example/a:2");
 	assert_ok(image_tag(s, id + 7, "b", NULL, &err), &err);
-	assert_int_equal(image_tag(s, id, "b@" DIFF("1"), NULL, &err), -EINVAL);
+	assert_int_equal(image_tag(s, id, "b@" DIGEST("1"), NULL, &err), -EINVAL);
 	assert_int_equal(image_tag(s, "none", "b", NULL, &err), -ENOENT);
 	assert_int_equal(image_untag(s, "none", false, &u, &err), -ENOENT);
 	/* names in two repositories */
@@ -403,7 +357,7 @@ static void untag(void **state)
 	assert_ok(image_release(s, "c1", &err), &err);
 	assert_false(there("layers/sha256/1" HEX ".ext4"));
 	/* by id */
-	put_image(s, "h.example/a:1", "1", DIFF("1"), NULL, id);
+	put_image(s, "h.example/a:1", "1", DIGEST("1"), NULL, id);
 	snprintf(names, sizeof(names), "h.example/a:1 h.example/a@%s ", digest);
 	expect_untagged(s, id + 7, false, names, id);
 	image_store_close(s);
@@ -428,8 +382,8 @@ static void prune_expect(struct image_store *s, struct image_prune_options o, si
 static void prune(void **state)
 {
 	static const char *const pinned[] = { "kept", NULL };
-	const struct image_store_options o = { .loop = loop,
-					       .dir = dir,
+	const struct image_store_options o = { .loop = store_loop,
+					       .dir = store_dir,
 					       .worker = "/bin/false",
 					       .arch = "amd64",
 					       .pinned = (char *const *)pinned };
@@ -441,10 +395,10 @@ static void prune(void **state)
 	uint64_t bytes = 0, inodes = 0;
 
 	assert_ok(image_store_open(&o, &s, &err), &err);
-	put_image(s, "a", "1", DIFF("1"), DIFF("2"), id);
-	put_image(s, "a", "2", DIFF("1"), DIFF("3"), id); /* the tag moves */
-	put_image(s, "held", "3", DIFF("4"), NULL, held);
-	put_image(s, "kept", "4", DIFF("5"), NULL, kept);
+	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
+	put_image(s, "a", "2", DIGEST("1"), DIGEST("3"), id); /* the tag moves */
+	put_image(s, "held", "3", DIGEST("4"), NULL, held);
+	put_image(s, "kept", "4", DIGEST("5"), NULL, kept);
 	assert_ok(image_hold(s, held, "c1", &err), &err);
 	assert_ok(image_usage(s, u, &err), &err);
 	assert_int_equal(u[IMAGE_USE_IMAGES].count, 4);
@@ -464,7 +418,7 @@ static void prune(void **state)
 	expect(s, "a", NULL);
 	expect(s, "held", held);
 	expect(s, "kept", kept);
-	put_layer(s, DIFF("7"));
+	put_layer(s, DIGEST("7"));
 	prune_expect(s, (struct image_prune_options){ .all = true }, 0, 0);
 	prune_expect(s, (struct image_prune_options){ .blobs = true }, 0, 1);
 	assert_false(there("layers/sha256/7" HEX ".ext4"));
@@ -473,7 +427,9 @@ static void prune(void **state)
 
 static void locked(void **state)
 {
-	const struct image_store_options o = { .loop = loop, .dir = dir, .worker = "/bin/false" };
+	const struct image_store_options o = { .loop = store_loop,
+					       .dir = store_dir,
+					       .worker = "/bin/false" };
 	struct image_store *s = store_open(), *second;
 	struct err err = { 0 };
 
@@ -491,12 +447,12 @@ static void use_of_disk(void **state)
 	struct err err = { 0 };
 
 	assert_ok(image_fs_info(s, &before, &err), &err);
-	put_image(s, "a", "1", DIFF("1"), NULL, id);
+	put_image(s, "a", "1", DIGEST("1"), NULL, id);
 	assert_ok(image_fs_info(s, &after, &err), &err);
 	assert_true(after.used_bytes > before.used_bytes);
 	assert_true(after.inodes_used >= before.inodes_used + 1);
 	assert_true(after.timestamp_ns > 0);
-	assert_string_equal(after.mountpoint, dir);
+	assert_string_equal(after.mountpoint, store_dir);
 	image_store_close(s);
 }
 
@@ -517,7 +473,9 @@ static void scratch(void **state)
 
 static void no_worker(void **state)
 {
-	const struct image_store_options o = { .loop = loop, .dir = dir, .worker = "/no/worker" };
+	const struct image_store_options o = { .loop = store_loop,
+					       .dir = store_dir,
+					       .worker = "/no/worker" };
 	struct image_pull *p;
 	struct image_store *s;
 	struct err err = { 0 };
@@ -532,7 +490,7 @@ static void no_worker(void **state)
 static void on_done(void *arg, int code, const struct image_pull_result *r, const struct err *err)
 {
 	*(int *)arg = code;
-	loop_stop(loop, 0);
+	loop_stop(store_loop, 0);
 }
 
 /* /bin/false as the worker: it dies at once, and the pull ends with an error. */
@@ -544,7 +502,7 @@ static void dead_worker(void **state)
 	int code = 1;
 
 	if (image_pull(s, "a", NULL, NULL, on_done, &code, &p, &err) == 0)
-		assert_int_equal(loop_run(loop), 0);
+		assert_int_equal(loop_run(store_loop), 0);
 	else
 		code = err.code;
 	assert_true(code < 0);
@@ -557,7 +515,7 @@ static void close_while_pulling(void **state)
 	static const char text[] = "#!/bin/sh\nexec sleep 60\n";
 	cleanup_free char *worker = path_in("worker");
 	const struct image_store_options o = {
-		.loop = loop, .dir = dir, .worker = worker, .arch = "amd64"
+		.loop = store_loop, .dir = store_dir, .worker = worker, .arch = "amd64"
 	};
 	struct image_pull *p;
 	struct image_store *s;
@@ -574,22 +532,23 @@ static void close_while_pulling(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(look_up, setup, teardown),
-		cmocka_unit_test_setup_teardown(digest_only, setup, teardown),
-		cmocka_unit_test_setup_teardown(moved_tag, setup, teardown),
-		cmocka_unit_test_setup_teardown(removal, setup, teardown),
-		cmocka_unit_test_setup_teardown(holds, setup, teardown),
-		cmocka_unit_test_setup_teardown(crashes, setup, teardown),
-		cmocka_unit_test_setup_teardown(leases, setup, teardown),
-		cmocka_unit_test_setup_teardown(damaged, setup, teardown),
-		cmocka_unit_test_setup_teardown(untag, setup, teardown),
-		cmocka_unit_test_setup_teardown(prune, setup, teardown),
-		cmocka_unit_test_setup_teardown(locked, setup, teardown),
-		cmocka_unit_test_setup_teardown(use_of_disk, setup, teardown),
-		cmocka_unit_test_setup_teardown(scratch, setup, teardown),
-		cmocka_unit_test_setup_teardown(no_worker, setup, teardown),
-		cmocka_unit_test_setup_teardown(dead_worker, setup, teardown),
-		cmocka_unit_test_setup_teardown(close_while_pulling, setup, teardown),
+		cmocka_unit_test_setup_teardown(look_up, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(digest_only, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(moved_tag, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(removal, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(holds, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(crashes, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(leases, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(damaged, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(untag, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(prune, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(locked, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(use_of_disk, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(scratch, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(no_worker, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(dead_worker, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(close_while_pulling, store_dir_setup,
+						store_dir_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
