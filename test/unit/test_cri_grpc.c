@@ -2,7 +2,6 @@
 #include "test/unit/unit.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,20 +13,15 @@
 #include <grpc/slice.h>
 #include <grpc/support/time.h>
 
-#include "base/log.h"
 #include "base/util.h"
-#include "cri/grpc.h"
+#include "test/unit/rpc_fixture.h"
 #include "proto/cri.pb-c.h"
 #include "proto/husk.pb-c.h"
 
 /* ---- the server, on a thread of its own ---- */
 
 static struct {
-	char dir[64], path[96], address[128];
-	struct loop *loop;
-	struct rpc_server *server;
-	pthread_t thread;
-	int ready[2];
+	struct rpc_fixture s;
 	struct rpc_call *waiting;
 	int cancelled;
 	struct ev_timer timer;
@@ -89,13 +83,13 @@ static void stream_step(struct ev_timer *t)
 	if (r == 0)
 		g.left--;
 	assert_true(r == 0 || r == -EAGAIN);
-	assert_int_equal(ev_timer_add(g.loop, &g.timer, NS_PER_MS, stream_step, call), 0);
+	assert_int_equal(ev_timer_add(g.s.loop, &g.timer, NS_PER_MS, stream_step, call), 0);
 }
 
 static void handle_pull(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	g.left = 5;
-	assert_int_equal(ev_timer_add(g.loop, &g.timer, NS_PER_MS, stream_step, call), 0);
+	assert_int_equal(ev_timer_add(g.s.loop, &g.timer, NS_PER_MS, stream_step, call), 0);
 }
 
 static const struct rpc_method runtime[] = {
@@ -110,57 +104,20 @@ static const struct rpc_method husk[] = {
 	{ NULL, NULL, false },
 };
 
-static void stop(void *arg)
-{
-	loop_stop(g.loop, 0);
-}
-
-static void *serve(void *arg)
-{
-	static struct rpc_service services[] = {
-		{ NULL, runtime, NULL, "later" },
-		{ NULL, husk, NULL, NULL },
-	};
-	int fd;
-
-	services[0].desc = &runtime__v1__runtime_service__descriptor;
-	services[1].desc = &husk__v1__husk__descriptor;
-	if (loop_new(&g.loop, NULL) < 0 ||
-	    rpc_server_new(g.loop, services, ARRAY_SIZE(services), &g.server, NULL) < 0 ||
-	    unix_listen(g.address, 0660, &fd, NULL) < 0 ||
-	    rpc_server_listen(g.server, fd, NULL) < 0)
-		abort();
-	(void)!write(g.ready[1], "", 1);
-	(void)!loop_run(g.loop);
-	rpc_server_free(g.server);
-	loop_free(g.loop);
-	return NULL;
-}
+static const struct rpc_service services[] = {
+	{ &runtime__v1__runtime_service__descriptor, runtime, NULL, "later" },
+	{ &husk__v1__husk__descriptor, husk, NULL, NULL },
+};
 
 static int setup(void **state)
 {
-	char c;
-
-	log_init("test", STDERR_FILENO, LOG_ERROR, false);
-	(void)snprintf(g.dir, sizeof(g.dir), "/tmp/husk-grpc-XXXXXX");
-	assert_non_null(mkdtemp(g.dir));
-	(void)snprintf(g.path, sizeof(g.path), "%s/s.sock", g.dir);
-	(void)snprintf(g.address, sizeof(g.address), "unix://%s", g.path);
-	/* A stale socket of a server before. */
-	int fd;
-	assert_int_equal(unix_listen(g.address, 0600, &fd, NULL), 0);
-	(void)close(fd);
-	assert_int_equal(pipe(g.ready), 0);
-	assert_int_equal(pthread_create(&g.thread, NULL, serve, NULL), 0);
-	assert_int_equal(read(g.ready[0], &c, 1), 1);
+	rpc_fixture_start(&g.s, services, ARRAY_SIZE(services));
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	assert_int_equal(loop_post(g.loop, stop, NULL), 0);
-	assert_int_equal(pthread_join(g.thread, NULL), 0);
-	return remove_tree(g.dir, NULL);
+	return rpc_fixture_stop(&g.s);
 }
 
 /* ---- a client that sends any bytes ---- */
@@ -206,7 +163,7 @@ static struct answer ask(const char *method, const void *data, size_t len, int64
 			 .key = (char *)GRPC_ARG_MAX_SEND_MESSAGE_LENGTH,
 			 .value.integer = -1 };
 	grpc_channel_args args = { 1, &arg };
-	grpc_channel *ch = grpc_channel_create(g.address, creds, &args);
+	grpc_channel *ch = grpc_channel_create(g.s.address, creds, &args);
 	grpc_completion_queue *cq = grpc_completion_queue_create_for_next(NULL);
 	grpc_slice path = grpc_slice_from_copied_string(method);
 	grpc_call *call = grpc_channel_create_call(
@@ -364,7 +321,7 @@ static void socket_mode(void **state)
 {
 	struct stat st;
 
-	assert_int_equal(stat(g.path, &st), 0);
+	assert_int_equal(stat(g.s.path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0660);
 }
 

@@ -3,27 +3,22 @@
 #include "test/unit/unit.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "base/util.h"
 #include "cli/rpc.h"
 #undef RPC_MESSAGE_MAX
 #include "cri/grpc.h"
 #include "proto/husk.pb-c.h"
+#include "test/unit/rpc_fixture.h"
 
 #define CHUNK (1 * MIB)
 
 /* ---- the server, on a thread of its own ---- */
 
 static struct {
-	char dir[64], address[128];
-	struct loop *loop;
-	struct rpc_server *server;
-	pthread_t thread;
-	int ready[2];
+	struct rpc_fixture s;
 	struct ev_timer timer;
 	struct rpc_call *call;
 	uint64_t received; /* bytes of the upload */
@@ -72,7 +67,8 @@ static void handle_chunk(struct rpc_call *call, const Husk__V1__LoadChunk *m)
 		(void)err_set(&err, -ENOSPC, "no room for more");
 		rpc_reply_err(call, -ENOSPC, &err);
 	} else if (g.slow) {
-		assert_int_equal(ev_timer_add(g.loop, &g.timer, 20 * NS_PER_MS, on_timer, call), 0);
+		assert_int_equal(ev_timer_add(g.s.loop, &g.timer, 20 * NS_PER_MS, on_timer, call),
+				 0);
 	} else {
 		rpc_recv(call, on_chunk, NULL);
 	}
@@ -123,54 +119,25 @@ static void handle_save(struct rpc_call *call, const ProtobufCMessage *msg, void
 	save_step(call, NULL);
 }
 
-static void stop(void *arg)
-{
-	loop_stop(g.loop, 0);
-}
-
-static void *serve(void *arg)
-{
-	static const struct rpc_method methods[] = {
-		{ .name = "LoadImages", .handler = handle_load, .streams = true, .receives = true },
-		{ .name = "SaveImages", .handler = handle_save, .streams = true },
-		{ 0 },
-	};
-	static struct rpc_service service = { NULL, methods, NULL, NULL };
-	int fd;
-
-	service.desc = &husk__v1__husk__descriptor;
-	if (loop_new(&g.loop, NULL) < 0 ||
-	    rpc_server_new(g.loop, &service, 1, &g.server, NULL) < 0 ||
-	    unix_listen(g.address, 0660, &fd, NULL) < 0 ||
-	    rpc_server_listen(g.server, fd, NULL) < 0)
-		abort();
-	(void)!write(g.ready[1], "", 1);
-	(void)!loop_run(g.loop);
-	rpc_server_free(g.server);
-	loop_free(g.loop);
-	return NULL;
-}
+static const struct rpc_method methods[] = {
+	{ .name = "LoadImages", .handler = handle_load, .streams = true, .receives = true },
+	{ .name = "SaveImages", .handler = handle_save, .streams = true },
+	{ 0 },
+};
+static const struct rpc_service services[] = {
+	{ &husk__v1__husk__descriptor, methods, NULL, NULL },
+};
 
 static int setup(void **state)
 {
-	char c;
-
 	memset(&g, 0, sizeof(g));
-	log_init("test", STDERR_FILENO, LOG_ERROR, false);
-	(void)snprintf(g.dir, sizeof(g.dir), "/tmp/husk-grpc-XXXXXX");
-	assert_non_null(mkdtemp(g.dir));
-	(void)snprintf(g.address, sizeof(g.address), "unix://%s/s.sock", g.dir);
-	assert_int_equal(pipe(g.ready), 0);
-	assert_int_equal(pthread_create(&g.thread, NULL, serve, NULL), 0);
-	assert_int_equal(read(g.ready[0], &c, 1), 1);
+	rpc_fixture_start(&g.s, services, ARRAY_SIZE(services));
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	assert_int_equal(loop_post(g.loop, stop, NULL), 0);
-	assert_int_equal(pthread_join(g.thread, NULL), 0);
-	return remove_tree(g.dir, NULL);
+	return rpc_fixture_stop(&g.s);
 }
 
 /* ---- the client ---- */
@@ -226,7 +193,7 @@ static struct client *client(uint64_t to_send)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
-	assert_ok(rpc_open(g.address, &c->rpc, &c->err), &c->err);
+	assert_ok(rpc_open(g.s.address, &c->rpc, &c->err), &c->err);
 	c->to_send = to_send;
 	return c;
 }
