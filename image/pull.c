@@ -15,8 +15,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 
 #include "base/loop.h"
 #include "base/util.h"
@@ -296,7 +294,6 @@ static void on_unpacked(void *arg, int code, const char *diff_id, const struct e
 static int layer_file(struct layer *l, int *ret_fd, uint64_t *ret_have, struct err *err)
 {
 	struct image_store *s = l->pull->s;
-	struct stat st;
 	int r = ingest_open(s, l->what.digest, &l->ingest, err);
 
 	if (r == -EEXIST) {
@@ -309,16 +306,10 @@ static int layer_file(struct layer *l, int *ret_fd, uint64_t *ret_have, struct e
 	}
 	if (r < 0)
 		return r == -EBUSY ? 1 : r;
-	/* Held by all who have the descriptor: a process that dies slowly still writes to it. */
-	if (flock(ingest_fd(l->ingest), LOCK_EX | LOCK_NB) < 0) {
-		ingest_keep(l->ingest);
-		l->ingest = NULL;
-		return 1;
-	}
 	*ret_fd = fcntl(ingest_fd(l->ingest), F_DUPFD_CLOEXEC, 3);
-	if (*ret_fd < 0 || fstat(*ret_fd, &st) < 0)
+	if (*ret_fd < 0)
 		return err_errno(err, -errno, "blob %s", l->what.digest);
-	*ret_have = (uint64_t)st.st_size;
+	*ret_have = ingest_had(l->ingest);
 	if (*ret_have > l->what.size) {
 		*ret_have = 0;
 		return ingest_reset(l->ingest, err);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,7 +80,12 @@ static int open_file(struct ingest *i, struct err *err)
 	if (!path)
 		return err_set(err, -ENOMEM, "no memory");
 	i->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (i->fd < 0 || fstat(i->fd, &st) < 0)
+	if (i->fd < 0)
+		return err_errno(err, -errno, "%s", path);
+	/* Held by all who have the descriptor: a process that dies slowly still writes to it. */
+	if (flock(i->fd, LOCK_EX | LOCK_NB) < 0)
+		return err_errno(err, errno == EWOULDBLOCK ? -EBUSY : -errno, "%s", path);
+	if (fstat(i->fd, &st) < 0)
 		return err_errno(err, -errno, "%s", path);
 	/* Its age counts from here: a pull that is slow to begin must not lose it. */
 	(void)futimens(i->fd, NULL);

@@ -30,8 +30,8 @@ struct ingest;
 
 /*
  * The ingest file of `digest`, made when missing. It belongs to the caller until ingest_commit,
- * ingest_keep or ingest_drop. -EBUSY: another one in this process has it. -EEXIST: the blob is
- * complete (blob_open).
+ * ingest_keep or ingest_drop. -EBUSY: another one in this process has it, or a process that got its
+ * descriptor from an owner before still lives. -EEXIST: the blob is complete (blob_open).
  */
 int ingest_open(struct image_store *s, const char *digest, struct ingest **ret,
 		struct err *err) must_check;
