@@ -2,8 +2,8 @@
  * What every harness defines. Returns 0; a finding is a crash (a sanitizer, or `fuzz_assert`).
  * Run by libFuzzer (cmake -DHUSK_FUZZ=ON, clang), or over its corpus by test/fuzz/replay.c.
  */
-#ifndef HUSK_FUZZ_FUZZ_H
-#define HUSK_FUZZ_FUZZ_H
+#ifndef HUSK_TEST_FUZZ_FUZZ_H
+#define HUSK_TEST_FUZZ_FUZZ_H
 
 #include <stddef.h>
 #include <stdint.h>

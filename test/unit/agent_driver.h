@@ -3,8 +3,8 @@
  * agent may run in a VM (test_agent_vm.c) or in namespaces of this host (test_agent_host.c); the
  * scenarios (agent_scenarios.c) do not know which.
  */
-#ifndef HUSK_UNIT_AGENT_DRIVER_H
-#define HUSK_UNIT_AGENT_DRIVER_H
+#ifndef HUSK_TEST_UNIT_AGENT_DRIVER_H
+#define HUSK_TEST_UNIT_AGENT_DRIVER_H
 
 #include <stdbool.h>
 #include <stdint.h>

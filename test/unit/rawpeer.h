@@ -1,6 +1,6 @@
 /* The other side of a ttrpc connection, by hand: frames as a test wants them, also wrong ones. */
-#ifndef HUSK_UNIT_RAWPEER_H
-#define HUSK_UNIT_RAWPEER_H
+#ifndef HUSK_TEST_UNIT_RAWPEER_H
+#define HUSK_TEST_UNIT_RAWPEER_H
 
 #include "base/buf.h"
 #include "base/loop.h"

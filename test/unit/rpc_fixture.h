@@ -1,6 +1,6 @@
 /* A gRPC server of cri/ on a socket and a thread of its own, for tests. */
-#ifndef HUSK_UNIT_RPC_FIXTURE_H
-#define HUSK_UNIT_RPC_FIXTURE_H
+#ifndef HUSK_TEST_UNIT_RPC_FIXTURE_H
+#define HUSK_TEST_UNIT_RPC_FIXTURE_H
 
 #include <pthread.h>
 

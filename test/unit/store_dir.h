@@ -1,6 +1,6 @@
 /* An image store in a directory of its own, for tests that use no registry. */
-#ifndef HUSK_UNIT_STORE_DIR_H
-#define HUSK_UNIT_STORE_DIR_H
+#ifndef HUSK_TEST_UNIT_STORE_DIR_H
+#define HUSK_TEST_UNIT_STORE_DIR_H
 
 #include <stdbool.h>
 

@@ -5,8 +5,8 @@
  * ${HUSK_TORTURE} (CMakeLists.txt): the linker then wraps malloc and its relatives in our code.
  * Memory that a shared library allocates for itself is not counted.
  */
-#ifndef HUSK_UNIT_TORTURE_H
-#define HUSK_UNIT_TORTURE_H
+#ifndef HUSK_TEST_UNIT_TORTURE_H
+#define HUSK_TEST_UNIT_TORTURE_H
 
 #include <stdbool.h>
 

@@ -1,7 +1,7 @@
 /* What every unit test includes first: cmocka and its prerequisites, and a few checks of our own.
  */
-#ifndef HUSK_UNIT_UNIT_H
-#define HUSK_UNIT_UNIT_H
+#ifndef HUSK_TEST_UNIT_UNIT_H
+#define HUSK_TEST_UNIT_UNIT_H
 
 #include <setjmp.h>
 #include <stdarg.h>

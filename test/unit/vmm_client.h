@@ -1,6 +1,6 @@
 /* A husk-vmm started by a test, its control socket, and the agent channel of vmm_guest. */
-#ifndef HUSK_UNIT_VMM_CLIENT_H
-#define HUSK_UNIT_VMM_CLIENT_H
+#ifndef HUSK_TEST_UNIT_VMM_CLIENT_H
+#define HUSK_TEST_UNIT_VMM_CLIENT_H
 
 #include <stdbool.h>
 #include <stdint.h>

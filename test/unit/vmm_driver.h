@@ -3,8 +3,8 @@
  * GUEST_BASE, with up to three rings in it. It can misbehave: everything it writes is the caller's
  * choice. Header only.
  */
-#ifndef HUSK_UNIT_VMM_DRIVER_H
-#define HUSK_UNIT_VMM_DRIVER_H
+#ifndef HUSK_TEST_UNIT_VMM_DRIVER_H
+#define HUSK_TEST_UNIT_VMM_DRIVER_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* Bytes that host and guest both know, and a hash over them. No dependencies: the guest uses it. */
-#ifndef HUSK_UNIT_VMM_PATTERN_H
-#define HUSK_UNIT_VMM_PATTERN_H
+#ifndef HUSK_TEST_UNIT_VMM_PATTERN_H
+#define HUSK_TEST_UNIT_VMM_PATTERN_H
 
 #include <stddef.h>
 #include <stdint.h>
