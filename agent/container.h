@@ -18,7 +18,7 @@
 #include "agent/limits.h"
 #include "agent/rootfs.h"
 #include "agent/worker.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 
 enum container_state {
 	CONTAINER_CREATED,

@@ -13,7 +13,7 @@
 #include "agent/limits.h"
 #include "base/compiler.h"
 #include "base/err.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 
 struct event {
 	uint64_t seq;

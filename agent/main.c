@@ -12,7 +12,7 @@
 #include "agent/boot.h"
 #include "agent/channel.h"
 #include "base/log.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 
 struct guest {

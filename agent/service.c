@@ -17,7 +17,7 @@
 #include "agent/shutdown.h"
 #include "agent/validate.h"
 #include "base/log.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 
 /* The first word on every request but CreateSandbox and Shutdown. */

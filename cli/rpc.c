@@ -11,7 +11,7 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 
 #define RPC_PATH_MAX 160

@@ -30,7 +30,7 @@ struct rpc_status {
 /*
  * One call; timeout_ms 0 = wait for ever. *ret_resp (may be NULL) is of the method's output type,
  * freed by the caller with protobuf_c_message_free_unpacked. `status` may be NULL. Fails with the
- * errno that belongs to the status (base/ttrpc.h) and the server's text.
+ * errno that belongs to the status (base/ttrpc/ttrpc.h) and the server's text.
  */
 int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
 	     const ProtobufCMessage *req, uint64_t timeout_ms, ProtobufCMessage **ret_resp,

@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "base/pb.h"
-#include "base/ttrpc.h" /* enum rpc_code and its table to errno */
+#include "base/ttrpc/ttrpc.h" /* enum rpc_code and its table to errno */
 
 #define RPC_MESSAGE_MAX (16u << 20) /* one message, both ways; CRI clients use the same */
 #define RPC_DECODED_MAX (64u << 20) /* memory of one decoded request */

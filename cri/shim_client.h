@@ -1,6 +1,6 @@
 /*
  * The shim of a pod: running the program, and connecting to the daemon it leaves behind. The calls
- * themselves go through base/ttrpc.h with the services named here. Loop's thread.
+ * themselves go through base/ttrpc/ttrpc.h with the services named here. Loop's thread.
  */
 #ifndef HUSK_CRI_SHIM_CLIENT_H
 #define HUSK_CRI_SHIM_CLIENT_H
@@ -9,7 +9,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "proto/containerd_sandbox_v1.pb-c.h"
 #include "proto/containerd_task_v3.pb-c.h"
 #include "proto/shim.pb-c.h"

@@ -7,7 +7,7 @@
 #define HUSK_SHIM_AGENT_CLIENT_H
 
 #include "base/loop.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "proto/agent.pb-c.h"
 
 #define AGENT_PORT 1024u  /* the guest connects to the host's */

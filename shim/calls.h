@@ -5,7 +5,7 @@
 #ifndef HUSK_SHIM_CALLS_H
 #define HUSK_SHIM_CALLS_H
 
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 
 struct call_node;
 

@@ -19,7 +19,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "base/pb.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "proto/agent.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
 #include "shim/calls.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 #include "proto/containerd_events_ttrpc.pb-c.h"
 

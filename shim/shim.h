@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "proto/shim.pb-c.h"
 #include "shim/calls.h"
 #include "shim/container.h"

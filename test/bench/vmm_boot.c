@@ -20,7 +20,7 @@
 
 #include "base/loop.h"
 #include "base/spawn.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 #include "proto/vmm.pb-c.h"

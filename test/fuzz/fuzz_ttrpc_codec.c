@@ -3,7 +3,7 @@
 
 #include "base/buf.h"
 #include "base/pb.h"
-#include "base/ttrpc_codec.h"
+#include "base/ttrpc/codec.h"
 #include "test/fuzz/fuzz.h"
 
 static void unpack(const ProtobufCMessageDescriptor *desc, const struct ttrpc_frame *f)

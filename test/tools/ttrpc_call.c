@@ -18,7 +18,7 @@
 #include <jansson.h>
 
 #include "base/loop.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 #include "proto/containerd_sandbox_v1.pb-c.h"

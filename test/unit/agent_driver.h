@@ -11,7 +11,7 @@
 
 #include "agent/api.h"
 #include "base/loop.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 
 #define DRIVER_EVENTS 4096
 /* Sectors of the disks that every site has: two layers, and a scratch disk for each container. */

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "base/loop.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 #include "proto/vmm.pb-c.h"

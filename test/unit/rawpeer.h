@@ -5,7 +5,7 @@
 #include "base/buf.h"
 #include "base/loop.h"
 #include "base/pb.h"
-#include "base/ttrpc_codec.h"
+#include "base/ttrpc/codec.h"
 
 struct rawpeer {
 	struct loop *loop;

@@ -11,7 +11,7 @@
 #include <sys/types.h>
 
 #include "base/loop.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "proto/containerd_sandbox_v1.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
 #include "proto/shim.pb-c.h"

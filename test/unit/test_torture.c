@@ -8,8 +8,8 @@
 
 #include "base/buf.h"
 #include "base/pb.h"
-#include "base/ttrpc.h"
-#include "base/ttrpc_codec.h"
+#include "base/ttrpc/ttrpc.h"
+#include "base/ttrpc/codec.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 #include "test/unit/torture.h"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/pb.h"
-#include "base/ttrpc_codec.h"
+#include "base/ttrpc/codec.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 #include "test/unit/rawpeer.h"

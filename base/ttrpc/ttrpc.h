@@ -4,8 +4,8 @@
  * Everything here runs on the loop's thread. Outgoing bytes are queued up to TTRPC_QUEUE_MAX; a
  * peer that does not read loses its connection then, it never blocks the loop.
  */
-#ifndef HUSK_BASE_TTRPC_H
-#define HUSK_BASE_TTRPC_H
+#ifndef HUSK_BASE_TTRPC_TTRPC_H
+#define HUSK_BASE_TTRPC_TTRPC_H
 
 #include <stdbool.h>
 #include <stdint.h>

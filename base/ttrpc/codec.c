@@ -1,4 +1,4 @@
-#include "base/ttrpc_codec.h"
+#include "base/ttrpc/codec.h"
 
 #include <errno.h>
 #include <stdlib.h>

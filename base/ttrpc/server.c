@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "base/pb.h"
-#include "base/ttrpc.h"
-#include "base/ttrpc_codec.h"
-#include "base/ttrpc_conn.h"
+#include "base/ttrpc/ttrpc.h"
+#include "base/ttrpc/codec.h"
+#include "base/ttrpc/conn.h"
 #include "base/util.h"
 
 #define ACCEPT_MOST 16

@@ -1,4 +1,4 @@
-#include "base/ttrpc_conn.h"
+#include "base/ttrpc/conn.h"
 
 #include <errno.h>
 #include <sys/socket.h>

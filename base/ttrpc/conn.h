@@ -11,7 +11,7 @@
 
 #include "base/buf.h"
 #include "base/loop.h"
-#include "base/ttrpc_codec.h"
+#include "base/ttrpc/codec.h"
 
 struct ttrpc_conn;
 

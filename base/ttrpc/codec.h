@@ -16,7 +16,7 @@
 
 #include "base/buf.h"
 #include "base/compiler.h"
-#include "base/ttrpc.h"
+#include "base/ttrpc/ttrpc.h"
 #include "proto/ttrpc.pb-c.h"
 
 #define TTRPC_HEADER_LEN 10u

@@ -4,9 +4,9 @@
 #include <sys/queue.h>
 
 #include "base/pb.h"
-#include "base/ttrpc.h"
-#include "base/ttrpc_codec.h"
-#include "base/ttrpc_conn.h"
+#include "base/ttrpc/ttrpc.h"
+#include "base/ttrpc/codec.h"
+#include "base/ttrpc/conn.h"
 #include "base/util.h"
 
 #define BUCKETS 64u
