@@ -8,12 +8,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/cgroup.h"
-#include "agent/disk.h"
+#include "agent/proc/cgroup.h"
+#include "agent/rootfs/disk.h"
 #include "agent/events.h"
 #include "agent/limits.h"
 #include "agent/reap.h"
-#include "agent/stdio.h"
+#include "agent/io/stream.h"
 #include "agent/worker.h"
 #include "base/compiler.h"
 #include "base/err.h"

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/mnt.h"
+#include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
 #define NOFILE_MAX                                                                                 \

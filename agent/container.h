@@ -14,9 +14,9 @@
 
 #include "agent/agent.h"
 #include "agent/api.h"
-#include "agent/child.h"
+#include "agent/proc/child.h"
 #include "agent/limits.h"
-#include "agent/rootfs.h"
+#include "agent/rootfs/rootfs.h"
 #include "agent/worker.h"
 #include "base/ttrpc/ttrpc.h"
 

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "agent/container.h"
-#include "agent/ns.h"
+#include "agent/proc/ns.h"
 #include "base/util.h"
 
 int pidfd_kill(int pidfd, int sig)

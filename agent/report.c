@@ -1,4 +1,4 @@
-#include "agent/child.h"
+#include "agent/proc/child.h"
 
 #include <errno.h>
 #include <string.h>

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "agent/container.h"
-#include "agent/mnt.h"
-#include "agent/sysctl.h"
+#include "agent/rootfs/mnt.h"
+#include "agent/proc/sysctl.h"
 #include "base/util.h"
 
 #define SHM_DEFAULT (64 * MIB)

@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 
 #include "agent/limits.h"
-#include "agent/mountopt.h"
+#include "agent/rootfs/mountopt.h"
 #include "base/util.h"
 
 /* /dev/vda is 8 TiB (DESIGN 4.1). */

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "agent/limits.h"
-#include "agent/mountopt.h"
-#include "agent/stdio.h"
+#include "agent/rootfs/mountopt.h"
+#include "agent/io/stream.h"
 #include "agent/validate.h"
 #include "base/pb.h"
 #include "test/fuzz/fuzz.h"

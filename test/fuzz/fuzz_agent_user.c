@@ -1,7 +1,7 @@
 /* /etc/passwd and /etc/group of an image: the spec, a 0, passwd, a 0, group. */
 #include <string.h>
 
-#include "agent/user.h"
+#include "agent/proc/user.h"
 #include "base/util.h"
 #include "test/fuzz/fuzz.h"
 

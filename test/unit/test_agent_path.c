@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/path.h"
+#include "agent/rootfs/path.h"
 #include "base/util.h"
 
 static char dir[] = "/tmp/test_agent_path.XXXXXX";

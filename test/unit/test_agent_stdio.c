@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "agent/events.h"
-#include "agent/stdio.h"
+#include "agent/io/stream.h"
 #include "base/util.h"
 
 static struct loop *loop;

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/user.h"
+#include "agent/proc/user.h"
 #include "base/util.h"
 
 static const char passwd[] =

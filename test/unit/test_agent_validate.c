@@ -6,7 +6,7 @@
 #include <sys/mount.h>
 
 #include "agent/limits.h"
-#include "agent/mountopt.h"
+#include "agent/rootfs/mountopt.h"
 #include "agent/validate.h"
 #include "base/util.h"
 

@@ -1,10 +1,10 @@
-#include "agent/user.h"
+#include "agent/proc/user.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
 
-#include "agent/path.h"
+#include "agent/rootfs/path.h"
 #include "base/util.h"
 
 #define PASSWD_FIELDS 7		/* name:password:uid:gid:gecos:home:shell */

@@ -2,8 +2,8 @@
  * Containers' cgroups: <root>/pod/<container id>, pure v2. PID 1 stays in the root cgroup. Loop
  * thread only, but for cgroup_remove.
  */
-#ifndef HUSK_AGENT_CGROUP_H
-#define HUSK_AGENT_CGROUP_H
+#ifndef HUSK_AGENT_PROC_CGROUP_H
+#define HUSK_AGENT_PROC_CGROUP_H
 
 #include <stdbool.h>
 #include <stddef.h>

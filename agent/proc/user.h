@@ -2,8 +2,8 @@
  * Users and groups of an image: /etc/passwd and /etc/group, bytes of somebody else. The parser is
  * pure and bounded; files of more than AGENT_PASSWD_MAX bytes are refused.
  */
-#ifndef HUSK_AGENT_USER_H
-#define HUSK_AGENT_USER_H
+#ifndef HUSK_AGENT_PROC_USER_H
+#define HUSK_AGENT_PROC_USER_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "agent/path.h"
+#include "agent/rootfs/path.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,8 +3,8 @@
  * does the rest itself, stage by stage; every path of the image is resolved here, never by PID 1.
  * What fails is reported as (stage, errno, text) over a socket that exec closes.
  */
-#ifndef HUSK_AGENT_CHILD_H
-#define HUSK_AGENT_CHILD_H
+#ifndef HUSK_AGENT_PROC_CHILD_H
+#define HUSK_AGENT_PROC_CHILD_H
 
 #include <stdbool.h>
 #include <stdint.h>

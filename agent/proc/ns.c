@@ -1,4 +1,4 @@
-#include "agent/ns.h"
+#include "agent/proc/ns.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,9 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/caps.h"
-#include "agent/mnt.h"
-#include "agent/mounts.h"
+#include "agent/proc/caps.h"
+#include "agent/rootfs/mnt.h"
+#include "agent/rootfs/mounts.h"
 #include "agent/worker.h"
 #include "base/util.h"
 

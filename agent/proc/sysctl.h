@@ -1,6 +1,6 @@
 /* Kernel parameters, by sysctl name. Leaf function. */
-#ifndef HUSK_AGENT_SYSCTL_H
-#define HUSK_AGENT_SYSCTL_H
+#ifndef HUSK_AGENT_PROC_SYSCTL_H
+#define HUSK_AGENT_PROC_SYSCTL_H
 
 #include "base/compiler.h"
 #include "base/err.h"

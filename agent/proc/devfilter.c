@@ -1,4 +1,4 @@
-#include "agent/devfilter.h"
+#include "agent/proc/devfilter.h"
 
 #include <errno.h>
 #include <linux/bpf.h>

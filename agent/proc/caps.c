@@ -1,4 +1,4 @@
-#include "agent/caps.h"
+#include "agent/proc/caps.h"
 
 #include <errno.h>
 #include <grp.h>

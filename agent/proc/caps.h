@@ -2,11 +2,11 @@
  * Identity and privileges of a process that is about to exec: groups, ids, the five capability
  * sets. Runs in the child, as root with all capabilities; afterwards there is no way back.
  */
-#ifndef HUSK_AGENT_CAPS_H
-#define HUSK_AGENT_CAPS_H
+#ifndef HUSK_AGENT_PROC_CAPS_H
+#define HUSK_AGENT_PROC_CAPS_H
 
 #include "agent/api.h"
-#include "agent/user.h"
+#include "agent/proc/user.h"
 #include "base/compiler.h"
 
 /* caps NULL = none at all. *ret_what names the step that failed (a constant). */

@@ -1,4 +1,4 @@
-#include "agent/mountopt.h"
+#include "agent/rootfs/mountopt.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "agent/relay.h"
+#include "agent/io/relay.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,8 +2,8 @@
  * Windows of /dev/vda: made visible as a partition (BLKPG), mounted at <run>/disks/<partition>, and
  * shared by all containers that name the same first sector. Loop thread only, but for disk_detach.
  */
-#ifndef HUSK_AGENT_DISK_H
-#define HUSK_AGENT_DISK_H
+#ifndef HUSK_AGENT_ROOTFS_DISK_H
+#define HUSK_AGENT_ROOTFS_DISK_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,8 +3,8 @@
  * RESOLVE_IN_ROOT and without magic links, so a symlink in an image can neither leave the root nor
  * reach another process through /proc. Leaf functions: no state, any process.
  */
-#ifndef HUSK_AGENT_PATH_H
-#define HUSK_AGENT_PATH_H
+#ifndef HUSK_AGENT_ROOTFS_PATH_H
+#define HUSK_AGENT_ROOTFS_PATH_H
 
 #include <stddef.h>
 #include <stdint.h>

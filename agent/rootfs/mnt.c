@@ -1,4 +1,4 @@
-#include "agent/mnt.h"
+#include "agent/rootfs/mnt.h"
 
 #include <errno.h>
 #include <fcntl.h>

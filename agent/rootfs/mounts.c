@@ -1,4 +1,4 @@
-#include "agent/mounts.h"
+#include "agent/rootfs/mounts.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "agent/limits.h"
-#include "agent/mnt.h"
-#include "agent/mountopt.h"
-#include "agent/path.h"
+#include "agent/rootfs/mnt.h"
+#include "agent/rootfs/mountopt.h"
+#include "agent/rootfs/path.h"
 #include "base/util.h"
 
 #define DEV_NODES_MAX 1024 /* of the guest's /dev, for a privileged container */

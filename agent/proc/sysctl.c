@@ -1,10 +1,10 @@
-#include "agent/sysctl.h"
+#include "agent/proc/sysctl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
-#include "agent/path.h"
+#include "agent/rootfs/path.h"
 #include "base/util.h"
 
 int sysctl_write(const char *name, const char *value, struct err *err)

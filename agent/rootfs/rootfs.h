@@ -2,13 +2,13 @@
  * A container's root file system, made of disks: one detached mount, which only the container's own
  * mount namespace will ever attach. Loop thread only.
  */
-#ifndef HUSK_AGENT_ROOTFS_H
-#define HUSK_AGENT_ROOTFS_H
+#ifndef HUSK_AGENT_ROOTFS_ROOTFS_H
+#define HUSK_AGENT_ROOTFS_ROOTFS_H
 
 #include <stddef.h>
 
 #include "agent/api.h"
-#include "agent/disk.h"
+#include "agent/rootfs/disk.h"
 #include "agent/limits.h"
 #include "base/compiler.h"
 #include "base/err.h"

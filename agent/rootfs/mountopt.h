@@ -2,8 +2,8 @@
  * The options of one Mount, as OCI writes them, split into what the kernel's mount calls take.
  * Pure: no I/O, any thread.
  */
-#ifndef HUSK_AGENT_MOUNTOPT_H
-#define HUSK_AGENT_MOUNTOPT_H
+#ifndef HUSK_AGENT_ROOTFS_MOUNTOPT_H
+#define HUSK_AGENT_ROOTFS_MOUNTOPT_H
 
 #include <stdbool.h>
 #include <stdint.h>

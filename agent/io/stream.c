@@ -1,4 +1,4 @@
-#include "agent/stdio.h"
+#include "agent/io/stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include <linux/vm_sockets.h>
 
 #include "agent/limits.h"
-#include "agent/relay.h"
+#include "agent/io/relay.h"
 #include "base/buf.h"
 #include "base/util.h"
 

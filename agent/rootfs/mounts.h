@@ -3,8 +3,8 @@
  * in: mounts, /dev, masked and read-only paths, the terminal. Runs in the child, in the container's
  * namespaces, with the agent's own file system still visible.
  */
-#ifndef HUSK_AGENT_MOUNTS_H
-#define HUSK_AGENT_MOUNTS_H
+#ifndef HUSK_AGENT_ROOTFS_MOUNTS_H
+#define HUSK_AGENT_ROOTFS_MOUNTS_H
 
 #include "agent/api.h"
 #include "base/compiler.h"

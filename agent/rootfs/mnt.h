@@ -3,8 +3,8 @@
  * mounts, and put in place by descriptor, never by a path that a container could bend. Leaf
  * functions: no state, any process.
  */
-#ifndef HUSK_AGENT_MNT_H
-#define HUSK_AGENT_MNT_H
+#ifndef HUSK_AGENT_ROOTFS_MNT_H
+#define HUSK_AGENT_ROOTFS_MNT_H
 
 #include <stdbool.h>
 #include <stddef.h>

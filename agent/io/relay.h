@@ -4,8 +4,8 @@
  * is a small buffer. A full destination stops the reading of its own source and nothing else.
  * Embedded in its owner. Loop thread only.
  */
-#ifndef HUSK_AGENT_RELAY_H
-#define HUSK_AGENT_RELAY_H
+#ifndef HUSK_AGENT_IO_RELAY_H
+#define HUSK_AGENT_IO_RELAY_H
 
 #include <stdbool.h>
 

@@ -3,8 +3,8 @@
  * file for it. Any node may be made (CAP_MKNOD decides), but only the standard ones can be opened;
  * /dev/vda, with the disks of all containers of the pod, cannot.
  */
-#ifndef HUSK_AGENT_DEVFILTER_H
-#define HUSK_AGENT_DEVFILTER_H
+#ifndef HUSK_AGENT_PROC_DEVFILTER_H
+#define HUSK_AGENT_PROC_DEVFILTER_H
 
 #include "base/compiler.h"
 #include "base/err.h"

@@ -1,4 +1,4 @@
-#include "agent/child.h"
+#include "agent/proc/child.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,12 +17,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "agent/caps.h"
-#include "agent/mnt.h"
-#include "agent/mounts.h"
-#include "agent/path.h"
-#include "agent/sysctl.h"
-#include "agent/user.h"
+#include "agent/proc/caps.h"
+#include "agent/rootfs/mnt.h"
+#include "agent/rootfs/mounts.h"
+#include "agent/rootfs/path.h"
+#include "agent/proc/sysctl.h"
+#include "agent/proc/user.h"
 #include "agent/validate.h"
 #include "base/util.h"
 

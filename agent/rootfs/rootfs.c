@@ -1,4 +1,4 @@
-#include "agent/rootfs.h"
+#include "agent/rootfs/rootfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/mnt.h"
+#include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
 #define OVERLAY_OPTS 8 /* besides the layers */

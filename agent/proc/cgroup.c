@@ -1,4 +1,4 @@
-#include "agent/cgroup.h"
+#include "agent/proc/cgroup.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/devfilter.h"
+#include "agent/proc/devfilter.h"
 #include "agent/limits.h"
-#include "agent/path.h"
+#include "agent/rootfs/path.h"
 #include "base/util.h"
 
 #define CONTROLLERS_MAX 256 /* bytes of cgroup.controllers */

@@ -1,4 +1,4 @@
-#include "agent/disk.h"
+#include "agent/rootfs/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-#include "agent/mnt.h"
+#include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
 #define SECTOR 512ll

@@ -9,8 +9,8 @@
  *
  * Loop thread only.
  */
-#ifndef HUSK_AGENT_STDIO_H
-#define HUSK_AGENT_STDIO_H
+#ifndef HUSK_AGENT_IO_STREAM_H
+#define HUSK_AGENT_IO_STREAM_H
 
 #include <stdbool.h>
 #include <stddef.h>

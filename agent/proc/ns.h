@@ -2,8 +2,8 @@
  * Pid namespaces. A child is born in the pid namespace that its parent has chosen beforehand; PID 1
  * chooses, clones and goes back within one function, on its only thread.
  */
-#ifndef HUSK_AGENT_NS_H
-#define HUSK_AGENT_NS_H
+#ifndef HUSK_AGENT_PROC_NS_H
+#define HUSK_AGENT_PROC_NS_H
 
 #include <sys/types.h>
 
