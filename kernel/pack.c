@@ -22,7 +22,7 @@
 
 #define PAGE 4096u
 #define GAP_MIN (64u * 1024) /* shorter filler stays */
-#define SEGMENTS_MAX 16u     /* what the monitor's loader takes (vmm/boot_x86.h) */
+#define SEGMENTS_MAX 16u     /* what the monitor's loader takes (vmm/x86_64/boot.h) */
 
 struct image {
 	const uint8_t *in;

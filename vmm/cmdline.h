@@ -15,7 +15,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "vmm/backend.h"
+#include "vmm/backend/backend.h"
 
 struct cmdline {
 	char text[VM_CMDLINE_MAX + 1]; /* always NUL-terminated */

@@ -11,11 +11,11 @@
 
 #include "base/err.h"
 #include "base/loop.h"
-#include "vmm/backend.h"
-#include "vmm/virtio_blk.h"
-#include "vmm/virtio_console.h"
-#include "vmm/virtio_rng.h"
-#include "vmm/virtio_vsock.h"
+#include "vmm/backend/backend.h"
+#include "vmm/dev/blk.h"
+#include "vmm/dev/console.h"
+#include "vmm/dev/rng.h"
+#include "vmm/dev/vsock.h"
 #include "vmm/window.h"
 
 #define VM_DEVICES 4

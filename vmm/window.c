@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "vmm/virtq.h"
+#include "vmm/virtio/virtq.h"
 
 #define ZERO_CHUNK (64 * KIB)
 

@@ -1,7 +1,7 @@
 /* The guest kernel's ELF file: what is accepted lies within the file and the RAM. */
 #include "test/fuzz/fuzz.h"
 
-#include "vmm/boot_x86.h"
+#include "vmm/x86_64/boot.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -13,8 +13,8 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "vmm/vhost_user.h"
-#include "vmm/virtio_rng.h"
+#include "vmm/virtio/vhost_user.h"
+#include "vmm/dev/rng.h"
 
 #define MESSAGES_MAX 64
 #define RAM (64 * KIB)

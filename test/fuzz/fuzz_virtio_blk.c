@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "vmm/virtio_blk.h"
+#include "vmm/dev/blk.h"
 
 #define SIZE 16
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "vmm/virtio_mmio.h"
+#include "vmm/virtio/mmio.h"
 
 static void config_read(const struct virtio_dev *d, size_t off, void *buf, size_t len)
 {

@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "vmm/virtio_vsock.h"
+#include "vmm/dev/vsock.h"
 
 #define HOSTS 4
 #define TX_BASE (DATA_BASE + 2 * MIB)

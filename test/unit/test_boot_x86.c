@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "vmm/backend.h"
-#include "vmm/boot_x86.h"
+#include "vmm/backend/backend.h"
+#include "vmm/x86_64/boot.h"
 
 #define TEXT_PADDR 0x200000u
 #define TEXT_OFF 0x1000u

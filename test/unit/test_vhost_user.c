@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "vmm/vhost_user.h"
-#include "vmm/virtio_rng.h"
+#include "vmm/virtio/vhost_user.h"
+#include "vmm/dev/rng.h"
 
 enum {
 	GET_FEATURES = 1,

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/loop.h"
-#include "vmm/virtio_mmio.h"
+#include "vmm/virtio/mmio.h"
 
 enum {
 	DEVICE_FEATURES = 0x10,

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "vmm/virtio_vsock.h"
+#include "vmm/dev/vsock.h"
 
 struct packet {
 	uint64_t src_cid, dst_cid;

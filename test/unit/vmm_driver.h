@@ -13,7 +13,7 @@
 
 #include "base/compiler.h"
 #include "vmm/guestmem.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 
 #define GUEST_BASE 0x100000ull
 #define GUEST_RAM (4 * MIB)

@@ -11,8 +11,8 @@
  * a reader that is gone <-> SHUTDOWN(receive); both <-> the connection ends with RST.
  * A packet that breaks a rule gets RST. Main loop thread.
  */
-#ifndef HUSK_VMM_VIRTIO_VSOCK_H
-#define HUSK_VMM_VIRTIO_VSOCK_H
+#ifndef HUSK_VMM_DEV_VSOCK_H
+#define HUSK_VMM_DEV_VSOCK_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,7 +21,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 
 #define VSOCK_HOST_CID 2
 #define VSOCK_AGENT_PORT 1024

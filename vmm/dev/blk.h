@@ -8,11 +8,11 @@
  * Main loop thread. Requests are served in order, data without a copy between file and guest
  * memory. serve() is the seam where an asynchronous engine can be put: a request is one struct.
  */
-#ifndef HUSK_VMM_VIRTIO_BLK_H
-#define HUSK_VMM_VIRTIO_BLK_H
+#ifndef HUSK_VMM_DEV_BLK_H
+#define HUSK_VMM_DEV_BLK_H
 
 #include "base/loop.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 #include "vmm/window.h"
 
 #define BLK_QUEUE_SIZE 256

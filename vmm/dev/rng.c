@@ -1,4 +1,4 @@
-#include "vmm/virtio_rng.h"
+#include "vmm/dev/rng.h"
 
 #include <sys/random.h>
 

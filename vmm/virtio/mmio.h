@@ -19,7 +19,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 
 #define VIRTIO_MMIO_SIZE 0x1000
 #define VIRTIO_MMIO_QUEUE_NOTIFY 0x50 /* u32: the queue's index */

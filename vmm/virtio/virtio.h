@@ -13,13 +13,13 @@
  * enabled later. A device treats a queue that is not enabled as empty. After stop the device
  * touches no guest memory; it may be started again.
  */
-#ifndef HUSK_VMM_VIRTIO_H
-#define HUSK_VMM_VIRTIO_H
+#ifndef HUSK_VMM_VIRTIO_VIRTIO_H
+#define HUSK_VMM_VIRTIO_VIRTIO_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "vmm/virtq.h"
+#include "vmm/virtio/virtq.h"
 
 #define VIRTIO_QUEUES_MAX 3
 

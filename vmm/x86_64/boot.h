@@ -9,8 +9,8 @@
  *
  * The ELF file counts as foreign bytes: nothing outside it is read, nothing outside RAM written.
  */
-#ifndef HUSK_VMM_BOOT_X86_H
-#define HUSK_VMM_BOOT_X86_H
+#ifndef HUSK_VMM_X86_64_BOOT_H
+#define HUSK_VMM_X86_64_BOOT_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* Backend kvm on x86_64. */
-#include "vmm/backend_kvm.h"
+#include "vmm/backend/kvm.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -9,7 +9,7 @@
 #include <sys/ioctl.h>
 
 #include "base/util.h"
-#include "vmm/boot_x86.h"
+#include "vmm/x86_64/boot.h"
 
 #define TSS_ADDR 0xfffbd000ul /* three pages that the guest does not see; Intel wants them */
 #define IDENTITY_MAP_ADDR 0xfffbc000ul

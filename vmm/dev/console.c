@@ -1,4 +1,4 @@
-#include "vmm/virtio_console.h"
+#include "vmm/dev/console.h"
 
 #include <sys/stat.h>
 #include <sys/uio.h>

@@ -6,8 +6,8 @@
  * whose descriptors must be memfds that cannot shrink. A message that breaks a rule ends the
  * connection. Main loop thread.
  */
-#ifndef HUSK_VMM_VHOST_USER_H
-#define HUSK_VMM_VHOST_USER_H
+#ifndef HUSK_VMM_VIRTIO_VHOST_USER_H
+#define HUSK_VMM_VIRTIO_VHOST_USER_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "vmm/guestmem.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 
 #define VHOST_USER_FDS_MAX GUESTMEM_REGIONS_MAX
 #define VHOST_USER_CONFIG_MAX 256

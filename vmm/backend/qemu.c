@@ -6,7 +6,7 @@
  * The child dies with the monitor (PDEATHSIG), and is killed through its pidfd. QEMU resets on a
  * triple fault, the guest's only way to end; -no-reboot turns that into exit status 0.
  */
-#include "vmm/backend.h"
+#include "vmm/backend/backend.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +25,8 @@
 #include "base/spawn.h"
 #include "base/util.h"
 #include "vmm/cmdline.h"
-#include "vmm/vhost_user.h"
-#include "vmm/virtio_console.h"
+#include "vmm/virtio/vhost_user.h"
+#include "vmm/dev/console.h"
 
 #define STDERR_MAX 4096	  /* of QEMU's messages: the beginning, where the cause is */
 #define STDERR_KEEP 300	  /* into the text of Ended */

@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "vmm/backend.h"
+#include "vmm/backend/backend.h"
 #include "vmm/guestmem.h"
-#include "vmm/virtio_mmio.h"
+#include "vmm/virtio/mmio.h"
 
 #define KVM_DEVICES_MAX 8
 

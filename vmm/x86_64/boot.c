@@ -1,4 +1,4 @@
-#include "vmm/boot_x86.h"
+#include "vmm/x86_64/boot.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "vmm/backend.h"
+#include "vmm/backend/backend.h"
 
 /* Below 1 MiB, as Firecracker and Cloud Hypervisor have it. */
 #define A_START_INFO 0x6000u

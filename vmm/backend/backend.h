@@ -2,15 +2,15 @@
  * A backend runs the vCPUs: `kvm` in this process, `qemu` in a child that is served over
  * vhost-user. Both drive the same devices. All functions and callbacks on the main loop's thread.
  */
-#ifndef HUSK_VMM_BACKEND_H
-#define HUSK_VMM_BACKEND_H
+#ifndef HUSK_VMM_BACKEND_BACKEND_H
+#define HUSK_VMM_BACKEND_BACKEND_H
 
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
 #include "base/loop.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 
 /* Limits of a VM (base/proto/vmm.proto, Boot). */
 #define VM_VCPUS_MAX 64

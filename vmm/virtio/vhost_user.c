@@ -1,4 +1,4 @@
-#include "vmm/vhost_user.h"
+#include "vmm/virtio/vhost_user.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -8,8 +8,8 @@
  *
  * Main loop thread only; guest memory is shared with vCPUs that may write to it at any moment.
  */
-#ifndef HUSK_VMM_VIRTQ_H
-#define HUSK_VMM_VIRTQ_H
+#ifndef HUSK_VMM_VIRTIO_VIRTQ_H
+#define HUSK_VMM_VIRTIO_VIRTQ_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "vmm/virtio_blk.h"
+#include "vmm/dev/blk.h"
 
 #include <errno.h>
 #include <string.h>

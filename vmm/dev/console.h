@@ -3,11 +3,11 @@
  * sink that never makes the guest or the loop wait: what a pipe cannot take is dropped, and a
  * regular file gets CONSOLE_FILE_MAX bytes. Main loop thread.
  */
-#ifndef HUSK_VMM_VIRTIO_CONSOLE_H
-#define HUSK_VMM_VIRTIO_CONSOLE_H
+#ifndef HUSK_VMM_DEV_CONSOLE_H
+#define HUSK_VMM_DEV_CONSOLE_H
 
 #include "base/loop.h"
-#include "vmm/virtio.h"
+#include "vmm/virtio/virtio.h"
 
 #define CONSOLE_QUEUE_SIZE 64
 #define CONSOLE_FILE_MAX (4 * MIB)

@@ -1,4 +1,4 @@
-#include "vmm/virtio_vsock.h"
+#include "vmm/dev/vsock.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -9,7 +9,7 @@
  * A guest without ACPI cannot power off: an orderly end, a reboot and a panic are all a reset
  * (END_REBOOT). Whoever asked the agent to shut down knows which one it was.
  */
-#include "vmm/backend_kvm.h"
+#include "vmm/backend/kvm.h"
 
 #include <errno.h>
 #include <fcntl.h>
