@@ -100,7 +100,7 @@ static void set_mount(Containerd__Types__Mount *m, const char *type, const char 
 
 static void on_created(const struct ttrpc_result *res, void *arg);
 
-/* Layers lowest first, the scratch disk, the overlay over them (shim/rootfs.h). */
+/* Layers lowest first, the scratch disk, the overlay over them (shim/pod/rootfs.h). */
 static int call_create(struct create *cr, char **layers, const char *scratch, const char *bundle,
 		       const char *log_uri, struct err *err)
 {

@@ -13,9 +13,9 @@
 #include "base/ttrpc/ttrpc.h"
 #include "proto/shim.pb-c.h"
 #include "shim/calls.h"
-#include "shim/container.h"
+#include "shim/pod/container.h"
 #include "shim/events.h"
-#include "shim/sandbox.h"
+#include "shim/pod/sandbox.h"
 
 #define SHIM_ID_MAX 128u     /* characters of an id; never '/', "." or ".." */
 #define SHIM_SOCKET_MAX 106u /* characters of the socket's path */

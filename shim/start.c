@@ -17,7 +17,7 @@
 #include "base/util.h"
 #include "proto/containerd_bootstrap_v1.pb-c.h"
 #include "proto/containerd_runtimeoptions_v1.pb-c.h"
-#include "shim/oci.h"
+#include "shim/oci/oci.h"
 #include "shim/pids.h"
 #include "shim/sha256.h"
 #include "shim/shim.h"

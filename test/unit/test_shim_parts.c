@@ -17,12 +17,12 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "shim/crilog.h"
-#include "shim/oci.h"
+#include "shim/io/crilog.h"
+#include "shim/oci/oci.h"
 #include "shim/pids.h"
-#include "shim/rootfs.h"
+#include "shim/pod/rootfs.h"
 #include "shim/sha256.h"
-#include "shim/windows.h"
+#include "shim/pod/windows.h"
 
 static char *dir;
 

@@ -1,4 +1,4 @@
-#include "shim/agent_client.h"
+#include "shim/vm/agent_client.h"
 
 #include <errno.h>
 #include <stdio.h>

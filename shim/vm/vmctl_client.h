@@ -4,8 +4,8 @@
  *
  * Descriptors given to a request are borrowed: they are sent (or duplicated) before it returns.
  */
-#ifndef HUSK_SHIM_VMCTL_CLIENT_H
-#define HUSK_SHIM_VMCTL_CLIENT_H
+#ifndef HUSK_SHIM_VM_VMCTL_CLIENT_H
+#define HUSK_SHIM_VM_VMCTL_CLIENT_H
 
 #include <stdbool.h>
 #include <stdint.h>

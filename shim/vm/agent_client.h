@@ -3,8 +3,8 @@
  * when it breaks. An agent that leaves a call unanswered has hung: `lost` is called and the owner
  * ends the VM; a pod never waits for ever. Loop thread.
  */
-#ifndef HUSK_SHIM_AGENT_CLIENT_H
-#define HUSK_SHIM_AGENT_CLIENT_H
+#ifndef HUSK_SHIM_VM_AGENT_CLIENT_H
+#define HUSK_SHIM_VM_AGENT_CLIENT_H
 
 #include "base/loop.h"
 #include "base/ttrpc/ttrpc.h"

@@ -1,4 +1,4 @@
-#include "shim/rootfs.h"
+#include "shim/pod/rootfs.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,8 +3,8 @@
  * agent's business (agent_client.h). States: BOOTING -> RUNNING (the guest's channel is open) ->
  * ENDED (the monitor has been reaped, its files are free). Loop thread.
  */
-#ifndef HUSK_SHIM_VM_H
-#define HUSK_SHIM_VM_H
+#ifndef HUSK_SHIM_VM_VM_H
+#define HUSK_SHIM_VM_VM_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
-#include "shim/vmctl_client.h"
+#include "shim/vm/vmctl_client.h"
 
 struct vm_config {
 	const char *vmm_path, *kernel, *initramfs;

@@ -1,4 +1,4 @@
-#include "shim/vmctl_client.h"
+#include "shim/vm/vmctl_client.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "shim/crilog.h"
+#include "shim/io/crilog.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "shim/windows.h"
+#include "shim/pod/windows.h"
 
 #include <errno.h>
 #include <string.h>

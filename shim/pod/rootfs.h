@@ -5,8 +5,8 @@
  * disk may stand without the overlay. FILE is a regular file or a block device. Anything else is
  * refused until Husk shares directories with the guest. Loop thread.
  */
-#ifndef HUSK_SHIM_ROOTFS_H
-#define HUSK_SHIM_ROOTFS_H
+#ifndef HUSK_SHIM_POD_ROOTFS_H
+#define HUSK_SHIM_POD_ROOTFS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@
 #include "base/pb.h"
 #include "proto/agent.pb-c.h"
 #include "proto/containerd_types.pb-c.h"
-#include "shim/windows.h"
+#include "shim/pod/windows.h"
 
 #define ROOTFS_LOWER_MAX 64u
 

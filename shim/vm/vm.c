@@ -1,4 +1,4 @@
-#include "shim/vm.h"
+#include "shim/vm/vm.h"
 
 #include <errno.h>
 #include <signal.h>

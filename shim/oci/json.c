@@ -1,4 +1,4 @@
-#include "shim/oci_json.h"
+#include "shim/oci/json.h"
 
 #include <errno.h>
 #include <math.h>

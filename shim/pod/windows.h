@@ -3,8 +3,8 @@
  * told elsewhere. A read-only file that several containers use has one window, counted by users.
  * Owned by the sandbox; loop thread.
  */
-#ifndef HUSK_SHIM_WINDOWS_H
-#define HUSK_SHIM_WINDOWS_H
+#ifndef HUSK_SHIM_POD_WINDOWS_H
+#define HUSK_SHIM_POD_WINDOWS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "shim/container.h"
+#include "shim/pod/container.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "proto/containerd_events.pb-c.h"
-#include "shim/oci.h"
+#include "shim/oci/oci.h"
 #include "shim/shim.h"
 
 #define DELETE_POLL_NS (20 * NS_PER_MS)

@@ -8,7 +8,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "shim/oci.h"
+#include "shim/oci/oci.h"
 
 #define OCI_PATH_MAX 128
 

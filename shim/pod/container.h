@@ -10,8 +10,8 @@
  *about its creation or start is due, so those callbacks may hold pointers; all others go by id.
  * Loop thread.
  */
-#ifndef HUSK_SHIM_CONTAINER_H
-#define HUSK_SHIM_CONTAINER_H
+#ifndef HUSK_SHIM_POD_CONTAINER_H
+#define HUSK_SHIM_POD_CONTAINER_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,8 +23,8 @@
 #include "proto/agent.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
 #include "shim/calls.h"
-#include "shim/rootfs.h"
-#include "shim/stdio.h"
+#include "shim/pod/rootfs.h"
+#include "shim/io/stream.h"
 
 struct shim;
 struct start;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "shim/oci_json.h"
+#include "shim/oci/json.h"
 
 #define CPU_PERIOD_DEFAULT 100000u
 

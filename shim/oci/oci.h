@@ -4,8 +4,8 @@
  * is ignored but what has no meaning inside a VM (said where). Messages live in the caller's arena.
  * No I/O but oci_load. Any thread.
  */
-#ifndef HUSK_SHIM_OCI_H
-#define HUSK_SHIM_OCI_H
+#ifndef HUSK_SHIM_OCI_OCI_H
+#define HUSK_SHIM_OCI_OCI_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "shim/sandbox.h"
+#include "shim/pod/sandbox.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "proto/containerd_events.pb-c.h"
-#include "shim/oci.h"
+#include "shim/oci/oci.h"
 #include "shim/shim.h"
 
 /* Exit codes of processes that could not be started, as shells and container managers have them. */

@@ -7,8 +7,8 @@
  * URIs: "" = /dev/null; "/PATH" or "fifo://PATH" = FIFO that exists; "file://PATH" = appended to;
  * "cri-log://PATH" = CRI log lines. Input comes from a FIFO only.
  */
-#ifndef HUSK_SHIM_STDIO_H
-#define HUSK_SHIM_STDIO_H
+#ifndef HUSK_SHIM_IO_STREAM_H
+#define HUSK_SHIM_IO_STREAM_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,7 +16,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "proto/agent.pb-c.h"
-#include "shim/vmctl_client.h"
+#include "shim/vm/vmctl_client.h"
 
 #define STDIO_CHUNK (64 * KIB)
 

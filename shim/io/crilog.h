@@ -5,8 +5,8 @@
  * A disk that is full or broken loses lines, counted and told once in the shim's log; it never
  * stops the container. Loop thread.
  */
-#ifndef HUSK_SHIM_CRILOG_H
-#define HUSK_SHIM_CRILOG_H
+#ifndef HUSK_SHIM_IO_CRILOG_H
+#define HUSK_SHIM_IO_CRILOG_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,8 +7,8 @@
  * huskd leads it by the sandbox service; for containerd's own clients the first container does.
  * Loop thread.
  */
-#ifndef HUSK_SHIM_SANDBOX_H
-#define HUSK_SHIM_SANDBOX_H
+#ifndef HUSK_SHIM_POD_SANDBOX_H
+#define HUSK_SHIM_POD_SANDBOX_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,10 +17,10 @@
 #include "base/pb.h"
 #include "proto/agent.pb-c.h"
 #include "proto/cri.pb-c.h"
-#include "shim/agent_client.h"
+#include "shim/vm/agent_client.h"
 #include "shim/calls.h"
-#include "shim/vm.h"
-#include "shim/windows.h"
+#include "shim/vm/vm.h"
+#include "shim/pod/windows.h"
 
 struct shim;
 

@@ -1,4 +1,4 @@
-#include "shim/stdio.h"
+#include "shim/io/stream.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,8 +11,8 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/util.h"
-#include "shim/agent_client.h"
-#include "shim/crilog.h"
+#include "shim/vm/agent_client.h"
+#include "shim/io/crilog.h"
 
 enum sink { SINK_NONE, SINK_FIFO, SINK_FILE, SINK_CRILOG };
 enum which { IN, OUT, ERR };

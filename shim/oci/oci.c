@@ -1,4 +1,4 @@
-#include "shim/oci.h"
+#include "shim/oci/oci.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "shim/oci_json.h"
+#include "shim/oci/json.h"
 
 /* ---- process ---- */
 
