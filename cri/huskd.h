@@ -4,10 +4,10 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "cri/backend.h"
+#include "cri/runtime/backend.h"
 #include "cri/config.h"
-#include "cri/grpc.h"
-#include "cri/state.h"
+#include "cri/rpc/grpc.h"
+#include "cri/store/state.h"
 
 struct image_store;
 

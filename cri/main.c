@@ -11,7 +11,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "cri/db.h"
+#include "cri/store/db.h"
 #include "cri/huskd.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"

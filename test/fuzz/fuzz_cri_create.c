@@ -6,8 +6,8 @@
 #include <jansson.h>
 
 #include "base/util.h"
-#include "cri/grpc.h"
-#include "cri/spec.h"
+#include "cri/rpc/grpc.h"
+#include "cri/runtime/spec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,7 +5,7 @@
 #include <pthread.h>
 
 #include "base/loop.h"
-#include "cri/grpc.h"
+#include "cri/rpc/grpc.h"
 
 struct rpc_fixture {
 	char dir[64], path[96], address[128];

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "cri/grpc.h"
-#include "cri/shim_client.h"
-#include "cri/signals.h"
+#include "cri/rpc/grpc.h"
+#include "cri/runtime/shim_client.h"
+#include "cri/rpc/signals.h"
 #include "cri/utf8.h"
 #include "cri/waits.h"
 #include "proto/cri.pb-c.h"

@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 #include "base/util.h"
-#include "cri/spec.h"
+#include "cri/runtime/spec.h"
 
 static char *none[] = { NULL };
 

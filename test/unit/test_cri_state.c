@@ -13,9 +13,9 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "cri/db.h"
-#include "cri/filters.h"
-#include "cri/state.h"
+#include "cri/store/db.h"
+#include "cri/rpc/filters.h"
+#include "cri/store/state.h"
 #include "image/image.h"
 
 struct fixture {

@@ -9,7 +9,7 @@
 #include "base/util.h"
 #include "cli/rpc.h"
 #undef RPC_MESSAGE_MAX
-#include "cri/grpc.h"
+#include "cri/rpc/grpc.h"
 #include "proto/husk.pb-c.h"
 #include "test/unit/rpc_fixture.h"
 

@@ -1,0 +1,226 @@
+#include "cri/images/husk_images.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "image/image.h"
+#include "proto/husk.pb-c.h"
+
+/* ---- one image as a message; strings are lent ---- */
+
+static void fill(Husk__V1__ImageSummary *m, const struct image_info *i)
+{
+	husk__v1__image_summary__init(m);
+	m->id = i->id;
+	m->repo_tags = i->repo_tags;
+	m->n_repo_tags = strv_len(i->repo_tags);
+	m->repo_digests = i->repo_digests;
+	m->n_repo_digests = strv_len(i->repo_digests);
+	m->size = i->size;
+	m->created = i->config.created;
+	m->stored_at = i->created_ns;
+	m->pinned = i->pinned;
+	m->containers = i->holders;
+	m->damaged = i->damaged;
+}
+
+HANDLER(husk_handle_list)
+{
+	const Husk__V1__ListImagesRequest *req = (const void *)msg;
+	Husk__V1__ListImagesResponse resp = HUSK__V1__LIST_IMAGES_RESPONSE__INIT;
+	struct huskd *d = arg;
+	struct image_info **images = NULL;
+	struct err err = { 0 };
+	size_t n = 0;
+
+	int r = image_list(d->images, req->image, &images, &n, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	cleanup_free Husk__V1__ImageSummary *items = calloc(n + 1, sizeof(*items));
+	cleanup_free Husk__V1__ImageSummary **list = calloc(n + 1, sizeof(*list));
+	if (items && list) {
+		for (size_t i = 0; i < n; i++) {
+			fill(&items[i], images[i]);
+			list[i] = &items[i];
+		}
+		resp.n_images = n;
+		resp.images = list;
+		rpc_reply(call, &resp.base);
+	} else {
+		rpc_reply_err(call, -ENOMEM, NULL);
+	}
+	image_list_free(images, n);
+}
+
+/* *ret as image_get does, with words for who typed the name. */
+static int find(struct huskd *d, const char *ref, struct image_info **ret, struct err *err)
+{
+	int r = str_empty(ref) ? -EINVAL : image_get(d->images, ref, ret, err);
+
+	if (r == -ENOENT)
+		return err_set(err, r, "there is no image '%s'; 'husk images' lists them", ref);
+	return r == -EINVAL && str_empty(ref) ? err_set(err, r, "image is empty") : r;
+}
+
+HANDLER(husk_handle_inspect)
+{
+	const Husk__V1__InspectImageRequest *req = (const void *)msg;
+	Husk__V1__InspectImageResponse resp = HUSK__V1__INSPECT_IMAGE_RESPONSE__INIT;
+	struct huskd *d = arg;
+	cleanup_image_info struct image_info *i = NULL;
+	cleanup_strv char **layers = NULL;
+	struct err err = { 0 };
+	Husk__V1__ImageSummary s;
+
+	int r = find(d, req->image, &i, &err);
+	if (r == 0)
+		r = image_layers(d->images, i->id, &layers, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	fill(&s, i);
+	resp.summary = &s;
+	resp.config_json = i->config_json;
+	resp.chain_id = i->chain_id;
+	resp.layers = layers;
+	resp.n_layers = strv_len(layers);
+	rpc_reply(call, &resp.base);
+}
+
+HANDLER(husk_handle_tag)
+{
+	const Husk__V1__TagImageRequest *req = (const void *)msg;
+	Husk__V1__TagImageResponse resp = HUSK__V1__TAG_IMAGE_RESPONSE__INIT;
+	struct huskd *d = arg;
+	cleanup_image_info struct image_info *i = NULL;
+	cleanup_free char *name = NULL;
+	struct err err = { 0 };
+
+	int r = find(d, req->image, &i, &err);
+	if (r == 0)
+		r = image_tag(d->images, req->image, req->name, &name, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	log_info("image has a new name", "id", i->id, "name", name);
+	resp.name = name;
+	rpc_reply(call, &resp.base);
+}
+
+HANDLER(husk_handle_remove)
+{
+	const Husk__V1__RemoveImageRequest *req = (const void *)msg;
+	Husk__V1__RemoveImageResponse resp = HUSK__V1__REMOVE_IMAGE_RESPONSE__INIT;
+	struct huskd *d = arg;
+	cleanup_image_info struct image_info *i = NULL;
+	struct image_untagged gone = { 0 };
+	struct err err = { 0 };
+
+	int r = find(d, req->image, &i, &err);
+	if (r == 0)
+		r = image_untag(d->images, req->image, req->force, &gone, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	resp.untagged = gone.names;
+	resp.n_untagged = strv_len(gone.names);
+	if (gone.deleted)
+		resp.deleted = gone.deleted;
+	rpc_reply(call, &resp.base);
+	image_untagged_fini(&gone);
+}
+
+/* ---- disk use ---- */
+
+/* The writable disks of containers, which the image store knows nothing of. */
+static void container_use(const struct huskd *d, Husk__V1__DiskUse *m)
+{
+	const struct container *c;
+	const struct pod *p;
+
+	husk__v1__disk_use__init(m);
+	m->kind = (char *)"containers";
+	TAILQ_FOREACH(p, &d->state.pods, link)
+	{
+		TAILQ_FOREACH(c, &p->containers, link)
+		{
+			cleanup_free char *dir = path_container_data(d, c->id);
+			cleanup_free char *file = dir ? str_fmt("%s/scratch.ext4", dir) : NULL;
+			bool running = c->state == CONTAINER_RUNNING;
+			struct stat st;
+			uint64_t bytes;
+
+			m->count++;
+			m->active += running;
+			if (!file || stat(file, &st) < 0)
+				continue;
+			bytes = (uint64_t)st.st_blocks * 512;
+			m->bytes += bytes;
+			m->reclaimable += running ? 0 : bytes;
+		}
+	}
+}
+
+HANDLER(husk_handle_usage)
+{
+	Husk__V1__DiskUsageResponse resp = HUSK__V1__DISK_USAGE_RESPONSE__INIT;
+	Husk__V1__DiskUse items[IMAGE_USE_KINDS + 1], *list[IMAGE_USE_KINDS + 1];
+	struct image_use use[IMAGE_USE_KINDS];
+	struct huskd *d = arg;
+	struct err err = { 0 };
+
+	int r = image_usage(d->images, use, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	for (size_t k = 0; k < IMAGE_USE_KINDS; k++) {
+		husk__v1__disk_use__init(&items[k]);
+		items[k].kind = (char *)image_use_name((enum image_use_kind)k);
+		items[k].count = use[k].count;
+		items[k].active = use[k].active;
+		items[k].bytes = use[k].bytes;
+		items[k].reclaimable = use[k].reclaimable;
+	}
+	container_use(d, &items[IMAGE_USE_KINDS]);
+	for (size_t k = 0; k < ARRAY_SIZE(items); k++)
+		list[k] = &items[k];
+	resp.uses = list;
+	resp.n_uses = ARRAY_SIZE(list);
+	rpc_reply(call, &resp.base);
+}
+
+HANDLER(husk_handle_prune)
+{
+	const Husk__V1__PruneRequest *req = (const void *)msg;
+	Husk__V1__PruneResponse resp = HUSK__V1__PRUNE_RESPONSE__INIT;
+	const struct image_prune_options o = {
+		.dangling = req->images,
+		.all = req->all_images,
+		.blobs = req->blobs,
+		.dry_run = req->dry_run,
+	};
+	struct image_pruned gone = { 0 };
+	struct huskd *d = arg;
+	struct err err = { 0 };
+
+	int r = image_prune(d->images, &o, &gone, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	resp.images = gone.images;
+	resp.n_images = strv_len(gone.images);
+	resp.blobs = gone.blobs;
+	resp.bytes = gone.bytes;
+	rpc_reply(call, &resp.base);
+	image_pruned_fini(&gone);
+}

@@ -1,0 +1,434 @@
+/* runtime.v1.ImageService over image/image.h, and husk.v1's pull with progress. */
+#include "cri/images/service.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/huskd.h"
+#include "image/image.h"
+#include "proto/husk.pb-c.h"
+
+#define STREAM_CHUNK 100 /* images in one message */
+
+static HANDLER(image_handle_stream);
+
+const struct rpc_method image_methods[] = {
+	{ "ListImages", image_handle_list },
+	{ "StreamImages", image_handle_stream, .streams = true },
+	{ "ImageStatus", image_handle_status },
+	{ "PullImage", image_handle_pull },
+	{ "RemoveImage", image_handle_remove },
+	{ "ImageFsInfo", image_handle_fs_info },
+	{ NULL, NULL },
+};
+
+/*
+ * Kubelet knows some errors by their first word, and sees that word only with the code UNKNOWN (it
+ * takes no part of other codes away, cri-client/pkg/remote_image.go). SignatureValidationFailed is
+ * never said: no signatures are looked at.
+ */
+static void reply_image_err(struct rpc_call *call, int code, const struct err *err)
+{
+	struct err e = { 0 };
+
+	if (image_err_unavailable(code))
+		(void)err_set(&e, code, "RegistryUnavailable: %s", err_text(err));
+	else
+		(void)err_set(&e, code, "%s", err->msg[0] ? err_text(err) : strerror(-code));
+	utf8_repair(e.msg);
+	if (image_err_unavailable(code))
+		rpc_reply_status(call, RPC_UNKNOWN, e.msg);
+	else
+		rpc_reply_err(call, code, &e);
+}
+
+/* ---- one image as a message; strings are lent ---- */
+
+struct item {
+	Runtime__V1__Image m;
+	Runtime__V1__Int64Value uid;
+	Runtime__V1__ImageSpec spec;
+};
+
+static void fill(struct item *item, const struct image_info *i)
+{
+	Runtime__V1__Image *m = &item->m;
+
+	runtime__v1__image__init(m);
+	runtime__v1__int64_value__init(&item->uid);
+	runtime__v1__image_spec__init(&item->spec);
+	m->id = i->id;
+	m->repo_tags = i->repo_tags;
+	m->n_repo_tags = strv_len(i->repo_tags);
+	m->repo_digests = i->repo_digests;
+	m->n_repo_digests = strv_len(i->repo_digests);
+	m->size = i->size;
+	if (i->has_uid) {
+		item->uid.value = i->uid;
+		m->uid = &item->uid;
+	}
+	m->username = i->username;
+	m->pinned = i->pinned;
+	item->spec.image = i->id;
+	m->spec = &item->spec;
+}
+
+static const char *ref_of(const Runtime__V1__ImageSpec *spec)
+{
+	return spec ? spec->image : "";
+}
+
+HANDLER(image_handle_list)
+{
+	const Runtime__V1__ListImagesRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	Runtime__V1__ListImagesResponse resp = RUNTIME__V1__LIST_IMAGES_RESPONSE__INIT;
+	struct image_info **images = NULL;
+	struct err err = { 0 };
+	size_t n = 0;
+
+	int r = image_list(d->images, req->filter ? ref_of(req->filter->image) : NULL, &images, &n,
+			   &err);
+	if (r < 0) {
+		reply_image_err(call, r, &err);
+		return;
+	}
+	cleanup_free struct item *items = calloc(n + 1, sizeof(*items));
+	cleanup_free Runtime__V1__Image **list = calloc(n + 1, sizeof(*list));
+	if (items && list) {
+		for (size_t i = 0; i < n; i++) {
+			fill(&items[i], images[i]);
+			list[i] = &items[i].m;
+		}
+		resp.n_images = n;
+		resp.images = list;
+		rpc_reply(call, &resp.base);
+	} else {
+		rpc_reply_err(call, -ENOMEM, NULL);
+	}
+	image_list_free(images, n);
+}
+
+/* ---- a list that may be long ---- */
+
+struct stream {
+	struct image_info **images;
+	size_t n, at;
+	struct item items[STREAM_CHUNK];
+	Runtime__V1__Image *list[STREAM_CHUNK];
+};
+
+static void stream_free(struct stream *s)
+{
+	image_list_free(s->images, s->n);
+	free(s);
+}
+
+/* The next chunk; the last one ends the call. */
+static void stream_step(struct rpc_call *call, void *arg)
+{
+	Runtime__V1__StreamImagesResponse resp = RUNTIME__V1__STREAM_IMAGES_RESPONSE__INIT;
+	struct stream *s = arg;
+	size_t n = MIN_OF(s->n - s->at, (size_t)STREAM_CHUNK);
+
+	for (size_t i = 0; i < n; i++) {
+		fill(&s->items[i], s->images[s->at + i]);
+		s->list[i] = &s->items[i].m;
+	}
+	resp.n_images = n;
+	resp.images = s->list;
+	s->at += n;
+	if (s->at < s->n) {
+		int r = rpc_send(call, &resp.base);
+
+		if (r == 0) {
+			rpc_on_sent(call, stream_step, s);
+			return;
+		}
+		rpc_reply_err(call, r, NULL);
+	} else {
+		rpc_reply(call, n ? &resp.base : NULL);
+	}
+	stream_free(s);
+}
+
+static void on_stream_cancel(struct rpc_call *call, void *arg)
+{
+	rpc_reply_err(call, -ECANCELED, NULL);
+	stream_free(arg);
+}
+
+static HANDLER(image_handle_stream)
+{
+	const Runtime__V1__StreamImagesRequest *req = (const void *)msg;
+	struct stream *s = calloc(1, sizeof(*s));
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	int r;
+
+	if (!s) {
+		rpc_reply_err(call, -ENOMEM, NULL);
+		return;
+	}
+	r = image_list(d->images, req->filter ? ref_of(req->filter->image) : NULL, &s->images,
+		       &s->n, &err);
+	if (r < 0) {
+		reply_image_err(call, r, &err);
+		free(s);
+		return;
+	}
+	rpc_on_cancel(call, on_stream_cancel, s);
+	stream_step(call, s);
+}
+
+HANDLER(image_handle_status)
+{
+	const Runtime__V1__ImageStatusRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	Runtime__V1__ImageStatusResponse resp = RUNTIME__V1__IMAGE_STATUS_RESPONSE__INIT;
+	Runtime__V1__ImageStatusResponse__InfoEntry info =
+		RUNTIME__V1__IMAGE_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Runtime__V1__ImageStatusResponse__InfoEntry *infos[] = { &info };
+	cleanup_image_info struct image_info *i = NULL;
+	cleanup_free char *text = NULL;
+	struct err err = { 0 };
+	struct item item;
+
+	if (str_empty(ref_of(req->image))) {
+		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
+		return;
+	}
+	int r = image_get(d->images, req->image->image, &i, &err);
+	if (r < 0 && r != -ENOENT) {
+		reply_image_err(call, r, &err);
+		return;
+	}
+	if (r == 0) {
+		fill(&item, i);
+		resp.image = &item.m;
+	}
+	if (r == 0 && req->verbose) {
+		json_t *j = json_pack("{s:s, s:o?}", "chainID", i->chain_id, "imageSpec",
+				      json_loads(i->config_json, 0, NULL));
+		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+		json_decref(j);
+		info.key = (char *)"info";
+		info.value = text;
+		resp.n_info = text ? 1 : 0;
+		resp.info = infos;
+	}
+	rpc_reply(call, &resp.base);
+}
+
+HANDLER(image_handle_remove)
+{
+	const Runtime__V1__RemoveImageRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+
+	if (str_empty(ref_of(req->image))) {
+		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
+		return;
+	}
+	int r = image_remove(d->images, req->image->image, &err);
+	if (r < 0 && r != -ENOENT)
+		reply_image_err(call, r, &err);
+	else
+		rpc_reply(call, NULL);
+}
+
+HANDLER(image_handle_fs_info)
+{
+	struct huskd *d = arg;
+	Runtime__V1__ImageFsInfoResponse resp = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
+	Runtime__V1__FilesystemUsage usage = RUNTIME__V1__FILESYSTEM_USAGE__INIT;
+	Runtime__V1__FilesystemUsage *list[] = { &usage };
+	Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
+	Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT;
+	Runtime__V1__UInt64Value inodes = RUNTIME__V1__UINT64_VALUE__INIT;
+	struct image_fs_usage u;
+	struct err err = { 0 };
+
+	int r = image_fs_info(d->images, &u, &err);
+	if (r < 0) {
+		reply_image_err(call, r, &err);
+		return;
+	}
+	bytes.value = u.used_bytes;
+	inodes.value = u.inodes_used;
+	id.mountpoint = (char *)u.mountpoint;
+	usage.timestamp = u.timestamp_ns;
+	usage.fs_id = &id;
+	usage.used_bytes = &bytes;
+	usage.inodes_used = &inodes;
+	/* Images and container disks share one directory tree: both lists name it. */
+	resp.n_image_filesystems = resp.n_container_filesystems = 1;
+	resp.image_filesystems = resp.container_filesystems = list;
+	rpc_reply(call, &resp.base);
+}
+
+/* ---- pulling ---- */
+
+struct pull {
+	struct rpc_call *call;
+	struct image_pull *handle;
+	char *ref;
+	bool streams; /* husk.v1 */
+	struct huskd *huskd;
+	/* The last progress, for the message with the result. */
+	struct image_layer_progress *layers;
+	size_t n_layers;
+};
+
+static void pull_free(struct pull *p)
+{
+	for (size_t i = 0; i < p->n_layers; i++)
+		free((char *)p->layers[i].digest);
+	free(p->layers);
+	free(p->ref);
+	free(p);
+}
+
+static void reply_progress(struct pull *p, const struct image_pull_result *r)
+{
+	Husk__V1__PullProgress m = HUSK__V1__PULL_PROGRESS__INIT;
+	cleanup_free Husk__V1__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
+	cleanup_free Husk__V1__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
+
+	for (size_t i = 0; items && list && i < p->n_layers; i++) {
+		const struct image_layer_progress *l = &p->layers[i];
+		husk__v1__layer_progress__init(&items[i]);
+		items[i].digest = (char *)l->digest;
+		items[i].fetched = l->fetched;
+		items[i].size = l->size;
+		items[i].state = (Husk__V1__LayerProgress__State)l->state;
+		list[i] = &items[i];
+		m.n_layers++;
+	}
+	m.layers = list;
+	if (r) {
+		m.image_ref = (char *)r->id;
+		m.fetch_ns = r->fetch_ns;
+		m.total_ns = r->total_ns;
+		rpc_reply(p->call, &m.base);
+	} else {
+		/* One that finds the stream busy is dropped: the next one says more. */
+		(void)!rpc_send(p->call, &m.base);
+	}
+}
+
+static void on_progress(void *arg, const struct image_progress *in)
+{
+	struct pull *p = arg;
+
+	if (!p->streams)
+		return;
+	if (p->n_layers != in->n_layers) {
+		for (size_t i = 0; i < p->n_layers; i++)
+			free((char *)p->layers[i].digest);
+		free(p->layers);
+		p->layers = calloc(in->n_layers + 1, sizeof(*p->layers));
+		p->n_layers = p->layers ? in->n_layers : 0;
+	}
+	for (size_t i = 0; i < p->n_layers; i++) {
+		char *digest = (char *)p->layers[i].digest;
+		if (!digest)
+			digest = strdup(in->layers[i].digest);
+		p->layers[i] = in->layers[i];
+		p->layers[i].digest = digest ? digest : "";
+	}
+	reply_progress(p, NULL);
+}
+
+static void on_pulled(void *arg, int code, const struct image_pull_result *r, const struct err *err)
+{
+	Runtime__V1__PullImageResponse resp = RUNTIME__V1__PULL_IMAGE_RESPONSE__INIT;
+	struct pull *p = arg;
+
+	if (code < 0) {
+		log_error("PullImage failed", "image", p->ref, "err", err_text(err));
+		reply_image_err(p->call, code, err);
+	} else if (p->streams) {
+		log_info("image is pulled", "image", p->ref, "id", r->id);
+		/* All of it is there now, whatever the last report said. */
+		for (size_t i = 0; i < p->n_layers; i++) {
+			if (p->layers[i].state != IMAGE_LAYER_SHARED)
+				p->layers[i].state = IMAGE_LAYER_DONE;
+		}
+		reply_progress(p, r);
+	} else {
+		log_info("image is pulled", "image", p->ref, "id", r->id);
+		resp.image_ref = (char *)r->id;
+		rpc_reply(p->call, &resp.base);
+	}
+	pull_free(p);
+}
+
+static void on_pull_cancel(struct rpc_call *call, void *arg)
+{
+	struct pull *p = arg;
+
+	log_info("PullImage was cancelled", "image", p->ref);
+	image_pull_cancel(p->handle);
+	rpc_reply_err(call, -ECANCELED, NULL);
+	pull_free(p);
+}
+
+static void pull(struct huskd *d, struct rpc_call *call, const Runtime__V1__PullImageRequest *req,
+		 bool streams)
+{
+	struct err err = { 0 };
+	struct pull *p;
+	const Runtime__V1__AuthConfig *a = req->auth;
+	struct image_auth auth = { 0 };
+
+	if (str_empty(ref_of(req->image))) {
+		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
+		return;
+	}
+	if (!str_empty(req->image->runtime_handler) &&
+	    !str_eq(req->image->runtime_handler, "husk")) {
+		rpc_reply_status(call, RPC_INVALID_ARGUMENT,
+				 "no such runtime handler (there are \"\" and \"husk\")");
+		return;
+	}
+	p = calloc(1, sizeof(*p));
+	if (p)
+		p->ref = strdup(req->image->image);
+	if (!p || !p->ref) {
+		free(p);
+		rpc_reply_err(call, -ENOMEM, NULL);
+		return;
+	}
+	p->call = call;
+	p->streams = streams;
+	p->huskd = d;
+	if (a)
+		auth = (struct image_auth){
+			a->username,	   a->password,	      a->auth,
+			a->server_address, a->identity_token, a->registry_token
+		};
+	log_info("pulling an image", "image", p->ref);
+	int r = image_pull(d->images, p->ref, a ? &auth : NULL, on_progress, on_pulled, p,
+			   &p->handle, &err);
+	if (r < 0) {
+		reply_image_err(call, r, &err);
+		pull_free(p);
+		return;
+	}
+	rpc_on_cancel(call, on_pull_cancel, p);
+}
+
+HANDLER(image_handle_pull)
+{
+	pull(arg, call, (const void *)msg, false);
+}
+
+HANDLER(husk_handle_pull)
+{
+	pull(arg, call, (const void *)msg, true);
+}

@@ -1,0 +1,20 @@
+/* Which pods and containers a list call asks for. All conditions are ANDed. Leaf functions. */
+#ifndef HUSK_CRI_RPC_FILTERS_H
+#define HUSK_CRI_RPC_FILTERS_H
+
+#include <stdbool.h>
+
+#include "cri/store/state.h"
+
+/* CRI's view; CREATING has none, such objects are in no list. */
+Runtime__V1__PodSandboxState pod_cri_state(const struct pod *p);
+Runtime__V1__ContainerState container_cri_state(const struct container *c);
+
+/* NULL matches all that are visible. */
+bool filter_pod(const Runtime__V1__PodSandboxFilter *f, const struct pod *p);
+bool filter_container(const Runtime__V1__ContainerFilter *f, const struct container *c);
+
+/* Value of a key in the labels or annotations of a pod/container; NULL = none. */
+const char *pod_annotation(const Runtime__V1__PodSandboxConfig *c, const char *key);
+
+#endif

@@ -1,0 +1,302 @@
+/* CreateContainer: checks, files, the shim's Create; and the way back when one of them fails. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/runtime/container.h"
+#include "cri/runtime/shim_client.h"
+#include "cri/runtime/spec.h"
+#include "image/image.h"
+
+struct create {
+	struct container *c;
+	struct rpc_call *call;
+};
+
+static Runtime__V1__ContainerConfig *clone_config(const Runtime__V1__ContainerConfig *c)
+{
+	size_t n = runtime__v1__container_config__get_packed_size(c);
+	cleanup_free uint8_t *data = malloc(n + 1);
+
+	if (!data)
+		return NULL;
+	runtime__v1__container_config__pack(c, data);
+	return runtime__v1__container_config__unpack(NULL, n, data);
+}
+
+/* ---- files ---- */
+
+static int make_scratch(struct container *c, char **ret, struct err *err)
+{
+	struct huskd *d = c->pod->huskd;
+	cleanup_free char *dir = path_container_data(d, c->id);
+	char *path = dir ? str_fmt("%s/scratch.ext4", dir) : NULL;
+
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	int r = mkdir_p(dir, 0700, err);
+	if (r == 0)
+		r = image_scratch_create(d->images, path, err);
+	if (r < 0) {
+		free(path);
+		return r;
+	}
+	*ret = path;
+	return 0;
+}
+
+static int make_bundle(struct container *c, const char *json, char **ret, struct err *err)
+{
+	cleanup_free char *dir = path_container(c->pod->huskd, c->id);
+	cleanup_free char *file = dir ? str_fmt("%s/config.json", dir) : NULL;
+	cleanup_free char *fifo = dir ? str_fmt("%s/stdin", dir) : NULL;
+
+	if (!file || !fifo)
+		return err_set(err, -ENOMEM, "no memory");
+	int r = mkdir_p(dir, 0700, err);
+	if (r == 0)
+		r = write_file_atomic(file, json, strlen(json), 0600, false, err);
+	/* The shim keeps its end open: input that nobody is attached to waits instead of ending. */
+	if (r == 0 && c->config->stdin && mkfifo(fifo, 0600) < 0)
+		r = err_errno(err, -errno, "make %s", fifo);
+	if (r == 0)
+		*ret = take_ptr(&dir);
+	return r;
+}
+
+static int make_log(struct container *c, char **ret_uri, struct err *err)
+{
+	cleanup_free char *path = NULL;
+
+	int r = spec_log_path(c->pod->config, c->config, &path, err);
+	if (r < 0)
+		return r;
+	if (!path) {
+		*ret_uri = strdup("");
+		return *ret_uri ? 0 : err_set(err, -ENOMEM, "no memory");
+	}
+	*ret_uri = str_fmt("cri-log://%s", path);
+	if (!*ret_uri)
+		return err_set(err, -ENOMEM, "no memory");
+	*strrchr(path, '/') = '\0';
+	return *path ? mkdir_p(path, 0755, err) : 0;
+}
+
+/* ---- the call ---- */
+
+static void set_mount(Containerd__Types__Mount *m, const char *type, const char *source,
+		      char **options, size_t n)
+{
+	containerd__types__mount__init(m);
+	m->type = (char *)type;
+	m->source = (char *)source;
+	m->options = options;
+	m->n_options = n;
+}
+
+static void on_created(const struct ttrpc_result *res, void *arg);
+
+/* Layers lowest first, the scratch disk, the overlay over them (shim/pod/rootfs.h). */
+static int call_create(struct create *cr, char **layers, const char *scratch, const char *bundle,
+		       const char *log_uri, struct err *err)
+{
+	static char *ro[] = { (char *)"ro", (char *)"loop" },
+		    *rw[] = { (char *)"rw", (char *)"loop" };
+	Containerd__Task__V3__CreateTaskRequest req =
+		CONTAINERD__TASK__V3__CREATE_TASK_REQUEST__INIT;
+	struct container *c = cr->c;
+	size_t n = strv_len(layers), total = n + 2;
+	cleanup_free Containerd__Types__Mount *mounts = calloc(total, sizeof(*mounts));
+	cleanup_free Containerd__Types__Mount **list = calloc(total, sizeof(*list));
+	cleanup_free char *in = c->config->stdin ? str_fmt("fifo://%s/stdin", bundle) : strdup("");
+
+	if (!mounts || !list || !in)
+		return err_set(err, -ENOMEM, "no memory");
+	for (size_t i = 0; i < n; i++)
+		set_mount(&mounts[i], "ext4", layers[i], ro, 2);
+	set_mount(&mounts[n], "ext4", scratch, rw, 2);
+	set_mount(&mounts[n + 1], "overlay", "overlay", NULL, 0);
+	for (size_t i = 0; i < total; i++)
+		list[i] = &mounts[i];
+	req.id = c->id;
+	req.bundle = (char *)bundle;
+	req.n_rootfs = total;
+	req.rootfs = list;
+	req.terminal = c->config->tty;
+	req.stdin = in;
+	req.stdout = (char *)log_uri;
+	req.stderr = c->config->tty ? req.stderr : (char *)log_uri;
+	if (!c->pod->shim)
+		return err_set(err, -EBUSY, "the pod sandbox is not ready");
+	int r = ttrpc_client_call(c->pod->shim, SVC_TASK, "Create", &req.base, CONTAINER_CREATE_MS,
+				  on_created, cr);
+	return r < 0 ? err_errno(err, r, "call the shim") : 0;
+}
+
+/* ---- the end ---- */
+
+static void create_fail(struct create *cr, int code, const struct err *err)
+{
+	struct err e = { 0 };
+	struct container *c = cr->c;
+
+	(void)err_set(&e, code, "create container %s: %s", c->config->metadata->name,
+		      err->msg[0] ? err_text(err) : strerror(-code));
+	log_error("CreateContainer failed", "container", c->id, "pod", c->pod->id, "err",
+		  err_text(&e));
+	container_destroy(c);
+	rpc_reply_err(cr->call, code, &e);
+	container_unref(c);
+	free(cr);
+}
+
+static void on_undone(const struct ttrpc_result *res, void *arg)
+{
+	struct create *cr = arg;
+	struct err err = { 0 };
+
+	create_fail(cr, -ECANCELED, &err);
+}
+
+/* Nobody wants it any more: the name must be free for the next try. */
+static void undo(struct create *cr)
+{
+	Containerd__Task__V3__DeleteRequest req = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+	struct err err = { 0 };
+	int r = -ECONNRESET;
+
+	req.id = cr->c->id;
+	if (cr->c->pod->shim)
+		r = ttrpc_client_call(cr->c->pod->shim, SVC_TASK, "Delete", &req.base,
+				      CONTAINER_DELETE_MS, on_undone, cr);
+	if (r < 0)
+		create_fail(cr, -ECANCELED, &err);
+}
+
+static void on_created(const struct ttrpc_result *res, void *arg)
+{
+	struct create *cr = arg;
+	struct container *c = cr->c;
+	struct err err = { 0 };
+	int r = res->code;
+
+	if (r == 0 && (rpc_cancelled(cr->call) || c->removed)) {
+		undo(cr);
+		return;
+	}
+	if (r < 0) {
+		create_fail(cr, r, res->err);
+		return;
+	}
+	c->state = CONTAINER_CREATED;
+	r = state_save_container(&c->pod->huskd->state, c, &err);
+	if (r < 0) {
+		c->state = CONTAINER_CREATING;
+		log_error("CreateContainer failed", "container", c->id, "err", err_text(&err));
+		undo(cr);
+		return;
+	}
+	Runtime__V1__CreateContainerResponse resp = RUNTIME__V1__CREATE_CONTAINER_RESPONSE__INIT;
+	resp.container_id = c->id;
+	log_info("container is created", "container", c->id, "pod", c->pod->id, "name",
+		 c->config->metadata->name, "image", c->image_name);
+	rpc_reply(cr->call, &resp.base);
+	container_unref(c);
+	free(cr);
+}
+
+static int create_files(struct create *cr, const char *json, struct err *err)
+{
+	struct container *c = cr->c;
+	struct huskd *d = c->pod->huskd;
+	cleanup_strv char **layers = NULL;
+	cleanup_free char *scratch = NULL, *bundle = NULL, *log_uri = NULL;
+
+	int r = image_hold(d->images, c->image_id, c->id, err);
+	if (r == 0)
+		r = image_layers(d->images, c->image_id, &layers, err);
+	if (r == 0)
+		r = make_scratch(c, &scratch, err);
+	if (r == 0)
+		r = make_bundle(c, json, &bundle, err);
+	if (r == 0)
+		r = make_log(c, &log_uri, err);
+	if (r == 0)
+		r = call_create(cr, layers, scratch, bundle, log_uri, err);
+	return r;
+}
+
+/* What must be right before anything is made. */
+static int create_check(struct huskd *d, const Runtime__V1__CreateContainerRequest *in,
+			struct pod **ret_pod, struct image_info **ret_image, char **ret_json,
+			int *ret_signal, bool *ret_chosen, struct err *err)
+{
+	const Runtime__V1__ContainerConfig *config = in->config;
+
+	if (!config || !config->metadata)
+		return err_set(err, -EINVAL, "config or config.metadata is missing");
+	if (!config->image || str_empty(config->image->image))
+		return err_set(err, -EINVAL, "config.image is missing");
+	int r = state_find_pod(&d->state, in->pod_sandbox_id, ret_pod, err);
+	if (r < 0)
+		return r;
+	if ((*ret_pod)->state != POD_READY || !(*ret_pod)->shim)
+		return err_set(err, -EBUSY, "pod sandbox %s is not ready", (*ret_pod)->id);
+	r = image_get(d->images, config->image->image, ret_image, err);
+	if (r < 0)
+		return err_wrap(err, r, "image %.200s", config->image->image);
+	struct spec_input spec = {
+		.pod_id = (*ret_pod)->id,
+		.pod = (*ret_pod)->config,
+		.container = config,
+		.image = &(*ret_image)->config,
+		.image_name = config->image->image,
+	};
+	r = spec_check_container(&spec, err);
+	if (r == 0)
+		r = spec_stop_signal(&spec, ret_signal, ret_chosen, err);
+	if (r == 0)
+		r = spec_build(&spec, ret_json, err);
+	return r;
+}
+
+HANDLER(container_handle_create)
+{
+	const Runtime__V1__CreateContainerRequest *in = (const void *)msg;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	cleanup_image_info struct image_info *image = NULL;
+	cleanup_free char *json = NULL;
+	Runtime__V1__ContainerConfig *config = NULL;
+	struct create *cr = NULL;
+	struct container *c = NULL;
+	struct pod *p = NULL;
+	int signo = 0;
+	bool chosen = false;
+
+	int r = create_check(d, in, &p, &image, &json, &signo, &chosen, &err);
+	if (r == 0) {
+		config = clone_config(in->config);
+		cr = calloc(1, sizeof(*cr));
+		r = config && cr ? 0 : err_set(&err, -ENOMEM, "no memory for a container");
+	}
+	if (r == 0)
+		r = state_add_container(&d->state, p, config, image, &c, &err);
+	if (r < 0) {
+		if (config)
+			runtime__v1__container_config__free_unpacked(config, NULL);
+		free(cr);
+		rpc_reply_err(call, err_wrap(&err, r, "create container"), &err);
+		return;
+	}
+	c->stop_signal = signo;
+	c->stop_chosen = chosen;
+	*cr = (struct create){ container_ref(c), call };
+	r = create_files(cr, json, &err);
+	if (r < 0)
+		create_fail(cr, r, &err);
+}

@@ -1,0 +1,472 @@
+#include "cri/runtime/exec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/runtime/container.h"
+#include "cri/runtime/shim_client.h"
+#include "cri/runtime/spec.h"
+#include "proto/wkt.pb-c.h"
+
+struct stream {
+	struct exec *exec;
+	int fd;
+	struct ev_io io;
+	struct buf buf;
+	bool open; /* end of file has not come */
+};
+
+/*
+ * ADD (task Exec) -> START -> RUNNING until the exit is known -> DRAIN until both streams have
+ * ended
+ * -> answer; the task's Delete follows on its own. Each ttrpc call in flight holds a reference.
+ */
+struct exec {
+	unsigned refs;
+	struct container *c;
+	struct huskd *huskd;
+	struct rpc_call *call; /* NULL once answered */
+	char id[65];
+	char *dir;
+	struct stream out, err_;
+	struct ev_timer timeout, drain;
+	bool added;  /* the shim knows it */
+	bool exited; /* exit_code is known */
+	uint64_t drain_until_ns;
+	bool ended;
+	uint32_t exit_code;
+	int64_t timeout_s;
+};
+
+static void stream_close(struct stream *s)
+{
+	ev_io_del(&s->io);
+	fd_close(&s->fd);
+	s->open = false;
+}
+
+static void exec_unref(struct exec *e)
+{
+	if (--e->refs > 0)
+		return;
+	stream_close(&e->out);
+	stream_close(&e->err_);
+	buf_fini(&e->out.buf);
+	buf_fini(&e->err_.buf);
+	ev_timer_del(&e->timeout);
+	ev_timer_del(&e->drain);
+	container_unref(e->c);
+	free(e->dir);
+	e->huskd->execs--;
+	free(e);
+}
+
+static int call_task(struct exec *e, const char *method, const ProtobufCMessage *req,
+		     uint64_t timeout_ms, ttrpc_done done)
+{
+	if (e->c->removed || !e->c->pod->shim)
+		return -ECONNRESET;
+	int r = ttrpc_client_call(e->c->pod->shim, SVC_TASK, method, req, timeout_ms, done, e);
+	if (r == 0)
+		e->refs++;
+	return r;
+}
+
+/* ---- the end ---- */
+
+static void on_deleted(const struct ttrpc_result *res, void *arg)
+{
+	struct exec *e = arg;
+
+	if (res->code < 0 && res->code != -ENOENT && res->code != -ECONNRESET &&
+	    res->code != -ECANCELED)
+		log_warn("delete an exec", "container", e->c->id, "exec", e->id, "err",
+			 err_text(res->err));
+	exec_unref(e);
+}
+
+/* After the answer: nothing of the process may stay behind in shim and guest. */
+static void delete_task(struct exec *e)
+{
+	Containerd__Task__V3__DeleteRequest req = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+
+	req.id = e->c->id;
+	req.exec_id = e->id;
+	if (e->added && call_task(e, "Delete", &req.base, EXEC_DELETE_MS, on_deleted) == 0)
+		e->added = false;
+}
+
+static void release_files(struct exec *e)
+{
+	stream_close(&e->out);
+	stream_close(&e->err_);
+	ev_timer_del(&e->timeout);
+	ev_timer_del(&e->drain);
+	if (e->dir)
+		(void)!remove_tree(e->dir, NULL);
+}
+
+/* Both streams in one message of 16 MiB: the longer one gives way, then both are halves. */
+static void fit(size_t *a, size_t *b)
+{
+	const size_t room = RPC_MESSAGE_MAX - 64;
+
+	if (*a + *b <= room)
+		return;
+	if (*a > room / 2 && *b > room / 2)
+		*a = *b = room / 2;
+	else if (*a > *b)
+		*a = room - *b;
+	else
+		*b = room - *a;
+}
+
+static void exec_answer(struct exec *e, int code, const struct err *err)
+{
+	Runtime__V1__ExecSyncResponse resp = RUNTIME__V1__EXEC_SYNC_RESPONSE__INIT;
+	struct rpc_call *call = take_ptr(&e->call);
+
+	if (!call)
+		return;
+	if (code < 0) {
+		rpc_reply_err(call, code, err);
+		return;
+	}
+	resp.exit_code = (int32_t)e->exit_code;
+	resp.stdout.data = (uint8_t *)buf_data(&e->out.buf);
+	resp.stdout.len = buf_len(&e->out.buf);
+	resp.stderr.data = (uint8_t *)buf_data(&e->err_.buf);
+	resp.stderr.len = buf_len(&e->err_.buf);
+	fit(&resp.stdout.len, &resp.stderr.len);
+	rpc_reply(call, &resp.base);
+}
+
+/* Answered, and the process is gone or will be: drops the reference of the exec itself. */
+static void exec_end(struct exec *e, int code, const struct err *err)
+{
+	if (e->ended)
+		return;
+	e->ended = true;
+	exec_answer(e, code, err);
+	release_files(e);
+	delete_task(e);
+	exec_unref(e);
+}
+
+static void exec_check(struct exec *e)
+{
+	if (e->exited && !e->out.open && !e->err_.open)
+		exec_end(e, 0, NULL);
+}
+
+static void on_drain_timeout(struct ev_timer *t)
+{
+	/* A child that left its parent holds the streams: what has come until now is the answer. */
+	exec_end(t->arg, 0, NULL);
+}
+
+static void drain(struct exec *e)
+{
+	if (now_mono_ns() >= e->drain_until_ns ||
+	    ev_timer_add(e->huskd->loop, &e->drain, EXEC_SILENCE_MS * NS_PER_MS, on_drain_timeout,
+			 e) < 0)
+		exec_end(e, 0, NULL);
+}
+
+/* ---- streams ---- */
+
+static void on_stream(struct ev_io *io, uint32_t events)
+{
+	struct stream *s = io->arg;
+	struct exec *e = s->exec;
+	uint8_t junk[16 * KIB];
+	ssize_t n;
+
+	if (buf_len(&s->buf) < EXEC_OUTPUT_MAX)
+		n = buf_read_fd(&s->buf, s->fd, 64 * KIB);
+	else
+		n = read(s->fd, junk, sizeof(junk));
+	if (n > 0 && e->exited)
+		drain(e);
+	if (n > 0 || n == -EAGAIN || (n == -1 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	stream_close(s);
+	exec_check(e);
+}
+
+static int stream_open(struct exec *e, struct stream *s, const char *name, char **ret_path,
+		       struct err *err)
+{
+	cleanup_free char *path = str_fmt("%s/%s", e->dir, name);
+
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	if (mkfifo(path, 0600) < 0)
+		return err_errno(err, -errno, "make %s", path);
+	s->exec = e;
+	buf_init(&s->buf, EXEC_OUTPUT_MAX);
+	s->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (s->fd < 0)
+		return err_errno(err, -errno, "open %s", path);
+	int r = ev_io_add(e->huskd->loop, &s->io, s->fd, EPOLLIN, on_stream, s);
+	if (r < 0)
+		return err_errno(err, r, "watch %s", path);
+	s->open = true;
+	*ret_path = take_ptr(&path);
+	return 0;
+}
+
+/* ---- the process ---- */
+
+static void exec_kill(struct exec *e);
+
+static void on_exit_known(const struct ttrpc_result *res, void *arg)
+{
+	struct exec *e = arg;
+	struct err err = { 0 };
+
+	if (e->ended) {
+		/* Timed out or cancelled, and dead now. */
+		delete_task(e);
+	} else if (res->code < 0) {
+		(void)err_set(&err, -EIO, "exec in container %s: %s", e->c->id, err_text(res->err));
+		exec_end(e, -EIO, &err);
+	} else {
+		e->exited = true;
+		e->exit_code = ((const Containerd__Task__V3__WaitResponse *)(const void *)res->resp)
+				       ->exit_status;
+		ev_timer_del(&e->timeout);
+		e->drain_until_ns = now_mono_ns() + EXEC_DRAIN_MS * NS_PER_MS;
+		if (e->out.open || e->err_.open)
+			drain(e);
+		else
+			exec_check(e);
+	}
+	exec_unref(e);
+}
+
+static void on_kill_sent(const struct ttrpc_result *res, void *arg)
+{
+	exec_unref(arg);
+}
+
+static void exec_kill(struct exec *e)
+{
+	Containerd__Task__V3__KillRequest req = CONTAINERD__TASK__V3__KILL_REQUEST__INIT;
+
+	req.id = e->c->id;
+	req.exec_id = e->id;
+	req.signal = SIGKILL;
+	if (e->added && !e->exited)
+		(void)call_task(e, "Kill", &req.base, EXEC_KILL_MS, on_kill_sent);
+}
+
+/* Answers now; the process is killed, and deleted when its Wait comes back. */
+static void exec_abandon(struct exec *e, int code, const struct err *err)
+{
+	if (e->ended)
+		return;
+	e->ended = true;
+	exec_kill(e);
+	exec_answer(e, code, err);
+	release_files(e);
+	exec_unref(e);
+}
+
+static void on_timeout(struct ev_timer *t)
+{
+	struct exec *e = t->arg;
+	struct err err = { 0 };
+
+	(void)err_set(&err, -ETIMEDOUT, "command in container %s timed out after %" PRId64 " s",
+		      e->c->id, e->timeout_s);
+	exec_abandon(e, -ETIMEDOUT, &err);
+}
+
+static void on_cancel(struct rpc_call *call, void *arg)
+{
+	struct err err = { 0 };
+
+	(void)err_set(&err, -ECANCELED, "cancelled");
+	exec_abandon(arg, -ECANCELED, &err);
+}
+
+static void wait_exit(struct exec *e)
+{
+	Containerd__Task__V3__WaitRequest req = CONTAINERD__TASK__V3__WAIT_REQUEST__INIT;
+	struct err err = { 0 };
+
+	req.id = e->c->id;
+	req.exec_id = e->id;
+	int r = call_task(e, "Wait", &req.base, 0, on_exit_known);
+	if (r < 0 && !e->ended)
+		exec_end(e, r, (err_errno(&err, r, "wait for a command"), &err));
+}
+
+static void start_failed(struct exec *e, const struct ttrpc_result *res)
+{
+	struct err err = { 0 };
+	char code[16];
+
+	if (strcmp(res->detail_type, "husk.shim.v1.StartError") == 0) {
+		Husk__Shim__V1__StartError *d =
+			husk__shim__v1__start_error__unpack(NULL, res->detail_len, res->detail);
+		if (d && e->call) {
+			(void)snprintf(code, sizeof(code), "%u", d->exit_code);
+			rpc_set_trailer(e->call, "husk-exit-code", code);
+		}
+		if (d)
+			husk__shim__v1__start_error__free_unpacked(d, NULL);
+	}
+	(void)err_set(&err, -EIO, "exec in container %s: %s", e->c->id, err_text(res->err));
+	exec_end(e, -EIO, &err);
+}
+
+static void on_started(const struct ttrpc_result *res, void *arg)
+{
+	struct exec *e = arg;
+
+	if (e->ended && res->code < 0) {
+		delete_task(e);
+	} else if (res->code < 0) {
+		start_failed(e, res);
+	} else {
+		if (e->ended)
+			exec_kill(e);
+		wait_exit(e);
+	}
+	exec_unref(e);
+}
+
+static void on_added(const struct ttrpc_result *res, void *arg)
+{
+	Containerd__Task__V3__StartRequest req = CONTAINERD__TASK__V3__START_REQUEST__INIT;
+	struct exec *e = arg;
+	struct err err = { 0 };
+	int r = res->code;
+
+	e->added = r == 0;
+	if (e->ended) {
+		delete_task(e);
+	} else if (r < 0) {
+		(void)err_set(&err, r, "exec in container %s: %s", e->c->id, err_text(res->err));
+		exec_end(e, r, &err);
+	} else {
+		req.id = e->c->id;
+		req.exec_id = e->id;
+		r = call_task(e, "Start", &req.base, EXEC_START_MS, on_started);
+		if (r < 0)
+			exec_end(e, r, (err_errno(&err, r, "call the shim"), &err));
+	}
+	exec_unref(e);
+}
+
+static int exec_add(struct exec *e, const Runtime__V1__ExecSyncRequest *in, struct err *err)
+{
+	Containerd__Task__V3__ExecProcessRequest req =
+		CONTAINERD__TASK__V3__EXEC_PROCESS_REQUEST__INIT;
+	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	cleanup_free char *bundle = path_container(e->huskd, e->c->id);
+	cleanup_free char *file = bundle ? str_fmt("%s/config.json", bundle) : NULL;
+	cleanup_free char *config = NULL, *process = NULL, *out = NULL, *err_path = NULL;
+
+	int r = file ? read_file(file, SPEC_JSON_MAX, &config, NULL, err) : -ENOMEM;
+	if (r == 0)
+		r = spec_exec(config, in->cmd, in->n_cmd, &process, err);
+	if (r == 0)
+		r = mkdir_p(e->dir, 0700, err);
+	if (r == 0)
+		r = stream_open(e, &e->out, "stdout", &out, err);
+	if (r == 0)
+		r = stream_open(e, &e->err_, "stderr", &err_path, err);
+	if (r < 0)
+		return r;
+	any.type_url = (char *)"types.containerd.io/opencontainers/runtime-spec/1/Process";
+	any.value.data = (uint8_t *)process;
+	any.value.len = strlen(process);
+	req.id = e->c->id;
+	req.exec_id = e->id;
+	req.stdout = out;
+	req.stderr = err_path;
+	req.spec = &any;
+	r = call_task(e, "Exec", &req.base, EXEC_START_MS, on_added);
+	return r < 0 ? err_errno(err, r, "call the shim") : 0;
+}
+
+static int exec_new(struct huskd *d, struct container *c, struct rpc_call *call, struct exec **ret,
+		    struct err *err)
+{
+	struct exec *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return err_set(err, -ENOMEM, "no memory");
+	e->refs = 1;
+	e->huskd = d;
+	e->call = call;
+	e->out.fd = e->err_.fd = -1;
+	e->c = container_ref(c);
+	d->execs++;
+	int r = random_id(e->id);
+	e->dir = r == 0 ? path_exec(d, e->id) : NULL;
+	if (!e->dir) {
+		exec_unref(e);
+		return err_set(err, r < 0 ? r : -ENOMEM, "make an exec id");
+	}
+	*ret = e;
+	return 0;
+}
+
+static int exec_check_request(struct huskd *d, const Runtime__V1__ExecSyncRequest *in,
+			      struct container **ret, struct err *err)
+{
+	int r = state_find_container(&d->state, in->container_id, ret, err);
+
+	if (r < 0)
+		return r;
+	if (in->n_cmd == 0 || str_empty(in->cmd[0]))
+		return err_set(err, -EINVAL, "no command");
+	if (in->timeout < 0)
+		return err_set(err, -EINVAL, "negative timeout");
+	if ((*ret)->state != CONTAINER_RUNNING || !(*ret)->pod->shim)
+		return err_set(err, -EBUSY, "container %s is not running", (*ret)->id);
+	if (d->execs >= EXEC_MAX)
+		return err_set(err, -ENOBUFS, "there are %d commands running already", EXEC_MAX);
+	return 0;
+}
+
+HANDLER(exec_handle_sync)
+{
+	const Runtime__V1__ExecSyncRequest *in = (const void *)msg;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	struct container *c;
+	struct exec *e = NULL;
+
+	int r = exec_check_request(d, in, &c, &err);
+	if (r == 0)
+		r = exec_new(d, c, call, &e, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	e->timeout_s = MIN_OF(in->timeout, 1000000000);
+	if (e->timeout_s > 0)
+		r = ev_timer_add(d->loop, &e->timeout, (uint64_t)e->timeout_s * NS_PER_S,
+				 on_timeout, e);
+	if (r == 0)
+		r = exec_add(e, in, &err);
+	if (r < 0) {
+		exec_end(e, r, &err);
+		return;
+	}
+	rpc_on_cancel(call, on_cancel, e);
+}

@@ -1,0 +1,18 @@
+/*
+ * ExecSync: one more process in a container, its output collected from two FIFOs. Loop's thread.
+ */
+#ifndef HUSK_CRI_RUNTIME_EXEC_H
+#define HUSK_CRI_RUNTIME_EXEC_H
+
+#define EXEC_OUTPUT_MAX (16 * MIB) /* each stream, and both together; the rest is dropped */
+#define EXEC_MAX 256		   /* at a time */
+#define EXEC_START_MS 60000
+#define EXEC_KILL_MS 10000
+#define EXEC_DELETE_MS 30000
+/* After the exit, which the shim reports when all output has come or at the latest after two
+ * seconds: how long a stream may be silent, and how long both may go on, when a child left behind
+ * has them. */
+#define EXEC_SILENCE_MS 300
+#define EXEC_DRAIN_MS 10000
+
+#endif

@@ -1,0 +1,612 @@
+#include "cri/runtime/pod.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/runtime/container.h"
+#include "cri/runtime/shim_client.h"
+#include "cri/runtime/spec.h"
+#include "proto/wkt.pb-c.h"
+
+/* RunPodSandbox in progress. Each ttrpc call and child in flight holds a reference. */
+struct pod_run {
+	unsigned refs;
+	struct pod *pod;
+	struct rpc_call *call;
+	bool spawning; /* the shim's `start` runs: nothing can be taken down before it ends */
+	bool failed;
+	int code; /* why */
+	struct err err;
+};
+
+enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_DELETE };
+
+struct pod_teardown {
+	struct pod *pod;
+	enum teardown kind;
+	enum teardown_step step;
+	struct waits done;
+};
+
+static void teardown_delete(struct pod_teardown *t);
+static void teardown_finish(struct pod_teardown *t, int code, const struct err *err);
+
+static int call_sandbox(struct pod *p, const char *method, const ProtobufCMessage *req,
+			uint64_t timeout_ms, ttrpc_done done, void *arg)
+{
+	if (!p->shim)
+		return -ECONNRESET;
+	return ttrpc_client_call(p->shim, SVC_SANDBOX, method, req, timeout_ms, done, arg);
+}
+
+/* Open calls end with -ECANCELED, on_close does not come. */
+static void drop_shim(struct pod *p)
+{
+	ttrpc_client_free(take_ptr(&p->shim));
+}
+
+/* ---- taking down ---- */
+
+static void on_shutdown_done(const struct ttrpc_result *res, void *arg)
+{
+	struct pod_teardown *t = arg;
+
+	if (t->step != STEP_SHUTDOWN)
+		return;
+	if (res->code < 0) {
+		log_debug("shutdown failed", "pod", t->pod->id, "err", err_text(res->err));
+		drop_shim(t->pod);
+		teardown_delete(t);
+		return;
+	}
+	/* The VM is reaped when this is answered; the shim ends by itself a moment later. */
+	teardown_finish(t, 0, NULL);
+}
+
+static void teardown_shutdown(struct pod_teardown *t)
+{
+	Containerd__Runtime__Sandbox__V1__ShutdownSandboxRequest req =
+		CONTAINERD__RUNTIME__SANDBOX__V1__SHUTDOWN_SANDBOX_REQUEST__INIT;
+
+	t->step = STEP_SHUTDOWN;
+	req.sandbox_id = t->pod->id;
+	if (call_sandbox(t->pod, "ShutdownSandbox", &req.base, POD_SHUTDOWN_MS, on_shutdown_done,
+			 t) < 0) {
+		drop_shim(t->pod);
+		teardown_delete(t);
+	}
+}
+
+static void on_stop_done(const struct ttrpc_result *res, void *arg)
+{
+	struct pod_teardown *t = arg;
+
+	if (t->step != STEP_STOP)
+		return;
+	if (res->code < 0)
+		log_debug("stop failed", "pod", t->pod->id, "err", err_text(res->err));
+	teardown_shutdown(t);
+}
+
+static void teardown_stop(struct pod_teardown *t)
+{
+	Containerd__Runtime__Sandbox__V1__StopSandboxRequest req =
+		CONTAINERD__RUNTIME__SANDBOX__V1__STOP_SANDBOX_REQUEST__INIT;
+
+	t->step = STEP_STOP;
+	req.sandbox_id = t->pod->id;
+	req.timeout_secs = POD_STOP_MS / 1000 - 5;
+	if (call_sandbox(t->pod, "StopSandbox", &req.base, POD_STOP_MS, on_stop_done, t) < 0)
+		teardown_shutdown(t);
+}
+
+static void on_delete_done(void *arg, int code, const struct err *err)
+{
+	teardown_finish(arg, code, err);
+}
+
+static void teardown_delete(struct pod_teardown *t)
+{
+	struct pod *p = t->pod;
+	struct err err = { 0 };
+	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+
+	t->step = STEP_DELETE;
+	int r = bundle ? mkdir_p(bundle, 0700, &err) : -ENOMEM;
+	if (r == 0)
+		r = shim_delete(p->huskd, p->id, bundle, on_delete_done, t, &err);
+	if (r < 0)
+		teardown_finish(t, r, &err);
+}
+
+static void teardown_finish(struct pod_teardown *t, int code, const struct err *err)
+{
+	struct pod *p = t->pod;
+	struct err e = { 0 };
+	struct container *c, *next;
+	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+
+	drop_shim(p);
+	if (code < 0) {
+		log_error("pod could not be taken down", "pod", p->id, "err", err_text(err));
+	} else {
+		p->torn_down = true;
+		for (c = TAILQ_FIRST(&p->containers); c; c = next) {
+			next = TAILQ_NEXT(c, link); /* a waiter may remove c */
+			container_pod_gone(c, t->kind);
+		}
+		if (bundle && remove_tree(bundle, &e) < 0)
+			log_warn("left behind", "path", bundle, "err", err_text(&e));
+		log_info("pod is down", "pod", p->id);
+	}
+	p->teardown = NULL;
+	waits_run(&t->done, code, err);
+	free(t);
+	pod_unref(p);
+}
+
+void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
+{
+	static const struct err none;
+	struct pod_teardown *t = p->teardown;
+	struct err err = { 0 };
+
+	if (p->torn_down) {
+		done(arg, 0, &none);
+		return;
+	}
+	if (t || !(t = calloc(1, sizeof(*t)))) {
+		int r = t ? waits_add(&t->done, done, arg) : -ENOMEM;
+		if (r < 0)
+			done(arg, err_errno(&err, r, "stop pod %s", p->id), &err);
+		return;
+	}
+	if (waits_add(&t->done, done, arg) < 0) {
+		free(t);
+		done(arg, err_errno(&err, -ENOMEM, "stop pod %s", p->id), &err);
+		return;
+	}
+	t->pod = pod_ref(p);
+	t->kind = kind;
+	p->teardown = t;
+	if (p->state == POD_READY) {
+		p->state = POD_NOTREADY;
+		(void)state_save_pod(&p->huskd->state, p, NULL);
+	}
+	if (!p->shim)
+		teardown_delete(t);
+	else if (kind == TEARDOWN_STOP)
+		teardown_stop(t);
+	else
+		teardown_shutdown(t);
+}
+
+/* ---- watching ---- */
+
+static void after_death(void *arg, int code, const struct err *err)
+{
+	pod_unref(arg);
+}
+
+static void on_shim_closed(void *arg)
+{
+	struct pod *p = arg;
+	struct pod_teardown *t = p->teardown;
+
+	ttrpc_client_free(take_ptr(&p->shim));
+	if (t && t->step != STEP_DELETE)
+		teardown_delete(t);
+	if (t || p->state != POD_READY)
+		return; /* RunPodSandbox sees it by its own call */
+	log_error("the shim of a pod died", "pod", p->id);
+	pod_teardown(p, TEARDOWN_DIED, after_death, pod_ref(p));
+}
+
+static void on_sandbox_ended(const struct ttrpc_result *res, void *arg)
+{
+	struct pod *p = arg;
+	char status[16];
+
+	/* A lost connection is on_shim_closed's business. */
+	if (res->code == 0 && !p->teardown && p->state == POD_READY) {
+		const Containerd__Runtime__Sandbox__V1__WaitSandboxResponse *m =
+			(const void *)res->resp;
+		(void)snprintf(status, sizeof(status), "%u", m->exit_status);
+		log_error("the virtual machine of a pod ended", "pod", p->id, "status", status);
+		pod_teardown(p, TEARDOWN_DIED, after_death, pod_ref(p));
+	}
+	pod_unref(p);
+}
+
+int pod_attach(struct pod *p, struct err *err)
+{
+	return shim_connect(p->huskd, p->address, on_shim_closed, p, &p->shim, err);
+}
+
+int pod_watch(struct pod *p, struct err *err)
+{
+	Containerd__Runtime__Sandbox__V1__WaitSandboxRequest req =
+		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_REQUEST__INIT;
+
+	req.sandbox_id = p->id;
+	int r = call_sandbox(p, "WaitSandbox", &req.base, 0, on_sandbox_ended, p);
+	if (r < 0)
+		return err_errno(err, r, "wait for the sandbox");
+	(void)pod_ref(p);
+	return 0;
+}
+
+/* ---- RunPodSandbox ---- */
+
+static void run_unref(struct pod_run *run)
+{
+	if (--run->refs > 0)
+		return;
+	pod_unref(run->pod);
+	free(run);
+}
+
+static void run_rolled_back(void *arg, int code, const struct err *err)
+{
+	struct pod_run *run = arg;
+	struct pod *p = run->pod;
+	int why = run->code;
+
+	p->run = NULL;
+	log_error("RunPodSandbox failed", "pod", p->id, "name", p->config->metadata->name, "err",
+		  err_text(&run->err));
+	rpc_reply_err(run->call, why, &run->err);
+	if (code < 0) {
+		/* Something may still run: a record stays, so that StopPodSandbox can try again. */
+		p->state = POD_NOTREADY;
+		(void)state_save_pod(&p->huskd->state, p, NULL);
+		waits_run(&p->gone, code, err);
+	} else {
+		pod_destroy(p);
+	}
+	waits_run(&p->run_over, 0, NULL);
+	run_unref(run);
+}
+
+static void run_fail(struct pod_run *run, int code, const struct err *err)
+{
+	struct pod *p = run->pod;
+
+	if (run->failed)
+		return;
+	/* A file of ours that is missing must not look like a pod that is. */
+	if (code == -ENOENT || code == -EEXIST || code == -EPERM || code == -EACCES)
+		code = -EIO;
+	run->failed = true;
+	run->code = code;
+	(void)err_set(&run->err, code, "run pod sandbox %s: %s", p->config->metadata->name,
+		      err && err->msg[0] ? err_text(err) : strerror(-code));
+	rpc_on_cancel(run->call, NULL, NULL);
+	run->refs++; /* for run_rolled_back */
+	pod_teardown(p, TEARDOWN_ABORT, run_rolled_back, run);
+}
+
+static void on_run_cancel(struct rpc_call *call, void *arg)
+{
+	struct pod_run *run = arg;
+
+	/* While `start` runs there is nothing to take down yet: on_shim_started looks again. */
+	if (!run->spawning)
+		run_fail(run, -ECANCELED, NULL);
+}
+
+static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
+{
+	struct pod_run *run = arg;
+	struct pod *p = run->pod;
+	struct err err = { 0 };
+	int r = res->code;
+
+	if (run->failed) {
+		run_unref(run);
+		return;
+	}
+	if (r < 0)
+		(void)err_set(&err, r, "start the virtual machine: %s", err_text(res->err));
+	if (r == 0) {
+		p->state = POD_READY;
+		r = state_save_pod(&p->huskd->state, p, &err);
+		if (r == 0)
+			r = pod_watch(p, &err);
+		if (r < 0)
+			p->state = POD_CREATING;
+	}
+	if (r < 0) {
+		run_fail(run, r, &err);
+		run_unref(run);
+		return;
+	}
+	Runtime__V1__RunPodSandboxResponse resp = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
+	resp.pod_sandbox_id = p->id;
+	log_info("pod is ready", "pod", p->id, "name", p->config->metadata->name, "namespace",
+		 p->config->metadata->namespace_);
+	p->run = NULL;
+	p->answered_ns = now_mono_ns();
+	rpc_reply(run->call, &resp.base);
+	waits_run(&p->run_over, 0, NULL);
+	run_unref(run);
+}
+
+static void on_sandbox_created(const struct ttrpc_result *res, void *arg)
+{
+	struct pod_run *run = arg;
+	struct err err = { 0 };
+	Containerd__Runtime__Sandbox__V1__StartSandboxRequest req =
+		CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_REQUEST__INIT;
+	int r = res->code;
+
+	if (run->failed) {
+		run_unref(run);
+		return;
+	}
+	if (r < 0) {
+		(void)err_set(&err, r, "create the sandbox: %s", err_text(res->err));
+	} else {
+		req.sandbox_id = run->pod->id;
+		r = call_sandbox(run->pod, "StartSandbox", &req.base, POD_START_MS,
+				 on_sandbox_started, run);
+		if (r == 0)
+			return; /* the reference goes on */
+		(void)err_errno(&err, r, "call the shim");
+	}
+	run_fail(run, r, &err);
+	run_unref(run);
+}
+
+static int call_create_sandbox(struct pod_run *run, struct err *err)
+{
+	struct pod *p = run->pod;
+	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	Containerd__Runtime__Sandbox__V1__CreateSandboxRequest req =
+		CONTAINERD__RUNTIME__SANDBOX__V1__CREATE_SANDBOX_REQUEST__INIT;
+
+	any.type_url = (char *)"runtime.v1.PodSandboxConfig";
+	any.value.len = runtime__v1__pod_sandbox_config__get_packed_size(p->config);
+	cleanup_free uint8_t *data = malloc(any.value.len + 1);
+	if (!bundle || !data)
+		return err_set(err, -ENOMEM, "no memory");
+	runtime__v1__pod_sandbox_config__pack(p->config, data);
+	any.value.data = data;
+	req.sandbox_id = p->id;
+	req.bundle_path = bundle;
+	req.options = &any;
+	int r = call_sandbox(p, "CreateSandbox", &req.base, POD_CREATE_MS, on_sandbox_created, run);
+	return r < 0 ? err_errno(err, r, "call the shim") : 0;
+}
+
+static void on_shim_started(void *arg, int code, const char *address, const struct err *err)
+{
+	struct pod_run *run = arg;
+	struct pod *p = run->pod;
+	struct err e = { 0 };
+	int r = code;
+
+	run->spawning = false;
+	if (r == 0 && rpc_cancelled(run->call))
+		r = -ECANCELED;
+	if (r == 0) {
+		free(p->address);
+		p->address = strdup(address);
+		r = p->address ? state_save_pod(&p->huskd->state, p, &e) : -ENOMEM;
+		err = &e;
+	}
+	if (r == 0)
+		r = pod_attach(p, &e);
+	if (r == 0)
+		r = call_create_sandbox(run, &e);
+	if (r < 0) {
+		run_fail(run, r, err);
+		run_unref(run);
+	}
+}
+
+static int run_start(struct pod_run *run, struct err *err)
+{
+	struct pod *p = run->pod;
+	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+
+	int r = bundle ? mkdir_p(bundle, 0700, err) : -ENOMEM;
+	if (r == 0 && !str_empty(p->config->log_directory))
+		r = mkdir_p(p->config->log_directory, 0755, err);
+	if (r == 0)
+		r = shim_start(p->huskd, p->id, bundle, on_shim_started, run, err);
+	return r;
+}
+
+/*
+ * A run or removal of the same name is on its way: waits for its end, then starts over. A client
+ * that gave up may repeat its call at once, even before we have seen that it gave up.
+ */
+struct rerun {
+	struct huskd *huskd;
+	struct rpc_call *call;
+	const Runtime__V1__RunPodSandboxRequest *req;
+};
+
+static void run_pod(struct huskd *d, struct rpc_call *call,
+		    const Runtime__V1__RunPodSandboxRequest *req);
+
+static void rerun(void *arg, int code, const struct err *err)
+{
+	struct rerun *a = arg;
+
+	if (rpc_cancelled(a->call))
+		rpc_reply_err(a->call, -ECANCELED, NULL);
+	else
+		run_pod(a->huskd, a->call, a->req);
+	free(a);
+}
+
+static bool wait_for_name(struct pod *other, struct rpc_call *call,
+			  const Runtime__V1__RunPodSandboxRequest *req)
+{
+	struct waits *w = other->run ? &other->run_over : other->removing ? &other->gone : NULL;
+	struct rerun *a = w ? calloc(1, sizeof(*a)) : NULL;
+
+	if (!a)
+		return false;
+	*a = (struct rerun){ other->huskd, call, req };
+	if (waits_add(w, rerun, a) < 0) {
+		free(a);
+		return false;
+	}
+	return true;
+}
+
+static Runtime__V1__PodSandboxConfig *clone_config(const Runtime__V1__PodSandboxConfig *c)
+{
+	size_t n = runtime__v1__pod_sandbox_config__get_packed_size(c);
+	cleanup_free uint8_t *data = malloc(n + 1);
+
+	if (!data)
+		return NULL;
+	runtime__v1__pod_sandbox_config__pack(c, data);
+	return runtime__v1__pod_sandbox_config__unpack(NULL, n, data);
+}
+
+static void run_pod(struct huskd *d, struct rpc_call *call,
+		    const Runtime__V1__RunPodSandboxRequest *req)
+{
+	struct err err = { 0 };
+	struct pod *p = NULL, *other = NULL;
+	struct pod_run *run = calloc(1, sizeof(*run));
+	Runtime__V1__PodSandboxConfig *config = clone_config(req->config);
+
+	int r = run && config ? 0 : err_set(&err, -ENOMEM, "no memory for a pod");
+	if (r == 0)
+		r = state_add_pod(&d->state, d, config, req->runtime_handler, &p, &other, &err);
+	if (r < 0) {
+		free(run);
+		if (config)
+			runtime__v1__pod_sandbox_config__free_unpacked(config, NULL);
+		if (r != -EEXIST || !wait_for_name(other, call, req))
+			rpc_reply_err(call, r, &err);
+		return;
+	}
+	run->refs = 1;
+	run->pod = pod_ref(p);
+	run->call = call;
+	p->run = run;
+	p->requested_ns = now_mono_ns();
+	run->spawning = true;
+	rpc_on_cancel(call, on_run_cancel, run);
+	r = run_start(run, &err);
+	if (r < 0) {
+		/* No shim was started: nothing is to be taken down. */
+		run->spawning = false;
+		p->torn_down = true;
+		run_fail(run, r, &err);
+		run_unref(run);
+	}
+}
+
+HANDLER(pod_handle_run)
+{
+	const Runtime__V1__RunPodSandboxRequest *req = (const void *)msg;
+	struct err err = { 0 };
+	int r = 0;
+
+	if (!str_empty(req->runtime_handler) && strcmp(req->runtime_handler, "husk") != 0)
+		r = err_set(&err, -EINVAL,
+			    "no runtime handler \"%s\" (there are \"\" and \"husk\")",
+			    req->runtime_handler);
+	if (r == 0)
+		r = spec_check_pod(req->config, &err);
+	if (r < 0)
+		rpc_reply_err(call, err_wrap(&err, r, "run pod sandbox"), &err);
+	else
+		run_pod(arg, call, req);
+}
+
+/* ---- StopPodSandbox ---- */
+
+static void stop_answer(void *arg, int code, const struct err *err)
+{
+	if (code < 0)
+		rpc_reply_err(arg, code, err);
+	else
+		rpc_reply(arg, NULL);
+}
+
+HANDLER(pod_handle_stop)
+{
+	const Runtime__V1__StopPodSandboxRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	struct pod *p;
+
+	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+	if (r == -ENOENT)
+		rpc_reply(call, NULL);
+	else if (r < 0)
+		rpc_reply_err(call, r, &err);
+	else
+		pod_teardown(p, TEARDOWN_STOP, stop_answer, call);
+}
+
+/* ---- RemovePodSandbox ---- */
+
+void pod_destroy(struct pod *p)
+{
+	struct huskd *d = p->huskd;
+	struct container *c;
+
+	if (p->removed)
+		return;
+	(void)pod_ref(p);
+	while ((c = TAILQ_FIRST(&p->containers)))
+		container_destroy(c);
+	cleanup_free char *bundle = path_pod(d, p->id);
+	if (bundle)
+		(void)!remove_tree(bundle, NULL);
+	state_remove_pod(&d->state, p);
+	log_info("pod is removed", "pod", p->id);
+	waits_run(&p->gone, 0, NULL);
+	pod_unref(p);
+}
+
+static void remove_stopped(void *arg, int code, const struct err *err)
+{
+	struct pod *p = arg;
+
+	if (code < 0) {
+		p->removing = false;
+		waits_run(&p->gone, code, err);
+	} else {
+		pod_destroy(p);
+	}
+	pod_unref(p);
+}
+
+HANDLER(pod_handle_remove)
+{
+	const Runtime__V1__RemovePodSandboxRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	struct pod *p;
+
+	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+	if (r == -ENOENT) {
+		rpc_reply(call, NULL);
+		return;
+	}
+	if (r == 0 && waits_add(&p->gone, stop_answer, call) < 0)
+		r = err_set(&err, -ENOMEM, "no memory");
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	if (p->removing)
+		return;
+	p->removing = true;
+	pod_teardown(p, TEARDOWN_STOP, remove_stopped, pod_ref(p));
+}

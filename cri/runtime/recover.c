@@ -1,0 +1,345 @@
+/*
+ * After a start: each record of the database against its shim. Pods whose shim answers go on; of
+ * the others the rest is removed and the containers are reported dead. What was half made goes
+ * away.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/runtime/container.h"
+#include "cri/runtime/shim_client.h"
+#include "image/image.h"
+
+#define RECOVER_MS 10000 /* then huskd serves, whatever is still open */
+#define STATE_MS 5000
+#define STALE_MAX 4096 /* left-over directories looked at in one start */
+
+struct recover {
+	struct huskd *huskd;
+	unsigned pending;
+	bool started; /* all has been asked */
+	bool done_called;
+	struct ev_timer timer;
+	void (*done)(struct huskd *d);
+};
+
+static void finish(struct recover *r)
+{
+	if (!r->done_called) {
+		r->done_called = true;
+		ev_timer_del(&r->timer);
+		r->done(r->huskd);
+	}
+	if (r->pending == 0 && r->started)
+		free(r);
+}
+
+static void one_done(struct recover *r)
+{
+	r->pending--;
+	if (r->pending == 0 && r->started)
+		finish(r);
+}
+
+static void on_time_up(struct ev_timer *t)
+{
+	struct recover *r = t->arg;
+
+	log_warn("some pods have not answered yet");
+	finish(r);
+}
+
+/* ---- containers ---- */
+
+struct query {
+	struct recover *r;
+	struct container *c;
+};
+
+static void query_end(struct query *q)
+{
+	struct recover *r = q->r;
+
+	container_unref(q->c);
+	free(q);
+	one_done(r);
+}
+
+static void on_exit_recorded(void *arg, int code, const struct err *err)
+{
+	query_end(arg);
+}
+
+static void on_state(const struct ttrpc_result *res, void *arg)
+{
+	const Containerd__Task__V3__StateResponse *m =
+		res->code == 0 ? (const void *)res->resp : NULL;
+	struct query *q = arg;
+	struct container *c = q->c;
+
+	if (c->removed || c->state == CONTAINER_EXITED) {
+		query_end(q);
+		return;
+	}
+	if (m && m->status == CONTAINERD__V1__TYPES__STATUS__CREATED) {
+		c->state = CONTAINER_CREATED;
+	} else if (m && m->status == CONTAINERD__V1__TYPES__STATUS__STOPPED) {
+		if (!c->started_at)
+			c->started_at = container_timestamp(m->exited_at);
+		c->state = CONTAINER_RUNNING; /* until the reason is known */
+		if (waits_add(&c->exited, on_exit_recorded, q) == 0) {
+			container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
+			return;
+		}
+	} else if (m || res->code == -ETIMEDOUT) {
+		/* Runs, or did when it was last heard of; it may have been started in the last
+		 * moment of the huskd before. */
+		if (m && c->state != CONTAINER_RUNNING) {
+			c->state = CONTAINER_RUNNING;
+			c->started_at = c->started_at ? c->started_at : now_real_ns();
+			(void)state_save_container(&c->pod->huskd->state, c, NULL);
+		}
+		if (c->state == CONTAINER_RUNNING)
+			container_watch(c);
+	} else if (res->code == -ENOENT) {
+		container_exited(c, EXIT_UNKNOWN, 0, "Unknown",
+				 "the shim does not know it any more");
+	}
+	query_end(q);
+}
+
+static void on_half_made_deleted(const struct ttrpc_result *res, void *arg)
+{
+	struct query *q = arg;
+
+	container_destroy(q->c);
+	query_end(q);
+}
+
+static void recover_container(struct recover *r, struct container *c)
+{
+	Containerd__Task__V3__StateRequest state = CONTAINERD__TASK__V3__STATE_REQUEST__INIT;
+	Containerd__Task__V3__DeleteRequest del = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+	struct query *q;
+	int x;
+
+	if (c->state == CONTAINER_EXITED || !(q = calloc(1, sizeof(*q))))
+		return;
+	*q = (struct query){ r, container_ref(c) };
+	r->pending++;
+	state.id = del.id = c->id;
+	if (c->state == CONTAINER_CREATING)
+		x = ttrpc_client_call(c->pod->shim, SVC_TASK, "Delete", &del.base,
+				      CONTAINER_DELETE_MS, on_half_made_deleted, q);
+	else
+		x = ttrpc_client_call(c->pod->shim, SVC_TASK, "State", &state.base, STATE_MS,
+				      on_state, q);
+	if (x < 0)
+		query_end(q);
+}
+
+/* ---- pods ---- */
+
+struct pod_end {
+	struct recover *r;
+	struct pod *p;
+	bool destroy;
+};
+
+static void on_pod_down(void *arg, int code, const struct err *err)
+{
+	struct pod_end *e = arg;
+	struct recover *r = e->r;
+
+	if (code == 0 && e->destroy) {
+		pod_destroy(e->p);
+	} else if (code < 0 && e->destroy) {
+		/* It stays visible, so that a client can remove it later. */
+		e->p->state = POD_NOTREADY;
+		(void)state_save_pod(&e->p->huskd->state, e->p, NULL);
+	}
+	pod_unref(e->p);
+	free(e);
+	one_done(r);
+}
+
+static void take_down(struct recover *r, struct pod *p, enum teardown kind)
+{
+	struct pod_end *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return;
+	*e = (struct pod_end){ r, pod_ref(p), p->state == POD_CREATING };
+	r->pending++;
+	pod_teardown(p, kind, on_pod_down, e);
+}
+
+static bool exists(const char *path)
+{
+	DIR *dir = path ? opendir(path) : NULL;
+
+	if (dir)
+		closedir(dir);
+	return dir;
+}
+
+static void recover_pod(struct recover *r, struct pod *p)
+{
+	struct container *c, *next;
+	struct err err = { 0 };
+	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+
+	if (p->state == POD_CREATING) {
+		log_info("removing a half made pod", "pod", p->id);
+		take_down(r, p, TEARDOWN_ABORT);
+		return;
+	}
+	if (p->state == POD_NOTREADY && !exists(bundle)) {
+		p->torn_down = true; /* nothing of it is left; a reboot removes the bundle, too */
+	} else if (p->state == POD_NOTREADY) {
+		take_down(r, p, TEARDOWN_STOP);
+		return;
+	} else if (pod_attach(p, &err) < 0 || pod_watch(p, &err) < 0) {
+		log_warn("the shim of a pod is gone", "pod", p->id, "err", err_text(&err));
+		take_down(r, p, TEARDOWN_DIED);
+		return;
+	}
+	for (c = TAILQ_FIRST(&p->containers); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (p->shim)
+			recover_container(r, c);
+		else if (c->state == CONTAINER_CREATING)
+			container_destroy(c);
+		else
+			container_pod_gone(c, TEARDOWN_DIED);
+	}
+}
+
+/* ---- left-over directories ---- */
+
+static bool known(const struct state *s, const char *id)
+{
+	struct container *c;
+	struct pod *p;
+
+	TAILQ_FOREACH(p, &s->pods, link)
+	{
+		if (strcmp(p->id, id) == 0)
+			return true;
+		TAILQ_FOREACH(c, &p->containers, link)
+		{
+			if (strcmp(c->id, id) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+struct leftover {
+	struct recover *r;
+	char path[]; /* NUL-terminated */
+};
+
+static void on_leftover_deleted(void *arg, int code, const struct err *err)
+{
+	struct leftover *l = arg;
+	struct recover *r = l->r;
+
+	if (code < 0)
+		log_warn("a left-over pod", "path", l->path, "err", err_text(err));
+	else
+		(void)!remove_tree(l->path, NULL);
+	free(l);
+	one_done(r);
+}
+
+/* A bundle without a record: perhaps with a shim. */
+static void remove_pod_dir(struct recover *r, const char *path, const char *id)
+{
+	struct leftover *l = malloc(sizeof(*l) + strlen(path) + 1);
+	struct err err = { 0 };
+
+	if (!l)
+		return;
+	l->r = r;
+	memcpy(l->path, path, strlen(path) + 1);
+	r->pending++;
+	if (shim_delete(r->huskd, id, path, on_leftover_deleted, l, &err) < 0) {
+		log_warn("a left-over pod", "path", path, "err", err_text(&err));
+		free(l);
+		one_done(r);
+	}
+}
+
+static void remove_unknown(struct recover *r, const char *dir, bool pods)
+{
+	DIR *d = dir ? opendir(dir) : NULL;
+	const struct dirent *e;
+	unsigned n = 0;
+
+	while (d && n++ < STALE_MAX && (e = readdir(d))) {
+		if (strlen(e->d_name) != STATE_ID_LEN || known(&r->huskd->state, e->d_name))
+			continue;
+		cleanup_free char *path = str_fmt("%s/%s", dir, e->d_name);
+		if (!path)
+			continue;
+		log_info("removing what a dead huskd left", "path", path);
+		if (pods)
+			remove_pod_dir(r, path, e->d_name);
+		else
+			(void)!remove_tree(path, NULL);
+	}
+	if (d)
+		closedir(d);
+}
+
+static void release_unknown_holds(struct huskd *d)
+{
+	cleanup_strv char **holders = NULL;
+	struct err err = { 0 };
+
+	if (image_holders(d->images, &holders, &err) < 0) {
+		log_warn("image holders", "err", err_text(&err));
+		return;
+	}
+	for (char **h = holders; *h; h++) {
+		if (!known(&d->state, *h) && image_release(d->images, *h, &err) < 0)
+			log_warn("release an image", "err", err_text(&err));
+	}
+}
+
+int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *err)
+{
+	struct recover *r = calloc(1, sizeof(*r));
+	struct pod *p, *next;
+
+	if (!r)
+		return err_set(err, -ENOMEM, "no memory");
+	r->huskd = d;
+	r->done = done;
+	int x = ev_timer_add(d->loop, &r->timer, RECOVER_MS * NS_PER_MS, on_time_up, r);
+	if (x < 0) {
+		free(r);
+		return err_errno(err, x, "start a timer");
+	}
+	cleanup_free char *pods = str_fmt("%s/pods", d->config.state);
+	cleanup_free char *containers = str_fmt("%s/containers", d->config.state);
+	cleanup_free char *execs = str_fmt("%s/exec", d->config.state);
+	cleanup_free char *data = str_fmt("%s/containers", d->config.root);
+	release_unknown_holds(d);
+	remove_unknown(r, pods, true);
+	remove_unknown(r, containers, false);
+	remove_unknown(r, execs, false);
+	remove_unknown(r, data, false);
+	for (p = TAILQ_FIRST(&d->state.pods); p; p = next) {
+		next = TAILQ_NEXT(p, link);
+		recover_pod(r, p);
+	}
+	r->started = true;
+	if (r->pending == 0)
+		finish(r);
+	return 0;
+}

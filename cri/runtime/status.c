@@ -1,0 +1,397 @@
+/* What can be asked without changing anything: versions, conditions, lists and states. */
+#include <errno.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/runtime/container.h"
+#include "cri/rpc/filters.h"
+#include "cri/runtime/shim_client.h"
+#include "cri/rpc/signals.h"
+#include "cri/runtime/spec.h"
+
+#define INFO_MS 3000
+
+HANDLER(status_handle_version)
+{
+	Runtime__V1__VersionResponse resp = RUNTIME__V1__VERSION_RESPONSE__INIT;
+
+	resp.version = (char *)"0.1.0"; /* of the kubelet's interface; clients compare it */
+	resp.runtime_name = (char *)"husk";
+	resp.runtime_version = (char *)HUSK_VERSION;
+	resp.runtime_api_version = (char *)"v1";
+	rpc_reply(call, &resp.base);
+}
+
+HANDLER(status_handle_status)
+{
+	const Runtime__V1__StatusRequest *req = (const void *)msg;
+	const struct huskd *d = arg;
+	Runtime__V1__StatusResponse resp = RUNTIME__V1__STATUS_RESPONSE__INIT;
+	Runtime__V1__RuntimeStatus status = RUNTIME__V1__RUNTIME_STATUS__INIT;
+	Runtime__V1__RuntimeCondition ready = RUNTIME__V1__RUNTIME_CONDITION__INIT;
+	Runtime__V1__RuntimeCondition network = RUNTIME__V1__RUNTIME_CONDITION__INIT;
+	Runtime__V1__RuntimeCondition *conditions[] = { &ready, &network };
+	Runtime__V1__RuntimeHandlerFeatures none = RUNTIME__V1__RUNTIME_HANDLER_FEATURES__INIT;
+	Runtime__V1__RuntimeFeatures features = RUNTIME__V1__RUNTIME_FEATURES__INIT;
+	Runtime__V1__RuntimeHandler unnamed = RUNTIME__V1__RUNTIME_HANDLER__INIT;
+	Runtime__V1__RuntimeHandler husk = RUNTIME__V1__RUNTIME_HANDLER__INIT;
+	Runtime__V1__RuntimeHandler *handlers[] = { &unnamed, &husk };
+	Runtime__V1__StatusResponse__InfoEntry info =
+		RUNTIME__V1__STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Runtime__V1__StatusResponse__InfoEntry *infos[] = { &info };
+	cleanup_free char *text = NULL;
+
+	ready.type = (char *)"RuntimeReady";
+	ready.status = true;
+	network.type = (char *)"NetworkReady";
+	network.reason = (char *)"NetworkPluginNotReady";
+	network.message =
+		(char *)"pods have a loopback interface only: CNI networks are not "
+			"implemented yet";
+	status.n_conditions = ARRAY_SIZE(conditions);
+	status.conditions = conditions;
+	husk.name = (char *)"husk";
+	unnamed.features = husk.features = &none;
+	resp.status = &status;
+	resp.n_runtime_handlers = ARRAY_SIZE(handlers);
+	resp.runtime_handlers = handlers;
+	resp.features = &features;
+	if (req->verbose) {
+		json_t *j = json_pack(
+			"{s:s, s:s, s:s, s:s, s:s, s:s}", "version", HUSK_VERSION, "rootDir",
+			d->config.root, "stateDir", d->config.state, "backend", d->config.backend,
+			"kernel", d->config.kernel ? d->config.kernel : "", "shim", d->config.shim);
+		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+		json_decref(j);
+		info.key = (char *)"config";
+		info.value = text;
+		resp.n_info = text ? 1 : 0;
+		resp.info = infos;
+	}
+	rpc_reply(call, &resp.base);
+}
+
+HANDLER(status_handle_runtime_config)
+{
+	Runtime__V1__RuntimeConfigResponse resp = RUNTIME__V1__RUNTIME_CONFIG_RESPONSE__INIT;
+	Runtime__V1__LinuxRuntimeConfiguration config =
+		RUNTIME__V1__LINUX_RUNTIME_CONFIGURATION__INIT;
+
+	config.cgroup_driver = RUNTIME__V1__CGROUP_DRIVER__CGROUPFS;
+	resp.linux = &config;
+	rpc_reply(call, &resp.base);
+}
+
+/* The pod CIDR: nothing here depends on it. */
+HANDLER(status_handle_update_runtime_config)
+{
+	rpc_reply(call, NULL);
+}
+
+/* ---- lists ---- */
+
+/*
+ * The map entries of a configuration and of an answer are types of their own with the same fields,
+ * and are packed by the same numbers: they are lent, not copied.
+ */
+static void fill_pod(Runtime__V1__PodSandbox *m, struct pod *p)
+{
+	runtime__v1__pod_sandbox__init(m);
+	m->id = p->id;
+	m->metadata = p->config->metadata;
+	m->state = pod_cri_state(p);
+	m->created_at = p->created_at;
+	m->n_labels = p->config->n_labels;
+	m->labels = (void *)p->config->labels;
+	m->n_annotations = p->config->n_annotations;
+	m->annotations = (void *)p->config->annotations;
+	m->runtime_handler = p->handler;
+}
+
+HANDLER(status_handle_list_pods)
+{
+	const Runtime__V1__ListPodSandboxRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	Runtime__V1__ListPodSandboxResponse resp = RUNTIME__V1__LIST_POD_SANDBOX_RESPONSE__INIT;
+	size_t max = d->state.n_pods + 1;
+	cleanup_free Runtime__V1__PodSandbox *items = calloc(max, sizeof(*items));
+	cleanup_free Runtime__V1__PodSandbox **list = calloc(max, sizeof(*list));
+	struct pod *p;
+
+	if (!items || !list) {
+		rpc_reply_err(call, -ENOMEM, NULL);
+		return;
+	}
+	TAILQ_FOREACH(p, &d->state.pods, link)
+	{
+		if (!filter_pod(req->filter, p))
+			continue;
+		fill_pod(&items[resp.n_items], p);
+		list[resp.n_items] = &items[resp.n_items];
+		resp.n_items++;
+	}
+	resp.items = list;
+	rpc_reply(call, &resp.base);
+}
+
+static void fill_image(Runtime__V1__ImageSpec *m, const struct container *c)
+{
+	*m = *c->config->image;
+	m->image = c->image_name;
+}
+
+struct list_item {
+	Runtime__V1__Container m;
+	Runtime__V1__ImageSpec image;
+};
+
+static void fill_container(struct list_item *item, struct container *c)
+{
+	Runtime__V1__Container *m = &item->m;
+
+	runtime__v1__container__init(m);
+	fill_image(&item->image, c);
+	m->id = c->id;
+	m->pod_sandbox_id = c->pod->id;
+	m->metadata = c->config->metadata;
+	m->image = &item->image;
+	m->image_ref = c->image_id;
+	m->image_id = c->image_id;
+	m->state = container_cri_state(c);
+	m->created_at = c->created_at;
+	m->n_labels = c->config->n_labels;
+	m->labels = (void *)c->config->labels;
+	m->n_annotations = c->config->n_annotations;
+	m->annotations = (void *)c->config->annotations;
+}
+
+HANDLER(status_handle_list_containers)
+{
+	const Runtime__V1__ListContainersRequest *req = (const void *)msg;
+	struct huskd *d = arg;
+	Runtime__V1__ListContainersResponse resp = RUNTIME__V1__LIST_CONTAINERS_RESPONSE__INIT;
+	struct container *c;
+	struct pod *p;
+	size_t max = 1;
+
+	TAILQ_FOREACH(p, &d->state.pods, link)
+	max += p->n_containers;
+	cleanup_free struct list_item *items = calloc(max, sizeof(*items));
+	cleanup_free Runtime__V1__Container **list = calloc(max, sizeof(*list));
+	if (!items || !list) {
+		rpc_reply_err(call, -ENOMEM, NULL);
+		return;
+	}
+	TAILQ_FOREACH(p, &d->state.pods, link)
+	{
+		TAILQ_FOREACH(c, &p->containers, link)
+		{
+			if (!filter_container(req->filter, c))
+				continue;
+			fill_container(&items[resp.n_containers], c);
+			list[resp.n_containers] = &items[resp.n_containers].m;
+			resp.n_containers++;
+		}
+	}
+	resp.containers = list;
+	rpc_reply(call, &resp.base);
+}
+
+/* ---- one pod ---- */
+
+struct pod_query {
+	struct pod *pod;
+	struct rpc_call *call;
+};
+
+static void reply_pod(struct rpc_call *call, struct pod *p, const char *info_text)
+{
+	Runtime__V1__PodSandboxStatusResponse resp = RUNTIME__V1__POD_SANDBOX_STATUS_RESPONSE__INIT;
+	Runtime__V1__PodSandboxStatus m = RUNTIME__V1__POD_SANDBOX_STATUS__INIT;
+	Runtime__V1__PodSandboxNetworkStatus network =
+		RUNTIME__V1__POD_SANDBOX_NETWORK_STATUS__INIT;
+	Runtime__V1__LinuxPodSandboxStatus lin = RUNTIME__V1__LINUX_POD_SANDBOX_STATUS__INIT;
+	Runtime__V1__Namespace ns = RUNTIME__V1__NAMESPACE__INIT;
+	Runtime__V1__NamespaceOption none = RUNTIME__V1__NAMESPACE_OPTION__INIT;
+	Runtime__V1__PodSandboxStatusResponse__InfoEntry info =
+		RUNTIME__V1__POD_SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Runtime__V1__PodSandboxStatusResponse__InfoEntry *infos[] = { &info };
+	const Runtime__V1__LinuxPodSandboxConfig *l = p->config->linux;
+
+	m.id = p->id;
+	m.metadata = p->config->metadata;
+	m.state = pod_cri_state(p);
+	m.created_at = p->created_at;
+	m.network = &network; /* no address: loopback only */
+	m.linux = &lin;
+	lin.namespaces = &ns;
+	ns.options = l && l->security_context && l->security_context->namespace_options
+			     ? l->security_context->namespace_options
+			     : &none;
+	m.n_labels = p->config->n_labels;
+	m.labels = (void *)p->config->labels;
+	m.n_annotations = p->config->n_annotations;
+	m.annotations = (void *)p->config->annotations;
+	m.runtime_handler = p->handler;
+	resp.status = &m;
+	if (info_text) {
+		info.key = (char *)"info";
+		info.value = (char *)info_text;
+		resp.n_info = 1;
+		resp.info = infos;
+	}
+	rpc_reply(call, &resp.base);
+}
+
+static void on_pod_info(const struct ttrpc_result *res, void *arg)
+{
+	struct pod_query *q = arg;
+	json_t *j =
+		json_pack("{s:s, s:s}", "sandboxID", q->pod->id, "runtimeHandler", q->pod->handler);
+	cleanup_free char *text = NULL;
+
+	if (res->code == 0 && j) {
+		const Husk__Shim__V1__SandboxInfoResponse *m = (const void *)res->resp;
+		json_t *more =
+			json_pack("{s:i, s:i, s:s, s:s, s:s}", "pid", (int)m->vmm_pid, "qemuPid",
+				  (int)m->qemu_pid, "backend", m->backend, "backendReason",
+				  m->backend_reason, "guestKernel", m->kernel_release);
+		if (more)
+			(void)json_object_update(j, more);
+		json_decref(more);
+	}
+	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	json_decref(j);
+	reply_pod(q->call, q->pod, text);
+	pod_unref(q->pod);
+	free(q);
+}
+
+HANDLER(status_handle_pod)
+{
+	const Runtime__V1__PodSandboxStatusRequest *req = (const void *)msg;
+	Husk__Shim__V1__SandboxInfoRequest info = HUSK__SHIM__V1__SANDBOX_INFO_REQUEST__INIT;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	struct pod *p;
+
+	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	struct pod_query *q = req->verbose && p->shim ? calloc(1, sizeof(*q)) : NULL;
+	if (q) {
+		*q = (struct pod_query){ pod_ref(p), call };
+		if (ttrpc_client_call(p->shim, SVC_SHIM, "SandboxInfo", &info.base, INFO_MS,
+				      on_pod_info, q) == 0)
+			return;
+		pod_unref(p);
+		free(q);
+	}
+	reply_pod(call, p, req->verbose ? "{}" : NULL);
+}
+
+/* ---- one container ---- */
+
+struct container_query {
+	struct container *c;
+	struct rpc_call *call;
+};
+
+static void reply_container(struct rpc_call *call, struct container *c, const char *info_text)
+{
+	Runtime__V1__ContainerStatusResponse resp = RUNTIME__V1__CONTAINER_STATUS_RESPONSE__INIT;
+	Runtime__V1__ContainerStatus m = RUNTIME__V1__CONTAINER_STATUS__INIT;
+	Runtime__V1__ContainerResources resources = RUNTIME__V1__CONTAINER_RESOURCES__INIT;
+	Runtime__V1__ImageSpec image;
+	Runtime__V1__ContainerStatusResponse__InfoEntry info =
+		RUNTIME__V1__CONTAINER_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Runtime__V1__ContainerStatusResponse__InfoEntry *infos[] = { &info };
+	cleanup_free char *log = NULL;
+
+	fill_image(&image, c);
+	m.id = c->id;
+	m.metadata = c->config->metadata;
+	m.state = container_cri_state(c);
+	m.created_at = c->created_at;
+	m.started_at = c->started_at;
+	m.finished_at = c->finished_at;
+	m.exit_code = c->exit_code;
+	m.image = &image;
+	m.image_ref = c->image_ref;
+	m.image_id = c->image_id;
+	m.reason = c->reason;
+	m.message = c->message;
+	m.n_labels = c->config->n_labels;
+	m.labels = (void *)c->config->labels;
+	m.n_annotations = c->config->n_annotations;
+	m.annotations = (void *)c->config->annotations;
+	m.n_mounts = c->config->n_mounts;
+	m.mounts = c->config->mounts;
+	if (spec_log_path(c->pod->config, c->config, &log, NULL) == 0 && log)
+		m.log_path = log;
+	if (c->config->linux && c->config->linux->resources) {
+		resources.linux = c->config->linux->resources;
+		m.resources = &resources;
+	}
+	m.stop_signal = signal_to_cri(c->stop_signal);
+	resp.status = &m;
+	if (info_text) {
+		info.key = (char *)"info";
+		info.value = (char *)info_text;
+		resp.n_info = 1;
+		resp.info = infos;
+	}
+	rpc_reply(call, &resp.base);
+}
+
+static void on_container_info(const struct ttrpc_result *res, void *arg)
+{
+	struct container_query *q = arg;
+	struct container *c = q->c;
+	cleanup_free char *bundle = path_container(c->pod->huskd, c->id);
+	cleanup_free char *file = bundle ? str_fmt("%s/config.json", bundle) : NULL;
+	cleanup_free char *spec = NULL, *text = NULL;
+	unsigned pid = 0;
+
+	if (res && res->code == 0)
+		pid = ((const Containerd__Task__V3__StateResponse *)(const void *)res->resp)->pid;
+	json_t *j = json_pack("{s:s, s:i, s:s}", "sandboxID", c->pod->id, "pid", (int)pid,
+			      "imageID", c->image_id);
+	if (j && file && read_file(file, SPEC_JSON_MAX, &spec, NULL, NULL) == 0)
+		(void)json_object_set_new(j, "runtimeSpec", json_loads(spec, 0, NULL));
+	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	json_decref(j);
+	reply_container(q->call, c, text);
+	container_unref(c);
+	free(q);
+}
+
+HANDLER(status_handle_container)
+{
+	const Runtime__V1__ContainerStatusRequest *req = (const void *)msg;
+	Containerd__Task__V3__StateRequest state = CONTAINERD__TASK__V3__STATE_REQUEST__INIT;
+	struct huskd *d = arg;
+	struct err err = { 0 };
+	struct container *c;
+
+	int r = state_find_container(&d->state, req->container_id, &c, &err);
+	if (r < 0) {
+		rpc_reply_err(call, r, &err);
+		return;
+	}
+	struct container_query *q = req->verbose ? calloc(1, sizeof(*q)) : NULL;
+	if (!q) {
+		reply_container(call, c, NULL);
+		return;
+	}
+	*q = (struct container_query){ container_ref(c), call };
+	state.id = c->id;
+	if (!c->pod->shim || ttrpc_client_call(c->pod->shim, SVC_TASK, "State", &state.base,
+					       INFO_MS, on_container_info, q) < 0)
+		on_container_info(NULL, q);
+}

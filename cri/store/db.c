@@ -1,0 +1,396 @@
+#include "cri/store/db.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sqlite3.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cri/store/state.h"
+
+struct db {
+	sqlite3 *sql;
+	sqlite3_stmt *put_pod, *update_pod, *delete_pod;
+	sqlite3_stmt *put_container, *update_container, *delete_container;
+};
+
+static const char schema[] =
+	"CREATE TABLE pods("
+	" id TEXT PRIMARY KEY, state INTEGER NOT NULL, created_at INTEGER NOT NULL,"
+	" handler TEXT NOT NULL, address TEXT NOT NULL, config BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE containers("
+	" id TEXT PRIMARY KEY, pod TEXT NOT NULL, state INTEGER NOT NULL,"
+	" created_at INTEGER NOT NULL, started_at INTEGER NOT NULL, finished_at INTEGER NOT NULL,"
+	" exit_code INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,"
+	" image_id TEXT NOT NULL, image_name TEXT NOT NULL, image_ref TEXT NOT NULL,"
+	" stop_signal INTEGER NOT NULL, stop_chosen INTEGER NOT NULL,"
+	" config BLOB NOT NULL) WITHOUT ROWID;"
+	"PRAGMA user_version = 1;";
+
+static int db_err(struct db *db, int rc, const char *what, struct err *err)
+{
+	int code = -EIO;
+
+	switch (rc & 0xff) {
+	case SQLITE_FULL:
+		code = -ENOSPC;
+		break;
+	case SQLITE_NOMEM:
+		code = -ENOMEM;
+		break;
+	case SQLITE_CONSTRAINT:
+		code = -EEXIST;
+		break;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		code = -EBUSY;
+		break;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		code = -EPROTO;
+		break;
+	}
+	return err_set(err, code, "%s: %s", what, db->sql ? sqlite3_errmsg(db->sql) : "no memory");
+}
+
+static int exec(struct db *db, const char *sql, const char *what, struct err *err)
+{
+	int rc = sqlite3_exec(db->sql, sql, NULL, NULL, NULL);
+
+	return rc == SQLITE_OK ? 0 : db_err(db, rc, what, err);
+}
+
+static int migrate(struct db *db, struct err *err)
+{
+	sqlite3_stmt *st = NULL;
+	int version = -1;
+
+	int rc = sqlite3_prepare_v2(db->sql, "PRAGMA user_version", -1, &st, NULL);
+	if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW)
+		version = sqlite3_column_int(st, 0);
+	sqlite3_finalize(st);
+	if (version < 0)
+		return db_err(db, rc, "read the schema version", err);
+	if (version > DB_SCHEMA_VERSION)
+		return err_set(err, -EPROTO,
+			       "has schema version %d, made by a newer huskd (this one knows %d)",
+			       version, DB_SCHEMA_VERSION);
+	if (version == DB_SCHEMA_VERSION)
+		return 0;
+	int r = exec(db, "BEGIN IMMEDIATE", "begin", err);
+	if (r == 0)
+		r = exec(db, schema, "make the tables", err);
+	if (r == 0)
+		r = exec(db, "COMMIT", "commit the tables", err);
+	return r;
+}
+
+static int prepare_all(struct db *db, struct err *err)
+{
+	const struct {
+		sqlite3_stmt **st;
+		const char *sql;
+	} all[] = {
+		{ &db->put_pod, "INSERT INTO pods VALUES(?1,?2,?3,?4,?5,?6)" },
+		{ &db->update_pod,
+		  "UPDATE pods SET state=?2, created_at=?3, address=?4 WHERE id=?1" },
+		{ &db->delete_pod, "DELETE FROM pods WHERE id=?1" },
+		{ &db->put_container,
+		  "INSERT INTO containers "
+		  "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)" },
+		{ &db->update_container,
+		  "UPDATE containers SET state=?2, created_at=?3, started_at=?4, finished_at=?5,"
+		  " exit_code=?6, reason=?7, message=?8, stop_signal=?9, stop_chosen=?10"
+		  " WHERE id=?1" },
+		{ &db->delete_container, "DELETE FROM containers WHERE id=?1" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		int rc = sqlite3_prepare_v3(db->sql, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT,
+					    all[i].st, NULL);
+		if (rc != SQLITE_OK)
+			return db_err(db, rc, "prepare a statement", err);
+	}
+	return 0;
+}
+
+int db_open(const char *path, struct db **ret, struct err *err)
+{
+	struct db *db = calloc(1, sizeof(*db));
+
+	if (!db)
+		return err_set(err, -ENOMEM, "no memory for the database");
+	/* It holds environment variables of containers; SQLite's other files take its mode over. */
+	cleanup_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		free(db);
+		return err_errno(err, -errno, "open %s", path);
+	}
+	fd_close(&fd); /* before SQLite opens it: closing drops a process's locks */
+	int rc = sqlite3_open_v2(path, &db->sql,
+				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+				 NULL);
+	int r = rc == SQLITE_OK ? 0 : db_err(db, rc, "open", err);
+	if (r == 0) {
+		sqlite3_busy_timeout(db->sql, 2000);
+		sqlite3_limit(db->sql, SQLITE_LIMIT_LENGTH, 2 * DB_BLOB_MAX);
+		/* NORMAL: a crash of the host may lose the last writes, but then the pods are gone,
+		 * too. */
+		r = exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;", "set up", err);
+	}
+	if (r == 0)
+		r = migrate(db, err);
+	if (r == 0)
+		r = prepare_all(db, err);
+	if (r < 0) {
+		db_close(db);
+		return err_wrap(err, r, "database %s", path);
+	}
+	*ret = db;
+	return 0;
+}
+
+void db_close(struct db *db)
+{
+	if (!db)
+		return;
+	sqlite3_finalize(db->put_pod);
+	sqlite3_finalize(db->update_pod);
+	sqlite3_finalize(db->delete_pod);
+	sqlite3_finalize(db->put_container);
+	sqlite3_finalize(db->update_container);
+	sqlite3_finalize(db->delete_container);
+	sqlite3_close(db->sql);
+	free(db);
+}
+
+static int run(struct db *db, sqlite3_stmt *st, const char *what, struct err *err)
+{
+	int rc = sqlite3_step(st);
+	int r = rc == SQLITE_DONE ? 0 : db_err(db, rc, what, err);
+
+	sqlite3_reset(st);
+	sqlite3_clear_bindings(st);
+	return r;
+}
+
+static void bind_text(sqlite3_stmt *st, int i, const char *s)
+{
+	sqlite3_bind_text(st, i, s, -1, SQLITE_STATIC);
+}
+
+/* Packs and binds; the caller frees *buf after the step. */
+static int bind_message(sqlite3_stmt *st, int i, const ProtobufCMessage *m, uint8_t **buf,
+			struct err *err)
+{
+	size_t n = protobuf_c_message_get_packed_size(m);
+
+	if (n > DB_BLOB_MAX)
+		return err_set(err, -EFBIG, "the configuration is larger than 16 MiB");
+	*buf = malloc(n + 1);
+	if (!*buf)
+		return err_set(err, -ENOMEM, "no memory for the database");
+	protobuf_c_message_pack(m, *buf);
+	sqlite3_bind_blob(st, i, *buf, (int)n, SQLITE_STATIC);
+	return 0;
+}
+
+int db_put_pod(struct db *db, const struct pod *p, struct err *err)
+{
+	cleanup_free uint8_t *blob = NULL;
+	sqlite3_stmt *st = db->put_pod;
+
+	bind_text(st, 1, p->id);
+	sqlite3_bind_int(st, 2, p->state);
+	sqlite3_bind_int64(st, 3, p->created_at);
+	bind_text(st, 4, p->handler);
+	bind_text(st, 5, p->address);
+	int r = bind_message(st, 6, &p->config->base, &blob, err);
+	return r < 0 ? r : run(db, st, "write a pod", err);
+}
+
+int db_update_pod(struct db *db, const struct pod *p, struct err *err)
+{
+	sqlite3_stmt *st = db->update_pod;
+
+	bind_text(st, 1, p->id);
+	sqlite3_bind_int(st, 2, p->state);
+	sqlite3_bind_int64(st, 3, p->created_at);
+	bind_text(st, 4, p->address);
+	return run(db, st, "update a pod", err);
+}
+
+int db_delete_pod(struct db *db, const char *id, struct err *err)
+{
+	bind_text(db->delete_pod, 1, id);
+	return run(db, db->delete_pod, "delete a pod", err);
+}
+
+int db_put_container(struct db *db, const struct container *c, struct err *err)
+{
+	cleanup_free uint8_t *blob = NULL;
+	sqlite3_stmt *st = db->put_container;
+
+	bind_text(st, 1, c->id);
+	bind_text(st, 2, c->pod->id);
+	sqlite3_bind_int(st, 3, c->state);
+	sqlite3_bind_int64(st, 4, c->created_at);
+	sqlite3_bind_int64(st, 5, c->started_at);
+	sqlite3_bind_int64(st, 6, c->finished_at);
+	sqlite3_bind_int(st, 7, c->exit_code);
+	bind_text(st, 8, c->reason);
+	bind_text(st, 9, c->message);
+	bind_text(st, 10, c->image_id);
+	bind_text(st, 11, c->image_name);
+	bind_text(st, 12, c->image_ref);
+	sqlite3_bind_int(st, 13, c->stop_signal);
+	sqlite3_bind_int(st, 14, c->stop_chosen);
+	int r = bind_message(st, 15, &c->config->base, &blob, err);
+	return r < 0 ? r : run(db, st, "write a container", err);
+}
+
+int db_update_container(struct db *db, const struct container *c, struct err *err)
+{
+	sqlite3_stmt *st = db->update_container;
+
+	bind_text(st, 1, c->id);
+	sqlite3_bind_int(st, 2, c->state);
+	sqlite3_bind_int64(st, 3, c->created_at);
+	sqlite3_bind_int64(st, 4, c->started_at);
+	sqlite3_bind_int64(st, 5, c->finished_at);
+	sqlite3_bind_int(st, 6, c->exit_code);
+	bind_text(st, 7, c->reason);
+	bind_text(st, 8, c->message);
+	sqlite3_bind_int(st, 9, c->stop_signal);
+	sqlite3_bind_int(st, 10, c->stop_chosen);
+	return run(db, st, "update a container", err);
+}
+
+int db_delete_container(struct db *db, const char *id, struct err *err)
+{
+	bind_text(db->delete_container, 1, id);
+	return run(db, db->delete_container, "delete a container", err);
+}
+
+/* ---- loading ---- */
+
+static char *column_text(sqlite3_stmt *st, int i)
+{
+	const char *s = (const char *)sqlite3_column_text(st, i);
+
+	return strdup(s ? s : "");
+}
+
+static bool column_id(sqlite3_stmt *st, int i, char id[STATE_ID_LEN + 1])
+{
+	const char *s = (const char *)sqlite3_column_text(st, i);
+
+	if (!s || strlen(s) != STATE_ID_LEN)
+		return false;
+	memcpy(id, s, STATE_ID_LEN + 1);
+	return true;
+}
+
+static struct pod *load_pod(sqlite3_stmt *st, struct huskd *d)
+{
+	struct pod *p = pod_new(d);
+
+	if (!p)
+		return NULL;
+	p->state = (enum pod_state)sqlite3_column_int(st, 1);
+	p->created_at = sqlite3_column_int64(st, 2);
+	p->handler = column_text(st, 3);
+	p->address = column_text(st, 4);
+	p->config = runtime__v1__pod_sandbox_config__unpack(
+		NULL, (size_t)sqlite3_column_bytes(st, 5), sqlite3_column_blob(st, 5));
+	if (!column_id(st, 0, p->id) || !p->handler || !p->address || !p->config ||
+	    !p->config->metadata) {
+		pod_unref(p);
+		return NULL;
+	}
+	return p;
+}
+
+static struct container *load_container(sqlite3_stmt *st)
+{
+	struct container *c = container_new();
+
+	if (!c)
+		return NULL;
+	c->state = (enum container_state)sqlite3_column_int(st, 2);
+	c->created_at = sqlite3_column_int64(st, 3);
+	c->started_at = sqlite3_column_int64(st, 4);
+	c->finished_at = sqlite3_column_int64(st, 5);
+	c->exit_code = sqlite3_column_int(st, 6);
+	c->reason = column_text(st, 7);
+	c->message = column_text(st, 8);
+	c->image_id = column_text(st, 9);
+	c->image_name = column_text(st, 10);
+	c->image_ref = column_text(st, 11);
+	c->stop_signal = sqlite3_column_int(st, 12);
+	c->stop_chosen = sqlite3_column_int(st, 13) != 0;
+	c->config = runtime__v1__container_config__unpack(
+		NULL, (size_t)sqlite3_column_bytes(st, 14), sqlite3_column_blob(st, 14));
+	if (!column_id(st, 0, c->id) || !c->reason || !c->message || !c->image_id ||
+	    !c->image_name || !c->image_ref || !c->config || !c->config->metadata) {
+		container_unref(c);
+		return NULL;
+	}
+	return c;
+}
+
+static struct pod *pod_by_id(struct state *s, const char *id)
+{
+	struct pod *p;
+
+	TAILQ_FOREACH(p, &s->pods, link)
+	{
+		if (id && strcmp(p->id, id) == 0)
+			return p;
+	}
+	return NULL;
+}
+
+static int load_rows(struct db *db, const char *sql, struct huskd *d, struct state *s, bool pods,
+		     struct err *err)
+{
+	sqlite3_stmt *st = NULL;
+	int rc = sqlite3_prepare_v2(db->sql, sql, -1, &st, NULL);
+
+	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+		const char *id = (const char *)sqlite3_column_text(st, 0);
+		bool ok;
+		if (pods) {
+			struct pod *p = load_pod(st, d);
+			ok = p;
+			if (p)
+				state_link_pod(s, p);
+		} else {
+			struct pod *p = pod_by_id(s, (const char *)sqlite3_column_text(st, 1));
+			struct container *c = p ? load_container(st) : NULL;
+			ok = c;
+			if (c)
+				state_link_container(p, c);
+		}
+		if (!ok)
+			log_error("a damaged record is left out", "id", id ? id : "?", "kind",
+				  pods ? "pod" : "container");
+		rc = SQLITE_OK;
+	}
+	int r = rc == SQLITE_DONE ? 0 : db_err(db, rc, "read the records", err);
+	sqlite3_finalize(st);
+	return r;
+}
+
+int db_load(struct db *db, struct huskd *d, struct state *s, struct err *err)
+{
+	int r = load_rows(db, "SELECT * FROM pods ORDER BY created_at, id", d, s, true, err);
+
+	if (r == 0)
+		r = load_rows(db, "SELECT * FROM containers ORDER BY created_at, id", d, s, false,
+			      err);
+	return r;
+}
