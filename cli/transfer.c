@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <getopt.h>
 
-#include "cli/auth.h"
+#include "cli/auth/auth.h"
 #include "proto/husk.pb-c.h"
 
 int transfer_each(struct cli *c, const struct command *cmd, const char *short_options, int argc,

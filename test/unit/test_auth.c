@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 #include "base/util.h"
-#include "cli/auth.h"
+#include "cli/auth/auth.h"
 #include "test/unit/unit.h"
 
 static char dir[64];

@@ -1,4 +1,4 @@
-#include "cli/auth_helper.h"
+#include "cli/auth/helper.h"
 
 #include <errno.h>
 #include <fcntl.h>

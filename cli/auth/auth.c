@@ -1,4 +1,4 @@
-#include "cli/auth.h"
+#include "cli/auth/auth.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <jansson.h>
 
 #include "base/util.h"
-#include "cli/auth_helper.h"
+#include "cli/auth/helper.h"
 
 /* Docker's own registry is kept under this key, and reached under these names. */
 #define DOCKER_HOST "docker.io"

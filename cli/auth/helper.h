@@ -7,7 +7,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "cli/auth.h"
+#include "cli/auth/auth.h"
 
 /* -ENOENT: it has none for this server. Others: it is not there, or it failed. */
 int helper_get(const char *name, const char *key, struct auth *ret, struct err *err) must_check;

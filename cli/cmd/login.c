@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "cli/auth.h"
+#include "cli/auth/auth.h"
 #include "cli/cli.h"
 #include "proto/husk.pb-c.h"
 

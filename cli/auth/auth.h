@@ -3,8 +3,8 @@
  * ~/.docker/config.json), or with the helper programs that it names (docker-credential-NAME). Other
  * keys of the file stay as they are. One thread.
  */
-#ifndef HUSK_CLI_AUTH_H
-#define HUSK_CLI_AUTH_H
+#ifndef HUSK_CLI_AUTH_AUTH_H
+#define HUSK_CLI_AUTH_AUTH_H
 
 #include <stdbool.h>
 
