@@ -10,7 +10,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "image/decode.h"
+#include "image/layer/decode.h"
 #include "image/digest.h"
 #include "image/image.h"
 

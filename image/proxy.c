@@ -6,7 +6,7 @@
 #include <strings.h>
 
 #include "base/util.h"
-#include "image/registry_auth.h"
+#include "image/registry/auth.h"
 
 #define MAX_ENTRY 300
 

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "image/archive_source.h"
+#include "image/worker/archive_source.h"
 #include "test/fuzz/fuzz.h"
 
 struct bytes {

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "image/decode.h"
+#include "image/layer/decode.h"
 #include "test/fuzz/fuzz.h"
 
 #define MAX_OUT (4 * MIB)

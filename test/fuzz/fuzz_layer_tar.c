@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "image/ext4_writer.h"
-#include "image/layer_tar.h"
-#include "image/tree.h"
+#include "image/ext4/writer.h"
+#include "image/layer/layer_tar.h"
+#include "image/ext4/tree.h"
 #include "test/fuzz/fuzz.h"
 
 #define MAX_LAYERS 3

@@ -3,7 +3,7 @@
 
 #include "base/util.h"
 #include "image/reference.h"
-#include "image/registry_auth.h"
+#include "image/registry/auth.h"
 #include "test/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "image/registry_auth.h"
+#include "image/registry/auth.h"
 #include "test/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -6,7 +6,7 @@
 
 #include "base/loop.h"
 #include "image/image.h"
-#include "image/store.h"
+#include "image/store/store.h"
 
 #define HEX "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define DIGEST(c) "sha256:" c HEX /* c: one more hex digit, a literal */

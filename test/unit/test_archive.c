@@ -7,8 +7,8 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "image/archive_index.h"
-#include "image/archive_save.h"
+#include "image/worker/archive_index.h"
+#include "image/job/save.h"
 
 static struct buf tar;
 

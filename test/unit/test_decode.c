@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "image/decode.h"
+#include "image/layer/decode.h"
 
 #define PLAIN (300 * KIB)
 

@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "image/ext4_writer.h"
-#include "image/tree.h"
+#include "image/ext4/writer.h"
+#include "image/ext4/tree.h"
 
 static const uint8_t uuid[16] = { 1, 2, 3, 4, 5, 6, 0x80, 8, 0x80, 10 };
 

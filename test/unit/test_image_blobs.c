@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "image/store_blobs.h"
-#include "image/store_content.h"
+#include "image/store/blobs.h"
+#include "image/store/content.h"
 #include "test/unit/store_dir.h"
 
 static void put_file(const char *name, const char *text, time_t age)

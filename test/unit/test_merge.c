@@ -8,7 +8,7 @@
 #include "base/util.h"
 #include "image/image.h"
 #include "image/manifest.h"
-#include "image/merge.h"
+#include "image/job/merge.h"
 
 static struct manifest_layer layers[IMAGE_MAX_LAYERS + 1];
 static char ids[IMAGE_MAX_LAYERS + 1][DIGEST_LEN + 1];

@@ -5,7 +5,7 @@
 
 #include "base/util.h"
 #include "image/reference.h"
-#include "image/registry_auth.h"
+#include "image/registry/auth.h"
 
 #define HEX "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define X50 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"

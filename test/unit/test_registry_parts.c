@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #include "base/util.h"
-#include "image/registry_retry.h"
-#include "image/registry_sink.h"
+#include "image/registry/retry.h"
+#include "image/registry/sink.h"
 
 static void delays(void **state)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "image/tree.h"
+#include "image/ext4/tree.h"
 
 static unsigned dropped;
 

@@ -1,0 +1,115 @@
+/* Shared by ext4_writer.c (stream of data), ext4_meta.c (the rest) and ext4_scratch.c. */
+#ifndef HUSK_IMAGE_EXT4_INTERNAL_H
+#define HUSK_IMAGE_EXT4_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <ext2fs/ext2_fs.h>
+#include <ext2fs/ext2fs.h>
+
+#include "image/ext4/writer.h"
+#include "image/ext4/tree.h"
+
+#define GDT_BLOCKS 8u /* room for 1024 groups of 128 MiB */
+#define FIRST_DATA_BLOCK (1 + GDT_BLOCKS)
+#define OUT_BLOCKS 256u /* 1 MiB at a time goes to the file */
+#define BLOCKS_PER_GROUP 32768u
+#define MAX_INODES_PER_GROUP 32768u
+#define INODE_SIZE 256u
+#define INODES_PER_BLOCK (EXT4_BLOCK / INODE_SIZE)
+#define FIRST_INO 11u
+#define IBLOCK_SIZE 60u
+#define EXTENTS_IN_INODE 4u
+#define EXTENTS_PER_BLOCK 340u
+
+struct extent {
+	uint32_t logical, block, len;
+};
+
+struct ext4_writer {
+	int fd;
+	uint8_t uuid[16];
+	uint32_t seed; /* of checksums */
+	int failed;
+	/* blocks [buf_first, buf_first + buf_blocks) are in buf, all before are in the file */
+	uint8_t *buf;
+	uint32_t buf_first, buf_blocks;
+	/* the file being written */
+	struct extent *extents;
+	size_t n_extents, cap_extents;
+	uint64_t file_end;
+	bool part_open; /* a block that is not full yet */
+	uint32_t part_logical;
+	_Alignas(16) uint8_t part[EXT4_BLOCK];
+	/* ranges that are free again: block, len */
+	struct extent *dropped;
+	size_t n_dropped, cap_dropped;
+};
+
+/* Shape of a file system: what the superblock and the descriptors are computed from. */
+struct geometry {
+	uint32_t blocks, groups, blocks_per_group, inodes_per_group;
+	uint32_t inode_tables, block_bitmaps,
+		inode_bitmaps; /* first blocks, each for all groups in a row */
+	uint32_t free_blocks, free_inodes;
+	uint32_t log_flex;
+};
+
+int out_flush(struct ext4_writer *w, struct err *err) must_check;
+/* The next block of the stream, to be filled at once (EXT4_BLOCK bytes, not cleared). */
+int out_block(struct ext4_writer *w, uint8_t **ret, uint32_t *ret_block,
+	      struct err *err) must_check;
+static inline uint32_t out_next(const struct ext4_writer *w)
+{
+	return w->buf_first + w->buf_blocks;
+}
+/* Checksums of metadata are CRC-32C, begun with the file system's UUID, and for what belongs to an
+ * inode with its number and generation (0). */
+static inline uint32_t ext4_crc(uint32_t crc, const void *data, size_t len)
+{
+	return ext2fs_crc32c_le(crc, data, len);
+}
+
+static inline uint32_t ext4_inode_seed(const struct ext4_writer *w, uint32_t ino)
+{
+	const uint32_t v[2] = { ino, 0 };
+
+	return ext4_crc(w->seed, v, sizeof(v));
+}
+
+/* Sums up the extent blocks below this i_block, when the inode's number is known. */
+int extents_sum(struct ext4_writer *w, const void *iblock, uint32_t ino,
+		struct err *err) must_check;
+/* i_block of a file with these extents; `x` is overwritten. Extent blocks go to the stream. */
+int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *iblock,
+		      uint32_t *meta_blocks, struct err *err) must_check;
+
+/* Blocks of one directory, which its inode knows then; more than one are a hashed tree. */
+int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_t seed[4],
+	      struct err *err) must_check;
+
+/*
+ * A small file's data lies in its inode ("inline data"): in i_block, and what does not fit there in
+ * the value of the attribute "system.data", which is there even when it is empty. In memory: spill
+ * points to the bytes, and there are no blocks.
+ */
+#define INLINE_INDEX 7u
+#define INLINE_ENTRY 20u /* header and name of that attribute */
+#define INLINE_MAX (IBLOCK_SIZE + INODE_SIZE - 128 - 32 - 4 - INLINE_ENTRY - 4)
+
+static inline bool ext4_is_inline(const struct tree_inode *i)
+{
+	return S_ISREG(i->mode) && i->file.spill && !i->file.n_blocks;
+}
+
+static inline unsigned inline_rest(const struct tree_inode *i)
+{
+	return i->size > IBLOCK_SIZE ? (unsigned)(i->size - IBLOCK_SIZE) : 0;
+}
+
+void super_fill(struct ext2_super_block *sb, const struct geometry *g, const uint8_t uuid[16]);
+void hash_seed(const uint8_t uuid[16], uint32_t seed[4]);
+int write_at(int fd, const void *data, size_t len, uint64_t offset, struct err *err) must_check;
+
+#endif

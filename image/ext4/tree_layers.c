@@ -1,0 +1,135 @@
+/* Whiteouts and opaque directories, within one layer and between layers that become one. */
+#include <errno.h>
+#include <string.h>
+
+#include "image/ext4/tree_internal.h"
+
+/* Takes the entries of a directory that `gone` is true for out of its list, and removes them. */
+static void filter(struct tree *t, uint32_t dir,
+		   bool (*gone)(const struct tree *t, const struct tree_entry *e))
+{
+	struct tree_inode *d = tree_entry(t, dir)->inode;
+	uint32_t e = d->dir.first, next;
+
+	d->dir.first = d->dir.last = 0;
+	for (; e; e = next) {
+		struct tree_entry *x = tree_entry(t, e);
+
+		tree_tick(t);
+		next = x->next;
+		if (gone(t, x)) {
+			tree_remove(t, e);
+			continue;
+		}
+		x->next = 0;
+		if (d->dir.last)
+			tree_entry(t, d->dir.last)->next = e;
+		else
+			d->dir.first = e;
+		d->dir.last = e;
+	}
+}
+
+static bool is_older(const struct tree *t, const struct tree_entry *e)
+{
+	return e->layer != t->layer;
+}
+
+static bool is_whiteout_entry(const struct tree *t, const struct tree_entry *e)
+{
+	return tree_is_whiteout(e->inode);
+}
+
+static bool wants_pruning(struct tree *t, uint32_t e)
+{
+	const struct tree_entry *x = tree_entry(t, e);
+
+	return S_ISDIR(x->inode->mode) && x->pruned != t->layer;
+}
+
+/*
+ * Below `dir`, what only older layers have goes. Once a layer and directory: however often a tar
+ * says that a directory is opaque, this takes linear time. Without recursion: down to the next
+ * directory, along the list, and up again by the parents.
+ */
+static void prune(struct tree *t, uint32_t dir)
+{
+	uint32_t at = dir, next;
+
+	if (t->layer == 1 || !wants_pruning(t, dir))
+		return;
+	filter(t, dir, is_older);
+	tree_entry(t, dir)->pruned = t->layer;
+	next = tree_entry(t, dir)->inode->dir.first;
+	for (;;) {
+		while (next && !wants_pruning(t, next))
+			next = tree_entry(t, next)->next;
+		if (next) {
+			at = next;
+			filter(t, at, is_older);
+			tree_entry(t, at)->pruned = t->layer;
+			next = tree_entry(t, at)->inode->dir.first;
+			continue;
+		}
+		if (at == dir)
+			return;
+		next = tree_entry(t, at)->next;
+		at = tree_entry(t, at)->parent;
+	}
+}
+
+static void make_opaque(struct tree *t, uint32_t dir)
+{
+	tree_entry(t, dir)->inode->opaque = true;
+	prune(t, dir);
+}
+
+int tree_whiteout(struct tree *t, const struct walk *w, struct err *err)
+{
+	const char *name = w->name + 4;
+	size_t len = w->len - 4;
+	struct tree_inode *i;
+	uint32_t e;
+	int r;
+
+	if (w->len == 12 && !memcmp(w->name, ".wh..wh..opq", 12)) {
+		make_opaque(t, w->parent);
+		return 0;
+	}
+	if (len >= 4 && !memcmp(name, ".wh.", 4))
+		return 0; /* other marks of AUFS say nothing about the tree */
+	if (!len || (len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
+		return err_set(err, -EPROTO, "whiteout without a name");
+	e = tree_lookup(t, w->parent, name, len);
+	if (e && is_older(t, tree_entry(t, e)))
+		return tree_replace(t, e, S_IFCHR, err); /* 0:0 */
+	if (e) {
+		/* The layer has an entry of that name itself: the whiteout is for older ones. */
+		if (S_ISDIR(tree_entry(t, e)->inode->mode))
+			make_opaque(t, e);
+		return 0;
+	}
+	r = tree_inode_new(t, S_IFCHR, &i, err);
+	return r < 0 ? r : tree_attach(t, w->parent, name, len, i, err);
+}
+
+int tree_next_layer(struct tree *t, struct err *err)
+{
+	if (t->layer == TREE_MAX_LAYERS)
+		return err_set(err, -EFBIG, "more than %u layers in one", TREE_MAX_LAYERS);
+	t->layer++;
+	return 0;
+}
+
+void tree_is_bottom(struct tree *t)
+{
+	for (uint32_t e = TREE_ROOT; e <= t->n; e++) {
+		struct tree_entry *x = tree_entry(t, e);
+
+		tree_tick(t);
+		if (x->removed || !S_ISDIR(x->inode->mode))
+			continue;
+		x->inode->opaque = false;
+		filter(t, e, is_whiteout_entry);
+	}
+}

@@ -1,0 +1,281 @@
+/*
+ * Load: the archive is spooled into a file without a name, a confined process tells what is in it,
+ * and each image is pulled out of it as from a registry: same checks, same unpacking.
+ */
+#include "image/job/load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/util.h"
+#include "image/worker/archive_source.h"
+#include "image/job/fetcher.h"
+#include "image/store/store.h"
+
+#define LIST_ID 1u
+
+struct wanted {
+	char digest[DIGEST_LEN + 1];
+	char **names; /* in full */
+};
+
+struct image_load {
+	struct image_store *s;
+	struct image_load_ops ops;
+	void *arg;
+	char *name;		      /* for an image that has none */
+	int spool, expanded, archive; /* archive: whichever of the two it is, read-only */
+	uint64_t size;
+	struct fetcher *fetcher; /* while listing */
+	struct wanted *images;
+	size_t n_images, at;
+	struct image_pull *pull;
+	bool started;
+};
+
+static void load_free(struct image_load *l)
+{
+	fetcher_free(l->fetcher);
+	if (l->pull)
+		image_pull_cancel(l->pull);
+	fd_close(&l->spool);
+	fd_close(&l->expanded);
+	fd_close(&l->archive);
+	for (size_t k = 0; k < l->n_images; k++)
+		strv_free(l->images[k].names);
+	free(l->images);
+	free(l->name);
+	free(l);
+}
+
+static void load_end(struct image_load *l, int code, const struct err *why)
+{
+	struct image_load_ops ops = l->ops;
+	struct err err = { 0 };
+	void *arg = l->arg;
+
+	if (code < 0)
+		err = *why;
+	l->pull = NULL;
+	load_free(l);
+	ops.done(arg, code, &err);
+}
+
+/* ---- one image after the other ---- */
+
+static void load_next(struct image_load *l);
+
+static void on_progress(void *arg, const struct image_progress *p)
+{
+	struct image_load *l = arg;
+	const struct wanted *w = &l->images[l->at];
+
+	if (l->ops.progress)
+		l->ops.progress(l->arg, w->names[0] ? w->names[0] : w->digest, p);
+}
+
+static void on_loaded(void *arg, int code, const struct image_pull_result *res,
+		      const struct err *why)
+{
+	struct image_load *l = arg;
+	const struct wanted *w = &l->images[l->at];
+	char id[DIGEST_LEN + 1];
+	struct err err = { 0 };
+
+	l->pull = NULL;
+	if (code < 0) {
+		load_end(l, code, why);
+		return;
+	}
+	memcpy(id, res->id, sizeof(id));
+	for (char **name = w->names; *name && code >= 0; name++)
+		code = image_tag(l->s, id, *name, NULL, &err);
+	if (code < 0) {
+		load_end(l, code, &err);
+		return;
+	}
+	l->ops.loaded(l->arg, id, w->names);
+	l->at++;
+	load_next(l);
+}
+
+static void load_next(struct image_load *l)
+{
+	struct err err = { 0 };
+	int r;
+
+	if (l->at == l->n_images) {
+		load_end(l, 0, NULL);
+		return;
+	}
+	r = pull_archive(l->s, l->archive, l->images[l->at].digest, on_progress, on_loaded, l,
+			 &l->pull, &err);
+	if (r < 0)
+		load_end(l, r, &err);
+}
+
+/* ---- what is in it ---- */
+
+/* Who may read only cannot change what others rely on. */
+static int reopen(int fd, int *ret, struct err *err)
+{
+	cleanup_free char *path = str_fmt("/proc/self/fd/%d", fd);
+
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	*ret = open(path, O_RDONLY | O_CLOEXEC);
+	return *ret < 0 ? err_errno(err, -errno, "open the archive again") : 0;
+}
+
+static int take_names(const json_t *list, struct wanted *w, struct err *err)
+{
+	size_t n = json_array_size(list);
+
+	if (n > ARCHIVE_MAX_NAMES)
+		return err_set(err, -EFBIG, "an image has more than %u names", ARCHIVE_MAX_NAMES);
+	w->names = calloc(n + 2, sizeof(*w->names));
+	if (!w->names)
+		return err_set(err, -ENOMEM, "no memory");
+	for (size_t k = 0; k < n; k++) {
+		const char *name = json_string_value(json_array_get(list, k));
+		int r = name ? image_normalize(name, &w->names[k], err)
+			     : err_set(err, -EPROTO, "a name is no text");
+
+		if (r >= 0 && strchr(w->names[k], '@'))
+			r = err_set(err, -EINVAL, "'%.100s' has a digest", name);
+		if (r < 0)
+			return err_wrap(err, r, "a name in the archive");
+	}
+	return 0;
+}
+
+static int take_list(struct image_load *l, const json_t *list, struct err *err)
+{
+	size_t n = json_array_size(list);
+	int r = 0;
+
+	if (n == 0 || n > ARCHIVE_MAX_IMAGES)
+		return err_set(err, -EPROTO, "the list of images in the archive has %zu entries",
+			       n);
+	l->images = calloc(n, sizeof(*l->images));
+	if (!l->images)
+		return err_set(err, -ENOMEM, "no memory");
+	for (size_t k = 0; r >= 0 && k < n; k++) {
+		const json_t *j = json_array_get(list, k);
+		const char *digest = json_string_value(json_object_get(j, "digest"));
+
+		if (!digest_valid(digest))
+			return err_set(err, -EPROTO, "an image without a digest");
+		memcpy(l->images[k].digest, digest, DIGEST_LEN + 1);
+		l->n_images = k + 1;
+		r = take_names(json_object_get(j, "names"), &l->images[k], err);
+	}
+	if (r < 0 || !l->name || l->images[0].names[0])
+		return r;
+	if (n > 1)
+		return err_set(err, -EINVAL,
+			       "the archive has %zu images, so one name is not enough", n);
+	l->images[0].names[0] = strdup(l->name);
+	return l->images[0].names[0] ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
+static void on_list(void *arg, uint32_t id, const void *data, size_t len)
+{
+	struct image_load *l = arg;
+	json_t *j = json_loadb(data, len, JSON_REJECT_DUPLICATES, NULL);
+	bool expanded = json_is_true(json_object_get(j, "expanded"));
+	struct err err = { 0 };
+	int r = reopen(expanded ? l->expanded : l->spool, &l->archive, &err);
+
+	if (r >= 0)
+		r = take_list(l, json_object_get(j, "images"), &err);
+	json_decref(j);
+	fetcher_free(l->fetcher);
+	l->fetcher = NULL;
+	if (r < 0)
+		load_end(l, r, &err);
+	else
+		load_next(l);
+}
+
+static void on_list_error(void *arg, uint32_t id, int code, bool again, const struct err *err)
+{
+	load_end(arg, code, err);
+}
+
+static void ignore(void *arg, uint32_t id, uint64_t fetched)
+{
+}
+
+static const struct fetcher_ops list_ops = {
+	.document = on_list,
+	.progress = ignore,
+	.done = ignore,
+	.error = on_list_error,
+};
+
+/* ---- the beginning ---- */
+
+int image_load_new(struct image_store *s, const char *name, const struct image_load_ops *ops,
+		   void *arg, struct image_load **ret, struct err *err)
+{
+	struct image_load *l = calloc(1, sizeof(*l));
+	int r = 0;
+
+	if (!l)
+		return err_set(err, -ENOMEM, "no memory");
+	*l = (struct image_load){
+		.s = s, .ops = *ops, .arg = arg, .spool = -1, .expanded = -1, .archive = -1
+	};
+	if (!str_empty(name))
+		r = image_normalize(name, &l->name, err);
+	if (r >= 0 && l->name && strchr(l->name, '@'))
+		r = err_set(err, -EINVAL, "'%.100s': a name without a digest expected", name);
+	if (r >= 0) {
+		l->spool = open(s->tmp_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		l->expanded = open(s->tmp_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		if (l->spool < 0 || l->expanded < 0)
+			r = err_errno(err, -errno, "make a file in %s", s->tmp_dir);
+	}
+	if (r < 0) {
+		load_free(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+int image_load_put(struct image_load *l, const void *data, size_t len, struct err *err)
+{
+	int r;
+
+	if (len > IMAGE_MAX_LAYER - l->size)
+		return err_set(err, -EFBIG, "the archive has more than %zu GiB",
+			       IMAGE_MAX_LAYER / GIB);
+	r = write_all(l->spool, data, len);
+	l->size += len;
+	return r < 0 ? err_errno(err, r, "keep the archive in %s", l->s->tmp_dir) : 0;
+}
+
+int image_load_start(struct image_load *l, struct err *err)
+{
+	struct fetcher_options o = { .from_archive = true };
+	cleanup_fd int fd = -1;
+	int r = reopen(l->spool, &fd, err);
+
+	o.archive_fd = fd;
+	if (r >= 0)
+		r = fetcher_new(l->s, &o, &list_ops, l, &l->fetcher, err);
+	return r < 0 ? r : fetcher_list(l->fetcher, LIST_ID, l->expanded, err);
+}
+
+void image_load_cancel(struct image_load *l)
+{
+	if (l)
+		load_free(l);
+}

@@ -1,0 +1,132 @@
+#include "image/job/merge.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/util.h"
+#include "image/image.h"
+#include "image/manifest.h"
+#include "image/store/store.h"
+#include "image/store/blobs.h"
+#include "image/job/unpacker.h"
+
+struct merge {
+	struct image_store *store;
+	struct unpacker *unpacker;
+	char id[DIGEST_LEN + 1];
+	merge_done_fn done;
+	void *arg;
+};
+
+static int merged_id(char *const *diff_ids, const struct merge_run *run, char *ret)
+{
+	struct buf b;
+	int r;
+
+	buf_init(&b, (IMAGE_MAX_LAYERS + 1) * (DIGEST_LEN + 1));
+	r = buf_printf(&b, "husk merged layers 1 %s\n", run->first ? "upper" : "bottom");
+	for (size_t k = 0; r >= 0 && k < run->n; k++)
+		r = buf_printf(&b, "%s\n", diff_ids[run->first + k]);
+	if (r >= 0)
+		r = digest_of(buf_data(&b), buf_len(&b), ret);
+	buf_fini(&b);
+	return r;
+}
+
+/* The two neighbours that are smallest together become one, until there are few enough; among
+ * equals the lowest. */
+int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_t n,
+	       struct merge_run runs[MERGE_MAX_DISKS], size_t *ret_n)
+{
+	struct {
+		size_t first, n;
+		uint64_t size;
+	} v[IMAGE_MAX_LAYERS];
+	size_t left = n;
+
+	if (n > IMAGE_MAX_LAYERS)
+		return -EFBIG;
+	for (size_t k = 0; k < n; k++) {
+		v[k].first = k;
+		v[k].n = 1;
+		v[k].size = layers[k].size;
+	}
+	for (; left > MERGE_MAX_DISKS; left--) {
+		size_t best = 0;
+
+		for (size_t k = 1; k + 1 < left; k++)
+			if (v[k].size + v[k + 1].size < v[best].size + v[best + 1].size)
+				best = k;
+		v[best].n += v[best + 1].n;
+		v[best].size += v[best + 1].size;
+		memmove(&v[best + 1], &v[best + 2], (left - best - 2) * sizeof(v[0]));
+	}
+	for (size_t k = 0; k < left; k++) {
+		runs[k].first = v[k].first;
+		runs[k].n = v[k].n;
+		if (v[k].n == 1) {
+			memcpy(runs[k].id, diff_ids[v[k].first], DIGEST_LEN + 1);
+		} else {
+			int r = merged_id(diff_ids, &runs[k], runs[k].id);
+			if (r < 0)
+				return r;
+		}
+	}
+	*ret_n = left;
+	return 0;
+}
+
+static void on_unpacked(void *arg, int code, const char *id, const struct err *err)
+{
+	struct merge *m = arg;
+	struct err copy = *err;
+
+	if (code >= 0)
+		code = store_add_layer(m->store, m->id, unpacker_path(m->unpacker), &copy);
+	m->done(m->arg, code, &copy);
+}
+
+int merge_start(struct image_store *s, const struct merge_run *run,
+		const struct manifest_layer *layers, char *const *diff_ids, merge_done_fn done,
+		void *arg, struct merge **ret, struct err *err)
+{
+	struct unpacker_layer l[IMAGE_MAX_LAYERS];
+	struct merge *m = calloc(1, sizeof(*m));
+	size_t opened = 0;
+	int r = 0;
+
+	if (!m)
+		return err_set(err, -ENOMEM, "no memory");
+	m->store = s;
+	m->done = done;
+	m->arg = arg;
+	memcpy(m->id, run->id, sizeof(m->id));
+	for (; r >= 0 && opened < run->n; opened += r >= 0) {
+		const struct manifest_layer *from = &layers[run->first + opened];
+
+		l[opened] = (struct unpacker_layer){ .kind = from->kind,
+						     .diff_id = diff_ids[run->first + opened] };
+		r = blob_open(s, from->digest, &l[opened].fd, NULL, err);
+	}
+	if (r >= 0)
+		r = unpacker_new_merged(s, m->id, l, run->n, run->first == 0, on_unpacked, m,
+					&m->unpacker, err);
+	for (size_t k = 0; k < opened; k++)
+		fd_close(&l[k].fd);
+	if (r < 0) {
+		free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
+void merge_free(struct merge *m)
+{
+	if (!m)
+		return;
+	unpacker_free(m->unpacker);
+	free(m);
+}

@@ -1,0 +1,245 @@
+#include "image/job/unpacker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/buf.h"
+#include "base/loop.h"
+#include "base/util.h"
+#include "image/digest.h"
+#include "image/job/proc.h"
+#include "image/store/store.h"
+#include "image/worker/worker.h"
+
+#define PIPE_SIZE (1 * MIB)
+
+struct unpacker {
+	struct proc *proc;
+	char *path;
+	int report_fd;
+	struct ev_io io;
+	struct buf in;
+	char id[DIGEST_LEN + 1];
+	char **want; /* diff ids that make up a merged disk; NULL = one layer, which tells its own
+		      */
+	unpacker_done_fn done;
+	void *arg;
+};
+
+const char *unpacker_path(const struct unpacker *u)
+{
+	return u->path;
+}
+
+void unpacker_free(struct unpacker *u)
+{
+	if (!u)
+		return;
+	ev_io_del(&u->io);
+	fd_close(&u->report_fd);
+	proc_drop(u->proc);
+	buf_fini(&u->in);
+	if (u->path)
+		(void)unlink(u->path);
+	free(u->path);
+	strv_free(u->want);
+	free(u);
+}
+
+static void report(struct unpacker *u, int code, const char *diff_id, const char *text)
+{
+	struct err err = { 0 };
+
+	ev_io_del(&u->io);
+	if (code < 0)
+		err_set(&err, code, "%s", text);
+	u->done(u->arg, code, diff_id, &err);
+}
+
+/* The layers of a merged disk must be what they are said to be; for one, the caller compares. */
+static int check_ids(struct unpacker *u, json_t *ids, struct err *err)
+{
+	size_t n = u->want ? strv_len(u->want) : 1;
+
+	if (json_array_size(ids) != n)
+		return err_set(err, -EIO, "the unpacking process has died");
+	for (size_t k = 0; k < n; k++) {
+		const char *id = json_string_value(json_array_get(ids, k));
+
+		if (!digest_valid(id))
+			return err_set(err, -EIO, "the unpacking process talks nonsense");
+		if (u->want && !str_eq(id, u->want[k]))
+			return err_set(err, -EBADMSG, "part %zu of %zu: its content is %s, not %s",
+				       k + 1, n, id, u->want[k]);
+		if (!u->want)
+			memcpy(u->id, id, sizeof(u->id));
+	}
+	return 0;
+}
+
+static void on_report(struct unpacker *u)
+{
+	json_t *j = json_loadb((const char *)buf_data(&u->in), buf_len(&u->in), 0, NULL);
+	json_t *e = json_object_get(j, "error");
+	const char *text = json_string_value(json_object_get(e, "text"));
+	json_int_t code = json_integer_value(json_object_get(e, "errno"));
+	struct err err = { 0 };
+	int r;
+
+	if (e)
+		r = err_set(&err, code < 0 && code >= -4095 ? (int)code : -EIO, "%s",
+			    text ? text : "the unpacking process talks nonsense");
+	else
+		r = check_ids(u, json_object_get(j, "diff_ids"), &err);
+	json_decref(j);
+	report(u, r, r < 0 ? NULL : u->id, err.msg);
+}
+
+static void on_io(struct ev_io *io, uint32_t events)
+{
+	struct unpacker *u = io->arg;
+	ssize_t n = buf_read_fd(&u->in, u->report_fd, WORKER_MAX_LINE);
+
+	if (n == -EAGAIN || n == -EINTR || n > 0)
+		return;
+	if (n < 0)
+		report(u, -EIO, NULL, "cannot hear the unpacking process");
+	else
+		on_report(u);
+}
+
+/* The end of the process is seen as the end of its report. */
+static void on_exit_ignored(void *owner, int status)
+{
+	struct unpacker *u = owner;
+
+	u->proc = NULL;
+}
+
+/* `input`: 0, and the layers after the first. */
+static int start(struct image_store *s, struct unpacker *u, char *const *args, int input,
+		 const struct unpacker_layer *more, size_t n_more, struct err *err)
+{
+	cleanup_fd int report_write = -1, file = -1;
+	int p[2], fds[4 + UNPACKER_MAX_LAYERS], r;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, -errno, "pipe");
+	u->report_fd = p[0];
+	report_write = p[1];
+	file = open(u->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (file < 0)
+		return err_errno(err, -errno, "%s", u->path);
+	fds[0] = input;
+	fds[1] = report_write;
+	fds[2] = STDERR_FILENO;
+	fds[WORKER_OUT_FD] = file;
+	for (size_t k = 0; k < n_more; k++)
+		fds[WORKER_LAYER_FD(k + 1)] = more[k].fd;
+	r = proc_start(s, args, fds, 4 + (int)n_more, on_exit_ignored, u, &u->proc, err);
+	if (r < 0)
+		return r;
+	if (fd_set_nonblock(u->report_fd, true) < 0 ||
+	    ev_io_add(s->loop, &u->io, u->report_fd, EPOLLIN, on_io, u) < 0)
+		return err_set(err, -ENOMEM, "no memory");
+	return 0;
+}
+
+static int make(struct image_store *s, const char *id, unpacker_done_fn done, void *arg,
+		struct unpacker **ret, struct err *err)
+{
+	struct unpacker *u = calloc(1, sizeof(*u));
+
+	if (!u)
+		return err_set(err, -ENOMEM, "no memory");
+	u->report_fd = -1;
+	u->done = done;
+	u->arg = arg;
+	buf_init(&u->in, WORKER_MAX_LINE);
+	snprintf(u->id, sizeof(u->id), "%s", id);
+	u->path = str_fmt("%s/%llu.ext4", s->tmp_dir, (unsigned long long)++s->tmp_serial);
+	if (!u->path) {
+		unpacker_free(u);
+		return err_set(err, -ENOMEM, "no memory");
+	}
+	*ret = u;
+	return 0;
+}
+
+int unpacker_new(struct image_store *s, enum decode_kind kind, const char *diff_id,
+		 unpacker_done_fn done, void *arg, struct unpacker **ret, int *ret_fd,
+		 struct err *err)
+{
+	char *const args[] = { (char *)"unpack", (char *)"--layers", (char *)decode_kind_name(kind),
+			       (char *)"--id",	 (char *)diff_id,    NULL };
+	cleanup_fd int in_read = -1, in_write = -1;
+	struct unpacker *u;
+	int p[2], r;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, -errno, "pipe");
+	in_read = p[0];
+	in_write = p[1];
+	(void)fcntl(in_write, F_SETPIPE_SZ, PIPE_SIZE); /* a smaller one works, too */
+	r = make(s, diff_id, done, arg, &u, err);
+	if (r < 0)
+		return r;
+	r = start(s, u, args, in_read, NULL, 0, err);
+	if (r < 0) {
+		unpacker_free(u);
+		return r;
+	}
+	*ret_fd = take_fd(&in_write);
+	*ret = u;
+	return 0;
+}
+
+static int set_want(struct unpacker *u, const struct unpacker_layer *l, size_t n)
+{
+	u->want = calloc(n + 1, sizeof(*u->want));
+	for (size_t k = 0; u->want && k < n; k++) {
+		u->want[k] = strdup(l[k].diff_id);
+		if (!u->want[k])
+			return -ENOMEM;
+	}
+	return u->want ? 0 : -ENOMEM;
+}
+
+int unpacker_new_merged(struct image_store *s, const char *id, const struct unpacker_layer *l,
+			size_t n, bool bottom, unpacker_done_fn done, void *arg,
+			struct unpacker **ret, struct err *err)
+{
+	char kinds[UNPACKER_MAX_LAYERS * 5 + 1];
+	char *const args[] = { (char *)"unpack",
+			       (char *)"--layers",
+			       kinds,
+			       (char *)"--id",
+			       (char *)id,
+			       bottom ? (char *)"--bottom" : NULL,
+			       NULL };
+	struct unpacker *u;
+	size_t at = 0;
+	int r;
+
+	if (!n || n > UNPACKER_MAX_LAYERS)
+		return err_set(err, -EINVAL, "%zu layers in one", n);
+	for (size_t k = 0; k < n; k++)
+		at += (size_t)snprintf(kinds + at, sizeof(kinds) - at, "%s%s", k ? "," : "",
+				       decode_kind_name(l[k].kind));
+	r = make(s, id, done, arg, &u, err);
+	if (r < 0)
+		return r;
+	r = set_want(u, l, n);
+	r = r < 0 ? err_set(err, r, "no memory") : start(s, u, args, l[0].fd, l + 1, n - 1, err);
+	if (r < 0) {
+		unpacker_free(u);
+		return r;
+	}
+	*ret = u;
+	return 0;
+}

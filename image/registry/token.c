@@ -1,0 +1,309 @@
+/*
+ * Bearer tokens: asked for once for a (realm, service, scopes), used by all requests that they fit,
+ * asked for anew when they expire or are refused. "Docker token authentication", and OAuth2's
+ * refresh_token grant for identity tokens, with GET for services that do not know it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/util.h"
+#include "image/registry/internal.h"
+#include "image/registry/retry.h"
+
+#define EXPIRES_DEFAULT_S 60 /* by the specification */
+#define EXPIRES_EARLY_S 10   /* not in the middle of a request */
+#define EXPIRES_MAX_S (24 * 3600)
+#define MAX_SCOPES 16
+#define CLIENT_ID "husk"
+
+struct token {
+	struct exchange x; /* the first member: a callback's exchange is its token */
+	struct token *next;
+	uint64_t id; /* never used again: who waits for it knows no more of it */
+	struct endpoint *ep;
+	char *realm, *service, *scopes; /* scopes: joined by spaces, in the order of asking */
+	char *value;			/* NULL: not there yet */
+	char *form;
+	bool login, oauth;
+	uint64_t expires_ns;
+};
+
+static void wipe(char **secret)
+{
+	if (*secret)
+		explicit_bzero(*secret, strlen(*secret));
+	free(*secret);
+	*secret = NULL;
+}
+
+static void token_free(struct token *t)
+{
+	exchange_fini(&t->x);
+	free(t->realm);
+	free(t->service);
+	free(t->scopes);
+	wipe(&t->value);
+	wipe(&t->form);
+	free(t);
+}
+
+static void token_drop(struct registry *r, struct token *t)
+{
+	struct token **at = &r->tokens.list;
+
+	while (*at != t)
+		at = &(*at)->next;
+	*at = t->next;
+	r->tokens.n--;
+	token_free(t);
+}
+
+void tokens_fini(struct registry *r)
+{
+	while (r->tokens.list)
+		token_drop(r, r->tokens.list);
+}
+
+void token_forget(struct registry *r, const char *value)
+{
+	for (struct token *t = r->tokens.list; t; t = t->next) {
+		if (t->value && str_eq(t->value, value)) {
+			token_drop(r, t);
+			return;
+		}
+	}
+}
+
+/* ---- asking ---- */
+
+/* Is each of the words of `part` one of `all`? */
+static bool covers(const char *all, const char *part)
+{
+	for (const char *p = part; *p; p += strspn(p, " ")) {
+		size_t n = strcspn(p, " ");
+		const char *a = all;
+		bool found = false;
+
+		for (; *a && !found; a += strspn(a, " ")) {
+			size_t m = strcspn(a, " ");
+
+			found = m == n && !memcmp(a, p, n);
+			a += m;
+		}
+		if (!found)
+			return false;
+		p += n;
+	}
+	return true;
+}
+
+/* "&scope=a&scope=b" for a URL, or "a b" escaped for a form. */
+static char *scope_query(struct token *t)
+{
+	cleanup_buf struct buf b;
+	unsigned n = 0;
+
+	buf_init(&b, 64 * KIB);
+	for (const char *p = t->scopes; *p && n < MAX_SCOPES; p += strspn(p, " "), n++) {
+		size_t len = strcspn(p, " ");
+		char *e = curl_easy_escape(t->x.easy, p, (int)len);
+		int r = e ? buf_printf(&b, "&scope=%s", e) : -ENOMEM;
+
+		curl_free(e);
+		if (r < 0)
+			return NULL;
+		p += len;
+	}
+	return buf_len(&b) ? buf_take_str(&b) : strdup("");
+}
+
+static char *escape(struct token *t, const char *s)
+{
+	char *e = curl_easy_escape(t->x.easy, s, 0), *copy = e ? strdup(e) : NULL;
+
+	curl_free(e);
+	return copy;
+}
+
+/* {realm}?service=..&scope=..&scope=.. */
+static int ask_by_get(struct registry *r, struct token *t, struct err *err)
+{
+	cleanup_free char *service = escape(t, t->service), *scope = scope_query(t), *url = NULL;
+	struct exchange_auth a = { 0 };
+
+	if (service && scope)
+		url = str_fmt("%s%cservice=%s%s", t->realm, strchr(t->realm, '?') ? '&' : '?',
+			      service, scope);
+	if (!url)
+		return err_set(err, -ENOMEM, "no memory");
+	if (t->login) {
+		a.user = r->user;
+		a.password = r->identity_token ? r->identity_token : r->password;
+	}
+	t->oauth = false;
+	t->x.form = NULL;
+	return exchange_start(&t->x, t->ep, url, &a, err);
+}
+
+/* OAuth2: grant_type=refresh_token in a form. */
+static int ask_by_post(struct registry *r, struct token *t, struct err *err)
+{
+	cleanup_free char *service = escape(t, t->service), *scope = escape(t, t->scopes),
+			  *secret = escape(t, r->identity_token);
+
+	if (service && scope && secret)
+		t->form = str_fmt("grant_type=refresh_token&client_id=" CLIENT_ID
+				  "&service=%s&scope=%s&refresh_token=%s",
+				  service, scope, secret);
+	if (secret)
+		explicit_bzero(secret, strlen(secret));
+	if (!t->form)
+		return err_set(err, -ENOMEM, "no memory");
+	t->oauth = true;
+	t->x.form = t->form;
+	return exchange_start(&t->x, t->ep, t->realm, NULL, err);
+}
+
+/* {"token": ".."} or {"access_token": ".."}, and how long it lives */
+static int take_token(struct token *t, struct err *err)
+{
+	json_t *j = json_loadb((const char *)buf_data(&t->x.body), buf_len(&t->x.body), 0, NULL);
+	const char *value = json_string_value(json_object_get(j, "token"));
+	json_int_t s = json_integer_value(json_object_get(j, "expires_in"));
+
+	if (str_empty(value))
+		value = json_string_value(json_object_get(j, "access_token"));
+	/* It becomes a header's text. */
+	if (!str_empty(value) && !strpbrk(value, "\r\n"))
+		t->value = strdup(value);
+	json_decref(j);
+	if (!t->value)
+		return err_set(err, -EPROTO, "the registry's token service gave no token");
+	s = s <= 0 ? EXPIRES_DEFAULT_S : MIN_OF(s, (json_int_t)EXPIRES_MAX_S);
+	s -= MIN_OF((json_int_t)EXPIRES_EARLY_S, s / 2);
+	t->expires_ns = now_mono_ns() + (uint64_t)s * NS_PER_S;
+	return 0;
+}
+
+/* Services that know nothing of POST say so in several ways. */
+static bool no_post(long status)
+{
+	return status == 400 || status == 401 || status == 404 || status == 405;
+}
+
+static void on_answer(struct exchange *x, int code)
+{
+	struct token *t = (struct token *)x;
+	struct registry *r = x->reg;
+	struct err err = { 0 };
+	bool temporary;
+	uint64_t id = t->id, after_s;
+	int e = code;
+
+	if (code >= 0 && t->oauth && no_post(x->status)) {
+		e = ask_by_get(r, t, &err);
+		if (e >= 0)
+			return;
+	} else if (code < 0) {
+		err = x->err;
+	} else if (x->status == 200) {
+		e = take_token(t, &err);
+	} else {
+		e = exchange_status_error(x, "the registry's token service", "token",
+					  t->login && r->password, &err);
+	}
+	temporary = code < 0 ? retry_errno(code) : retry_status(x->status);
+	after_s = e < 0 ? exchange_retry_after(x) : 0;
+	wipe(&t->form);
+	if (e < 0)
+		token_drop(r, t);
+	registry_token_ready(r, id, e, temporary, after_s, &err);
+}
+
+/* http is good enough only where the registry's own is, too. */
+static bool realm_ok(const struct endpoint *ep, const char *realm)
+{
+	if (str_starts(realm, "https://"))
+		return true;
+	return str_starts(realm, "http://") &&
+	       (ep->loopback || str_starts(ep->host.url, "http://"));
+}
+
+static int token_new(struct registry *r, struct endpoint *ep, const char *scopes, uint64_t *ret,
+		     struct err *err)
+{
+	struct token *t = calloc(1, sizeof(*t));
+	int e;
+
+	if (!t || exchange_init(&t->x, r, REGISTRY_MAX_TOKEN, on_answer) < 0) {
+		free(t);
+		return err_set(err, -ENOMEM, "no memory");
+	}
+	t->x.token_service = t->x.document = true;
+	t->ep = ep;
+	t->login = ep->host.login;
+	t->realm = strdup(ep->challenge.realm);
+	t->service = strdup(ep->challenge.service);
+	t->scopes = strdup(scopes);
+	if (!t->realm || !t->service || !t->scopes)
+		e = err_set(err, -ENOMEM, "no memory");
+	else if (ep->host.login && r->identity_token)
+		e = ask_by_post(r, t, err);
+	else
+		e = ask_by_get(r, t, err);
+	if (e < 0) {
+		token_free(t);
+		return e;
+	}
+	t->id = ++r->tokens.serial;
+	t->next = r->tokens.list;
+	r->tokens.list = t;
+	r->tokens.n++;
+	*ret = t->id;
+	return 0;
+}
+
+/* The oldest that nobody waits for. */
+static void make_room(struct registry *r)
+{
+	struct token *oldest = NULL;
+
+	if (r->tokens.n < REGISTRY_MAX_TOKENS)
+		return;
+	for (struct token *t = r->tokens.list; t; t = t->next)
+		if (t->value)
+			oldest = t;
+	if (oldest)
+		token_drop(r, oldest);
+}
+
+int token_get(struct registry *r, struct endpoint *ep, const char *scopes, const char **ret,
+	      uint64_t *ret_wait, struct err *err)
+{
+	const struct auth_challenge *c = &ep->challenge;
+	struct token *next;
+
+	for (struct token *t = r->tokens.list; t; t = next) {
+		next = t->next;
+		if (t->login != ep->host.login || !str_eq(t->realm, c->realm) ||
+		    !str_eq(t->service, c->service) || !covers(t->scopes, scopes))
+			continue;
+		if (!t->value) {
+			*ret_wait = t->id;
+			return 0;
+		}
+		if (now_mono_ns() < t->expires_ns) {
+			*ret = t->value;
+			return 1;
+		}
+		token_drop(r, t);
+	}
+	if (!realm_ok(ep, c->realm))
+		return err_set(err, -EPROTO,
+			       "the registry's token service has a bad address: %.200s", c->realm);
+	make_room(r);
+	return token_new(r, ep, scopes, ret_wait, err);
+}

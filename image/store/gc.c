@@ -1,0 +1,210 @@
+/* What may go: leases, collection, making room. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "base/util.h"
+#include "image/store/disk.h"
+#include "image/store/store.h"
+#include "image/store/blobs.h"
+
+#define ROOM_AGAIN_NS (200 * NS_PER_MS)
+
+struct lease {
+	struct image_store *s;
+	struct lease *next;
+	char (*digests)[DIGEST_LEN + 1];
+	size_t n, cap;
+};
+
+/* ---- leases ---- */
+
+int lease_new(struct image_store *s, struct lease **ret, struct err *err)
+{
+	struct lease *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return err_set(err, -ENOMEM, "no memory");
+	l->s = s;
+	l->next = s->leases;
+	s->leases = l;
+	*ret = l;
+	return 0;
+}
+
+int lease_add(struct lease *l, const char *digest, struct err *err)
+{
+	if (!digest_valid(digest))
+		return err_set(err, -EINVAL, "bad digest \"%.100s\"", digest ? digest : "");
+	for (size_t k = 0; k < l->n; k++)
+		if (str_eq(l->digests[k], digest))
+			return 0;
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 8;
+		void *more = realloc(l->digests, cap * sizeof(*l->digests));
+
+		if (!more)
+			return err_set(err, -ENOMEM, "no memory");
+		l->digests = more;
+		l->cap = cap;
+	}
+	memcpy(l->digests[l->n++], digest, DIGEST_LEN + 1);
+	return 0;
+}
+
+bool store_leased(const struct image_store *s, const char *digest)
+{
+	for (const struct lease *l = s->leases; l; l = l->next)
+		for (size_t k = 0; k < l->n; k++)
+			if (str_eq(l->digests[k], digest))
+				return true;
+	return false;
+}
+
+static void forget(struct image_store *s, const char *digest)
+{
+	/* What fails here goes when it is old enough. */
+	ingest_forget(s, digest);
+	(void)!db_run(s, NULL, "UPDATE layers SET pending=0 WHERE pending AND diff_id=?", digest,
+		      NULL);
+	(void)!db_run(s, NULL, "UPDATE blobs SET pending=0 WHERE pending AND digest=?", digest,
+		      NULL);
+}
+
+void lease_end(struct lease *l, bool forget_it)
+{
+	struct image_store *s;
+	struct lease **at;
+
+	if (!l)
+		return;
+	s = l->s;
+	at = &s->leases;
+	while (*at != l)
+		at = &(*at)->next;
+	*at = l->next;
+	for (size_t k = 0; forget_it && k < l->n; k++)
+		forget(s, l->digests[k]);
+	free(l->digests);
+	free(l);
+	/* What cannot be deleted now is deleted by the next collection. */
+	(void)!store_collect(s, NULL);
+}
+
+/* ---- collection ---- */
+
+/*
+ * A file leaves its place at once and is removed by the disk thread: one that comes to the same
+ * place meanwhile is not touched.
+ */
+void store_discard(struct image_store *s, const char *path)
+{
+	cleanup_free char *tmp =
+		str_fmt("%s/gone-%llu", s->tmp_dir, (unsigned long long)++s->tmp_serial);
+
+	if (!tmp || !s->disk || rename(path, tmp) < 0)
+		(void)unlink(path);
+	else
+		disk_unlink(s->disk, tmp);
+}
+
+static int delete_layer(struct image_store *s, const char *diff_id, struct err *err)
+{
+	cleanup_free char *path = store_layer_path(s, diff_id);
+	int r;
+
+	if (!path)
+		return err_set(err, -ENOMEM, "no memory");
+	r = db_run(s, err, "DELETE FROM layers WHERE diff_id=?", diff_id, NULL);
+	if (r >= 0)
+		store_discard(s, path);
+	return r;
+}
+
+int64_t store_pending_limit(void)
+{
+	return (int64_t)time(NULL) - STORE_PENDING_S;
+}
+
+/* Runs fn for every digest that the query (with one limit of time in it) gives and no lease has. */
+static int sweep(struct image_store *s, const char *sql,
+		 int (*fn)(struct image_store *, const char *, struct err *), struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	cleanup_strv char **all = NULL;
+	char limit[24];
+	int r;
+
+	snprintf(limit, sizeof(limit), "%lld", (long long)store_pending_limit());
+	r = db_prepare(s, sql, &st, err, limit, NULL);
+	if (r >= 0)
+		r = db_column(s, st, &all, err);
+	for (char **d = all; r >= 0 && *d; d++)
+		if (!store_leased(s, *d))
+			r = fn(s, *d, err);
+	return r;
+}
+
+int store_collect(struct image_store *s, struct err *err)
+{
+	static const char unused[] =
+		"SELECT digest FROM unused_blobs WHERE pending < CAST(? AS INTEGER)";
+	static const char not_in_layers[] =
+		"SELECT digest FROM unused_blobs b WHERE pending < CAST(? AS INTEGER) AND"
+		" NOT EXISTS (SELECT 1 FROM manifest_layers m WHERE m.digest=b.digest)";
+	int r = sweep(s,
+		      "SELECT diff_id FROM layers l WHERE pending < CAST(? AS INTEGER) AND"
+		      " NOT EXISTS (SELECT 1 FROM image_layers i WHERE i.diff_id=l.diff_id)",
+		      delete_layer, err);
+
+	if (r >= 0)
+		r = ingest_expire(s, err);
+	return r < 0 ? r : sweep(s, s->drop_blobs ? unused : not_in_layers, blob_delete, err);
+}
+
+/* ---- making room ---- */
+
+/* Rows cannot be written on a disk that is full to the last byte. */
+static int try_make_room(struct image_store *s)
+{
+	int r = ingest_drop_unowned(s, NULL);
+
+	if (r < 0)
+		return r;
+	ingest_forget(s, NULL);
+	r = sqlite3_exec(s->db,
+			 "UPDATE layers SET pending=0 WHERE pending;"
+			 "UPDATE blobs SET pending=0 WHERE pending;",
+			 NULL, NULL, NULL) == SQLITE_OK
+		    ? 0
+		    : db_error(s, NULL);
+	return r < 0 ? r : store_collect(s, NULL);
+}
+
+static void on_room_timer(struct ev_timer *t)
+{
+	store_make_room(t->arg);
+}
+
+/* What dying processes and the disk thread still have is free in a moment. */
+void store_make_room(struct image_store *s)
+{
+	s->room_wanted = try_make_room(s) < 0;
+	if (s->room_wanted)
+		(void)!ev_timer_add(s->loop, &s->room_timer, ROOM_AGAIN_NS, on_room_timer, s);
+}
+
+void store_make_room_at_end(struct image_store *s)
+{
+	const struct timespec pause = { 0, 20 * 1000 * 1000 };
+
+	ev_timer_del(&s->room_timer);
+	for (int k = 0; s->room_wanted && k < 20; k++) {
+		s->room_wanted = try_make_room(s) < 0;
+		if (s->room_wanted) /* children of children die on their own time */
+			(void)nanosleep(&pause, NULL);
+	}
+}

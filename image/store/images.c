@@ -1,0 +1,433 @@
+/* Images: how they come in, and how they are found. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/util.h"
+#include "image/manifest.h"
+#include "image/store/store.h"
+
+#define MIN_PREFIX 4u
+
+/* ---- writing ---- */
+
+static int add_layer_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	char pos[24];
+	char *const *disks = c->disks ? c->disks : c->diff_ids;
+	int r = db_run(s, err, "DELETE FROM image_layers WHERE image=?", c->id, NULL);
+
+	for (size_t k = 0; r >= 0 && disks[k]; k++) {
+		snprintf(pos, sizeof(pos), "%zu", k);
+		r = db_run(s, err,
+			   "INSERT INTO image_layers(image, pos, diff_id)"
+			   " VALUES(?, CAST(? AS INTEGER), ?)",
+			   c->id, pos, disks[k], NULL);
+	}
+	return r;
+}
+
+static int add_manifest_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	const struct manifest *m = c->manifest;
+	char pos[24], size[24];
+	int r;
+
+	if (!m)
+		return 0;
+	snprintf(size, sizeof(size), "%zu", c->manifest_size);
+	r = db_run(s, err,
+		   "INSERT OR REPLACE INTO manifests(digest, image, media_type, size)"
+		   " VALUES(?, ?, ?, CAST(? AS INTEGER))",
+		   c->manifest_digest, c->id, m->media_type, size, NULL);
+	for (size_t k = 0; r >= 0 && k < m->n_layers; k++) {
+		snprintf(pos, sizeof(pos), "%zu", k);
+		snprintf(size, sizeof(size), "%llu", (unsigned long long)m->layers[k].size);
+		r = db_run(s, err,
+			   "INSERT OR REPLACE INTO manifest_layers(manifest, pos, digest, size,"
+			   " diff_id) VALUES(?, CAST(? AS INTEGER), ?, CAST(? AS INTEGER), ?)",
+			   c->manifest_digest, pos, m->layers[k].digest, size, c->diff_ids[k],
+			   NULL);
+	}
+	return r;
+}
+
+static int add_name(struct image_store *s, const struct image_commit *c, const char *name,
+		    struct err *err)
+{
+	return db_run(s, err,
+		      "INSERT OR REPLACE INTO names(name, image, target, manifest)"
+		      " VALUES(?, ?, ?, ?)",
+		      name, c->id, c->digest, c->manifest ? c->manifest_digest : "", NULL);
+}
+
+/* What it is made of is not "left by a broken pull" any more. */
+static int settle(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	int r = db_run(s, err,
+		       "UPDATE layers SET pending=0 WHERE pending AND diff_id IN"
+		       " (SELECT diff_id FROM image_layers WHERE image=?)",
+		       c->id, NULL);
+
+	if (r < 0 || !c->manifest)
+		return r;
+	return db_run(s, err,
+		      "UPDATE blobs SET pending=0 WHERE pending AND (digest IN (?1, ?2, ?3)"
+		      " OR digest IN (SELECT digest FROM manifest_layers WHERE manifest=?2))",
+		      c->id, c->manifest_digest, c->digest ? c->digest : "", NULL);
+}
+
+static int add_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	char name[REFERENCE_MAX + 1];
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = db_prepare(s,
+			   "INSERT INTO images(id, config, created) VALUES(?1, ?2, ?3)"
+			   " ON CONFLICT(id) DO UPDATE SET removed=0",
+			   &st, err, c->id, NULL);
+
+	if (r < 0)
+		return r;
+	if (sqlite3_bind_blob64(st, 2, c->config, c->config_len, SQLITE_STATIC) != SQLITE_OK ||
+	    sqlite3_bind_int64(st, 3, now_real_ns()) != SQLITE_OK ||
+	    sqlite3_step(st) != SQLITE_DONE)
+		return db_error(s, err);
+	r = add_layer_rows(s, c, err);
+	if (r >= 0)
+		r = add_manifest_rows(s, c, err);
+	if (r >= 0 && c->ref) {
+		reference_with_digest(c->ref, c->digest, name);
+		r = add_name(s, c, name, err);
+	}
+	if (r >= 0 && c->ref && !*c->ref->digest) {
+		reference_with_tag(c->ref, name);
+		r = add_name(s, c, name, err);
+	}
+	return r < 0 ? r : settle(s, c, err);
+}
+
+int store_add_image(struct image_store *s, const struct image_commit *c, struct err *err)
+{
+	int r = store_sync_layers(s, err);
+
+	if (r < 0)
+		return r;
+	db_durable(s, true);
+	r = db_begin(s, err);
+	if (r >= 0)
+		r = db_end(s, add_rows(s, c, err), err);
+	db_durable(s, false);
+	return r;
+}
+
+/* ---- look-up ---- */
+
+static bool is_hex(const char *s, size_t min, size_t max)
+{
+	size_t n = strspn(s, "0123456789abcdef");
+
+	return !s[n] && n >= min && n <= max;
+}
+
+/* The id that `name` stands for in the names table; "" when there is none. */
+static int find_name(struct image_store *s, const char *name, char id[DIGEST_LEN + 1],
+		     struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = db_prepare(s,
+			   "SELECT image FROM names JOIN images ON id=image"
+			   " WHERE name=? AND NOT removed",
+			   &st, err, name, NULL);
+
+	if (r < 0)
+		return r;
+	r = sqlite3_step(st);
+	if (r == SQLITE_ROW)
+		snprintf(id, DIGEST_LEN + 1, "%s", (const char *)sqlite3_column_text(st, 0));
+	else
+		*id = 0;
+	return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : db_error(s, err);
+}
+
+static int find_prefix(struct image_store *s, const char *hex, char id[DIGEST_LEN + 1],
+		       struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	cleanup_free char *low = str_fmt("sha256:%s", hex), *high = str_fmt("sha256:%sg", hex);
+	int r;
+
+	*id = 0;
+	if (!low || !high)
+		return err_set(err, -ENOMEM, "no memory");
+	r = db_prepare(s, "SELECT id FROM images WHERE id>=? AND id<? AND NOT removed LIMIT 2", &st,
+		       err, low, high, NULL);
+	if (r < 0)
+		return r;
+	r = sqlite3_step(st);
+	if (r == SQLITE_DONE)
+		return 0;
+	if (r != SQLITE_ROW)
+		return db_error(s, err);
+	snprintf(id, DIGEST_LEN + 1, "%s", (const char *)sqlite3_column_text(st, 0));
+	if (sqlite3_step(st) == SQLITE_ROW)
+		return err_set(err, -EINVAL, "several images have an id that begins with %s", hex);
+	return 0;
+}
+
+int store_resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 1],
+		  char ret_name[REFERENCE_MAX + 1], struct err *err)
+{
+	const char *hex = str_starts(ref, "sha256:") ? ref + 7 : ref;
+	char name[REFERENCE_MAX + 1];
+	struct reference parsed;
+	struct err perr = { 0 };
+	int r, p;
+
+	*id = 0;
+	if (ret_name)
+		*ret_name = 0;
+	if (is_hex(hex, 64, 64)) {
+		r = find_prefix(s, hex, id, err);
+		return r < 0 || *id ? r : err_set(err, -ENOENT, "no image %s", ref);
+	}
+	p = hex == ref ? reference_parse(ref, &parsed, &perr) : -EINVAL;
+	if (p >= 0) {
+		reference_canonical(&parsed, name);
+		r = find_name(s, name, id, err);
+		if (r >= 0 && *id && ret_name)
+			memcpy(ret_name, name, sizeof(name));
+		if (r < 0 || *id)
+			return r;
+	}
+	if (is_hex(hex, MIN_PREFIX, 63)) {
+		r = find_prefix(s, hex, id, err);
+		if (r < 0 || *id)
+			return r;
+	} else if (p < 0) {
+		return err_set(err, p, "%s", perr.code ? err_text(&perr) : "bad image id");
+	}
+	return err_set(err, -ENOENT, "no image %s", ref);
+}
+
+static void user_of(struct image_info *i)
+{
+	size_t n = strcspn(i->config.user, ":");
+	cleanup_free char *name = strndup(i->config.user, n);
+
+	if (name && n && str_to_i64(name, 0, INT64_MAX, &i->uid) == 0)
+		i->has_uid = true;
+	i->username = i->has_uid || !name ? strdup("") : take_ptr(&name);
+}
+
+/* OCI image-spec, "Layer ChainID". */
+static int chain_id(char *const *diff_ids, char **ret)
+{
+	char id[DIGEST_LEN + 1] = "", pair[2 * DIGEST_LEN + 2];
+
+	for (size_t k = 0; diff_ids[k]; k++) {
+		if (k == 0) {
+			snprintf(id, sizeof(id), "%s", diff_ids[k]);
+			continue;
+		}
+		snprintf(pair, sizeof(pair), "%s %s", id, diff_ids[k]);
+		int r = digest_of(pair, strlen(pair), id);
+		if (r < 0)
+			return r;
+	}
+	*ret = strdup(id);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static int load_names(struct image_store *s, struct image_info *i, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *tags = NULL, *digests = NULL;
+	int r = db_prepare(
+		s, "SELECT name FROM names WHERE image=? AND instr(name, '@')=0 ORDER BY name",
+		&tags, err, i->id, NULL);
+
+	if (r >= 0)
+		r = db_column(s, tags, &i->repo_tags, err);
+	if (r >= 0)
+		r = db_prepare(
+			s,
+			"SELECT name FROM names WHERE image=? AND instr(name, '@')>0 ORDER BY name",
+			&digests, err, i->id, NULL);
+	return r < 0 ? r : db_column(s, digests, &i->repo_digests, err);
+}
+
+bool store_is_pinned(const struct image_store *s, char *const *names)
+{
+	for (char *const *n = names; *n; n++)
+		for (char *const *p = s->pinned; *p; p++)
+			if (str_eq(*n, *p))
+				return true;
+	return false;
+}
+
+static int fill_info(struct image_store *s, const char *id, struct image_info *i, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	const void *config;
+	size_t len;
+	int r = db_prepare(
+		s,
+		"SELECT config, created, pinned, (SELECT COALESCE(SUM(bytes), 0) FROM layers"
+		" WHERE diff_id IN (SELECT diff_id FROM image_layers WHERE image=id)),"
+		" (SELECT COUNT(*) FROM holds WHERE image=id),"
+		" EXISTS (SELECT 1 FROM image_layers JOIN layers USING(diff_id)"
+		"  WHERE image=id AND damaged)"
+		" FROM images WHERE id=?",
+		&st, err, id, NULL);
+
+	if (r < 0)
+		return r;
+	if (sqlite3_step(st) != SQLITE_ROW)
+		return db_error(s, err);
+	config = sqlite3_column_blob(st, 0);
+	len = (size_t)sqlite3_column_bytes(st, 0);
+	i->created_ns = sqlite3_column_int64(st, 1);
+	i->pinned = sqlite3_column_int(st, 2) != 0;
+	i->size = (uint64_t)sqlite3_column_int64(st, 3) + len;
+	i->holders = (uint32_t)sqlite3_column_int(st, 4);
+	i->damaged = sqlite3_column_int(st, 5) != 0;
+	r = image_config_parse(config, len, &i->config, err);
+	if (r < 0)
+		return r;
+	i->id = strdup(id);
+	i->config_json = strndup(config, len);
+	user_of(i);
+	if (!i->id || !i->config_json || !i->username ||
+	    chain_id(i->config.diff_ids, &i->chain_id) < 0)
+		return err_set(err, -ENOMEM, "no memory");
+	r = load_names(s, i, err);
+	if (r >= 0)
+		i->pinned |=
+			store_is_pinned(s, i->repo_tags) || store_is_pinned(s, i->repo_digests);
+	return r;
+}
+
+static int load_info(struct image_store *s, const char *id, struct image_info **ret,
+		     struct err *err)
+{
+	cleanup_image_info struct image_info *i = calloc(1, sizeof(*i));
+	int r;
+
+	if (!i)
+		return err_set(err, -ENOMEM, "no memory");
+	r = fill_info(s, id, i, err);
+	if (r < 0)
+		return err_wrap(err, r, "image %s", id);
+	*ret = take_ptr(&i);
+	return 0;
+}
+
+int image_get(struct image_store *s, const char *ref, struct image_info **ret, struct err *err)
+{
+	char id[DIGEST_LEN + 1];
+	int r = store_resolve(s, ref ? ref : "", id, NULL, err);
+
+	return r < 0 ? r : load_info(s, id, ret, err);
+}
+
+int image_matches(const struct image_info *i, const char *ref)
+{
+	const char *hex = str_starts(ref, "sha256:") ? ref + 7 : ref;
+	char name[REFERENCE_MAX + 1];
+	struct reference parsed;
+
+	if (is_hex(hex, MIN_PREFIX, 64) && str_starts(i->id + 7, hex))
+		return 1;
+	if (hex != ref || reference_parse(ref, &parsed, NULL) < 0)
+		return is_hex(hex, MIN_PREFIX, 64) ? 0 : -EINVAL;
+	reference_canonical(&parsed, name);
+	for (char *const *v = *parsed.digest ? i->repo_digests : i->repo_tags; *v; v++)
+		if (str_eq(*v, name))
+			return 1;
+	return 0;
+}
+
+static int list_all(struct image_store *s, char ***ret, struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = db_prepare(s, "SELECT id FROM images WHERE NOT removed ORDER BY id", &st, err,
+			   NULL);
+
+	return r < 0 ? r : db_column(s, st, ret, err);
+}
+
+int image_list(struct image_store *s, const char *ref, struct image_info ***ret, size_t *ret_n,
+	       struct err *err)
+{
+	cleanup_strv char **ids = NULL;
+	struct image_info **list;
+	char id[DIGEST_LEN + 1];
+	size_t n = 0;
+	int r;
+
+	if (str_empty(ref)) {
+		r = list_all(s, &ids, err);
+	} else {
+		r = store_resolve(s, ref, id, NULL, err);
+		ids = calloc(2, sizeof(*ids));
+		if (!ids || (r >= 0 && !(ids[0] = strdup(id))))
+			return err_set(err, -ENOMEM, "no memory");
+		if (r == -ENOENT)
+			r = 0;
+	}
+	if (r < 0)
+		return r;
+	list = calloc(strv_len(ids) + 1, sizeof(*list));
+	if (!list)
+		return err_set(err, -ENOMEM, "no memory");
+	for (; ids[n]; n++) {
+		r = load_info(s, ids[n], &list[n], err);
+		if (r < 0) {
+			image_list_free(list, n);
+			return r;
+		}
+	}
+	*ret = list;
+	*ret_n = n;
+	return 0;
+}
+
+void image_list_free(struct image_info **list, size_t n)
+{
+	for (size_t k = 0; list && k < n; k++)
+		image_info_free(list[k]);
+	free(list);
+}
+
+void image_info_free(struct image_info *i)
+{
+	if (!i)
+		return;
+	free(i->id);
+	strv_free(i->repo_tags);
+	strv_free(i->repo_digests);
+	free(i->username);
+	image_config_fini(&i->config);
+	free(i->config_json);
+	free(i->chain_id);
+	free(i);
+}
+
+void image_info_freep(struct image_info **i)
+{
+	image_info_free(*i);
+}
+
+int image_normalize(const char *ref, char **ret, struct err *err)
+{
+	char name[REFERENCE_MAX + 1];
+	struct reference parsed;
+	int r = reference_parse(ref, &parsed, err);
+
+	if (r < 0)
+		return r;
+	reference_canonical(&parsed, name);
+	*ret = strdup(name);
+	return *ret ? 0 : err_set(err, -ENOMEM, "no memory");
+}

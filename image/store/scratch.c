@@ -1,0 +1,100 @@
+/* The writable disk of a container: a sparse ext4 template, made once per store, copied as it is.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "image/ext4/writer.h"
+#include "image/store/store.h"
+
+#define TEMPLATE "scratch-1.ext4" /* another number when the format changes */
+
+int scratch_prepare(struct image_store *s, struct err *err)
+{
+	cleanup_free char *tmp = str_fmt("%s/scratch", s->tmp_dir);
+	cleanup_fd int fd = -1;
+	int r;
+
+	s->scratch = str_fmt("%s/" TEMPLATE, s->dir);
+	if (!s->scratch || !tmp)
+		return err_set(err, -ENOMEM, "no memory");
+	if (access(s->scratch, F_OK) == 0)
+		return 0;
+	fd = open(tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_errno(err, -errno, "%s", tmp);
+	r = ext4_make_scratch(fd, IMAGE_SCRATCH_SIZE, err);
+	if (r >= 0 && (fsync(fd) < 0 || rename(tmp, s->scratch) < 0))
+		r = err_errno(err, -errno, "%s", s->scratch);
+	if (r < 0)
+		(void)unlink(tmp);
+	return r;
+}
+
+static int copy_range(int from, int to, off_t at, off_t end)
+{
+	char buf[16 * KIB];
+
+	while (at < end) {
+		size_t want = MIN_OF((size_t)(end - at), sizeof(buf));
+		ssize_t n = pread(from, buf, want, at), w;
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		for (ssize_t k = 0; k < n; k += w) {
+			w = pwrite(to, buf + k, (size_t)(n - k), at + k);
+			if (w < 0)
+				return -errno;
+		}
+		at += n;
+	}
+	return 0;
+}
+
+/* Only what is there: some 40 blocks, so that plain reads and writes beat anything clever. */
+static int copy_sparse(int from, int to)
+{
+	struct stat st;
+	off_t data = 0, hole;
+
+	if (ioctl(to, FICLONE, from) == 0)
+		return 0;
+	if (fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0)
+		return -errno;
+	while ((data = lseek(from, data, SEEK_DATA)) >= 0) {
+		int r;
+
+		hole = lseek(from, data, SEEK_HOLE);
+		if (hole < 0)
+			return -errno;
+		r = copy_range(from, to, data, hole);
+		if (r < 0)
+			return r;
+		data = hole;
+	}
+	return errno == ENXIO ? 0 : -errno;
+}
+
+int image_scratch_create(struct image_store *s, const char *path, struct err *err)
+{
+	cleanup_fd int from = open(s->scratch, O_RDONLY | O_CLOEXEC);
+	cleanup_fd int to = -1;
+	int r;
+
+	if (from < 0)
+		return err_errno(err, -errno, "%s", s->scratch);
+	to = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (to < 0)
+		return err_errno(err, -errno, "%s", path);
+	r = copy_sparse(from, to);
+	if (r < 0) {
+		(void)unlink(path);
+		return err_errno(err, r, "make the scratch disk %s", path);
+	}
+	return 0;
+}

@@ -1,0 +1,373 @@
+/* `archive`: as `fetch`, but the registry is a tar. See worker.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <jansson.h>
+#include <openssl/evp.h>
+
+#include "base/util.h"
+#include "image/worker/archive_source.h"
+#include "image/layer/decode.h"
+#include "image/image.h"
+#include "image/worker/worker.h"
+#include "image/worker/channel.h"
+#include "image/worker/confine.h"
+
+#define CHUNK (256 * KIB)
+#define PROGRESS_NS (100 * NS_PER_MS)
+#define MAX_CPU_S 3600
+/* A compressed archive: how much larger it may become. gzip can do 1000 times. */
+#define MAX_EXPANSION 64u
+#define EXPANSION_FREE (256 * MIB)
+
+struct source {
+	struct channel ch;
+	int fd; /* the archive */
+	struct archive *archive;
+	uint8_t buf[CHUNK], there[CHUNK];
+};
+
+static ssize_t read_archive(void *arg, void *buf, size_t n, uint64_t offset)
+{
+	const struct source *s = arg;
+
+	for (;;) {
+		ssize_t k = pread(s->fd, buf, n, (off_t)offset);
+
+		if (k >= 0 || errno != EINTR)
+			return k < 0 ? -errno : k;
+	}
+}
+
+static int open_archive(struct source *s, struct err *err)
+{
+	struct stat st;
+
+	if (s->archive)
+		return 0;
+	if (fstat(s->fd, &st) < 0)
+		return err_errno(err, -errno, "the archive");
+	return archive_open(read_archive, s, (uint64_t)st.st_size, &s->archive, err);
+}
+
+/* ---- list: which images there are; a compressed archive is expanded before ---- */
+
+static int put_expanded(void *arg, const void *data, size_t len)
+{
+	return write_all(*(const int *)arg, data, len);
+}
+
+static int expand(struct source *s, enum decode_kind kind, uint64_t size, int out, struct err *err)
+{
+	uint64_t max = size * MAX_EXPANSION + EXPANSION_FREE, at = 0, bytes;
+	struct decoder *d = NULL;
+	uint8_t sum[32];
+	ssize_t n = 0;
+	int r = decoder_new(kind, MIN_OF(max, IMAGE_MAX_LAYER), put_expanded, &out, &d);
+
+	if (r < 0)
+		return err_set(err, r, "no memory");
+	while (r >= 0 && (n = read_archive(s, s->buf, CHUNK, at)) > 0) {
+		r = decoder_put(d, s->buf, (size_t)n, err);
+		at += (uint64_t)n;
+	}
+	if (r >= 0 && n < 0)
+		r = err_errno(err, (int)n, "read the archive");
+	if (r >= 0)
+		r = decoder_end(d, sum, &bytes, err);
+	decoder_free(d);
+	if (r == -EFBIG)
+		return err_set(err, r,
+			       "the archive is compressed and would become more than %u times as "
+			       "large: decompress it yourself if that is right",
+			       MAX_EXPANSION);
+	return r < 0 ? err_wrap(err, r, "expand the archive") : 0;
+}
+
+/* *ret_expanded: `out` is the archive now. */
+static int expand_if_needed(struct source *s, int out, bool *ret_expanded, struct err *err)
+{
+	static const struct {
+		const char *magic, *name;
+		size_t len;
+		enum decode_kind kind;
+	} kinds[] = {
+		{ "\x1f\x8b", "gzip", 2, DECODE_GZIP },
+		{ "\x28\xb5\x2f\xfd", "zstd", 4, DECODE_ZSTD },
+		{ "\xfd"
+		  "7zXZ",
+		  "xz", 5, DECODE_NONE },
+		{ "BZh", "bzip2", 3, DECODE_NONE },
+		{ "PK\x03\x04", "zip", 4, DECODE_NONE },
+	};
+	struct stat st;
+	uint8_t head[8] = { 0 };
+	ssize_t n = read_archive(s, head, sizeof(head), 0);
+
+	if (n < 0 || fstat(s->fd, &st) < 0)
+		return err_errno(err, n < 0 ? (int)n : -errno, "read the archive");
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		int r;
+
+		if (memcmp(head, kinds[k].magic, kinds[k].len) != 0)
+			continue;
+		if (kinds[k].kind == DECODE_NONE)
+			return err_set(err, -ENOTSUP,
+				       "the archive is compressed by %s; gzip, zstd or none "
+				       "can be read",
+				       kinds[k].name);
+		r = expand(s, kinds[k].kind, (uint64_t)st.st_size, out, err);
+		if (r < 0)
+			return r;
+		fd_close(&s->fd);
+		s->fd = fcntl(out, F_DUPFD_CLOEXEC, 3);
+		*ret_expanded = true;
+		return s->fd < 0 ? err_errno(err, -errno, "the archive") : 0;
+	}
+	return 0;
+}
+
+static int send_list(struct source *s, uint32_t id, bool expanded, struct err *err)
+{
+	const struct archive_image *images;
+	cleanup_free char *text = NULL;
+	json_t *list = json_array(), *j;
+	size_t n = 0;
+
+	images = archive_images(s->archive, &n);
+	for (size_t k = 0; k < n; k++) {
+		json_t *names = json_array();
+
+		for (char **v = images[k].names; *v; v++)
+			(void)!json_array_append_new(names, json_string(*v));
+		(void)!json_array_append_new(
+			list, json_pack("{s:s, s:o}", "digest", images[k].digest, "names", names));
+	}
+	j = json_pack("{s:b, s:o}", "expanded", expanded, "images", list);
+	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	json_decref(j);
+	if (!text || strlen(text) > IMAGE_MAX_DOCUMENT)
+		return err_set(err, -EFBIG, "the archive has too many images and names");
+	channel_send_document(&s->ch, id, text, strlen(text), "");
+	return 0;
+}
+
+static int op_list(struct source *s, uint32_t id, struct err *err)
+{
+	cleanup_fd int out = channel_take_fd(&s->ch);
+	bool expanded = false;
+	int r = s->archive ? 0 : expand_if_needed(s, out, &expanded, err);
+
+	if (r >= 0)
+		r = open_archive(s, err);
+	return r < 0 ? r : send_list(s, id, expanded, err);
+}
+
+/* ---- documents ---- */
+
+static int op_document(struct source *s, uint32_t id, const char *digest, struct err *err)
+{
+	cleanup_free char *data = NULL;
+	struct archive_blob b;
+	int r = open_archive(s, err);
+
+	if (r >= 0)
+		r = archive_blob(s->archive, digest ? digest : "", &b, err);
+	if (r < 0)
+		return r;
+	if (b.size > IMAGE_MAX_DOCUMENT)
+		return err_set(err, -EFBIG, "%s has more than %zu MiB", digest,
+			       IMAGE_MAX_DOCUMENT / MIB);
+	if (!b.bytes) {
+		data = malloc(b.size + 1);
+		if (!data)
+			return err_set(err, -ENOMEM, "no memory");
+		for (uint64_t at = 0; at < b.size;) {
+			ssize_t n = read_archive(s, data + at, b.size - at, b.offset + at);
+
+			if (n <= 0)
+				return err_set(err, n < 0 ? (int)n : -EBADMSG, "read the archive");
+			at += (uint64_t)n;
+		}
+		b.bytes = data;
+	}
+	channel_send_document(&s->ch, id, b.bytes, b.size, "");
+	return 0;
+}
+
+/* ---- layers ---- */
+
+struct layer {
+	uint32_t id;
+	const char *digest;
+	uint64_t size, have; /* `have` bytes of the file are there, and were right so far */
+	int file, pipe;
+	EVP_MD_CTX *hash;
+	uint64_t said_ns;
+};
+
+/* The first `have` bytes of the file are from before: they stay as long as they are the same. */
+static int put_file(struct source *s, struct layer *l, size_t n, uint64_t at, struct err *err)
+{
+	size_t same = 0;
+	ssize_t k;
+	int r = 0;
+
+	if (l->file < 0)
+		return 0;
+	if (at < l->have) {
+		same = (size_t)MIN_OF((uint64_t)n, l->have - at);
+		k = pread(l->file, s->there, same, (off_t)at);
+		if (k != (ssize_t)same || memcmp(s->there, s->buf, same) != 0) {
+			same = 0;
+			l->have = at;
+			r = ftruncate(l->file, (off_t)at) < 0 ? -errno : 0;
+		}
+	}
+	if (r == 0 && same < n)
+		r = write_all(l->file, s->buf + same, n - same);
+	return r < 0 ? err_errno(err, r, "write the blob") : 0;
+}
+
+static int put_chunk(struct source *s, struct layer *l, size_t n, uint64_t at, struct err *err)
+{
+	int r = put_file(s, l, n, at, err);
+
+	if (r >= 0 && EVP_DigestUpdate(l->hash, s->buf, n) != 1)
+		r = err_set(err, -ENOMEM, "no memory");
+	if (r >= 0 && l->pipe >= 0 && write_all(l->pipe, s->buf, n) < 0)
+		fd_close(&l->pipe); /* who reads has an error of its own to tell */
+	if (r >= 0 && now_mono_ns() - l->said_ns > PROGRESS_NS) {
+		l->said_ns = now_mono_ns();
+		channel_send(&s->ch, json_pack("{s:s, s:i, s:I}", "event", "progress", "id",
+					       (int)l->id, "fetched", (json_int_t)(at + n)));
+	}
+	return r;
+}
+
+static int copy_layer(struct source *s, struct layer *l, const struct archive_blob *b,
+		      struct err *err)
+{
+	char found[DIGEST_LEN + 1];
+	uint8_t sum[32];
+	int r = 0;
+
+	if (b->size != l->size || b->bytes)
+		return err_set(err, -EBADMSG, "it has %llu bytes in the archive, not %llu",
+			       (unsigned long long)b->size, (unsigned long long)l->size);
+	for (uint64_t at = 0; r >= 0 && at < b->size && !s->ch.broken;) {
+		ssize_t n = read_archive(s, s->buf, (size_t)MIN_OF((uint64_t)CHUNK, b->size - at),
+					 b->offset + at);
+
+		if (n <= 0)
+			return err_set(err, n < 0 ? (int)n : -EBADMSG, "read the archive");
+		r = put_chunk(s, l, (size_t)n, at, err);
+		at += (uint64_t)n;
+	}
+	if (r < 0)
+		return r;
+	if (EVP_DigestFinal_ex(l->hash, sum, NULL) != 1)
+		return err_set(err, -ENOMEM, "no memory");
+	digest_from_sha256(sum, found);
+	return str_eq(found, l->digest)
+		       ? 0
+		       : err_set(err, -EBADMSG, "its bytes in the archive have the digest %s",
+				 found);
+}
+
+static int op_layer(struct source *s, uint32_t id, const json_t *j, struct err *err)
+{
+	struct layer l = {
+		.id = id,
+		.digest = json_string_value(json_object_get(j, "digest")),
+		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
+		.have = (uint64_t)json_integer_value(json_object_get(j, "have")),
+		.file = -1,
+		.pipe = -1,
+		.hash = EVP_MD_CTX_new(),
+	};
+	struct archive_blob b;
+	int r = open_archive(s, err);
+
+	if (json_is_true(json_object_get(j, "file")))
+		l.file = channel_take_fd(&s->ch);
+	if (json_is_true(json_object_get(j, "pipe")))
+		l.pipe = channel_take_fd(&s->ch);
+	if (r >= 0 && (!l.hash || EVP_DigestInit_ex(l.hash, EVP_sha256(), NULL) != 1))
+		r = err_set(err, -ENOMEM, "no memory");
+	if (r >= 0)
+		r = archive_blob(s->archive, l.digest ? l.digest : "", &b, err);
+	if (r >= 0)
+		r = copy_layer(s, &l, &b, err);
+	if (r >= 0)
+		channel_send(&s->ch, json_pack("{s:s, s:i, s:I}", "event", "done", "id", (int)id,
+					       "fetched", (json_int_t)l.size));
+	fd_close(&l.file);
+	fd_close(&l.pipe);
+	EVP_MD_CTX_free(l.hash);
+	return r;
+}
+
+/* ---- commands ---- */
+
+static int command(struct source *s, const char *line, struct err *err)
+{
+	json_t *j = json_loads(line, 0, NULL);
+	const char *op = json_string_value(json_object_get(j, "op"));
+	uint32_t id = (uint32_t)json_integer_value(json_object_get(j, "id"));
+	struct err why = { 0 };
+	int r = 0;
+
+	if (str_eq(op, "open") && s->fd < 0) {
+		s->fd = channel_take_fd(&s->ch);
+		json_decref(j);
+		return s->fd < 0 ? err_set(err, -EPROTO, "bad command: open") : 0;
+	}
+	if (s->fd < 0 || !op)
+		r = err_set(err, -EPROTO, "bad command");
+	else if (str_eq(op, "list"))
+		r = op_list(s, id, &why);
+	else if (str_eq(op, "manifest"))
+		r = op_document(s, id, json_string_value(json_object_get(j, "reference")), &why);
+	else if (str_eq(op, "blob"))
+		r = op_document(s, id, json_string_value(json_object_get(j, "digest")), &why);
+	else if (str_eq(op, "layer"))
+		r = op_layer(s, id, j, &why);
+	else
+		r = err_set(err, -EPROTO, "unknown command");
+	json_decref(j);
+	if (r < 0 && why.code) {
+		channel_send_error(&s->ch, id, r, false, &why);
+		return 0;
+	}
+	return r;
+}
+
+int worker_archive(void)
+{
+	const struct confine_limits limits = { 1 * GIB, IMAGE_MAX_LAYER, MAX_CPU_S };
+	static struct source s;
+	struct err err = { 0 };
+	int r = confine_common(&limits, &err);
+
+	s.fd = -1;
+	channel_init(&s.ch);
+	if (r >= 0)
+		r = confine_archive(&err);
+	while (r >= 0 && !s.ch.eof && !s.ch.broken) {
+		char *line = NULL;
+
+		r = channel_line(&s.ch, &line, &err);
+		if (r >= 0)
+			r = line ? command(&s, line, &err) : channel_receive(&s.ch, true, &err);
+		free(line);
+	}
+	if (r < 0)
+		channel_send_error(&s.ch, 0, r, false, &err);
+	archive_close(s.archive);
+	channel_fini(&s.ch);
+	return r < 0;
+}
