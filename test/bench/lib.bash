@@ -18,7 +18,7 @@ bench_finish() {
 		left=$("$bin/husk" ps -aq 2>/dev/null) && [ -n "$left" ] && "$bin/husk" rm -f $left >/dev/null
 		kill "$huskd_pid" 2>/dev/null && wait "$huskd_pid" 2>/dev/null
 	fi
-	[ -z "$registry" ] || "$top/test/images/registry" stop "$dir/registry" "${registry##*:}" || true
+	[ -z "$registry" ] || "$top/test/fixtures/registry" stop "$dir/registry" "${registry##*:}" || true
 	[ "$code" = 0 ] || tail -n 20 "$dir/huskd.log" >&2 2>/dev/null || true
 	rm -rf "$dir"
 	exit "$code"
@@ -30,10 +30,10 @@ trap 'exit 130' INT TERM
 start_registry() {
 	local port
 	port=$(free_port)
-	"$top/test/images/make-images" "$cache/images/oci" "$@" >&2
-	"$top/test/images/registry" start "$dir/registry" "$port" >&2
+	"$top/test/fixtures/make-images" "$cache/images/oci" "$@" >&2
+	"$top/test/fixtures/registry" start "$dir/registry" "$port" >&2
 	registry=127.0.0.1:$port
-	"$top/test/images/push-images" "$cache/images/oci" "$registry" "$@" >&2
+	"$top/test/fixtures/push-images" "$cache/images/oci" "$registry" "$@" >&2
 }
 
 # start_huskd [FLAG...]

@@ -14,13 +14,13 @@ setup_suite() {
 	mkdir -p "$HUSK_LOG_DIR"
 
 	local oci=$HUSK_CACHE/images/oci
-	"$HUSK_TOP/test/images/make-images" "$oci" >"$HUSK_E2E/images.log" 2>&1 ||
+	"$HUSK_TOP/test/fixtures/make-images" "$oci" >"$HUSK_E2E/images.log" 2>&1 ||
 		{ cat "$HUSK_E2E/images.log" >&2; return 1; }
 	local port
 	port=$(free_port)
-	"$HUSK_TOP/test/images/registry" start "$HUSK_STORE/registry" "$port"
+	"$HUSK_TOP/test/fixtures/registry" start "$HUSK_STORE/registry" "$port"
 	export REGISTRY=127.0.0.1:$port
-	"$HUSK_TOP/test/images/push-images" "$oci" "$REGISTRY" >"$HUSK_E2E/push.log" 2>&1 ||
+	"$HUSK_TOP/test/fixtures/push-images" "$oci" "$REGISTRY" >"$HUSK_E2E/push.log" 2>&1 ||
 		{ cat "$HUSK_E2E/push.log" >&2; return 1; }
 	export BUSYBOX=$REGISTRY/library/busybox DEBIAN=$REGISTRY/library/debian
 	export TORTURE=$REGISTRY/library/torture
@@ -40,7 +40,7 @@ teardown_suite() {
 	local bad=0
 	remove_all_pods main || bad=1
 	stop_huskd main || bad=1
-	"$HUSK_TOP/test/images/registry" stop "$HUSK_STORE/registry" "${REGISTRY##*:}"
+	"$HUSK_TOP/test/fixtures/registry" stop "$HUSK_STORE/registry" "${REGISTRY##*:}"
 	# Shims and monitors need a moment to end after their last answer.
 	wait_until 10 no_process_left || {
 		echo "# processes that the suite left behind:" >&3

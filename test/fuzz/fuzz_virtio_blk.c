@@ -3,7 +3,7 @@
  * its available ring, and the memory that descriptors may point to.
  */
 #include "test/fuzz/fuzz.h"
-#include "test/unit/vmm_driver.h"
+#include "test/lib/vmm_driver.h"
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -3,7 +3,7 @@
  * a list of actions: one byte what, then what it needs.
  */
 #include "test/fuzz/fuzz.h"
-#include "test/unit/vmm_driver.h"
+#include "test/lib/vmm_driver.h"
 
 #include <sys/socket.h>
 #include <unistd.h>

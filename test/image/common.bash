@@ -8,7 +8,7 @@ image_env() {
 	HUSK_BUILD=$(cd "${HUSK_BUILD:-build}" && pwd)
 	export HUSK_BUILD BIN=$HUSK_BUILD/bin TOOL=$HUSK_BUILD/test/image-tool
 	export IMAGE_TOOL_WORKER=$BIN/husk-image-worker IMAGE_TOOL_ARCH=amd64
-	export HERE=$PWD/test/image IMAGES=$PWD/test/images
+	export HERE=$PWD/test/image IMAGES=$PWD/test/fixtures
 	export PATH=$PATH:/sbin:/usr/sbin
 	export WORK=$BATS_FILE_TMPDIR
 }

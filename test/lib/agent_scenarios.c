@@ -1,0 +1,970 @@
+/* What a shim does with an agent, and what a container sees. Runs against `drv`, wherever that is.
+ */
+#include "test/lib/unit.h"
+#include "test/lib/agent_driver.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#define STREAM_BULK (32u << 20)
+#define ALL_CAPS ((2ull << 40) - 1)
+/* containerd's default set. */
+#define DEFAULT_CAPS 0xa80425fbull
+
+static int next_scratch;
+static int next_container;
+
+/* ---- requests ---- */
+
+struct setup {
+	char id[32];
+	PB(CreateContainerRequest) req;
+	PB(Rootfs) rootfs;
+	PB(Disk) base, top, scratch;
+	PB(Disk) * lower[2];
+	PB(Process) process;
+	PB(User) user;
+	PB(Stdio) stdio;
+	PB(Capabilities) caps;
+	PB(Mount) mount[10];
+	PB(Mount) * mounts[10];
+	char *args[4];
+	char *masked[3], *readonly[2];
+};
+
+static char *options_proc[] = { (char *)"nosuid", (char *)"noexec", (char *)"nodev" };
+static char *options_dev[] = { (char *)"nosuid", (char *)"strictatime", (char *)"mode=755",
+			       (char *)"size=65536k" };
+static char *options_pts[] = { (char *)"nosuid",	(char *)"noexec",    (char *)"newinstance",
+			       (char *)"ptmxmode=0666", (char *)"mode=0620", (char *)"gid=5" };
+static char *options_ro[] = { (char *)"nosuid", (char *)"noexec", (char *)"nodev", (char *)"ro" };
+static char *options_bind[] = { (char *)"rbind", (char *)"rprivate", (char *)"rw" };
+
+static void add_mount(struct setup *s, const char *type, const char *dest, const char *source,
+		      char **options, size_t n)
+{
+	PB(Mount) *m = &s->mount[s->req.n_mounts];
+
+	husk__agent__v1__mount__init(m);
+	m->type = (char *)type;
+	m->destination = (char *)dest;
+	m->source = (char *)source;
+	m->options = options;
+	m->n_options = n;
+	s->mounts[s->req.n_mounts++] = m;
+}
+
+static void disk_of(PB(Disk) * d, uint64_t first, bool readonly)
+{
+	husk__agent__v1__disk__init(d);
+	d->first_sector = first;
+	d->sectors = DISK_SECTORS;
+	d->readonly = readonly;
+	d->fstype = (char *)"ext4";
+}
+
+static void process_of(PB(Process) * p, PB(User) * u, PB(Stdio) * io, PB(Capabilities) * caps,
+		       char **args, size_t n)
+{
+	husk__agent__v1__process__init(p);
+	husk__agent__v1__user__init(u);
+	husk__agent__v1__stdio__init(io);
+	husk__agent__v1__capabilities__init(caps);
+	caps->bounding = caps->effective = caps->permitted = DEFAULT_CAPS;
+	p->user = u;
+	p->stdio = io;
+	p->capabilities = caps;
+	p->args = args;
+	p->n_args = n;
+}
+
+/* A container as the shim would ask for it: two layers, a scratch disk, OCI's default mounts. */
+static void set_up(struct setup *s, const char *script)
+{
+	memset(s, 0, sizeof(*s));
+	snprintf(s->id, sizeof(s->id), "c%d", next_container++);
+	husk__agent__v1__create_container_request__init(&s->req);
+	husk__agent__v1__rootfs__init(&s->rootfs);
+	disk_of(&s->base, DISK_BASE, true);
+	disk_of(&s->top, DISK_TOP, true);
+	disk_of(&s->scratch, DISK_SCRATCH(next_scratch), false);
+	next_scratch = (next_scratch + 1) % SCRATCHES;
+	s->lower[0] = &s->base;
+	s->lower[1] = &s->top;
+	s->rootfs.lower = s->lower;
+	s->rootfs.n_lower = 2;
+	s->rootfs.upper = &s->scratch;
+	s->args[0] = (char *)"sh";
+	s->args[1] = (char *)"-c";
+	s->args[2] = (char *)script;
+	process_of(&s->process, &s->user, &s->stdio, &s->caps, s->args, 3);
+	s->req.id = s->id;
+	s->req.rootfs = &s->rootfs;
+	s->req.process = &s->process;
+	s->req.mounts = s->mounts;
+	add_mount(s, "proc", "/proc", "proc", options_proc, 3);
+	add_mount(s, "tmpfs", "/dev", "tmpfs", options_dev, 4);
+	add_mount(s, "devpts", "/dev/pts", "devpts", options_pts, 6);
+	add_mount(s, "mqueue", "/dev/mqueue", "mqueue", options_proc, 3);
+	add_mount(s, "sysfs", "/sys", "sysfs", options_ro, 4);
+	add_mount(s, "cgroup2", "/sys/fs/cgroup", "cgroup", options_ro, 4);
+	add_mount(s, "bind", "/dev/shm", "sandbox:shm", options_bind, 3);
+	add_mount(s, "bind", "/etc/hosts", "sandbox:hosts", options_bind, 3);
+	s->masked[0] = (char *)"/proc/kcore";
+	s->masked[1] = (char *)"/sys/firmware";
+	s->masked[2] = (char *)"/proc/nonexistent";
+	s->readonly[0] = (char *)"/proc/sys";
+	s->readonly[1] = (char *)"/proc/bus";
+	s->req.masked_paths = s->masked;
+	s->req.n_masked_paths = 3;
+	s->req.readonly_paths = s->readonly;
+	s->req.n_readonly_paths = 2;
+}
+
+static void create(struct setup *s)
+{
+	if (drive_code(&drv, "CreateContainer", &s->req) < 0)
+		fail_msg("create: %s", err_text(&drv.err));
+}
+
+static PB(StartContainerResponse) * start(const char *id)
+{
+	PB(StartContainerRequest) req = PB_INIT(START_CONTAINER_REQUEST);
+	ProtobufCMessage *m;
+
+	req.id = (char *)id;
+	m = drive(&drv, "StartContainer", &req);
+	if (!m)
+		fail_msg("start: %s", err_text(&drv.err));
+	return (void *)m;
+}
+
+static void free_resp(PB(StartContainerResponse) * r)
+{
+	husk__agent__v1__start_container_response__free_unpacked(r, NULL);
+}
+
+static void start_ok(const char *id)
+{
+	PB(StartContainerResponse) *r = start(id);
+
+	if (r->failure)
+		fail_msg("start: %s: %d: %s", r->failure->stage, r->failure->error,
+			 r->failure->message);
+	assert_true(r->pid > 1);
+	free_resp(r);
+}
+
+static void remove_it(const char *id)
+{
+	PB(RemoveContainerRequest) req = PB_INIT(REMOVE_CONTAINER_REQUEST);
+
+	req.id = (char *)id;
+	if (drive_code(&drv, "RemoveContainer", &req) < 0)
+		fail_msg("remove: %s", err_text(&drv.err));
+}
+
+static int kill_it(const char *id, const char *exec_id, int sig, bool all)
+{
+	PB(SignalProcessRequest) req = PB_INIT(SIGNAL_PROCESS_REQUEST);
+
+	req.id = (char *)id;
+	req.exec_id = (char *)exec_id;
+	req.signal = (uint32_t)sig;
+	req.all = all;
+	return drive_code(&drv, "SignalProcess", &req);
+}
+
+/* Runs a prepared container to its end; its output (stdout and stderr in one) stays valid until the
+ * next. */
+static char *finish(struct setup *s, unsigned *ret_status)
+{
+	uint64_t id = drv.next_stream++;
+	int fd = drive_stream(&drv, id);
+	const struct seen_event *ev;
+	char *out;
+
+	s->stdio.stdout_stream = id;
+	create(s);
+	start_ok(s->id);
+	out = drive_read_all(fd, NULL);
+	ev = drive_exit(&drv, s->id, "");
+	if (ret_status)
+		*ret_status = ev->status;
+	remove_it(s->id);
+	return out;
+}
+
+static char *run(const char *script, unsigned *ret_status)
+{
+	struct setup s;
+
+	set_up(&s, script);
+	return finish(&s, ret_status);
+}
+
+/* A container that does nothing until it is killed. */
+static void start_idle(struct setup *s)
+{
+	set_up(s, "trap 'exit 7' TERM; while :; do sleep 1000 & wait; done");
+	create(s);
+	start_ok(s->id);
+}
+
+static void stop_idle(struct setup *s)
+{
+	assert_int_equal(kill_it(s->id, "", SIGKILL, false), 0);
+	assert_int_equal(drive_exit(&drv, s->id, "")->status, 128 + SIGKILL);
+	remove_it(s->id);
+}
+
+struct exec {
+	PB(ExecProcessRequest) req;
+	PB(Process) process;
+	PB(User) user;
+	PB(Stdio) stdio;
+	PB(Capabilities) caps;
+	char *args[4];
+};
+
+static void set_up_exec(struct exec *e, const char *id, const char *exec_id, const char *script)
+{
+	memset(e, 0, sizeof(*e));
+	husk__agent__v1__exec_process_request__init(&e->req);
+	e->args[0] = (char *)"sh";
+	e->args[1] = (char *)"-c";
+	e->args[2] = (char *)script;
+	process_of(&e->process, &e->user, &e->stdio, &e->caps, e->args, 3);
+	e->req.id = (char *)id;
+	e->req.exec_id = (char *)exec_id;
+	e->req.process = &e->process;
+}
+
+static void exec_ok(struct exec *e)
+{
+	PB(StartContainerResponse) *r = (void *)drive(&drv, "ExecProcess", &e->req);
+
+	if (!r)
+		fail_msg("exec: %s", err_text(&drv.err));
+	if (r->failure)
+		fail_msg("exec: %s: %s", r->failure->stage, r->failure->message);
+	free_resp(r);
+}
+
+/* ---- the tests ---- */
+
+static void test_sandbox(void **state)
+{
+	PB(CreateSandboxRequest) req = PB_INIT(CREATE_SANDBOX_REQUEST);
+	PB(CreateSandboxResponse) * resp;
+	PB(StartContainerRequest) early = PB_INIT(START_CONTAINER_REQUEST);
+
+	early.id = (char *)"x";
+	assert_int_equal(drive_code(&drv, "StartContainer", &early), -EBUSY);
+	req.id = (char *)"";
+	assert_int_equal(drive_code(&drv, "CreateSandbox", &req), -EINVAL);
+	req.id = (char *)"pod";
+	req.hostname = (char *)"seed";
+	req.hosts = (char *)"127.0.0.1 localhost\n";
+	req.resolv_conf = (char *)"nameserver 192.0.2.1\n";
+	resp = (void *)drive(&drv, "CreateSandbox", &req);
+	if (!resp)
+		fail_msg("sandbox: %s", err_text(&drv.err));
+	print_message("[ figure   ] guest kernel %s %s, agent ready at %lld us\n",
+		      resp->kernel_release, resp->machine, (long long)resp->ready_ns / 1000);
+	husk__agent__v1__create_sandbox_response__free_unpacked(resp, NULL);
+	assert_int_equal(drive_code(&drv, "CreateSandbox", &req), -EEXIST);
+	driver_events(&drv);
+}
+
+static void test_hello(void **state)
+{
+	unsigned status;
+
+	assert_string_equal(run("echo hello; cat /etc/layer; exit 3", &status), "hello\ntop\n");
+	assert_int_equal(status, 3);
+}
+
+static void test_view(void **state)
+{
+	unsigned status;
+	char *out =
+		run("set -e\n"
+		    "[ $$ = 1 ]; [ \"$(hostname)\" = seed ]; [ \"$HOME\" = /root ]\n"
+		    "[ \"$PATH\" = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ]\n"
+		    "[ \"$(pwd)\" = / ]; grep -q localhost /etc/hosts\n"
+		    "[ \"$(stat -c %a /dev/shm)\" = 1777 ]\n"
+		    "[ \"$(readlink /dev/ptmx)\" = pts/ptmx ]\n"
+		    "echo x >/dev/null; [ \"$(head -c 4 /dev/zero | wc -c)\" = 4 ]\n"
+		    "[ \"$(readlink /dev/stdout)\" = /proc/self/fd/1 ]\n"
+		    "! echo 1 >/proc/sys/kernel/sysrq 2>/dev/null\n"
+		    "! mkdir /sys/fs/cgroup/x 2>/dev/null\n"
+		    "[ \"$(cat /proc/self/cgroup | grep ^0:)\" = 0::/ ]\n"
+		    "[ -z \"$(cat /proc/kcore 2>/dev/null | head -c 1)\" ]\n"
+		    "echo w >/etc/new; rm /etc/plain; [ ! -e /etc/plain ]\n"
+		    "[ \"$(umask)\" = 0022 ]; [ ! -e /dev/console ]\n"
+		    "[ \"$(ls /proc/self/fd | wc -l)\" = 4 ]\n" /* 0 1 2, and ls' own */
+		    "[ \"$(ulimit -n)\" = 1024 ]\n"
+		    "[ \"$(grep CapEff /proc/self/status)\" = 'CapEff:	00000000a80425fb' ]\n"
+		    "[ \"$(grep Seccomp: /proc/self/status)\" = 'Seccomp:	0' ]\n"
+		    "[ \"$(mount | grep -c ' / type overlay')\" = 1 ]; mount | wc -l; echo fine",
+		    &status);
+	assert_text(out, "fine");
+	assert_int_equal(status, 0);
+}
+
+/* Another container's disks are not to be had, even with CAP_MKNOD. */
+static void test_devices(void **state)
+{
+	char *out =
+		run("mknod /dev/other b 254 0; cat /dev/other; mknod /dev/m c 1 1; cat /dev/m;\n"
+		    "mknod /null c 1 3 && echo x >/null && echo fine",
+		    NULL);
+	assert_text(out, "fine");
+}
+
+static void test_missing_command(void **state)
+{
+	static const struct {
+		const char *command;
+		int error;
+		const char *text;
+	} cases[] = {
+		{ "no-such-command", ENOENT, "executable file not found in $PATH" },
+		{ "/no/such/file", ENOENT, "No such file" },
+		{ "/etc/plain", EACCES, "Permission denied" },
+		{ "/etc", EACCES, "Permission denied" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct setup s;
+		PB(StartContainerResponse) * r;
+		size_t events = drv.n_events;
+
+		set_up(&s, "");
+		s.args[0] = (char *)cases[i].command;
+		create(&s);
+		r = start(s.id);
+		assert_non_null(r->failure);
+		assert_string_equal(r->failure->stage, "exec");
+		assert_int_equal(r->failure->error, cases[i].error);
+		assert_text(r->failure->message, cases[i].text);
+		assert_text(r->failure->message, cases[i].command);
+		free_resp(r);
+		assert_int_equal(kill_it(s.id, "", SIGTERM, false), -ENOENT);
+		remove_it(s.id);
+		assert_int_equal(drv.n_events, events);
+	}
+}
+
+static void test_user_and_cwd(void **state)
+{
+	struct setup s;
+	unsigned status;
+	PB(StartContainerResponse) * r;
+
+	set_up(&s,
+	       "id; pwd; umask; echo $HOME; echo out >/dev/stdout; grep NoNew /proc/self/status;"
+	       "grep CapEff /proc/self/status");
+	s.user.name = (char *)"app";
+	s.user.umask = 027;
+	s.process.cwd = (char *)"/made/for/it";
+	s.process.no_new_privileges = true;
+	char *out = finish(&s, &status);
+	assert_int_equal(status, 0);
+	assert_text(out, "uid=1000(app) gid=1000(app) groups=2000(extra)");
+	assert_text(
+		out,
+		"/made/for/it\n0027\n/home/app\nout\nNoNewPrivs:\t1\nCapEff:\t0000000000000000");
+
+	set_up(&s, "id -u; id -g; pwd");
+	s.user.name = (char *)"4000:extra";
+	s.process.cwd = (char *)"/closed"; /* only root may enter; the image's choice */
+	assert_string_equal(finish(&s, &status), "4000\n2000\n/closed\n");
+
+	set_up(&s, "");
+	s.user.name = (char *)"nobody-here";
+	create(&s);
+	r = start(s.id);
+	assert_string_equal(r->failure->stage, "user");
+	assert_int_equal(r->failure->error, ENOENT);
+	free_resp(r);
+	remove_it(s.id);
+}
+
+static void test_readonly_root(void **state)
+{
+	struct setup s;
+	unsigned status;
+
+	set_up(&s, "touch /x 2>/dev/null || echo refused; touch /dev/shm/y && echo shm");
+	s.rootfs.readonly = true;
+	assert_string_equal(finish(&s, &status), "refused\nshm\n");
+	/* No upper disk at all, and one layer only: its mount points are not all there. */
+	set_up(&s, "touch /x 2>/dev/null || echo refused");
+	s.rootfs.upper = NULL;
+	s.req.n_mounts = 0;
+	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+	assert_string_equal(finish(&s, &status), "refused\n");
+	set_up(&s, "cat /etc/layer; touch /x 2>/dev/null || echo refused");
+	s.rootfs.upper = NULL;
+	s.rootfs.n_lower = 1;
+	s.req.n_mounts = 0;
+	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+	assert_string_equal(finish(&s, &status), "base\nrefused\n");
+}
+
+static void test_dangling_mount_point(void **state)
+{
+	struct setup s;
+	unsigned status;
+
+	set_up(&s, "cat /nowhere/file");
+	s.mount[7].destination = (char *)"/etc/dangling";
+	assert_string_equal(finish(&s, &status), "127.0.0.1 localhost\n");
+}
+
+static void test_stdin(void **state)
+{
+	struct setup s;
+	int in, out;
+	char *text;
+
+	set_up(&s, "cat; echo done");
+	s.stdio.stdin_stream = drv.next_stream++;
+	s.stdio.stdout_stream = drv.next_stream++;
+	create(&s);
+	start_ok(s.id);
+	/* Streams after the start, and the host ends its direction of stdin only. */
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	in = drive_stream(&drv, s.stdio.stdin_stream);
+	assert_int_equal(write_all(in, "one\n", 4), 0);
+	drive_expect(out, "one\n");
+	assert_int_equal(write_all(in, "two\n", 4), 0);
+	assert_int_equal(shutdown(in, SHUT_WR), 0);
+	text = drive_read_all(out, NULL);
+	assert_string_equal(text, "two\ndone\n");
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	close(in);
+	remove_it(s.id);
+}
+
+/* Much output while another stream is not read at all, and separate stderr. */
+static void test_bulk(void **state)
+{
+	struct setup s;
+	size_t total;
+	int out, err_fd, stuck;
+	uint64_t begin;
+	struct exec e;
+	struct setup idle;
+
+	start_idle(&idle);
+	set_up_exec(&e, idle.id, "stuck", "cat /dev/zero");
+	e.stdio.stdout_stream = drv.next_stream++;
+	stuck = drive_stream(&drv, e.stdio.stdout_stream);
+	exec_ok(&e);
+
+	set_up(&s, "echo problem >&2; head -c 33554432 /dev/zero");
+	s.stdio.stdout_stream = drv.next_stream++;
+	s.stdio.stderr_stream = drv.next_stream++;
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	err_fd = drive_stream(&drv, s.stdio.stderr_stream);
+	create(&s);
+	begin = now_mono_ns();
+	start_ok(s.id);
+	(void)drive_read_all(out, &total);
+	assert_int_equal(total, STREAM_BULK);
+	print_message(
+		"[ figure   ] stdout: %llu MiB/s, with a stuck neighbour\n",
+		(unsigned long long)(STREAM_BULK / MIB * 1000000000ull / (now_mono_ns() - begin)));
+	assert_string_equal(drive_read_all(err_fd, NULL), "problem\n");
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	remove_it(s.id);
+	assert_int_equal(kill_it(idle.id, "stuck", SIGKILL, false), 0);
+	assert_int_equal(drive_exit(&drv, idle.id, "stuck")->status, 137);
+	close(stuck);
+	stop_idle(&idle);
+}
+
+static void test_tty(void **state)
+{
+	struct setup s;
+	PB(ResizeTtyRequest) rz = PB_INIT(RESIZE_TTY_REQUEST);
+	int in, out;
+
+	set_up(&s,
+	       "stty size; tty; [ -c /dev/console ] && echo console; read x; stty size; echo got "
+	       "$x");
+	s.process.terminal = true;
+	s.process.width = 80;
+	s.process.height = 25;
+	s.stdio.stdin_stream = drv.next_stream++;
+	s.stdio.stdout_stream = drv.next_stream++;
+	in = drive_stream(&drv, s.stdio.stdin_stream);
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	create(&s);
+	start_ok(s.id);
+	drive_expect(out, "25 80\r\n/dev/pts/0\r\nconsole\r\n");
+	rz.id = s.id;
+	rz.width = 132;
+	rz.height = 43;
+	assert_int_equal(drive_code(&drv, "ResizeTty", &rz), 0);
+	assert_int_equal(write_all(in, "word\n", 5), 0);
+	assert_string_equal(drive_read_all(out, NULL), "word\r\n43 132\r\ngot word\r\n");
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	assert_int_equal(drive_code(&drv, "ResizeTty", &rz), -ENOENT);
+	close(in);
+	remove_it(s.id);
+}
+
+static void test_exec(void **state)
+{
+	struct setup s;
+	struct exec e;
+	PB(StartContainerResponse) * r;
+	PB(ListProcessesRequest) lr = PB_INIT(LIST_PROCESSES_REQUEST);
+	PB(ListProcessesResponse) * l;
+	int out, in;
+
+	start_idle(&s);
+	set_up_exec(
+		&e, s.id, "one",
+		"hostname; echo $$ >/tmp/pid; [ $(cat /proc/1/comm) = sh ] && echo same; exit 5");
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	exec_ok(&e);
+	assert_string_equal(drive_read_all(out, NULL), "seed\nsame\n");
+	assert_int_equal(drive_exit(&drv, s.id, "one")->status, 5);
+
+	set_up_exec(&e, s.id, "bad", "");
+	e.args[0] = (char *)"nope";
+	r = (void *)drive(&drv, "ExecProcess", &e.req);
+	assert_non_null(r);
+	assert_non_null(r->failure);
+	assert_int_equal(r->failure->error, ENOENT);
+	free_resp(r);
+
+	/* Its cwd is not made. */
+	set_up_exec(&e, s.id, "cwd", "true");
+	e.process.cwd = (char *)"/not/there";
+	r = (void *)drive(&drv, "ExecProcess", &e.req);
+	assert_string_equal(r->failure->stage, "cwd");
+	free_resp(r);
+
+	/* A terminal of the container's own devpts. */
+	set_up_exec(&e, s.id, "tty", "stty size; cat");
+	e.process.terminal = true;
+	e.process.width = 100;
+	e.process.height = 30;
+	e.stdio.stdin_stream = drv.next_stream++;
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	in = drive_stream(&drv, e.stdio.stdin_stream);
+	exec_ok(&e);
+	drive_expect(out, "30 100\r\n");
+	assert_int_equal(write_all(in, "\004", 1), 0);
+	(void)drive_read_all(out, NULL);
+	assert_int_equal(drive_exit(&drv, s.id, "tty")->status, 0);
+	close(in);
+
+	lr.id = s.id;
+	l = (void *)drive(&drv, "ListProcesses", &lr);
+	assert_non_null(l);
+	assert_int_equal(l->n_pids, 2); /* sh and sleep */
+	husk__agent__v1__list_processes_response__free_unpacked(l, NULL);
+
+	/* An exec that is there when the container goes: its exit comes first. */
+	set_up_exec(&e, s.id, "late", "sleep 1000");
+	exec_ok(&e);
+	set_up_exec(&e, s.id, "late", "true");
+	assert_int_equal(drive_code(&drv, "ExecProcess", &e.req), -EEXIST);
+	assert_int_equal(kill_it(s.id, "", SIGTERM, false), 0);
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 7);
+	assert_int_equal(drive_exit(&drv, s.id, "late")->status, 137);
+	assert_true(drive_exit(&drv, s.id, "late")->seq < drive_exit(&drv, s.id, "")->seq);
+	assert_int_equal(drive_code(&drv, "ExecProcess", &e.req), -EBUSY);
+	assert_int_equal(kill_it(s.id, "", SIGTERM, false), -ENOENT);
+	remove_it(s.id);
+}
+
+static void test_pod_pid_namespace(void **state)
+{
+	struct setup a, b;
+	struct exec e;
+	int out;
+
+	set_up(&a, "sleep 1000 & wait");
+	a.req.pid_namespace = PB_NS_POD;
+	create(&a);
+	start_ok(a.id);
+	set_up(&b,
+	       "[ $$ != 1 ] && [ $(cat /proc/1/comm) = pause ] && ps | grep -c ' sleep 100[0]$';"
+	       "ls /proc/1/root 2>/dev/null | wc -l");
+	b.req.pid_namespace = PB_NS_POD;
+	assert_string_equal(finish(&b, NULL), "1\n0\n");
+	/* An orphan of the namespace goes to the pause process, and leaves no zombie. */
+	set_up_exec(&e, a.id, "orphan", "(sleep 0 &) ; sleep 1; ps | grep -c '\\[sleep\\]'");
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	exec_ok(&e);
+	assert_string_equal(drive_read_all(out, NULL), "0\n");
+	/* The first process goes, the rest of the container with it. */
+	set_up_exec(&e, a.id, "rest", "sleep 1000");
+	exec_ok(&e);
+	assert_int_equal(kill_it(a.id, "", SIGKILL, false), 0);
+	assert_int_equal(drive_exit(&drv, a.id, "rest")->status, 137);
+	assert_int_equal(drive_exit(&drv, a.id, "")->status, 137);
+	remove_it(a.id);
+}
+
+static void test_signals(void **state)
+{
+	struct setup s;
+	struct exec e;
+	PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
+
+	set_up(&s, "true");
+	create(&s);
+	assert_int_equal(kill_it(s.id, "", SIGTERM, false), -EBUSY);
+	start_ok(s.id);
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	remove_it(s.id);
+
+	start_idle(&s);
+	rm.id = s.id;
+	assert_int_equal(drive_code(&drv, "RemoveContainer", &rm), -EBUSY);
+	set_up_exec(&e, s.id, "x", "sleep 1000");
+	exec_ok(&e);
+	assert_int_equal(kill_it(s.id, "x", 0, false), -EINVAL);
+	assert_int_equal(kill_it(s.id, "x", 65, false), -EINVAL);
+	assert_int_equal(kill_it(s.id, "", SIGUSR1, true), 0); /* ends the exec, not the init */
+	assert_int_equal(drive_exit(&drv, s.id, "x")->status, 128 + SIGUSR1);
+	assert_int_equal(kill_it(s.id, "", SIGKILL, true), 0);
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 137);
+	remove_it(s.id);
+	assert_int_equal(drive_code(&drv, "RemoveContainer", &rm), -ENOENT);
+}
+
+/* More than any pipe or socket holds, both ways at once. */
+static void test_stdin_bulk(void **state)
+{
+	static uint8_t block[65536];
+	size_t total = 0, sent = 0, len = 4 << 20;
+	struct setup s;
+	int in, out;
+
+	set_up(&s, "cat");
+	s.stdio.stdin_stream = drv.next_stream++;
+	s.stdio.stdout_stream = drv.next_stream++;
+	in = drive_stream(&drv, s.stdio.stdin_stream);
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	create(&s);
+	start_ok(s.id);
+	assert_int_equal(fd_set_nonblock(in, true), 0);
+	while (total < len) {
+		struct pollfd p[2] = { { .fd = out, .events = POLLIN },
+				       { .fd = sent < len ? in : -1, .events = POLLOUT } };
+
+		assert_true(poll(p, 2, 30000) > 0);
+		if (p[1].revents & POLLOUT) {
+			ssize_t n = write(in, block, MIN_OF(sizeof(block), len - sent));
+
+			sent += n > 0 ? (size_t)n : 0;
+			if (sent == len)
+				assert_int_equal(shutdown(in, SHUT_WR), 0);
+		}
+		if (p[0].revents) {
+			ssize_t n = read(out, block, sizeof(block));
+
+			assert_true(n > 0);
+			total += (size_t)n;
+		}
+	}
+	assert_string_equal(drive_read_all(out, NULL), "");
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	close(in);
+	remove_it(s.id);
+}
+
+static void test_settings(void **state)
+{
+	PB(CreateContainerRequest__SysctlsEntry)
+	sysctl = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
+	PB(CreateContainerRequest__SysctlsEntry) * sysctls[] = { &sysctl };
+	PB(Rlimit) lim = PB_INIT(RLIMIT), *limits[] = { &lim };
+	char *env[] = { (char *)"A=b", (char *)"HOME=/tmp", (char *)"PATH=/nowhere:/bin" };
+	struct setup s;
+	unsigned status;
+
+	set_up(&s,
+	       "hostname; cat /proc/sys/kernel/msgmax; ulimit -c; echo $A $HOME $PATH;"
+	       "cat /proc/self/oom_score_adj; ipcs -q | wc -l >/dev/null; hostname >/dev/null");
+	s.req.hostname = (char *)"own";
+	sysctl.key = (char *)"kernel.msgmax";
+	sysctl.value = (char *)"4321";
+	s.req.sysctls = sysctls;
+	s.req.n_sysctls = 1;
+	lim.type = (char *)"RLIMIT_CORE";
+	s.process.rlimits = limits;
+	s.process.n_rlimits = 1;
+	s.process.env = env;
+	s.process.n_env = 3;
+	s.process.oom_score_adj = 500;
+	assert_string_equal(finish(&s, &status), "own\n4321\n0\nb /tmp /nowhere:/bin\n500\n");
+	/* Others do not see it. */
+	assert_string_equal(run("hostname; cat /proc/sys/kernel/msgmax", NULL), "seed\n8192\n");
+	/* What one container leaves in the pod's IPC namespace and /dev/shm, the next one finds. */
+	set_up(&s, "echo shared >/dev/shm/file");
+	s.req.ipc_namespace = PB_NS_POD;
+	(void)finish(&s, NULL);
+	assert_string_equal(run("cat /dev/shm/file; rm /dev/shm/file", NULL), "shared\n");
+}
+
+static void test_privileged(void **state)
+{
+	struct setup s;
+
+	set_up(&s,
+	       "[ -e /dev/urandom ] && ls /dev | wc -l | { read n; [ $n -gt 15 ] && echo many; };"
+	       "mkdir /sys/fs/cgroup/sub/ && rmdir /sys/fs/cgroup/sub && echo cgroup;"
+	       "mount -t tmpfs none /tmp && echo mounted;"
+	       "mkdir -p /sys/fs/cgroup/a/b/c && echo nested");
+	s.req.privileged = true;
+	s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS;
+	if (!drv.in_vm) /* not more than this host has to give */
+		s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS & ~(1ull << 24);
+	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
+	assert_string_equal(finish(&s, NULL), "many\ncgroup\nmounted\nnested\n");
+}
+
+/* A layer that is just being detached is wanted again: the create waits for it. */
+static void test_create_while_removing(void **state)
+{
+	for (int i = 0; i < 5; i++) {
+		struct setup a, b;
+		PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
+		int removed, created;
+
+		set_up(&a, "true");
+		create(&a);
+		set_up(&b, "cat /etc/layer");
+		rm.id = a.id;
+		drive_two(&drv, "RemoveContainer", &rm, &removed, "CreateContainer", &b.req,
+			  &created);
+		assert_int_equal(removed, 0);
+		assert_int_equal(created, 0);
+		start_ok(b.id);
+		assert_int_equal(drive_exit(&drv, b.id, "")->status, 0);
+		remove_it(b.id);
+	}
+}
+
+static void test_latency(void **state)
+{
+	struct setup s;
+	struct exec e;
+	char name[16];
+	uint64_t begin = now_mono_ns(), created, started;
+	const int n = 20;
+
+	set_up(&s, "exec sleep 1000");
+	create(&s);
+	created = now_mono_ns();
+	start_ok(s.id);
+	started = now_mono_ns();
+	print_message("[ figure   ] create %llu us, start %llu us\n",
+		      (unsigned long long)(created - begin) / 1000,
+		      (unsigned long long)(started - created) / 1000);
+	begin = now_mono_ns();
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "e%d", i);
+		set_up_exec(&e, s.id, name, "");
+		e.args[0] = (char *)"/bin/true";
+		e.process.n_args = 1;
+		exec_ok(&e);
+		assert_int_equal(drive_exit(&drv, s.id, name)->status, 0);
+	}
+	print_message("[ figure   ] exec of true, to its exit event: %llu us\n",
+		      (unsigned long long)(now_mono_ns() - begin) / 1000 / n);
+	begin = now_mono_ns();
+	stop_idle(&s);
+	print_message("[ figure   ] kill and remove %llu us\n",
+		      (unsigned long long)(now_mono_ns() - begin) / 1000);
+}
+
+/* The last user's disks are named, a shared layer stays as long as it is used. */
+static void test_disks(void **state)
+{
+	struct setup a, b;
+	PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
+	PB(RemoveContainerResponse) * r;
+
+	start_idle(&a);
+	start_idle(&b);
+	disk_of(&b.scratch, a.scratch.first_sector, false);
+	snprintf(b.id, sizeof(b.id), "other");
+	assert_int_equal(drive_code(&drv, "CreateContainer", &b.req), -EBUSY);
+	snprintf(b.id, sizeof(b.id), "c%d", next_container - 1);
+	assert_int_equal(kill_it(a.id, "", SIGKILL, false), 0);
+	(void)drive_exit(&drv, a.id, "");
+	rm.id = a.id;
+	r = (void *)drive(&drv, "RemoveContainer", &rm);
+	assert_non_null(r);
+	assert_int_equal(r->n_detached_disks, 1);
+	assert_int_equal(r->detached_disks[0], a.scratch.first_sector);
+	husk__agent__v1__remove_container_response__free_unpacked(r, NULL);
+	assert_int_equal(kill_it(b.id, "", SIGKILL, false), 0);
+	(void)drive_exit(&drv, b.id, "");
+	rm.id = b.id;
+	r = (void *)drive(&drv, "RemoveContainer", &rm);
+	assert_non_null(r);
+	assert_int_equal(r->n_detached_disks, 3);
+	husk__agent__v1__remove_container_response__free_unpacked(r, NULL);
+	/* A disk without a file system: refused, and forgotten. */
+	set_up(&a, "true");
+	a.scratch.first_sector = DISK_SCRATCH(SCRATCHES + 5);
+	assert_true(drive_code(&drv, "CreateContainer", &a.req) < 0);
+	assert_text(drv.err.msg, "disk");
+	set_up(&a, "true");
+	assert_string_equal(finish(&a, NULL), "");
+}
+
+static void test_early_exits(void **state)
+{
+	for (int i = 0; i < 20; i++) {
+		unsigned status;
+
+		(void)run("exit 9", &status);
+		assert_int_equal(status, 9);
+	}
+	/* Exactly one event for each, with numbers that have no gap. */
+	for (size_t i = 0; i < drv.n_events; i++) {
+		assert_int_equal(drv.events[i].seq, drv.events[0].seq + i);
+		for (size_t j = 0; j < i; j++)
+			assert_false(!drv.events[i].oom &&
+				     str_eq(drv.events[i].id, drv.events[j].id) &&
+				     str_eq(drv.events[i].exec_id, drv.events[j].exec_id) &&
+				     !drv.events[j].oom);
+	}
+}
+
+static void test_oom(void **state)
+{
+	struct setup s;
+	PB(CreateContainerRequest__CgroupEntry)
+	limit = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
+	PB(CreateContainerRequest__CgroupEntry) * list[1] = { &limit };
+	const struct seen_event *ev;
+	bool oom = false;
+
+	if (!drv.in_vm)
+		skip(); /* the host may have no memory controller in v2 */
+	set_up(&s, "tail /dev/zero");
+	limit.key = (char *)"memory.max";
+	limit.value = (char *)"16777216";
+	s.req.cgroup = list;
+	s.req.n_cgroup = 1;
+	create(&s);
+	start_ok(s.id);
+	ev = drive_exit(&drv, s.id, "");
+	assert_true(ev->oom_killed);
+	for (size_t i = 0; i < drv.n_events; i++)
+		oom |= drv.events[i].oom && str_eq(drv.events[i].id, s.id);
+	assert_true(oom);
+	remove_it(s.id);
+	limit.key = (char *)"memory.nonsense";
+	set_up(&s, "true");
+	s.req.cgroup = list;
+	s.req.n_cgroup = 1;
+	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -ENOSYS);
+}
+
+static void test_refusals(void **state)
+{
+	struct setup s;
+
+	set_up(&s, "true");
+	s.mount[0].type = (char *)"nfs";
+	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -ENOSYS);
+	set_up(&s, "true");
+	s.mount[7].source = (char *)"/etc/shadow";
+	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -ENOSYS);
+	set_up(&s, "true");
+	s.req.id = (char *)"../up";
+	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -EINVAL);
+	/* What only the kernel knows to be wrong is a failed start. */
+	char *bad[] = { (char *)"size=nonsense" };
+	set_up(&s, "true");
+	add_mount(&s, "tmpfs", "/tmp", "tmpfs", bad, 1);
+	create(&s);
+	PB(StartContainerResponse) *r = start(s.id);
+	assert_non_null(r->failure);
+	assert_string_equal(r->failure->stage, "mount");
+	assert_text(r->failure->message, "/tmp");
+	free_resp(r);
+	remove_it(s.id);
+}
+
+static void test_hostile_paths(void **state)
+{
+	struct setup s;
+	struct exec e;
+	int out;
+
+	/* The container swaps what an exec's set-up looks at. */
+	start_idle(&s);
+	set_up_exec(&e, s.id, "swap",
+		    "rm /etc/passwd; mkfifo /etc/passwd; rm -rf /etc/group;"
+		    "ln -s /proc/1/root/etc/group /etc/group; echo ok");
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	exec_ok(&e);
+	assert_string_equal(drive_read_all(out, NULL), "ok\n");
+	set_up_exec(&e, s.id, "named", "true");
+	e.user.name = (char *)"app";
+	PB(StartContainerResponse) *r = (void *)drive(&drv, "ExecProcess", &e.req);
+	assert_non_null(r);
+	assert_string_equal(r->failure->stage, "user");
+	free_resp(r);
+	stop_idle(&s);
+}
+
+int agent_scenarios(const char *name)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sandbox),
+		cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_view),
+		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_missing_command),
+		cmocka_unit_test(test_user_and_cwd),
+		cmocka_unit_test(test_readonly_root),
+		cmocka_unit_test(test_dangling_mount_point),
+		cmocka_unit_test(test_stdin),
+		cmocka_unit_test(test_stdin_bulk),
+		cmocka_unit_test(test_bulk),
+		cmocka_unit_test(test_settings),
+		cmocka_unit_test(test_privileged),
+		cmocka_unit_test(test_create_while_removing),
+		cmocka_unit_test(test_latency),
+		cmocka_unit_test(test_tty),
+		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_pod_pid_namespace),
+		cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_early_exits),
+		cmocka_unit_test(test_oom),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_hostile_paths),
+	};
+
+	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);
+}

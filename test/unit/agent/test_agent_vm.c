@@ -1,0 +1,117 @@
+/*
+ * The agent where it belongs: PID 1 of a guest, under husk-vmm. Needs a kernel (HUSK_KERNEL, or
+ * share/husk/vmlinux of the build), busybox and mke2fs; skipped without. HUSK_BACKEND: qemu.
+ */
+#include "test/lib/unit.h"
+#include "test/lib/agent_driver.h"
+#include "test/lib/vmm_client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#define BOOT_SECONDS 60
+
+static struct vmm_client vm;
+
+static int connect_stream(struct driver *d)
+{
+	int fd;
+
+	assert_int_equal(vmm_connect(&vm, 1025, &fd), 0);
+	return fd;
+}
+
+static void map(const char *dir, const char *name, uint64_t first, bool readonly)
+{
+	char path[300];
+	int fd;
+
+	image_path(path, sizeof(path), dir, name);
+	fd = open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(vmm_map(&vm, first, DISK_SECTORS, fd, readonly), 0);
+	close(fd);
+}
+
+static void map_all(const char *dir)
+{
+	map(dir, "base", DISK_BASE, true);
+	map(dir, "top", DISK_TOP, true);
+	for (int i = 0; i < SCRATCHES; i++) {
+		char name[32], from[300], to[300];
+		cleanup_fd int in = -1, out = -1;
+
+		snprintf(name, sizeof(name), "scratch%d", i);
+		image_path(from, sizeof(from), dir, "scratch");
+		image_path(to, sizeof(to), dir, name);
+		in = open(from, O_RDONLY | O_CLOEXEC);
+		out = open(to, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		assert_true(in >= 0 && out >= 0);
+		assert_true(sendfile(out, in, NULL, DISK_SECTORS * 512) > 0);
+		map(dir, name, DISK_SCRATCH(i), false);
+	}
+}
+
+static int test_all(const char *kernel, const char *initramfs, const char *backend, char *dir)
+{
+	PB(ShutdownRequest) req = PB_INIT(SHUTDOWN_REQUEST);
+	int failed;
+
+	vmm_start(&vm, backend, kernel, initramfs);
+	map_all(dir);
+	if (vmm_boot(&vm, 1, 512, "", false) != 0)
+		return 1;
+	vmm_wait_connected(&vm, BOOT_SECONDS);
+	printf("[ figure   ] boot request to agent connected: %llu ms\n",
+	       (unsigned long long)((vm.times.agent_ready_ns - vm.times.boot_ns) / 1000000));
+	drv.connect = connect_stream;
+	drv.in_vm = true;
+	driver_init(&drv, vm.agent);
+	vm.agent = -1;
+	failed = agent_scenarios("agent in a VM");
+	if (drive_code(&drv, "Shutdown", &req) < 0 && !drv.lost) {
+		printf("shutdown: %s\n", err_text(&drv.err));
+		failed++;
+	}
+	vmm_wait_ended(&vm, BOOT_SECONDS);
+	driver_fini(&drv);
+	return failed + vmm_stop(&vm);
+}
+
+int main(int argc, char **argv)
+{
+	cleanup_free char *bin = NULL, *k = NULL, *i = NULL;
+	char dir[] = "/tmp/test_agent_vm.XXXXXX";
+	const char *kernel, *initramfs, *backend;
+	int failed;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (program_dir(&bin, NULL) < 0)
+		return 1;
+	k = str_fmt("%s/../share/husk/vmlinux", bin);
+	i = str_fmt("%s/../share/husk/initramfs.cpio", bin);
+	kernel = getenv("HUSK_KERNEL") ? getenv("HUSK_KERNEL") : k;
+	initramfs = getenv("HUSK_INITRAMFS") ? getenv("HUSK_INITRAMFS") : i;
+	backend = getenv("HUSK_BACKEND") ? getenv("HUSK_BACKEND") : "qemu";
+	if (access(kernel, R_OK) < 0) {
+		printf("skipped: no guest kernel %s (make kernel, or HUSK_KERNEL)\n", kernel);
+		return 77;
+	}
+	if (!mkdtemp(dir))
+		return 1;
+	if (images_make(dir) < 0) {
+		printf("skipped: busybox or mke2fs is missing\n");
+		(void)!remove_tree(dir, NULL);
+		return 77;
+	}
+	failed = test_all(kernel, initramfs, backend, dir);
+	(void)!remove_tree(dir, NULL);
+	return failed;
+}

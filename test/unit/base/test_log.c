@@ -1,0 +1,152 @@
+#include "test/lib/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+
+static int pipe_fds[2];
+static char text[16384];
+
+static int set_up(void **state)
+{
+	return pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK);
+}
+
+static int tear_down(void **state)
+{
+	(void)close(pipe_fds[0]);
+	(void)close(pipe_fds[1]);
+	return 0;
+}
+
+/* What was logged since the last call. */
+static const char *logged(void)
+{
+	ssize_t n = read(pipe_fds[0], text, sizeof(text) - 1);
+
+	text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
+static void levels(void **state)
+{
+	enum log_level lv = LOG_ERROR;
+
+	log_init("prog", pipe_fds[1], LOG_WARN, false);
+	log_debug("no");
+	log_info("no");
+	assert_string_equal(logged(), "");
+	assert_false(log_on(LOG_INFO));
+	assert_true(log_on(LOG_WARN));
+	log_warn("yes");
+	log_error("also");
+	assert_text(logged(), " warn prog: yes\n");
+	assert_text(text, " error prog: also\n");
+	assert_int_equal(log_level_parse("debug", &lv), 0);
+	assert_int_equal(lv, LOG_DEBUG);
+	assert_int_equal(log_level_parse("verbose", &lv), -EINVAL);
+	assert_int_equal(log_level_parse("", &lv), -EINVAL);
+	assert_int_equal(lv, LOG_DEBUG);
+	for (int i = LOG_DEBUG; i <= LOG_ERROR; i++) {
+		assert_int_equal(log_level_parse(log_level_name((enum log_level)i), &lv), 0);
+		assert_int_equal(lv, i);
+	}
+}
+
+static void text_lines(void **state)
+{
+	log_init("prog", pipe_fds[1], LOG_DEBUG, false);
+	errno = EXDEV;
+	log_info("pod ready", "pod", "abc", "note", "two words", "empty", "", "null", (char *)NULL,
+		 "forged", "x\n2026 info prog: fine");
+	assert_int_equal(errno, EXDEV);
+	assert_text(logged(),
+		    "Z info prog: pod ready pod=abc note=\"two words\" empty=\"\" null=\"\""
+		    " forged=\"x\\n2026 info prog: fine\"\n");
+	/* One record, one line. */
+	assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+	/* 2026-11-21T22:11:00.123Z */
+	assert_int_equal(text[10], 'T');
+	assert_int_equal(text[23], 'Z');
+}
+
+static void json_lines(void **state)
+{
+	log_init("pr\"og", pipe_fds[1], LOG_DEBUG, true);
+	log_error("a \"b\" \\ c", "tab", "\t\n\x01\x7f", "utf8", "gr\xc3\xbc\xc3\x9f", "null",
+		  (char *)NULL);
+	assert_text(logged(),
+		    "\"level\":\"error\",\"program\":\"pr\\\"og\",\"msg\":\"a \\\"b\\\" "
+		    "\\\\ c\",\"tab\":\"\\u0009\\n\\u0001\\u007f\",\"utf8\":\"gr\xc3\xbc"
+		    "\xc3\x9f\",\"null\":\"\"}\n");
+	assert_int_equal(strncmp(text, "{\"time\":\"20", 11), 0);
+}
+
+/* Bytes that are no UTF-8 would make the line no JSON. */
+static void json_of_foreign_bytes(void **state)
+{
+	log_init("prog", pipe_fds[1], LOG_DEBUG, true);
+	log_info("m", "k",
+		 "a\xff"
+		 "b\xc3"
+		 "c\xe2\x82"
+		 "d\xc0\xaf"
+		 "e\xed\xa0\x80"
+		 "f\xf4\x90\x80\x80"
+		 "g\xf0\x9f\x90\x9a"
+		 "h\xe2\x82\xac\xc3");
+	assert_text(logged(),
+		    "\"k\":\"a\\ufffdb\\ufffdc\\ufffd\\ufffdd\\ufffd\\ufffde\\ufffd\\ufffd\\ufffdf"
+		    "\\ufffd\\ufffd\\ufffd\\ufffdg\xf0\x9f\x90\x9ah\xe2\x82\xac\\ufffd\"}\n");
+}
+
+static void long_lines_stay_records(void **state)
+{
+	char big[9000];
+
+	for (int json = 0; json < 2; json++) {
+		for (int c = 0; c < 3; c++) {
+			memset(big, "a\x01\xff"[c], sizeof(big) - 1);
+			big[sizeof(big) - 1] = '\0';
+			for (size_t cut = 0; cut < 40; cut++) {
+				log_init("prog", pipe_fds[1], LOG_DEBUG, json);
+				log_info("m", "first", big + cut, "second", big, "third", "x");
+				assert_true(strlen(logged()) <= 4096);
+				assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+				assert_text(text, json ? "\"}\n" : "\n");
+			}
+		}
+	}
+}
+
+static void many_pairs(void **state)
+{
+	/* 40 pairs of about 110 bytes: more than a line holds. */
+	static const char v[] =
+		"0123456789012345678901234567890123456789012345678901234567890123456"
+		"789012345678901234567890123456789";
+#define FIVE "k", v, "k", v, "k", v, "k", v, "k", v
+	log_init("prog", pipe_fds[1], LOG_DEBUG, true);
+	log_info("m", FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE, FIVE);
+	assert_true(strlen(logged()) <= 4096);
+	assert_text(text, "\"}\n");
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(levels),
+		T(text_lines),
+		T(json_lines),
+		T(json_of_foreign_bytes),
+		T(long_lines_stay_records),
+		T(many_pairs),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
