@@ -2,8 +2,8 @@
  * Containers and their processes. Loop thread only.
  *
  *	CREATED -> STARTING -> RUNNING -> STOPPED -> REMOVING -> gone
- *	CREATED, STOPPED: may be removed. RUNNING: takes execs, signals. A start that fails =
- *STOPPED, with no exit event: the answer to the start says it all.
+ * CREATED, STOPPED: may be removed. RUNNING: takes execs, signals. A start that fails = STOPPED, with no
+ * exit event: the answer to the start says it all.
  */
 #ifndef HUSK_AGENT_CONTAINER_H
 #define HUSK_AGENT_CONTAINER_H

@@ -1,6 +1,6 @@
 /*
  * Images: pull from a registry into ext4 layer files, list, look up, remove. The one door for
- *huskd.
+ * huskd.
  *
  * An image is known by its id "sha256:<hex>" = the digest of its configuration. Every layer is one
  * read-only ext4 file, kept by diff id and shared by all images. All functions belong to the

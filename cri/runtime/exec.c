@@ -26,9 +26,8 @@ struct stream {
 };
 
 /*
- * ADD (task Exec) -> START -> RUNNING until the exit is known -> DRAIN until both streams have
- * ended
- * -> answer; the task's Delete follows on its own. Each ttrpc call in flight holds a reference.
+ * ADD (task Exec) -> START -> RUNNING until the exit is known -> DRAIN until both streams have ended ->
+ * answer; the task's Delete follows on its own. Each ttrpc call in flight holds a reference.
  */
 struct exec {
 	unsigned refs;

@@ -7,9 +7,9 @@
  *		Layers that are to be one disk (merge.h) are fetched first, and unpacked together
  *
  * Who verifies what: huskd hashes the documents (digest of the reference -> manifest ->
- *configuration -> diff ids). The fetch process hashes each blob. The decoder hashes each tar, and
- *huskd compares with the diff id. A layer gets its name only when all agree, so a process that lies
- *can spoil but not forge.
+ * configuration -> diff ids). The fetch process hashes each blob. The decoder hashes each tar, and
+ * huskd compares with the diff id. A layer gets its name only when all agree, so a process that lies
+ * can spoil but not forge.
  */
 #include <errno.h>
 #include <fcntl.h>

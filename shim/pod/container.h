@@ -7,7 +7,7 @@
  * An exit is published (state, waiters, event) once the output has been delivered, the execs of the
  * container are gone and its start was published; at the latest PROC_DRAIN_NS after the exit. The
  * status stays until Delete. A container or process is never freed while an answer of the agent
- *about its creation or start is due, so those callbacks may hold pointers; all others go by id.
+ * about its creation or start is due, so those callbacks may hold pointers; all others go by id.
  * Loop thread.
  */
 #ifndef HUSK_SHIM_POD_CONTAINER_H
