@@ -29,16 +29,16 @@ int container_find(struct agent *a, const char *id, struct container **ret, stru
 /* ---- create ---- */
 
 /* The request outlives its handler: packed and unpacked again, which copies all of it. */
-static int copy_spec(const PB(CreateContainerRequest) * req, PB(CreateContainerRequest) * *ret)
+static int copy_spec(const Agent__CreateContainerRequest *req, Agent__CreateContainerRequest **ret)
 {
 	size_t n = protobuf_c_message_get_packed_size(&req->base);
 	cleanup_free uint8_t *bytes = malloc(n ? n : 1);
-	PB(CreateContainerRequest) * copy;
+	Agent__CreateContainerRequest *copy;
 
 	if (!bytes)
 		return -ENOMEM;
 	protobuf_c_message_pack(&req->base, bytes);
-	copy = husk__agent__v1__create_container_request__unpack(NULL, n, bytes);
+	copy = agent__create_container_request__unpack(NULL, n, bytes);
 	if (!copy)
 		return -ENOMEM;
 	*ret = copy;
@@ -78,14 +78,14 @@ void container_free(struct container *c)
 	fd_close(&c->rootfs.mnt);
 	fd_close(&c->cgroup);
 	if (c->spec)
-		husk__agent__v1__create_container_request__free_unpacked(c->spec, NULL);
+		agent__create_container_request__free_unpacked(c->spec, NULL);
 	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
 		if (c->agent->containers[i] == c)
 			c->agent->containers[i] = NULL;
 	free(c);
 }
 
-static int set_up(struct container *c, const PB(CreateContainerRequest) * req, struct err *err)
+static int set_up(struct container *c, const Agent__CreateContainerRequest *req, struct err *err)
 {
 	int r = copy_spec(req, &c->spec);
 
@@ -99,7 +99,7 @@ static int set_up(struct container *c, const PB(CreateContainerRequest) * req, s
 	return r;
 }
 
-int container_create(struct agent *a, const PB(CreateContainerRequest) * req, struct err *err)
+int container_create(struct agent *a, const Agent__CreateContainerRequest *req, struct err *err)
 {
 	struct container **slot = NULL, *c;
 	int r;
@@ -144,8 +144,8 @@ int container_start(struct container *c, struct ttrpc_call *call, struct err *er
 	return r;
 }
 
-int container_exec(struct container *c, const PB(ExecProcessRequest) * req, struct ttrpc_call *call,
-		   struct err *err)
+int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
+		   struct ttrpc_call *call, struct err *err)
 {
 	if (c->state != CONTAINER_RUNNING)
 		return err_set(err, -EBUSY, "container %s is not running", c->id);
@@ -192,7 +192,7 @@ static int signal_all(struct container *c, int sig, struct err *err)
 	return r;
 }
 
-int container_signal(struct container *c, const PB(SignalProcessRequest) * req, struct err *err)
+int container_signal(struct container *c, const Agent__SignalProcessRequest *req, struct err *err)
 {
 	struct process *p;
 	int r = container_process(c, req->exec_id, &p, err);
@@ -270,7 +270,7 @@ void container_process_gone(struct container *c, struct process *p)
 	if (!p->exec_id[0]) {
 		c->state = CONTAINER_STOPPED;
 		/* In a pid namespace of its own everything else is dead already. */
-		if (c->spec->pid_namespace == PB_NS_POD)
+		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__POD)
 			(void)!cgroup_kill(c->cgroup);
 		if (p->failure.kind == 0) {
 			c->gone_first = p;
@@ -324,7 +324,7 @@ static void remove_done(struct worker *w, int result)
 {
 	struct container *c = container_of(w, struct container, worker);
 	struct agent *a = c->agent;
-	PB(RemoveContainerResponse) resp = PB_INIT(REMOVE_CONTAINER_RESPONSE);
+	Agent__RemoveContainerResponse resp = AGENT__REMOVE_CONTAINER_RESPONSE__INIT;
 	uint64_t sectors[AGENT_LOWER_MAX + 1];
 	struct ttrpc_call *call = take_ptr(&c->remove);
 	struct err err = { 0 };

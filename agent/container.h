@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #include "agent/agent.h"
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "agent/proc/child.h"
 #include "agent/limits.h"
 #include "agent/rootfs/rootfs.h"
@@ -54,7 +54,7 @@ struct container {
 	struct agent *agent;
 	char id[AGENT_ID_MAX + 1];
 	enum container_state state;
-	PB(CreateContainerRequest) * spec;
+	Agent__CreateContainerRequest *spec;
 	struct rootfs rootfs;
 	int cgroup;
 	int memory_wd;
@@ -70,17 +70,17 @@ struct container {
 int container_find(struct agent *a, const char *id, struct container **ret,
 		   struct err *err) must_check;
 /* Validated already. -EAGAIN: a disk of it is just being detached; again after the next removal. */
-int container_create(struct agent *a, const PB(CreateContainerRequest) * req,
+int container_create(struct agent *a, const Agent__CreateContainerRequest *req,
 		     struct err *err) must_check;
 /* 0 = the call will be answered later. */
 int container_start(struct container *c, struct ttrpc_call *call, struct err *err) must_check;
-int container_exec(struct container *c, const PB(ExecProcessRequest) * req, struct ttrpc_call *call,
-		   struct err *err) must_check;
+int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
+		   struct ttrpc_call *call, struct err *err) must_check;
 int container_remove(struct container *c, struct ttrpc_call *call, struct err *err) must_check;
 /* "" = the first process. -ENOENT: gone; -EBUSY: not started yet. */
 int container_process(struct container *c, const char *exec_id, struct process **ret,
 		      struct err *err) must_check;
-int container_signal(struct container *c, const PB(SignalProcessRequest) * req,
+int container_signal(struct container *c, const Agent__SignalProcessRequest *req,
 		     struct err *err) must_check;
 /* News of OOM kills since the last look, as an event. */
 void container_check_oom(struct container *c);
@@ -92,7 +92,7 @@ void container_free(struct container *c);
 /* ---- process.c ---- */
 /* Starts `spec` in the container; answers `call` when the outcome is known. first: `exec_id` is "".
  */
-int process_start(struct container *c, const char *exec_id, const PB(Process) * spec,
+int process_start(struct container *c, const char *exec_id, const Agent__Process *spec,
 		  struct ttrpc_call *call, struct err *err) must_check;
 /* A process has gone: container.c decides what it means, and frees it. */
 void container_process_gone(struct container *c, struct process *p);

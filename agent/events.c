@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 
 const struct event *events_next(const struct events *e, uint64_t after)
 {
@@ -18,14 +18,14 @@ const struct event *events_next(const struct events *e, uint64_t after)
 
 static int send_event(struct ttrpc_call *call, const struct event *ev)
 {
-	PB(Event) msg = PB_INIT(EVENT);
-	PB(ExitEvent) exit_ev = PB_INIT(EXIT_EVENT);
-	PB(OomEvent) oom = PB_INIT(OOM_EVENT);
+	Agent__Event msg = AGENT__EVENT__INIT;
+	Agent__ExitEvent exit_ev = AGENT__EXIT_EVENT__INIT;
+	Agent__OomEvent oom = AGENT__OOM_EVENT__INIT;
 
 	msg.seq = ev->seq;
 	if (ev->oom) {
 		oom.id = (char *)ev->id;
-		msg.event_case = HUSK__AGENT__V1__EVENT__EVENT_OOM;
+		msg.event_case = AGENT__EVENT__EVENT_OOM;
 		msg.oom = &oom;
 	} else {
 		exit_ev.id = (char *)ev->id;
@@ -34,7 +34,7 @@ static int send_event(struct ttrpc_call *call, const struct event *ev)
 		exit_ev.exit_status = ev->exit_status;
 		exit_ev.exited_at_ns = ev->exited_at_ns;
 		exit_ev.oom_killed = ev->oom_killed;
-		msg.event_case = HUSK__AGENT__V1__EVENT__EVENT_EXIT;
+		msg.event_case = AGENT__EVENT__EVENT_EXIT;
 		msg.exit = &exit_ev;
 	}
 	return ttrpc_send(call, &msg.base);

@@ -22,7 +22,7 @@ int pidfd_kill(int pidfd, int sig)
 
 static void reply_started(struct process *p)
 {
-	PB(StartContainerResponse) resp = PB_INIT(START_CONTAINER_RESPONSE);
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
 
 	resp.pid = (uint32_t)p->pid;
 	ttrpc_reply(take_ptr(&p->start), &resp.base);
@@ -30,8 +30,8 @@ static void reply_started(struct process *p)
 
 static void reply_failed(struct process *p)
 {
-	PB(StartContainerResponse) resp = PB_INIT(START_CONTAINER_RESPONSE);
-	PB(StartFailure) f = PB_INIT(START_FAILURE);
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
+	Agent__StartFailure f = AGENT__START_FAILURE__INIT;
 
 	f.stage = p->failure.stage;
 	f.error = p->failure.error;
@@ -195,7 +195,7 @@ static int make_stream(struct process *p, int i, struct ends *e, struct err *err
 	return claim(p, i, fds[i == 0 ? 1 : 0], false, err);
 }
 
-static int make_ends(struct process *p, const PB(Process) * spec, struct ends *e, struct err *err)
+static int make_ends(struct process *p, const Agent__Process *spec, struct ends *e, struct err *err)
 {
 	int fds[2], r = 0;
 
@@ -208,7 +208,7 @@ static int make_ends(struct process *p, const PB(Process) * spec, struct ends *e
 	return r;
 }
 
-static int clone_child(struct process *p, const PB(Process) * spec, const struct ends *e,
+static int clone_child(struct process *p, const Agent__Process *spec, const struct ends *e,
 		       struct err *err)
 {
 	struct container *c = p->container;
@@ -226,9 +226,9 @@ static int clone_child(struct process *p, const PB(Process) * spec, const struct
 		flags = CLONE_NEWNS;
 		if (!str_empty(c->spec->hostname))
 			flags |= CLONE_NEWUTS;
-		if (c->spec->ipc_namespace == PB_NS_PRIVATE)
+		if (c->spec->ipc_namespace == AGENT__NAMESPACE_MODE__PRIVATE)
 			flags |= CLONE_NEWIPC;
-		if (c->spec->pid_namespace == PB_NS_PRIVATE)
+		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__PRIVATE)
 			flags |= CLONE_NEWPID;
 		else if ((r = ns_pod_pid(a, &ns, err)) < 0)
 			return r;
@@ -255,7 +255,7 @@ static int clone_child(struct process *p, const PB(Process) * spec, const struct
 	return 0;
 }
 
-int process_start(struct container *c, const char *exec_id, const PB(Process) * spec,
+int process_start(struct container *c, const char *exec_id, const Agent__Process *spec,
 		  struct ttrpc_call *call, struct err *err)
 {
 	struct agent *a = c->agent;

@@ -51,7 +51,7 @@ static int mount_tmpfs(const char *path, const char *size, const char *mode, str
 }
 
 /* What containers bind: <run>/pod/{hosts,hostname,resolv.conf,shm}. */
-static int make_files(struct agent *a, const PB(CreateSandboxRequest) * req, const char *hostname,
+static int make_files(struct agent *a, const Agent__CreateSandboxRequest *req, const char *hostname,
 		      struct err *err)
 {
 	cleanup_free char *dir = str_fmt("%s/pod", a->cfg.run_dir);
@@ -74,7 +74,7 @@ static int make_files(struct agent *a, const PB(CreateSandboxRequest) * req, con
 	return r;
 }
 
-int sandbox_create(struct agent *a, const PB(CreateSandboxRequest) * req, struct err *err)
+int sandbox_create(struct agent *a, const Agent__CreateSandboxRequest *req, struct err *err)
 {
 	const char *hostname = *req->hostname ? req->hostname : HOSTNAME_DEFAULT;
 	int r;

@@ -3,12 +3,12 @@
 #define HUSK_AGENT_SANDBOX_H
 
 #include "agent/agent.h"
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "base/compiler.h"
 #include "base/err.h"
 
 /* Validated already. -EEXIST the second time. */
-int sandbox_create(struct agent *a, const PB(CreateSandboxRequest) * req,
+int sandbox_create(struct agent *a, const Agent__CreateSandboxRequest *req,
 		   struct err *err) must_check;
 
 #endif

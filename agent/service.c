@@ -11,7 +11,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "agent/container.h"
 #include "agent/sandbox.h"
 #include "agent/shutdown.h"
@@ -45,8 +45,8 @@ static void refuse(struct ttrpc_call *call, int r, const struct err *err)
 
 static void create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(CreateSandboxRequest) *req = (const void *)msg;
-	PB(CreateSandboxResponse) resp = PB_INIT(CREATE_SANDBOX_RESPONSE);
+	const Agent__CreateSandboxRequest *req = (const void *)msg;
+	Agent__CreateSandboxResponse resp = AGENT__CREATE_SANDBOX_RESPONSE__INIT;
 	struct agent *a = arg;
 	struct utsname u;
 	struct err err = { 0 };
@@ -97,8 +97,8 @@ static int wait_create(struct agent *a, struct ttrpc_call *call, const ProtobufC
 
 static void create_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(CreateContainerRequest) *req = (const void *)msg;
-	PB(CreateContainerResponse) resp = PB_INIT(CREATE_CONTAINER_RESPONSE);
+	const Agent__CreateContainerRequest *req = (const void *)msg;
+	Agent__CreateContainerResponse resp = AGENT__CREATE_CONTAINER_RESPONSE__INIT;
 	struct agent *a = arg;
 	struct err err = { 0 };
 	int r = ready(a, &err);
@@ -123,8 +123,8 @@ void agent_retry_creates(struct agent *a)
 	struct waiting_create *list = take_ptr(&a->creates), *w;
 
 	while ((w = list)) {
-		PB(CreateContainerRequest) *req =
-			husk__agent__v1__create_container_request__unpack(NULL, w->len, w->bytes);
+		Agent__CreateContainerRequest *req =
+			agent__create_container_request__unpack(NULL, w->len, w->bytes);
 
 		list = w->next;
 		if (req)
@@ -132,7 +132,7 @@ void agent_retry_creates(struct agent *a)
 		else
 			ttrpc_reply_err(w->call, -ENOMEM, NULL);
 		if (req)
-			husk__agent__v1__create_container_request__free_unpacked(req, NULL);
+			agent__create_container_request__free_unpacked(req, NULL);
 		free(w);
 	}
 }
@@ -141,7 +141,7 @@ void agent_retry_creates(struct agent *a)
 
 static void start_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(StartContainerRequest) *req = (const void *)msg;
+	const Agent__StartContainerRequest *req = (const void *)msg;
 	struct container *c;
 	struct err err = { 0 };
 	int r = find(arg, req->id, &c, &err);
@@ -154,7 +154,7 @@ static void start_container(struct ttrpc_call *call, const ProtobufCMessage *msg
 
 static void exec_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(ExecProcessRequest) *req = (const void *)msg;
+	const Agent__ExecProcessRequest *req = (const void *)msg;
 	struct container *c;
 	struct err err = { 0 };
 	int r = validate_exec(req, &err);
@@ -169,8 +169,8 @@ static void exec_process(struct ttrpc_call *call, const ProtobufCMessage *msg, v
 
 static void signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(SignalProcessRequest) *req = (const void *)msg;
-	PB(SignalProcessResponse) resp = PB_INIT(SIGNAL_PROCESS_RESPONSE);
+	const Agent__SignalProcessRequest *req = (const void *)msg;
+	Agent__SignalProcessResponse resp = AGENT__SIGNAL_PROCESS_RESPONSE__INIT;
 	struct container *c;
 	struct err err = { 0 };
 	int r = find(arg, req->id, &c, &err);
@@ -196,8 +196,8 @@ static int resize(struct process *p, uint32_t width, uint32_t height, struct err
 
 static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(ResizeTtyRequest) *req = (const void *)msg;
-	PB(ResizeTtyResponse) resp = PB_INIT(RESIZE_TTY_RESPONSE);
+	const Agent__ResizeTtyRequest *req = (const void *)msg;
+	Agent__ResizeTtyResponse resp = AGENT__RESIZE_TTY_RESPONSE__INIT;
 	struct container *c;
 	struct process *p;
 	struct err err = { 0 };
@@ -215,7 +215,7 @@ static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, voi
 
 static void remove_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(RemoveContainerRequest) *req = (const void *)msg;
+	const Agent__RemoveContainerRequest *req = (const void *)msg;
 	struct container *c;
 	struct err err = { 0 };
 	int r = find(arg, req->id, &c, &err);
@@ -228,8 +228,8 @@ static void remove_container(struct ttrpc_call *call, const ProtobufCMessage *ms
 
 static void list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(ListProcessesRequest) *req = (const void *)msg;
-	PB(ListProcessesResponse) resp = PB_INIT(LIST_PROCESSES_RESPONSE);
+	const Agent__ListProcessesRequest *req = (const void *)msg;
+	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
 	cleanup_free pid_t *pids = NULL;
 	struct container *c;
 	struct err err = { 0 };
@@ -249,7 +249,7 @@ static void list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg,
 
 static void events(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(EventsRequest) *req = (const void *)msg;
+	const Agent__EventsRequest *req = (const void *)msg;
 	struct agent *a = arg;
 
 	events_subscribe(&a->events, call, req->after_seq);
@@ -257,7 +257,7 @@ static void events(struct ttrpc_call *call, const ProtobufCMessage *msg, void *a
 
 static void shutdown_guest(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	PB(ShutdownResponse) resp = PB_INIT(SHUTDOWN_RESPONSE);
+	Agent__ShutdownResponse resp = AGENT__SHUTDOWN_RESPONSE__INIT;
 
 	ttrpc_reply(call, &resp.base);
 	agent_shutdown(arg);
@@ -273,7 +273,7 @@ void agent_service(struct agent *a, struct ttrpc_service *ret)
 
 	_Static_assert(ARRAY_SIZE(handlers) == 10, "one for each method");
 	*ret = (struct ttrpc_service){
-		.desc = &husk__agent__v1__agent__descriptor,
+		.desc = &agent__agent__descriptor,
 		.handlers = handlers,
 		.arg = a,
 		.server_streaming = 1u << 8, /* Events */

@@ -132,7 +132,7 @@ int rlimit_of(const char *name)
 	return -1;
 }
 
-int validate_sandbox(const PB(CreateSandboxRequest) * req, struct err *err)
+int validate_sandbox(const Agent__CreateSandboxRequest *req, struct err *err)
 {
 	int r = check_id(req->id, "id", err);
 
@@ -154,7 +154,7 @@ int validate_sandbox(const PB(CreateSandboxRequest) * req, struct err *err)
 	return 0;
 }
 
-static int check_disk(const PB(Disk) * d, const char *field, struct err *err)
+static int check_disk(const Agent__Disk *d, const char *field, struct err *err)
 {
 	if (d->first_sector % 8 || d->sectors % 8 || d->sectors == 0 ||
 	    d->sectors > DISK_SECTORS_MAX || d->first_sector > DISK_SECTORS_MAX - d->sectors)
@@ -168,7 +168,7 @@ static int check_disk(const PB(Disk) * d, const char *field, struct err *err)
 	return 0;
 }
 
-static int check_rootfs(const PB(Rootfs) * root, struct err *err)
+static int check_rootfs(const Agent__Rootfs *root, struct err *err)
 {
 	int r;
 
@@ -192,7 +192,7 @@ static int check_rootfs(const PB(Rootfs) * root, struct err *err)
 	return r;
 }
 
-static int check_mount(const PB(Mount) * m, struct err *err)
+static int check_mount(const Agent__Mount *m, struct err *err)
 {
 	struct mount_opts o;
 	int r = check_path(m->destination, "mounts.destination", err);
@@ -225,16 +225,16 @@ static int check_paths(char *const *paths, size_t n, const char *field, struct e
 	return r;
 }
 
-static int check_ns(PB(NamespaceMode) mode, const char *field, struct err *err)
+static int check_ns(Agent__NamespaceMode mode, const char *field, struct err *err)
 {
-	if (mode != PB_NS_PRIVATE && mode != PB_NS_POD)
+	if (mode != AGENT__NAMESPACE_MODE__PRIVATE && mode != AGENT__NAMESPACE_MODE__POD)
 		return err_set(err, -EOPNOTSUPP, "%s: unknown mode %d", field, (int)mode);
 	return 0;
 }
 
-int validate_container(const PB(CreateContainerRequest) * req, struct err *err)
+int validate_container(const Agent__CreateContainerRequest *req, struct err *err)
 {
-	bool own_ipc = req->ipc_namespace == PB_NS_PRIVATE;
+	bool own_ipc = req->ipc_namespace == AGENT__NAMESPACE_MODE__PRIVATE;
 	int r = check_id(req->id, "id", err);
 
 	if (r == 0)
@@ -271,7 +271,7 @@ int validate_container(const PB(CreateContainerRequest) * req, struct err *err)
 	return r;
 }
 
-static int check_user(const PB(User) * u, struct err *err)
+static int check_user(const Agent__User *u, struct err *err)
 {
 	int r;
 
@@ -290,7 +290,7 @@ static int check_user(const PB(User) * u, struct err *err)
 	return 0;
 }
 
-static int check_caps(const PB(Capabilities) * c, struct err *err)
+static int check_caps(const Agent__Capabilities *c, struct err *err)
 {
 	const uint64_t known = (2ull << AGENT_CAP_LAST) - 1;
 
@@ -306,9 +306,9 @@ static int check_caps(const PB(Capabilities) * c, struct err *err)
 	return 0;
 }
 
-static int check_stdio(const PB(Process) * p, struct err *err)
+static int check_stdio(const Agent__Process *p, struct err *err)
 {
-	const PB(Stdio) *s = p->stdio;
+	const Agent__Stdio *s = p->stdio;
 
 	if (p->width > TTY_SIDE_MAX || p->height > TTY_SIDE_MAX)
 		return err_set(err, -EINVAL, "terminal: larger than %u", TTY_SIDE_MAX);
@@ -323,7 +323,7 @@ static int check_stdio(const PB(Process) * p, struct err *err)
 	return 0;
 }
 
-static int check_process(const PB(Process) * p, struct err *err)
+static int check_process(const Agent__Process *p, struct err *err)
 {
 	int r;
 
@@ -360,14 +360,14 @@ static int check_process(const PB(Process) * p, struct err *err)
 	return r;
 }
 
-int validate_process(const PB(Process) * p, const char *what, struct err *err)
+int validate_process(const Agent__Process *p, const char *what, struct err *err)
 {
 	int r = check_process(p, err);
 
 	return r < 0 ? err_wrap(err, r, "%s", what) : 0;
 }
 
-int validate_exec(const PB(ExecProcessRequest) * req, struct err *err)
+int validate_exec(const Agent__ExecProcessRequest *req, struct err *err)
 {
 	int r = check_id(req->id, "id", err);
 

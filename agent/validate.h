@@ -8,18 +8,18 @@
 
 #include <stdbool.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "base/compiler.h"
 #include "base/err.h"
 
 /* 1 to AGENT_ID_MAX of [A-Za-z0-9_.-], first one a letter or digit: never "", ".", "..", never a
  * '/'. */
 bool id_valid(const char *id);
-int validate_sandbox(const PB(CreateSandboxRequest) * req, struct err *err) must_check;
-int validate_container(const PB(CreateContainerRequest) * req, struct err *err) must_check;
+int validate_sandbox(const Agent__CreateSandboxRequest *req, struct err *err) must_check;
+int validate_container(const Agent__CreateContainerRequest *req, struct err *err) must_check;
 /* `what` names the process in the text. A container's process may have its cwd made. */
-int validate_process(const PB(Process) * p, const char *what, struct err *err) must_check;
-int validate_exec(const PB(ExecProcessRequest) * req, struct err *err) must_check;
+int validate_process(const Agent__Process *p, const char *what, struct err *err) must_check;
+int validate_exec(const Agent__ExecProcessRequest *req, struct err *err) must_check;
 /* A sysctl that belongs to one of the namespaces that a container has for itself. */
 bool sysctl_namespaced(const char *name, bool own_ipc);
 /* RLIMIT_x of its name, -1 = no such. */

@@ -60,29 +60,29 @@ void print_help(const struct command *cmd);
 
 /* Calls of the CRI services; see rpc_call. */
 #define runtime_call(c, method, req, timeout_ms, ret, err)                                         \
-	rpc_call((c)->rpc, &runtime__v1__runtime_service__descriptor, method, &(req)->base,        \
-		 timeout_ms, (ProtobufCMessage **)(void *)(ret), NULL, err)
+	rpc_call((c)->rpc, &cri__runtime_service__descriptor, method, &(req)->base, timeout_ms,    \
+		 (ProtobufCMessage **)(void *)(ret), NULL, err)
 #define image_call(c, method, req, timeout_ms, ret, err)                                           \
-	rpc_call((c)->rpc, &runtime__v1__image_service__descriptor, method, &(req)->base,          \
-		 timeout_ms, (ProtobufCMessage **)(void *)(ret), NULL, err)
-
-#define husk_call(c, method, req, timeout_ms, ret, err)                                            \
-	rpc_call((c)->rpc, &husk__v1__husk__descriptor, method, &(req)->base, timeout_ms,          \
+	rpc_call((c)->rpc, &cri__image_service__descriptor, method, &(req)->base, timeout_ms,      \
 		 (ProtobufCMessage **)(void *)(ret), NULL, err)
 
-const char *container_state_text(Runtime__V1__ContainerState s);
+#define husk_call(c, method, req, timeout_ms, ret, err)                                            \
+	rpc_call((c)->rpc, &husk__husk__descriptor, method, &(req)->base, timeout_ms,              \
+		 (ProtobufCMessage **)(void *)(ret), NULL, err)
+
+const char *container_state_text(Cri__ContainerState s);
 /* Value of a label, or NULL. */
-const char *label_of(Runtime__V1__Container *const ct, const char *key);
+const char *label_of(Cri__Container *const ct, const char *key);
 /* The container whose name (label) equals `ref`, or whose id starts with it and with no other.
  * *ret_list owns *ret; free it with free_containers. -ENOENT, -EEXIST when ambiguous. */
-int find_container(struct cli *c, const char *ref, Runtime__V1__ListContainersResponse **ret_list,
-		   Runtime__V1__Container **ret, struct err *err) must_check;
-void free_containers(Runtime__V1__ListContainersResponse **list);
+int find_container(struct cli *c, const char *ref, Cri__ListContainersResponse **ret_list,
+		   Cri__Container **ret, struct err *err) must_check;
+void free_containers(Cri__ListContainersResponse **list);
 #define cleanup_containers cleanup_with(free_containers)
 /* Stops and removes a pod and all that is in it. */
 int remove_pod(struct cli *c, const char *pod_id, struct err *err) must_check;
 /* The pod that `husk run` made goes with its container, and its log. */
-int remove_run(struct cli *c, Runtime__V1__Container *const ct, struct err *err) must_check;
+int remove_run(struct cli *c, Cri__Container *const ct, struct err *err) must_check;
 int stop_container(struct cli *c, const char *id, int64_t grace_s, struct err *err) must_check;
 /* Directory of the log of what `husk run` called `name`; -EINVAL for a name that cannot be one. The
  * caller frees. */

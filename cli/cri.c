@@ -13,7 +13,7 @@ int with_hint(struct err *err, int code, const char *hint)
 	return err_set(err, code, "%s; %s", err_text(&before), hint);
 }
 
-const char *label_of(Runtime__V1__Container *const ct, const char *key)
+const char *label_of(Cri__Container *const ct, const char *key)
 {
 	for (size_t i = 0; i < ct->n_labels; i++)
 		if (str_eq(ct->labels[i]->key, key))
@@ -21,19 +21,19 @@ const char *label_of(Runtime__V1__Container *const ct, const char *key)
 	return NULL;
 }
 
-void free_containers(Runtime__V1__ListContainersResponse **list)
+void free_containers(Cri__ListContainersResponse **list)
 {
 	if (*list)
-		runtime__v1__list_containers_response__free_unpacked(*list, NULL);
+		cri__list_containers_response__free_unpacked(*list, NULL);
 	*list = NULL;
 }
 
-int find_container(struct cli *c, const char *ref, Runtime__V1__ListContainersResponse **ret_list,
-		   Runtime__V1__Container **ret, struct err *err)
+int find_container(struct cli *c, const char *ref, Cri__ListContainersResponse **ret_list,
+		   Cri__Container **ret, struct err *err)
 {
-	Runtime__V1__ListContainersRequest req = RUNTIME__V1__LIST_CONTAINERS_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	Runtime__V1__Container *found = NULL;
+	Cri__ListContainersRequest req = CRI__LIST_CONTAINERS_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	Cri__Container *found = NULL;
 	int r;
 
 	if (str_empty(ref))
@@ -42,7 +42,7 @@ int find_container(struct cli *c, const char *ref, Runtime__V1__ListContainersRe
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < list->n_containers; i++) {
-		Runtime__V1__Container *ct = list->containers[i];
+		Cri__Container *ct = list->containers[i];
 
 		if (str_eq(label_of(ct, LABEL_NAME), ref) || str_eq(ct->id, ref)) {
 			found = ct;
@@ -65,7 +65,7 @@ int find_container(struct cli *c, const char *ref, Runtime__V1__ListContainersRe
 
 int stop_container(struct cli *c, const char *id, int64_t grace_s, struct err *err)
 {
-	Runtime__V1__StopContainerRequest req = RUNTIME__V1__STOP_CONTAINER_REQUEST__INIT;
+	Cri__StopContainerRequest req = CRI__STOP_CONTAINER_REQUEST__INIT;
 
 	req.container_id = (char *)id;
 	req.timeout = grace_s;
@@ -75,8 +75,8 @@ int stop_container(struct cli *c, const char *id, int64_t grace_s, struct err *e
 
 int remove_pod(struct cli *c, const char *pod_id, struct err *err)
 {
-	Runtime__V1__StopPodSandboxRequest stop = RUNTIME__V1__STOP_POD_SANDBOX_REQUEST__INIT;
-	Runtime__V1__RemovePodSandboxRequest remove = RUNTIME__V1__REMOVE_POD_SANDBOX_REQUEST__INIT;
+	Cri__StopPodSandboxRequest stop = CRI__STOP_POD_SANDBOX_REQUEST__INIT;
+	Cri__RemovePodSandboxRequest remove = CRI__REMOVE_POD_SANDBOX_REQUEST__INIT;
 	int r;
 
 	stop.pod_sandbox_id = (char *)pod_id;

@@ -104,21 +104,20 @@ void progress_show(struct progress *p, const struct progress_item *items, size_t
 	p->drawn = n;
 }
 
-void progress_layers(struct progress *p, Husk__V1__LayerProgress *const *layers, size_t n,
-		     bool last)
+void progress_layers(struct progress *p, Husk__LayerProgress *const *layers, size_t n, bool last)
 {
 	static const char *const states[] = {
-		[HUSK__V1__LAYER_PROGRESS__STATE__WAITING] = "waiting",
-		[HUSK__V1__LAYER_PROGRESS__STATE__FETCHING] = "fetching",
-		[HUSK__V1__LAYER_PROGRESS__STATE__UNPACKING] = "unpacking",
-		[HUSK__V1__LAYER_PROGRESS__STATE__DONE] = "done",
-		[HUSK__V1__LAYER_PROGRESS__STATE__SHARED] = "already here",
+		[HUSK__LAYER_PROGRESS__STATE__WAITING] = "waiting",
+		[HUSK__LAYER_PROGRESS__STATE__FETCHING] = "fetching",
+		[HUSK__LAYER_PROGRESS__STATE__UNPACKING] = "unpacking",
+		[HUSK__LAYER_PROGRESS__STATE__DONE] = "done",
+		[HUSK__LAYER_PROGRESS__STATE__SHARED] = "already here",
 	};
 	struct progress_item items[PROGRESS_MAX_ITEMS];
 
 	n = MIN_OF(n, (size_t)PROGRESS_MAX_ITEMS);
 	for (size_t i = 0; i < n; i++) {
-		const Husk__V1__LayerProgress *l = layers[i];
+		const Husk__LayerProgress *l = layers[i];
 		unsigned s = (unsigned)l->state;
 
 		items[i] = (struct progress_item){
@@ -126,27 +125,27 @@ void progress_layers(struct progress *p, Husk__V1__LayerProgress *const *layers,
 			.done = l->fetched,
 			.size = l->size,
 			.state = s < ARRAY_SIZE(states) ? states[s] : "?",
-			.begun = s != HUSK__V1__LAYER_PROGRESS__STATE__WAITING,
-			.over = s >= HUSK__V1__LAYER_PROGRESS__STATE__UNPACKING,
+			.begun = s != HUSK__LAYER_PROGRESS__STATE__WAITING,
+			.over = s >= HUSK__LAYER_PROGRESS__STATE__UNPACKING,
 		};
 	}
 	progress_show(p, items, n, last);
 }
 
-void progress_blobs(struct progress *p, Husk__V1__BlobProgress *const *blobs, size_t n, bool last)
+void progress_blobs(struct progress *p, Husk__BlobProgress *const *blobs, size_t n, bool last)
 {
 	static const char *const states[] = {
-		[HUSK__V1__BLOB_PROGRESS__STATE__WAITING] = "waiting",
-		[HUSK__V1__BLOB_PROGRESS__STATE__SENDING] = "sending",
-		[HUSK__V1__BLOB_PROGRESS__STATE__DONE] = "done",
-		[HUSK__V1__BLOB_PROGRESS__STATE__THERE] = "already there",
-		[HUSK__V1__BLOB_PROGRESS__STATE__MOUNTED] = "mounted",
+		[HUSK__BLOB_PROGRESS__STATE__WAITING] = "waiting",
+		[HUSK__BLOB_PROGRESS__STATE__SENDING] = "sending",
+		[HUSK__BLOB_PROGRESS__STATE__DONE] = "done",
+		[HUSK__BLOB_PROGRESS__STATE__THERE] = "already there",
+		[HUSK__BLOB_PROGRESS__STATE__MOUNTED] = "mounted",
 	};
 	struct progress_item items[PROGRESS_MAX_ITEMS];
 
 	n = MIN_OF(n, (size_t)PROGRESS_MAX_ITEMS);
 	for (size_t i = 0; i < n; i++) {
-		const Husk__V1__BlobProgress *b = blobs[i];
+		const Husk__BlobProgress *b = blobs[i];
 		unsigned s = (unsigned)b->state;
 
 		items[i] = (struct progress_item){
@@ -154,8 +153,8 @@ void progress_blobs(struct progress *p, Husk__V1__BlobProgress *const *blobs, si
 			.done = b->sent,
 			.size = b->size,
 			.state = s < ARRAY_SIZE(states) ? states[s] : "?",
-			.begun = s != HUSK__V1__BLOB_PROGRESS__STATE__WAITING,
-			.over = s >= HUSK__V1__BLOB_PROGRESS__STATE__DONE,
+			.begun = s != HUSK__BLOB_PROGRESS__STATE__WAITING,
+			.over = s >= HUSK__BLOB_PROGRESS__STATE__DONE,
 		};
 	}
 	progress_show(p, items, n, last);

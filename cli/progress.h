@@ -39,9 +39,8 @@ void progress_init(struct progress *p, enum progress_kind kind);
 /* Draws at most every 50 ms, and always when `last`. */
 void progress_show(struct progress *p, const struct progress_item *items, size_t n, bool last);
 /* Of a pull or load, of a push. */
-void progress_layers(struct progress *p, Husk__V1__LayerProgress *const *layers, size_t n,
-		     bool last);
-void progress_blobs(struct progress *p, Husk__V1__BlobProgress *const *blobs, size_t n, bool last);
+void progress_layers(struct progress *p, Husk__LayerProgress *const *layers, size_t n, bool last);
+void progress_blobs(struct progress *p, Husk__BlobProgress *const *blobs, size_t n, bool last);
 /* One line for bytes without parts: "saving  12 MB of 80 MB". */
 void progress_bytes(struct progress *p, const char *what, uint64_t done, uint64_t total, bool last);
 /* A line that the next one replaces; on a terminal only. */

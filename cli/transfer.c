@@ -33,7 +33,7 @@ int transfer_call(struct cli *c, const struct transfer *t,
 		  int (*on_msg)(const ProtobufCMessage *msg, void *arg), void *arg, struct err *err)
 {
 	cleanup_auth struct auth auth = { 0 };
-	Runtime__V1__AuthConfig msg;
+	Cri__AuthConfig msg;
 	int r = auth_for_image(t->image, &auth, err);
 
 	if (r < 0)
@@ -42,7 +42,7 @@ int transfer_call(struct cli *c, const struct transfer *t,
 		auth_to_message(&auth, &msg);
 		*t->auth = &msg;
 	}
-	r = rpc_stream(c->rpc, &husk__v1__husk__descriptor, t->method, t->req, on_msg, arg, err);
+	r = rpc_stream(c->rpc, &husk__husk__descriptor, t->method, t->req, on_msg, arg, err);
 	*t->auth = NULL;
 	progress_end(t->progress);
 	if (r == -EPERM && auth_empty(&auth))

@@ -17,8 +17,7 @@ struct transfer {
 	const char *method; /* of husk.v1 */
 	const char *image;
 	const ProtobufCMessage *req;
-	Runtime__V1__AuthConfig *
-		*auth;		   /* the field of *req for the credentials, set during the call */
+	Cri__AuthConfig **auth;	   /* the field of *req for the credentials, set during the call */
 	struct progress *progress; /* ended when this returns */
 };
 /* Calls with the credentials that are kept for the image's registry; on_msg as rpc_stream has it.

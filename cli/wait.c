@@ -9,12 +9,12 @@
 
 static void *wait_thread(void *arg)
 {
-	Husk__V1__WaitContainerRequest req = HUSK__V1__WAIT_CONTAINER_REQUEST__INIT;
+	Husk__WaitContainerRequest req = HUSK__WAIT_CONTAINER_REQUEST__INIT;
 	struct waiter *w = arg;
 	const uint64_t one = 1;
 
 	req.container_id = w->ct_id;
-	w->result = rpc_call(w->rpc, &husk__v1__husk__descriptor, "WaitContainer", &req.base, 0,
+	w->result = rpc_call(w->rpc, &husk__husk__descriptor, "WaitContainer", &req.base, 0,
 			     (ProtobufCMessage **)(void *)&w->resp, NULL, &w->err);
 	(void)!write(w->fd, &one, sizeof(one));
 	return NULL;
@@ -50,7 +50,7 @@ void waiter_free(struct waiter *w)
 {
 	fd_close(&w->fd);
 	if (w->resp)
-		husk__v1__wait_container_response__free_unpacked(w->resp, NULL);
+		husk__wait_container_response__free_unpacked(w->resp, NULL);
 	free(w->ct_id);
 	free(w);
 }

@@ -20,7 +20,7 @@ struct waiter {
 	/* after waiter_join */
 	int result; /* of the call */
 	struct err err;
-	Husk__V1__WaitContainerResponse *resp; /* owned; result == 0 */
+	Husk__WaitContainerResponse *resp; /* owned; result == 0 */
 };
 
 /* A waiter that is not joined is left to the end of the program, with its `ct_id`. */

@@ -135,9 +135,9 @@ static int run(struct huskd *d, struct err *err)
 {
 	static const char later[] = "it comes with a later version";
 	const struct rpc_service services[] = {
-		{ &runtime__v1__runtime_service__descriptor, runtime_methods, d, later },
-		{ &runtime__v1__image_service__descriptor, image_methods, d, later },
-		{ &husk__v1__husk__descriptor, husk_methods, d, later },
+		{ &cri__runtime_service__descriptor, runtime_methods, d, later },
+		{ &cri__image_service__descriptor, image_methods, d, later },
+		{ &husk__husk__descriptor, husk_methods, d, later },
 	};
 	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 	cleanup_fd int lock_root = -1, lock_state = -1;

@@ -74,7 +74,7 @@ static void on_disconnect(void *arg)
 static void finish(struct shim *s)
 {
 	/* The same empty message in every service. */
-	static const Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
+	static const Wkt__Empty empty = WKT__EMPTY__INIT;
 
 	s->sandbox.state = SB_STOPPED;
 	(void)unlink(s->socket);
@@ -160,16 +160,10 @@ static int resolve_paths(struct shim *s, struct err *err)
 static int serve(struct shim *s, struct err *err)
 {
 	const struct ttrpc_service services[] = {
-		{ .desc = &containerd__task__v2__task__descriptor,
-		  .handlers = task_handlers,
-		  .arg = s },
-		{ .desc = &containerd__task__v3__task__descriptor,
-		  .handlers = task_handlers,
-		  .arg = s },
-		{ .desc = &containerd__runtime__sandbox__v1__sandbox__descriptor,
-		  .handlers = sandbox_handlers,
-		  .arg = s },
-		{ .desc = &husk__shim__v1__shim__descriptor, .handlers = husk_handlers, .arg = s },
+		{ .desc = &task_v2__task__descriptor, .handlers = task_handlers, .arg = s },
+		{ .desc = &task_v3__task__descriptor, .handlers = task_handlers, .arg = s },
+		{ .desc = &sandbox__sandbox__descriptor, .handlers = sandbox_handlers, .arg = s },
+		{ .desc = &shim__shim__descriptor, .handlers = husk_handlers, .arg = s },
 	};
 	int r = ttrpc_server_new(s->loop, services, ARRAY_SIZE(services), &s->server, err);
 
@@ -191,13 +185,13 @@ static int serve(struct shim *s, struct err *err)
 static int run(struct shim *s, const struct shim_args *args, struct err *err)
 {
 	cleanup_free char *packed = NULL;
-	Husk__Shim__V1__Options *opts;
+	Shim__Options *opts;
 	size_t n = 0;
 	int r = read_fd(OPTIONS_FD, OPTIONS_MAX, &packed, &n);
 
 	if (r < 0)
 		return err_errno(err, r, "options");
-	opts = husk__shim__v1__options__unpack(NULL, n, (const uint8_t *)packed);
+	opts = shim__options__unpack(NULL, n, (const uint8_t *)packed);
 	if (!opts)
 		return err_set(err, -EINVAL, "options: malformed");
 	s->opts = opts;
@@ -213,7 +207,7 @@ static int run(struct shim *s, const struct shim_args *args, struct err *err)
 		r = serve(s, err);
 	events_free(s->events);
 	loop_free(s->loop);
-	husk__shim__v1__options__free_unpacked(opts, NULL);
+	shim__options__free_unpacked(opts, NULL);
 	free(s->vmm_path);
 	free(s->kernel);
 	free(s->initramfs);

@@ -44,8 +44,8 @@ static void remove_socket(const char *bundle)
 
 int shim_delete(const struct shim_args *args)
 {
-	Containerd__Task__V2__DeleteResponse resp = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct err e = { 0 };
 	uint8_t packed[128];
 	cleanup_fd int lock = -1;
@@ -66,6 +66,6 @@ int shim_delete(const struct shim_args *args)
 	proc_timestamp(now_real_ns(), &ts);
 	resp.exit_status = STATUS_KILLED;
 	resp.exited_at = &ts;
-	n = containerd__task__v2__delete_response__pack(&resp, packed);
+	n = task_v2__delete_response__pack(&resp, packed);
 	return write_all(STDOUT_FILENO, packed, n) < 0;
 }

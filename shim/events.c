@@ -120,11 +120,10 @@ static int connect_client(struct events *e)
 
 static void send_first(struct events *e)
 {
-	Containerd__Services__Events__Ttrpc__V1__ForwardRequest req =
-		CONTAINERD__SERVICES__EVENTS__TTRPC__V1__FORWARD_REQUEST__INIT;
-	Containerd__Types__Envelope env = CONTAINERD__TYPES__ENVELOPE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	EventsTtrpc__ForwardRequest req = EVENTS_TTRPC__FORWARD_REQUEST__INIT;
+	Types__Envelope env = TYPES__ENVELOPE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
 	struct event *ev = e->head;
 	int r;
 
@@ -145,9 +144,8 @@ static void send_first(struct events *e)
 	env.topic = (char *)ev->topic;
 	env.event = &any;
 	req.envelope = &env;
-	r = ttrpc_client_call(e->client,
-			      &containerd__services__events__ttrpc__v1__events__descriptor,
-			      "Forward", &req.base, EVENTS_TIMEOUT_MS, on_sent, e);
+	r = ttrpc_client_call(e->client, &events_ttrpc__events__descriptor, "Forward", &req.base,
+			      EVENTS_TIMEOUT_MS, on_sent, e);
 	if (r < 0)
 		again_later(e);
 	else

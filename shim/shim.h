@@ -33,7 +33,7 @@ struct shim {
 	const char *ns, *id;
 	const char *bundle; /* absolute; the pod's */
 	const char *socket; /* path of the socket */
-	const Husk__Shim__V1__Options *opts;
+	const Shim__Options *opts;
 	char *vmm_path, *kernel, *initramfs; /* resolved */
 	struct ttrpc_server *server;
 	struct events *events;

@@ -29,15 +29,15 @@
 
 struct input {
 	struct pb_arena arena;
-	Husk__Shim__V1__Options *opts; /* never NULL after read_input */
-	bool ours;		       /* the caller gave Options of Husk */
-	bool bootstrap;		       /* containerd 2.3 or later */
-	const char *socket_dir;	       /* "" = by convention */
+	Shim__Options *opts;	/* never NULL after read_input */
+	bool ours;		/* the caller gave Options of Husk */
+	bool bootstrap;		/* containerd 2.3 or later */
+	const char *socket_dir; /* "" = by convention */
 };
 
 /* ---- standard input ---- */
 
-static int take_options(struct input *in, const Google__Protobuf__Any *any, struct err *err)
+static int take_options(struct input *in, const Wkt__Any *any, struct err *err)
 {
 	const char *type = any->type_url;
 	ProtobufCMessage *msg;
@@ -53,11 +53,11 @@ static int take_options(struct input *in, const Google__Protobuf__Any *any, stru
 	if (!str_eq(type, "husk.shim.v1.Options"))
 		return err_set(err, -EINVAL, "runtime options of type \"%.100s\" are not for Husk",
 			       type);
-	r = pb_unpack(&in->arena, &husk__shim__v1__options__descriptor, any->value.data,
-		      any->value.len, &msg);
+	r = pb_unpack(&in->arena, &shim__options__descriptor, any->value.data, any->value.len,
+		      &msg);
 	if (r < 0)
 		return err_errno(err, r, "runtime options");
-	in->opts = (Husk__Shim__V1__Options *)msg;
+	in->opts = (Shim__Options *)msg;
 	in->ours = true;
 	return 0;
 }
@@ -67,11 +67,9 @@ static int take_options(struct input *in, const Google__Protobuf__Any *any, stru
 static int parse_input(struct input *in, const struct shim_args *args, const void *data, size_t n,
 		       struct err *err)
 {
-	const Containerd__Runtime__Bootstrap__V1__BootstrapParams *bp;
+	const Bootstrap__BootstrapParams *bp;
 	ProtobufCMessage *msg;
-	int r = pb_unpack(&in->arena,
-			  &containerd__runtime__bootstrap__v1__bootstrap_params__descriptor, data,
-			  n, &msg);
+	int r = pb_unpack(&in->arena, &bootstrap__bootstrap_params__descriptor, data, n, &msg);
 
 	bp = (const void *)msg;
 	if (r == 0 && str_eq(bp->instance_id, args->id) && str_eq(bp->namespace_, args->ns)) {
@@ -83,7 +81,7 @@ static int parse_input(struct input *in, const struct shim_args *args, const voi
 		}
 		return r;
 	}
-	r = pb_unpack(&in->arena, &google__protobuf__any__descriptor, data, n, &msg);
+	r = pb_unpack(&in->arena, &wkt__any__descriptor, data, n, &msg);
 	if (r < 0)
 		return err_errno(err, r, "standard input");
 	return take_options(in, (const void *)msg, err);
@@ -111,7 +109,7 @@ static int read_input(struct input *in, const struct shim_args *args, struct err
 	in->opts = pb_arena_alloc(&in->arena, sizeof(*in->opts));
 	if (!in->opts)
 		return err_errno(err, -ENOMEM, "options");
-	husk__shim__v1__options__init(in->opts);
+	shim__options__init(in->opts);
 	return 0;
 }
 
@@ -168,16 +166,16 @@ static bool is_served(const char *path)
 
 /* ---- the daemon ---- */
 
-static int options_memfd(const Husk__Shim__V1__Options *o, int *ret, struct err *err)
+static int options_memfd(const Shim__Options *o, int *ret, struct err *err)
 {
 	cleanup_fd int fd = memfd_create("husk-options", MFD_CLOEXEC);
-	size_t n = husk__shim__v1__options__get_packed_size(o);
+	size_t n = shim__options__get_packed_size(o);
 	cleanup_free uint8_t *packed = malloc(n + 1);
 	int r;
 
 	if (fd < 0 || !packed)
 		return err_errno(err, fd < 0 ? -errno : -ENOMEM, "options");
-	husk__shim__v1__options__pack(o, packed);
+	shim__options__pack(o, packed);
 	r = write_all(fd, packed, n);
 	if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
 		r = -errno;

@@ -12,8 +12,8 @@
 
 #define PACKETS_PER_ROUND 16
 
-typedef Husk__Vmm__V1__Request request;
-typedef Husk__Vmm__V1__Packet packet;
+typedef Vmm__Request request;
+typedef Vmm__Packet packet;
 
 /* ---- out ---- */
 
@@ -41,13 +41,13 @@ static void flush(struct vmctl *c)
 
 static int put(struct vmctl *c, const packet *p)
 {
-	size_t len = husk__vmm__v1__packet__get_packed_size(p);
+	size_t len = vmm__packet__get_packed_size(p);
 	if (c->n_queued == VMCTL_QUEUE_MAX || len > VMCTL_PACKET_MAX)
 		return -ENOBUFS;
 	uint8_t *data = malloc(len > 0 ? len : 1);
 	if (!data)
 		return -ENOMEM;
-	husk__vmm__v1__packet__pack(p, data);
+	vmm__packet__pack(p, data);
 	c->queue[c->n_queued++] = (struct vmctl_packet){ data, len };
 	flush(c);
 	return 0;
@@ -56,12 +56,12 @@ static int put(struct vmctl *c, const packet *p)
 void vmctl_agent_connected(void *arg)
 {
 	struct vmctl *c = arg;
-	Husk__Vmm__V1__AgentConnected a = HUSK__VMM__V1__AGENT_CONNECTED__INIT;
-	packet p = HUSK__VMM__V1__PACKET__INIT;
+	Vmm__AgentConnected a = VMM__AGENT_CONNECTED__INIT;
+	packet p = VMM__PACKET__INIT;
 	a.boot_ns = c->vm->times.boot;
 	a.vcpu_start_ns = c->vm->times.vcpu_start;
 	a.agent_ready_ns = c->vm->times.agent_ready;
-	p.body_case = HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED;
+	p.body_case = VMM__PACKET__BODY_AGENT_CONNECTED;
 	p.agent_connected = &a;
 	int r = put(c, &p);
 	if (r < 0)
@@ -71,11 +71,11 @@ void vmctl_agent_connected(void *arg)
 void vmctl_ended(void *arg, enum end_reason reason, const char *message)
 {
 	struct vmctl *c = arg;
-	Husk__Vmm__V1__Ended e = HUSK__VMM__V1__ENDED__INIT;
-	packet p = HUSK__VMM__V1__PACKET__INIT;
-	e.reason = (Husk__Vmm__V1__EndReason)reason;
+	Vmm__Ended e = VMM__ENDED__INIT;
+	packet p = VMM__PACKET__INIT;
+	e.reason = (Vmm__EndReason)reason;
 	e.message = (char *)message;
-	p.body_case = HUSK__VMM__V1__PACKET__BODY_ENDED;
+	p.body_case = VMM__PACKET__BODY_ENDED;
 	p.ended = &e;
 	int r = put(c, &p);
 	if (r < 0)
@@ -99,7 +99,7 @@ static int do_boot(struct vm *vm, const request *q, int *fds, size_t n_fds, stru
 
 static int do_map_window(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
 {
-	const Husk__Vmm__V1__MapWindow *w = q->map_window;
+	const Vmm__MapWindow *w = q->map_window;
 	return vm_map_window(vm, w->first_sector, w->sectors, &fds[0], w->readonly, err);
 }
 
@@ -127,7 +127,7 @@ static int do_info(struct vm *vm, const request *q, int *fds, size_t n_fds, stru
 
 #define IN(state) (1u << (state))
 #define IN_ANY (IN(VM_NEW) | IN(VM_RUNNING) | IN(VM_ENDED))
-#define REQ(r) HUSK__VMM__V1__REQUEST__REQUEST_##r
+#define REQ(r) VMM__REQUEST__REQUEST_##r
 
 /* (state, request) -> handler. What is not here is refused. */
 static const struct {
@@ -157,7 +157,7 @@ static int dispatch(struct vm *vm, const request *q, int *fds, size_t n_fds, str
 	return requests[k].fn(vm, q, fds, n_fds, err);
 }
 
-static void fill_info(const struct vm *vm, Husk__Vmm__V1__InfoReply *i)
+static void fill_info(const struct vm *vm, Vmm__InfoReply *i)
 {
 	i->backend = (char *)(vm->ops ? vm->ops->name : "");
 	i->backend_reason = (char *)vm->reason;
@@ -172,12 +172,12 @@ static void fill_info(const struct vm *vm, Husk__Vmm__V1__InfoReply *i)
 int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_t n_fds,
 	       struct err *err)
 {
-	request *q = husk__vmm__v1__request__unpack(NULL, len, data);
+	request *q = vmm__request__unpack(NULL, len, data);
 	if (!q)
 		return err_set(err, -EBADMSG, "malformed packet of %zu bytes", len);
 	struct err why = { 0 };
-	packet p = HUSK__VMM__V1__PACKET__INIT;
-	Husk__Vmm__V1__InfoReply info = HUSK__VMM__V1__INFO_REPLY__INIT;
+	packet p = VMM__PACKET__INIT;
+	Vmm__InfoReply info = VMM__INFO_REPLY__INIT;
 	p.id = q->id;
 	int r = dispatch(c->vm, q, fds, n_fds, &why);
 	if (r < 0) {
@@ -185,11 +185,11 @@ int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_
 		p.message = (char *)err_text(&why);
 	} else if (q->request_case == REQ(INFO)) {
 		fill_info(c->vm, &info);
-		p.body_case = HUSK__VMM__V1__PACKET__BODY_INFO;
+		p.body_case = VMM__PACKET__BODY_INFO;
 		p.info = &info;
 	}
 	r = put(c, &p);
-	husk__vmm__v1__request__free_unpacked(q, NULL);
+	vmm__request__free_unpacked(q, NULL);
 	return r < 0 ? err_errno(err, r, "answer") : 0;
 }
 

@@ -44,9 +44,9 @@ static int raise_ambient(uint64_t ambient)
 	return 0;
 }
 
-int caps_become(const struct user *u, const PB(Capabilities) * caps, const char **ret_what)
+int caps_become(const struct user *u, const Agent__Capabilities *caps, const char **ret_what)
 {
-	static const PB(Capabilities) none = PB_INIT(CAPABILITIES);
+	static const Agent__Capabilities none = AGENT__CAPABILITIES__INIT;
 	int r;
 
 	if (!caps)

@@ -124,7 +124,7 @@ static int watch(struct cgroups *c, const char *id, int *ret_wd, struct err *err
 	return 0;
 }
 
-static int set_up(struct cgroups *c, int fd, const PB(CreateContainerRequest) * req,
+static int set_up(struct cgroups *c, int fd, const Agent__CreateContainerRequest *req,
 		  struct err *err)
 {
 	char number[24];
@@ -160,7 +160,7 @@ static int set_up(struct cgroups *c, int fd, const PB(CreateContainerRequest) * 
 	return devfilter_attach(c->dev_prog, fd, err);
 }
 
-int cgroup_create(struct cgroups *c, const PB(CreateContainerRequest) * req, int *ret_fd,
+int cgroup_create(struct cgroups *c, const Agent__CreateContainerRequest *req, int *ret_fd,
 		  int *ret_wd, struct err *err)
 {
 	cleanup_fd int fd = -1;

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
@@ -33,7 +33,7 @@ void cgroups_fini(struct cgroups *c);
 
 /* A new cgroup with the values of `req`, the device rules unless privileged, and a watch on its OOM
  * kills (*ret_wd = -1 where the kernel has no memory controller). */
-int cgroup_create(struct cgroups *c, const PB(CreateContainerRequest) * req, int *ret_fd,
+int cgroup_create(struct cgroups *c, const Agent__CreateContainerRequest *req, int *ret_fd,
 		  int *ret_wd, struct err *err) must_check;
 void cgroup_unwatch(struct cgroups *c, int wd);
 /* SIGKILL to all in it and below. */

@@ -128,7 +128,7 @@ static void set_oom_score_adj(const struct child_job *j)
 
 static void set_sysctls(const struct child_job *j)
 {
-	const PB(CreateContainerRequest) *c = j->container;
+	const Agent__CreateContainerRequest *c = j->container;
 	struct err err = { 0 };
 
 	for (size_t i = 0; i < c->n_sysctls; i++)
@@ -139,7 +139,7 @@ static void set_sysctls(const struct child_job *j)
 /* A new container: from the agent's mount namespace (a copy) into the image's root. */
 static int enter_new(const struct child_job *j, struct tty *tty)
 {
-	const PB(CreateContainerRequest) *c = j->container;
+	const Agent__CreateContainerRequest *c = j->container;
 	cleanup_free char *place = str_fmt("%s/rootfs", j->run_dir);
 	struct err err = { 0 };
 
@@ -177,7 +177,7 @@ static int enter_running(const struct child_job *j, struct tty *tty)
 
 static void set_stdio(const struct child_job *j, const struct tty *tty)
 {
-	const PB(Process) *p = j->process;
+	const Agent__Process *p = j->process;
 	struct report rep = { .kind = REPORT_TTY };
 
 	if (!p->terminal) {
@@ -220,7 +220,7 @@ static void set_cwd(const struct child_job *j, int root)
 
 static void set_rlimits(const struct child_job *j)
 {
-	const PB(Process) *p = j->process;
+	const Agent__Process *p = j->process;
 	struct rlimit nofile;
 
 	if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
@@ -251,7 +251,7 @@ static const char *env_get(char *const *env, const char *name)
 /* The process's environment with PATH and HOME where they are missing. */
 static char **make_env(const struct child_job *j, const struct user *u)
 {
-	const PB(Process) *p = j->process;
+	const Agent__Process *p = j->process;
 	char **env = calloc(p->n_env + 3, sizeof(*env));
 	size_t n = p->n_env;
 
@@ -300,7 +300,7 @@ static int exec_path(const char *name, char **argv, char **env)
 
 noreturn_fn static void exec_program(const struct child_job *j, const struct user *u)
 {
-	const PB(Process) *p = j->process;
+	const Agent__Process *p = j->process;
 	char **argv = calloc(p->n_args + 1, sizeof(*argv));
 	char **env = make_env(j, u);
 	char text[400];
@@ -322,7 +322,7 @@ noreturn_fn static void exec_program(const struct child_job *j, const struct use
 
 void child_run(const struct child_job *job)
 {
-	const PB(Process) *p = job->process;
+	const Agent__Process *p = job->process;
 	struct tty tty = { -1, -1 };
 	struct err err = { 0 };
 	const char *what = "";

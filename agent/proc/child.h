@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "base/compiler.h"
 #include "base/err.h"
 
@@ -28,8 +28,8 @@ struct report {
 
 struct child_job {
 	const char *run_dir;
-	const PB(CreateContainerRequest) * container;
-	const PB(Process) * process;
+	const Agent__CreateContainerRequest *container;
+	const Agent__Process *process;
 	int init_pidfd; /* exec: of the container's first process; -1 = this is the first process */
 	int rootfs;	/* first process: the detached mount */
 	int report;	/* socket, SOCK_SEQPACKET */

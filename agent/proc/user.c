@@ -188,7 +188,7 @@ static int by_spec(const char *spec, struct span passwd, struct span group, stru
 	return found.n ? join_groups(group, found, u, err) : 0;
 }
 
-int user_resolve(const PB(User) * u, const char *passwd, size_t passwd_len, const char *group,
+int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, const char *group,
 		 size_t group_len, struct user *ret, struct err *err)
 {
 	struct span pw = { passwd, passwd_len }, gr = { group, group_len }, found = { 0 };
@@ -223,7 +223,7 @@ static int read_db(int root, const char *path, char **ret, size_t *ret_len, stru
 	return r < 0 ? err_errno(err, r, "%s", path) : 0;
 }
 
-int user_lookup(int root, const PB(User) * u, struct user *ret, struct err *err)
+int user_lookup(int root, const Agent__User *u, struct user *ret, struct err *err)
 {
 	cleanup_free char *passwd = NULL;
 	cleanup_free char *group = NULL;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "agent/limits.h"
 #include "base/compiler.h"
 #include "base/err.h"
@@ -28,9 +28,9 @@ struct user {
  * Docker's: a name wins over a number; a number that /etc/passwd does not know has group 0; groups
  * of /etc/group are joined only when no group was named. -ENOENT: no such user or group; -E2BIG:
  * more than AGENT_GROUPS_MAX groups. */
-int user_resolve(const PB(User) * u, const char *passwd, size_t passwd_len, const char *group,
+int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, const char *group,
 		 size_t group_len, struct user *ret, struct err *err) must_check;
 /* The same, with the files read below `root` as far as they are needed; missing ones are empty. */
-int user_lookup(int root, const PB(User) * u, struct user *ret, struct err *err) must_check;
+int user_lookup(int root, const Agent__User *u, struct user *ret, struct err *err) must_check;
 
 #endif

@@ -102,7 +102,7 @@ static int attach(struct disks *ds, struct disk *d, struct err *err)
 	return r;
 }
 
-static int reuse(struct disk *d, const PB(Disk) * want, struct disk **ret, struct err *err)
+static int reuse(struct disk *d, const Agent__Disk *want, struct disk **ret, struct err *err)
 {
 	if (d->sectors != want->sectors || d->readonly != !!want->readonly ||
 	    d->erofs != str_eq(want->fstype, "erofs"))
@@ -116,7 +116,7 @@ static int reuse(struct disk *d, const PB(Disk) * want, struct disk **ret, struc
 	return 0;
 }
 
-int disk_get(struct disks *ds, const PB(Disk) * want, struct disk **ret, struct err *err)
+int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struct err *err)
 {
 	struct disk *d = NULL;
 	int r;
@@ -147,7 +147,7 @@ int disk_get(struct disks *ds, const PB(Disk) * want, struct disk **ret, struct 
 	return 0;
 }
 
-static bool leaving(const struct disks *ds, const PB(Disk) * want)
+static bool leaving(const struct disks *ds, const Agent__Disk *want)
 {
 	for (size_t i = 0; want && i < AGENT_DISKS_MAX; i++)
 		if (ds->slots[i].detaching && !ds->slots[i].stuck &&
@@ -156,7 +156,7 @@ static bool leaving(const struct disks *ds, const PB(Disk) * want)
 	return false;
 }
 
-bool disks_leaving(const struct disks *ds, const PB(Rootfs) * spec)
+bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec)
 {
 	for (size_t i = 0; i < spec->n_lower; i++)
 		if (leaving(ds, spec->lower[i]))

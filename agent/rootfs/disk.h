@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "agent/limits.h"
 #include "base/compiler.h"
 #include "base/err.h"
@@ -34,9 +34,9 @@ int disks_init(struct disks *ds, const char *device, const char *run_dir,
 void disks_fini(struct disks *ds);
 /* Attaches and mounts on first use. -EINVAL: known with other properties; -EBUSY: writable and in
  * use, or on its way out; -ENOSPC: too many. */
-int disk_get(struct disks *ds, const PB(Disk) * d, struct disk **ret, struct err *err) must_check;
+int disk_get(struct disks *ds, const Agent__Disk *d, struct disk **ret, struct err *err) must_check;
 /* True while one of the disks is on its way out: disk_get would refuse it now, but not later. */
-bool disks_leaving(const struct disks *ds, const PB(Rootfs) * spec);
+bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec);
 /* One user less; the slot of the last one is free then. It must have been detached before. */
 void disk_forget(struct disk *d);
 /* Where it is mounted. The caller frees; NULL: out of memory. */

@@ -93,7 +93,7 @@ static int parse_option(const char *opt, struct mount_opts *o, struct err *err)
 	return 0;
 }
 
-static int parse_kind(const PB(Mount) * m, struct mount_opts *o, struct err *err)
+static int parse_kind(const Agent__Mount *m, struct mount_opts *o, struct err *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		if (str_eq(kinds[i].name, m->type)) {
@@ -116,7 +116,7 @@ static int parse_kind(const PB(Mount) * m, struct mount_opts *o, struct err *err
 		       m->source);
 }
 
-int mount_opts_parse(const PB(Mount) * m, struct mount_opts *ret, struct err *err)
+int mount_opts_parse(const Agent__Mount *m, struct mount_opts *ret, struct err *err)
 {
 	struct mount_opts o = { 0 };
 	int r = parse_kind(m, &o, err);

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "agent/limits.h"
 #include "base/compiler.h"
 #include "base/err.h"
@@ -37,6 +37,6 @@ struct mount_opts {
 };
 
 /* -EINVAL, -EOPNOTSUPP with a text that names the option. The result borrows from `m`. */
-int mount_opts_parse(const PB(Mount) * m, struct mount_opts *ret, struct err *err) must_check;
+int mount_opts_parse(const Agent__Mount *m, struct mount_opts *ret, struct err *err) must_check;
 
 #endif

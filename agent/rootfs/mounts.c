@@ -40,7 +40,7 @@ static const struct {
 };
 
 /* A file system of its own, with the options as key=value or flags. */
-static int make_fs(const PB(Mount) * m, const struct mount_opts *o, uint64_t attr, int *ret_fd,
+static int make_fs(const Agent__Mount *m, const struct mount_opts *o, uint64_t attr, int *ret_fd,
 		   struct err *err)
 {
 	struct mnt_opt opts[AGENT_OPTIONS_MAX + 1];
@@ -84,7 +84,7 @@ static int bind_pod_file(const struct mount_opts *o, const char *run_dir, int *r
 
 /* Mounts one; a tmpfs that shall be read-only is left writable until all others have their mount
  * points in it, and its descriptor goes to *ret_later. */
-static int mount_one(int root, const char *run_dir, const PB(Mount) * m, int *ret_later,
+static int mount_one(int root, const char *run_dir, const Agent__Mount *m, int *ret_later,
 		     struct err *err)
 {
 	cleanup_fd int mnt = -1;
@@ -171,7 +171,7 @@ static int set_up_dev(int root, bool privileged, struct err *err)
 }
 
 /* Only a /dev of the container's own is filled; one of the image is left as it is. */
-static bool has_own_dev(const PB(CreateContainerRequest) * spec)
+static bool has_own_dev(const Agent__CreateContainerRequest *spec)
 {
 	for (size_t i = 0; i < spec->n_mounts; i++)
 		if (str_eq(spec->mounts[i]->destination, "/dev"))
@@ -262,7 +262,7 @@ static int tty_as_console(int root, int slave, struct err *err)
 	return r < 0 ? err_errno(err, r, "/dev/console") : 0;
 }
 
-static int mount_all(int root, const char *run_dir, const PB(CreateContainerRequest) * spec,
+static int mount_all(int root, const char *run_dir, const Agent__CreateContainerRequest *spec,
 		     int *later, struct tty *tty, struct err *err)
 {
 	int r = 0;
@@ -291,7 +291,7 @@ static int mount_all(int root, const char *run_dir, const PB(CreateContainerRequ
 	return r;
 }
 
-int mounts_set_up(int root, const char *run_dir, const PB(CreateContainerRequest) * spec,
+int mounts_set_up(int root, const char *run_dir, const Agent__CreateContainerRequest *spec,
 		  struct tty *ret_tty, struct err *err)
 {
 	int later[AGENT_MOUNTS_MAX]; /* the child execs or ends: nobody has to close them */

@@ -6,7 +6,7 @@
 #ifndef HUSK_AGENT_ROOTFS_MOUNTS_H
 #define HUSK_AGENT_ROOTFS_MOUNTS_H
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "base/compiler.h"
 #include "base/err.h"
 
@@ -16,7 +16,7 @@ struct tty {
 
 /* `root` is the root mount's descriptor. Where the process wants a terminal it is made, too: it is
  * /dev/console then. */
-int mounts_set_up(int root, const char *run_dir, const PB(CreateContainerRequest) * spec,
+int mounts_set_up(int root, const char *run_dir, const Agent__CreateContainerRequest *spec,
 		  struct tty *ret_tty, struct err *err) must_check;
 /* A new terminal of the devpts instance below `root`. */
 int tty_open(int root, struct tty *ret, struct err *err) must_check;

@@ -57,7 +57,7 @@ static int prepare_upper(const char *path, const char *top_layer, char work[NAME
 	return r < 0 ? err_errno(err, r, "scratch disk") : 0;
 }
 
-static int overlay(const struct disks *ds, const PB(Rootfs) * spec, const struct rootfs *root,
+static int overlay(const struct disks *ds, const Agent__Rootfs *spec, const struct rootfs *root,
 		   int *ret_mnt, struct err *err)
 {
 	char *lower[AGENT_LOWER_MAX] = { 0 };
@@ -102,7 +102,7 @@ static int overlay(const struct disks *ds, const PB(Rootfs) * spec, const struct
 	return r;
 }
 
-int rootfs_mount(struct disks *ds, const PB(Rootfs) * spec, struct rootfs *ret, struct err *err)
+int rootfs_mount(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret, struct err *err)
 {
 	size_t n = spec->n_lower + (spec->upper ? 1 : 0);
 	cleanup_free char *path = NULL;

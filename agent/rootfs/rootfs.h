@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "agent/rootfs/disk.h"
 #include "agent/limits.h"
 #include "base/compiler.h"
@@ -20,7 +20,7 @@ struct rootfs {
 };
 
 /* On failure, disks that were attached stay in `ret` (mnt -1), for the caller to detach. */
-int rootfs_mount(struct disks *ds, const PB(Rootfs) * spec, struct rootfs *ret,
+int rootfs_mount(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret,
 		 struct err *err) must_check;
 
 #endif

@@ -107,7 +107,7 @@ static void fail_unpack(struct out_call *call, int r)
 
 /* ---- frames ---- */
 
-static void finish_status(struct out_call *call, const Google__Rpc__Status *st)
+static void finish_status(struct out_call *call, const Rpc__Status *st)
 {
 	struct ttrpc_result res = { .status = (enum rpc_code)st->code, .detail_type = "" };
 	struct err err = { 0 };

@@ -158,8 +158,8 @@ int ttrpc_put_status(struct buf *out, uint32_t stream_id, enum rpc_code code, co
 		     const char *detail_type, const ProtobufCMessage *detail)
 {
 	Ttrpc__Response resp = TTRPC__RESPONSE__INIT;
-	Google__Rpc__Status status = GOOGLE__RPC__STATUS__INIT;
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT, *any_p = &any;
+	Rpc__Status status = RPC__STATUS__INIT;
+	Wkt__Any any = WKT__ANY__INIT, *any_p = &any;
 	cleanup_free uint8_t *packed = NULL;
 	size_t n;
 

@@ -50,9 +50,9 @@ static char *lend(char *s)
 	return s ? s : (char *)"";
 }
 
-void auth_to_message(const struct auth *a, Runtime__V1__AuthConfig *m)
+void auth_to_message(const struct auth *a, Cri__AuthConfig *m)
 {
-	runtime__v1__auth_config__init(m);
+	cri__auth_config__init(m);
 	m->username = lend(a->username);
 	m->password = lend(a->password);
 	m->auth = lend(a->basic);

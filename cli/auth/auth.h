@@ -26,7 +26,7 @@ void auth_fini(struct auth *a); /* wipes the secrets */
 #define cleanup_auth cleanup_with(auth_fini)
 bool auth_empty(const struct auth *a);
 /* Lends the strings to a message. */
-void auth_to_message(const struct auth *a, Runtime__V1__AuthConfig *m);
+void auth_to_message(const struct auth *a, Cri__AuthConfig *m);
 
 /* The registry of an image, or of what was given to `login`: "docker.io", "127.0.0.1:5000". The
  * caller frees; NULL: no memory. */

@@ -23,7 +23,7 @@ struct save {
 
 static int on_chunk(const ProtobufCMessage *m, void *arg)
 {
-	const Husk__V1__SaveChunk *chunk = (const void *)m;
+	const Husk__SaveChunk *chunk = (const void *)m;
 	struct save *s = arg;
 
 	s->failed = write_all(s->fd, chunk->data.data, chunk->data.len);
@@ -32,17 +32,17 @@ static int on_chunk(const ProtobufCMessage *m, void *arg)
 	return s->failed;
 }
 
-static int save_to(struct cli *c, const Husk__V1__SaveImagesRequest *req, struct save *s,
+static int save_to(struct cli *c, const Husk__SaveImagesRequest *req, struct save *s,
 		   const char *name, struct err *err)
 {
-	int r = rpc_stream(c->rpc, &husk__v1__husk__descriptor, "SaveImages", &req->base, on_chunk,
-			   s, err);
+	int r = rpc_stream(c->rpc, &husk__husk__descriptor, "SaveImages", &req->base, on_chunk, s,
+			   err);
 
 	return s->failed < 0 ? err_errno(err, s->failed, "write %s", name) : r;
 }
 
 /* A file appears under its name when all of it is there. */
-static int save_file(struct cli *c, const Husk__V1__SaveImagesRequest *req, const char *path,
+static int save_file(struct cli *c, const Husk__SaveImagesRequest *req, const char *path,
 		     struct save *s, struct err *err)
 {
 	cleanup_free char *part = str_fmt("%s.part", path);
@@ -77,7 +77,7 @@ static int run_save(struct cli *c, int argc, char **argv)
 		{ "json", no_argument, NULL, 'J' },
 		{ 0 },
 	};
-	Husk__V1__SaveImagesRequest req = HUSK__V1__SAVE_IMAGES_REQUEST__INIT;
+	Husk__SaveImagesRequest req = HUSK__SAVE_IMAGES_REQUEST__INIT;
 	struct save s = { .fd = STDOUT_FILENO };
 	enum progress_kind kind = PROGRESS_PEOPLE;
 	const char *path = NULL;
@@ -140,8 +140,8 @@ struct load {
 	bool first, ended, json;
 	uint64_t sent, size;
 	struct progress progress, layers;
-	Husk__V1__LoadOptions options;
-	Husk__V1__LoadChunk chunk;
+	Husk__LoadOptions options;
+	Husk__LoadChunk chunk;
 	uint8_t buf[2][LOAD_CHUNK]; /* one ahead, to know which chunk is the last */
 	size_t len[2];
 	unsigned at;
@@ -179,7 +179,7 @@ static int next_chunk(void *arg, const ProtobufCMessage **ret)
 		r = fill(l, l->at ^ 1);
 	if (r < 0)
 		return r;
-	husk__v1__load_chunk__init(&l->chunk);
+	husk__load_chunk__init(&l->chunk);
 	l->chunk.data.data = l->buf[l->at];
 	l->chunk.data.len = l->len[l->at];
 	l->chunk.last = l->len[l->at ^ 1] == 0;
@@ -193,7 +193,7 @@ static int next_chunk(void *arg, const ProtobufCMessage **ret)
 
 static int on_load(const ProtobufCMessage *m, void *arg)
 {
-	const Husk__V1__LoadProgress *msg = (const void *)m;
+	const Husk__LoadProgress *msg = (const void *)m;
 	struct load *l = arg;
 
 	if (!*msg->loaded_id) {
@@ -222,8 +222,7 @@ static int load(struct cli *c, struct load *l, struct err *err)
 	if (fstat(l->fd, &st) == 0 && S_ISREG(st.st_mode))
 		l->size = (uint64_t)st.st_size;
 	l->first = true;
-	r = rpc_upload(c->rpc, &husk__v1__husk__descriptor, "LoadImages", next_chunk, on_load, l,
-		       err);
+	r = rpc_upload(c->rpc, &husk__husk__descriptor, "LoadImages", next_chunk, on_load, l, err);
 	progress_end(&l->layers);
 	if (l->failed < 0)
 		return err_errno(err, l->failed, "read %s", l->from);
@@ -248,7 +247,7 @@ static int run_load(struct cli *c, int argc, char **argv)
 
 	if (!l)
 		return 1;
-	husk__v1__load_options__init(&l->options);
+	husk__load_options__init(&l->options);
 	while ((o = getopt_long(argc, argv, "i:n:q", options, NULL)) != -1) {
 		if (o == 'i')
 			path = optarg;

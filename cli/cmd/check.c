@@ -142,12 +142,12 @@ static void check_host(struct check *k)
 			    : "not version 2 on the host; guests use version 2 all the same");
 }
 
-static void say_conditions(struct check *k, const Runtime__V1__RuntimeStatus *st)
+static void say_conditions(struct check *k, const Cri__RuntimeStatus *st)
 {
 	char text[PROBE_FIELD_MAX];
 
 	for (size_t i = 0; i < st->n_conditions; i++) {
-		const Runtime__V1__RuntimeCondition *c = st->conditions[i];
+		const Cri__RuntimeCondition *c = st->conditions[i];
 
 		(void)snprintf(text, sizeof(text), "%s%s%s",
 			       c->status ? "yes" : "no: ", c->status ? "" : c->reason,
@@ -161,10 +161,10 @@ static void say_conditions(struct check *k, const Runtime__V1__RuntimeStatus *st
 
 static void check_server(struct check *k, struct cli *c)
 {
-	Runtime__V1__VersionRequest vreq = RUNTIME__V1__VERSION_REQUEST__INIT;
-	Runtime__V1__StatusRequest sreq = RUNTIME__V1__STATUS_REQUEST__INIT;
-	Runtime__V1__VersionResponse *v;
-	Runtime__V1__StatusResponse *s;
+	Cri__VersionRequest vreq = CRI__VERSION_REQUEST__INIT;
+	Cri__StatusRequest sreq = CRI__STATUS_REQUEST__INIT;
+	Cri__VersionResponse *v;
+	Cri__StatusResponse *s;
 	char text[PROBE_FIELD_MAX];
 	struct err err = { 0 };
 
@@ -176,14 +176,14 @@ static void check_server(struct check *k, struct cli *c)
 	(void)snprintf(text, sizeof(text), "%s %s at %s", v->runtime_name, v->runtime_version,
 		       c->endpoint);
 	say(k, OK, "huskd", text);
-	runtime__v1__version_response__free_unpacked(v, NULL);
+	cri__version_response__free_unpacked(v, NULL);
 	if (runtime_call(c, "Status", &sreq, 3000, &s, &err) < 0) {
 		say(k, BAD, "status", err_text(&err));
 		return;
 	}
 	if (s->status)
 		say_conditions(k, s->status);
-	runtime__v1__status_response__free_unpacked(s, NULL);
+	cri__status_response__free_unpacked(s, NULL);
 }
 
 static int run_check(struct cli *c, int argc, char **argv)
@@ -218,8 +218,8 @@ const struct command cmd_check = {
 
 static int run_version(struct cli *c, int argc, char **argv)
 {
-	Runtime__V1__VersionRequest req = RUNTIME__V1__VERSION_REQUEST__INIT;
-	Runtime__V1__VersionResponse *v;
+	Cri__VersionRequest req = CRI__VERSION_REQUEST__INIT;
+	Cri__VersionResponse *v;
 	struct err err = { 0 };
 
 	if (argc > 1)
@@ -229,7 +229,7 @@ static int run_version(struct cli *c, int argc, char **argv)
 	    runtime_call(c, "Version", &req, 3000, &v, &err) < 0)
 		return fail(1, &err);
 	printf("%-6s %s (CRI %s)\n", "huskd", v->runtime_version, v->runtime_api_version);
-	runtime__v1__version_response__free_unpacked(v, NULL);
+	cri__version_response__free_unpacked(v, NULL);
 	return 0;
 }
 

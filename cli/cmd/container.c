@@ -22,10 +22,10 @@ static int run_exec(struct cli *c, int argc, char **argv)
 		{ "tty", no_argument, NULL, 't' },
 		{ 0 },
 	};
-	Runtime__V1__ExecSyncRequest req = RUNTIME__V1__EXEC_SYNC_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	Runtime__V1__ExecSyncResponse *resp;
-	Runtime__V1__Container *ct;
+	Cri__ExecSyncRequest req = CRI__EXEC_SYNC_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	Cri__ExecSyncResponse *resp;
+	Cri__Container *ct;
 	struct rpc_status st = { .exit_code = -1 };
 	struct err err = { 0 };
 	int o, code;
@@ -54,14 +54,14 @@ static int run_exec(struct cli *c, int argc, char **argv)
 	req.container_id = ct->id;
 	req.cmd = argv + optind + 1;
 	req.n_cmd = (size_t)(argc - optind - 1);
-	if (rpc_call(c->rpc, &runtime__v1__runtime_service__descriptor, "ExecSync", &req.base, 0,
+	if (rpc_call(c->rpc, &cri__runtime_service__descriptor, "ExecSync", &req.base, 0,
 		     (ProtobufCMessage **)(void *)&resp, &st, &err) < 0)
 		return fail(st.exit_code > 0 ? st.exit_code : EXIT_HUSK, &err);
 	code = resp->exit_code & 0xff;
 	if (write_all(STDOUT_FILENO, resp->stdout.data, resp->stdout.len) < 0 ||
 	    write_all(STDERR_FILENO, resp->stderr.data, resp->stderr.len) < 0)
 		code = EXIT_HUSK;
-	runtime__v1__exec_sync_response__free_unpacked(resp, NULL);
+	cri__exec_sync_response__free_unpacked(resp, NULL);
 	return code;
 }
 
@@ -101,10 +101,10 @@ static int follow_until_exit(struct cli *c, struct follow *f, char *id, struct e
 
 static int run_logs(struct cli *c, int argc, char **argv)
 {
-	Runtime__V1__ContainerStatusRequest req = RUNTIME__V1__CONTAINER_STATUS_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	Runtime__V1__ContainerStatusResponse *resp;
-	Runtime__V1__Container *ct;
+	Cri__ContainerStatusRequest req = CRI__CONTAINER_STATUS_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	Cri__ContainerStatusResponse *resp;
+	Cri__Container *ct;
 	struct err err = { 0 };
 	struct follow f;
 	bool tail = false;
@@ -127,7 +127,7 @@ static int run_logs(struct cli *c, int argc, char **argv)
 			    argv[optind]);
 	else
 		r = follow_open(&f, resp->status->log_path, tail, &err);
-	runtime__v1__container_status_response__free_unpacked(resp, NULL);
+	cri__container_status_response__free_unpacked(resp, NULL);
 	if (r < 0)
 		return fail(1, &err);
 	r = tail ? follow_until_exit(c, &f, ct->id, &err) : follow_read(&f, &err);
@@ -148,21 +148,21 @@ const struct command cmd_logs = {
 
 /* ---- ps, pods ---- */
 
-const char *container_state_text(Runtime__V1__ContainerState s)
+const char *container_state_text(Cri__ContainerState s)
 {
 	switch (s) {
-	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_CREATED:
+	case CRI__CONTAINER_STATE__CONTAINER_CREATED:
 		return "created";
-	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING:
+	case CRI__CONTAINER_STATE__CONTAINER_RUNNING:
 		return "running";
-	case RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED:
+	case CRI__CONTAINER_STATE__CONTAINER_EXITED:
 		return "exited";
 	default:
 		return "unknown";
 	}
 }
 
-static json_t *container_json(Runtime__V1__Container *const ct)
+static json_t *container_json(Cri__Container *const ct)
 {
 	const char *name = label_of(ct, LABEL_NAME);
 	char created[40];
@@ -176,7 +176,7 @@ static json_t *container_json(Runtime__V1__Container *const ct)
 			 ct->image ? ct->image->image : ct->image_ref, "image_id", ct->image_id);
 }
 
-static void container_row(struct table *t, Runtime__V1__Container *const ct, bool whole)
+static void container_row(struct table *t, Cri__Container *const ct, bool whole)
 {
 	const char *name = label_of(ct, LABEL_NAME);
 	char id[SHORT_ID + 1], pod[SHORT_ID + 1], age[32];
@@ -218,8 +218,8 @@ static int parse_list(const struct command *cmd, struct list_options *o, int arg
 
 static int run_ps(struct cli *c, int argc, char **argv)
 {
-	Runtime__V1__ListContainersRequest req = RUNTIME__V1__LIST_CONTAINERS_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+	Cri__ListContainersRequest req = CRI__LIST_CONTAINERS_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
 	struct list_options o = { 0 };
 	struct err err = { 0 };
 	char id[SHORT_ID + 1];
@@ -236,9 +236,9 @@ static int run_ps(struct cli *c, int argc, char **argv)
 	else if (!o.quiet)
 		table_init(&t, "ID|NAME|STATE|CREATED|POD|IMAGE");
 	for (size_t i = 0; i < list->n_containers; i++) {
-		Runtime__V1__Container *ct = list->containers[i];
+		Cri__Container *ct = list->containers[i];
 
-		if (!o.all && ct->state != RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING)
+		if (!o.all && ct->state != CRI__CONTAINER_STATE__CONTAINER_RUNNING)
 			continue;
 		if (o.json)
 			(void)json_array_append_new(json, container_json(ct));
@@ -264,7 +264,7 @@ const struct command cmd_ps = {
 	.needs_server = true,
 };
 
-static json_t *pod_json(const Runtime__V1__PodSandbox *p, bool ready)
+static json_t *pod_json(const Cri__PodSandbox *p, bool ready)
 {
 	char created[40];
 
@@ -276,8 +276,8 @@ static json_t *pod_json(const Runtime__V1__PodSandbox *p, bool ready)
 
 static int run_pods(struct cli *c, int argc, char **argv)
 {
-	Runtime__V1__ListPodSandboxRequest req = RUNTIME__V1__LIST_POD_SANDBOX_REQUEST__INIT;
-	Runtime__V1__ListPodSandboxResponse *resp;
+	Cri__ListPodSandboxRequest req = CRI__LIST_POD_SANDBOX_REQUEST__INIT;
+	Cri__ListPodSandboxResponse *resp;
 	struct list_options o = { 0 };
 	struct err err = { 0 };
 	char age[32], id[SHORT_ID + 1];
@@ -294,8 +294,8 @@ static int run_pods(struct cli *c, int argc, char **argv)
 	else if (!o.quiet)
 		table_init(&t, "ID|NAME|NAMESPACE|STATE|CREATED");
 	for (size_t i = 0; i < resp->n_items; i++) {
-		const Runtime__V1__PodSandbox *p = resp->items[i];
-		bool ready = p->state == RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY;
+		const Cri__PodSandbox *p = resp->items[i];
+		bool ready = p->state == CRI__POD_SANDBOX_STATE__SANDBOX_READY;
 
 		if (o.json) {
 			(void)json_array_append_new(json, pod_json(p, ready));
@@ -309,7 +309,7 @@ static int run_pods(struct cli *c, int argc, char **argv)
 			table_cell(&t, human_age(p->created_at, age));
 		}
 	}
-	runtime__v1__list_pod_sandbox_response__free_unpacked(resp, NULL);
+	cri__list_pod_sandbox_response__free_unpacked(resp, NULL);
 	if (o.json)
 		return print_json(json, true);
 	return !o.quiet && !table_print(&t) ? 1 : 0;
@@ -340,8 +340,8 @@ static int run_stop(struct cli *c, int argc, char **argv)
 	if (optind == argc)
 		return usage_error(&cmd_stop, "which container?");
 	for (int i = optind; i < argc; i++) {
-		cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-		Runtime__V1__Container *ct;
+		cleanup_containers Cri__ListContainersResponse *list = NULL;
+		Cri__Container *ct;
 		struct err err = { 0 };
 
 		if (find_container(c, argv[i], &list, &ct, &err) < 0 ||
@@ -362,7 +362,7 @@ const struct command cmd_stop = {
 	.needs_server = true,
 };
 
-int remove_run(struct cli *c, Runtime__V1__Container *const ct, struct err *err)
+int remove_run(struct cli *c, Cri__Container *const ct, struct err *err)
 {
 	cleanup_free char *log_dir = NULL;
 	int r = remove_pod(c, ct->pod_sandbox_id, err);
@@ -375,15 +375,15 @@ int remove_run(struct cli *c, Runtime__V1__Container *const ct, struct err *err)
 /* In pods that others made the container alone goes. */
 static int remove_one(struct cli *c, const char *ref, bool force, struct err *err)
 {
-	Runtime__V1__RemoveContainerRequest req = RUNTIME__V1__REMOVE_CONTAINER_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	Runtime__V1__Container *ct;
+	Cri__RemoveContainerRequest req = CRI__REMOVE_CONTAINER_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	Cri__Container *ct;
 	int r;
 
 	r = find_container(c, ref, &list, &ct, err);
 	if (r < 0)
 		return r;
-	if (ct->state == RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING && !force)
+	if (ct->state == CRI__CONTAINER_STATE__CONTAINER_RUNNING && !force)
 		return err_set(err, -EBUSY, "%s runs; stop it first, or use 'husk rm -f'", ref);
 	if (!label_of(ct, LABEL_RUN)) {
 		req.container_id = ct->id;

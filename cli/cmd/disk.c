@@ -25,7 +25,7 @@ static const char *use_text(const char *kind)
 	return kind;
 }
 
-static void use_row(struct table *t, const char *name, const Husk__V1__DiskUse *u)
+static void use_row(struct table *t, const char *name, const Husk__DiskUse *u)
 {
 	char size[32], back[32];
 
@@ -36,9 +36,9 @@ static void use_row(struct table *t, const char *name, const Husk__V1__DiskUse *
 	table_cell(t, human_size(u->reclaimable, back));
 }
 
-static int print_usage(const Husk__V1__DiskUsageResponse *resp)
+static int print_usage(const Husk__DiskUsageResponse *resp)
 {
-	Husk__V1__DiskUse sum = HUSK__V1__DISK_USE__INIT;
+	Husk__DiskUse sum = HUSK__DISK_USE__INIT;
 	char size[32], back[32];
 	struct table t;
 
@@ -58,8 +58,8 @@ static int print_usage(const Husk__V1__DiskUsageResponse *resp)
 
 static int run_df(struct cli *c, int argc, char **argv)
 {
-	Husk__V1__DiskUsageRequest req = HUSK__V1__DISK_USAGE_REQUEST__INIT;
-	Husk__V1__DiskUsageResponse *resp = NULL;
+	Husk__DiskUsageRequest req = HUSK__DISK_USAGE_REQUEST__INIT;
+	Husk__DiskUsageResponse *resp = NULL;
 	bool json = argc == 2 && str_eq(argv[1], "--json");
 	struct err err = { 0 };
 	json_t *list;
@@ -72,7 +72,7 @@ static int run_df(struct cli *c, int argc, char **argv)
 	if (json) {
 		list = json_array();
 		for (size_t i = 0; i < resp->n_uses; i++) {
-			const Husk__V1__DiskUse *u = resp->uses[i];
+			const Husk__DiskUse *u = resp->uses[i];
 
 			(void)json_array_append_new(
 				list,
@@ -85,7 +85,7 @@ static int run_df(struct cli *c, int argc, char **argv)
 	} else {
 		code = print_usage(resp);
 	}
-	husk__v1__disk_usage_response__free_unpacked(resp, NULL);
+	husk__disk_usage_response__free_unpacked(resp, NULL);
 	return code;
 }
 
@@ -110,15 +110,14 @@ struct prune {
 /* Containers that `husk run` made and that have ended, with their pods. */
 static int prune_containers(struct cli *c, const struct prune *p, json_t *gone, struct err *err)
 {
-	Runtime__V1__ListContainersRequest req = RUNTIME__V1__LIST_CONTAINERS_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
+	Cri__ListContainersRequest req = CRI__LIST_CONTAINERS_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
 	int r = runtime_call(c, "ListContainers", &req, CALL_TIMEOUT_MS, &list, err);
 
 	for (size_t i = 0; r == 0 && i < list->n_containers; i++) {
-		Runtime__V1__Container *ct = list->containers[i];
+		Cri__Container *ct = list->containers[i];
 
-		if (!label_of(ct, LABEL_RUN) ||
-		    ct->state != RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED)
+		if (!label_of(ct, LABEL_RUN) || ct->state != CRI__CONTAINER_STATE__CONTAINER_EXITED)
 			continue;
 		if (!p->dry_run)
 			r = remove_run(c, ct, err);
@@ -137,7 +136,7 @@ static void ask(const struct prune *p, char *buf, size_t n)
 				: "");
 }
 
-static int print_pruned(const struct prune *p, const Husk__V1__PruneResponse *resp, json_t *cts)
+static int print_pruned(const struct prune *p, const Husk__PruneResponse *resp, json_t *cts)
 {
 	const char *verb = p->dry_run ? "Would remove" : "Removed";
 	const char *name;
@@ -165,8 +164,8 @@ static int print_pruned(const struct prune *p, const Husk__V1__PruneResponse *re
 
 static int prune(struct cli *c, const struct prune *p)
 {
-	Husk__V1__PruneRequest req = HUSK__V1__PRUNE_REQUEST__INIT;
-	Husk__V1__PruneResponse *resp = NULL;
+	Husk__PruneRequest req = HUSK__PRUNE_REQUEST__INIT;
+	Husk__PruneResponse *resp = NULL;
 	struct err err = { 0 };
 	json_t *cts = json_array();
 	int code;
@@ -181,7 +180,7 @@ static int prune(struct cli *c, const struct prune *p)
 		return fail(1, &err);
 	}
 	code = print_pruned(p, resp, cts);
-	husk__v1__prune_response__free_unpacked(resp, NULL);
+	husk__prune_response__free_unpacked(resp, NULL);
 	json_decref(cts);
 	return code;
 }
@@ -256,8 +255,8 @@ struct verify {
 static void print_names(struct cli *c, char *const *ids, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		Husk__V1__ListImagesRequest req = HUSK__V1__LIST_IMAGES_REQUEST__INIT;
-		Husk__V1__ListImagesResponse *resp = NULL;
+		Husk__ListImagesRequest req = HUSK__LIST_IMAGES_REQUEST__INIT;
+		Husk__ListImagesResponse *resp = NULL;
 		const char *name = ids[i];
 
 		req.image = ids[i];
@@ -266,13 +265,13 @@ static void print_names(struct cli *c, char *const *ids, size_t n)
 			name = resp->images[0]->repo_tags[0];
 		printf("  needed by %s\n", familiar_name(name));
 		if (resp)
-			husk__v1__list_images_response__free_unpacked(resp, NULL);
+			husk__list_images_response__free_unpacked(resp, NULL);
 	}
 }
 
 static int on_verified(const ProtobufCMessage *m, void *arg)
 {
-	const Husk__V1__VerifyProgress *msg = (const void *)m;
+	const Husk__VerifyProgress *msg = (const void *)m;
 	struct verify *v = arg;
 
 	v->done = msg->done;
@@ -303,7 +302,7 @@ static int run_verify(struct cli *c, int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	Husk__V1__VerifyImagesRequest req = HUSK__V1__VERIFY_IMAGES_REQUEST__INIT;
+	Husk__VerifyImagesRequest req = HUSK__VERIFY_IMAGES_REQUEST__INIT;
 	struct verify v = { .c = c };
 	struct err err = { 0 };
 	int o, code = 0;
@@ -321,8 +320,8 @@ static int run_verify(struct cli *c, int argc, char **argv)
 	req.images = argv + optind;
 	req.n_images = (size_t)(argc - optind);
 	progress_init(&v.progress, v.json ? PROGRESS_NONE : PROGRESS_PEOPLE);
-	if (rpc_stream(c->rpc, &husk__v1__husk__descriptor, "VerifyImages", &req.base, on_verified,
-		       &v, &err) < 0) {
+	if (rpc_stream(c->rpc, &husk__husk__descriptor, "VerifyImages", &req.base, on_verified, &v,
+		       &err) < 0) {
 		progress_clear(&v.progress);
 		return fail(1, &err);
 	}

@@ -46,7 +46,7 @@ static bool name_fits(const char *pattern, const char *name)
 	       (repo && fnmatch(pattern, repo, 0) == 0);
 }
 
-static bool is_wanted(const struct images *m, const Husk__V1__ImageSummary *im)
+static bool is_wanted(const struct images *m, const Husk__ImageSummary *im)
 {
 	if (m->dangling >= 0 && (im->n_repo_tags == 0) != (m->dangling == 1))
 		return false;
@@ -56,7 +56,7 @@ static bool is_wanted(const struct images *m, const Husk__V1__ImageSummary *im)
 	return !m->reference;
 }
 
-static json_t *summary_json(const Husk__V1__ImageSummary *im)
+static json_t *summary_json(const Husk__ImageSummary *im)
 {
 	char stored[40];
 
@@ -69,7 +69,7 @@ static json_t *summary_json(const Husk__V1__ImageSummary *im)
 }
 
 /* The digest that a repository has for this image. */
-static const char *digest_in(const Husk__V1__ImageSummary *im, const char *repo, size_t len)
+static const char *digest_in(const Husk__ImageSummary *im, const char *repo, size_t len)
 {
 	for (size_t i = 0; i < im->n_repo_digests; i++)
 		if (strncmp(im->repo_digests[i], repo, len) == 0 && im->repo_digests[i][len] == '@')
@@ -77,7 +77,7 @@ static const char *digest_in(const Husk__V1__ImageSummary *im, const char *repo,
 	return "<none>";
 }
 
-static void add_row(struct images *m, const Husk__V1__ImageSummary *im, const char *name)
+static void add_row(struct images *m, const Husk__ImageSummary *im, const char *name)
 {
 	size_t len = strcspn(name, "@"), skip = (size_t)(familiar_name(name) - name);
 	const char *tag = name[len] ? NULL : strrchr(name, ':');
@@ -95,7 +95,7 @@ static void add_row(struct images *m, const Husk__V1__ImageSummary *im, const ch
 	table_cell(&m->table, human_size(im->size, size));
 }
 
-static void add_rows(struct images *m, const Husk__V1__ImageSummary *im)
+static void add_rows(struct images *m, const Husk__ImageSummary *im)
 {
 	for (size_t i = 0; i < im->n_repo_tags; i++)
 		if (!m->reference || name_fits(m->reference, im->repo_tags[i]))
@@ -104,7 +104,7 @@ static void add_rows(struct images *m, const Husk__V1__ImageSummary *im)
 		add_row(m, im, im->n_repo_digests ? im->repo_digests[0] : "<none>@");
 }
 
-static int print_images(struct images *m, const Husk__V1__ListImagesResponse *resp)
+static int print_images(struct images *m, const Husk__ListImagesResponse *resp)
 {
 	json_t *list = m->json ? json_array() : NULL;
 	bool table = !m->json && !m->quiet;
@@ -114,7 +114,7 @@ static int print_images(struct images *m, const Husk__V1__ListImagesResponse *re
 		table_init(&m->table, m->digests ? "REPOSITORY|TAG|DIGEST|ID|CREATED|>SIZE"
 						 : "REPOSITORY|TAG|ID|CREATED|>SIZE");
 	for (size_t i = 0; i < resp->n_images; i++) {
-		const Husk__V1__ImageSummary *im = resp->images[i];
+		const Husk__ImageSummary *im = resp->images[i];
 
 		if (!is_wanted(m, im))
 			continue;
@@ -141,8 +141,8 @@ static int run_images(struct cli *c, int argc, char **argv)
 		{ "all", no_argument, NULL, 'a' },
 		{ 0 },
 	};
-	Husk__V1__ListImagesRequest req = HUSK__V1__LIST_IMAGES_REQUEST__INIT;
-	Husk__V1__ListImagesResponse *resp = NULL;
+	Husk__ListImagesRequest req = HUSK__LIST_IMAGES_REQUEST__INIT;
+	Husk__ListImagesResponse *resp = NULL;
 	struct images m = { .dangling = -1 };
 	struct err err = { 0 };
 	int o, code;
@@ -178,7 +178,7 @@ static int run_images(struct cli *c, int argc, char **argv)
 	if (husk_call(c, "ListImages", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
 		return fail(1, &err);
 	code = print_images(&m, resp);
-	husk__v1__list_images_response__free_unpacked(resp, NULL);
+	husk__list_images_response__free_unpacked(resp, NULL);
 	return code;
 }
 
@@ -210,8 +210,8 @@ const struct command cmd_images = {
 
 static int remove_image(struct cli *c, const char *image, bool force, bool json, struct err *err)
 {
-	Husk__V1__RemoveImageRequest req = HUSK__V1__REMOVE_IMAGE_REQUEST__INIT;
-	Husk__V1__RemoveImageResponse *resp = NULL;
+	Husk__RemoveImageRequest req = HUSK__REMOVE_IMAGE_REQUEST__INIT;
+	Husk__RemoveImageResponse *resp = NULL;
 	int r;
 
 	req.image = (char *)image;
@@ -232,7 +232,7 @@ static int remove_image(struct cli *c, const char *image, bool force, bool json,
 		if (*resp->deleted)
 			printf("Deleted: %s\n", resp->deleted);
 	}
-	husk__v1__remove_image_response__free_unpacked(resp, NULL);
+	husk__remove_image_response__free_unpacked(resp, NULL);
 	return r;
 }
 
@@ -283,7 +283,7 @@ const struct command cmd_rmi = {
 
 static int run_tag(struct cli *c, int argc, char **argv)
 {
-	Husk__V1__TagImageRequest req = HUSK__V1__TAG_IMAGE_REQUEST__INIT;
+	Husk__TagImageRequest req = HUSK__TAG_IMAGE_REQUEST__INIT;
 	struct err err = { 0 };
 
 	if (argc != 3)

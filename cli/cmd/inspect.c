@@ -18,9 +18,9 @@ static json_t *part(const json_t *config, const char *key)
 	return v ? json_incref(v) : json_null();
 }
 
-static json_t *image_json(const Husk__V1__InspectImageResponse *m)
+static json_t *image_json(const Husk__InspectImageResponse *m)
 {
-	const Husk__V1__ImageSummary *s = m->summary;
+	const Husk__ImageSummary *s = m->summary;
 	json_t *config = json_loads(m->config_json, 0, NULL);
 	json_t *rootfs = json_object_get(config, "rootfs"), *j;
 	char stored[40];
@@ -43,8 +43,8 @@ static json_t *image_json(const Husk__V1__InspectImageResponse *m)
 
 static int inspect_image(struct cli *c, const char *ref, json_t **ret, struct err *err)
 {
-	Husk__V1__InspectImageRequest req = HUSK__V1__INSPECT_IMAGE_REQUEST__INIT;
-	Husk__V1__InspectImageResponse *resp = NULL;
+	Husk__InspectImageRequest req = HUSK__INSPECT_IMAGE_REQUEST__INIT;
+	Husk__InspectImageResponse *resp = NULL;
 	int r;
 
 	req.image = (char *)ref;
@@ -52,16 +52,16 @@ static int inspect_image(struct cli *c, const char *ref, json_t **ret, struct er
 	if (r < 0)
 		return r;
 	*ret = resp->summary ? image_json(resp) : NULL;
-	husk__v1__inspect_image_response__free_unpacked(resp, NULL);
+	husk__inspect_image_response__free_unpacked(resp, NULL);
 	return *ret ? 0 : err_set(err, -EBADMSG, "inspect %s: the answer cannot be read", ref);
 }
 
 /* ---- a container ---- */
 
-static json_t *state_json(const Runtime__V1__ContainerStatus *s)
+static json_t *state_json(const Cri__ContainerStatus *s)
 {
 	char started[40], finished[40];
-	bool running = s->state == RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING;
+	bool running = s->state == CRI__CONTAINER_STATE__CONTAINER_RUNNING;
 
 	return json_pack("{s:s, s:b, s:i, s:s, s:s, s:s, s:s}", "Status",
 			 container_state_text(s->state), "Running", running, "ExitCode",
@@ -70,7 +70,7 @@ static json_t *state_json(const Runtime__V1__ContainerStatus *s)
 			 time_text(s->finished_at, finished));
 }
 
-static json_t *labels_json(const Runtime__V1__ContainerStatus *s)
+static json_t *labels_json(const Cri__ContainerStatus *s)
 {
 	json_t *j = json_object();
 
@@ -79,7 +79,7 @@ static json_t *labels_json(const Runtime__V1__ContainerStatus *s)
 	return j;
 }
 
-static json_t *annotations_json(const Runtime__V1__ContainerStatus *s)
+static json_t *annotations_json(const Cri__ContainerStatus *s)
 {
 	json_t *j = json_object();
 
@@ -90,7 +90,7 @@ static json_t *annotations_json(const Runtime__V1__ContainerStatus *s)
 }
 
 /* The verbose part of the status: JSON of huskd. */
-static json_t *info_json(const Runtime__V1__ContainerStatusResponse *m)
+static json_t *info_json(const Cri__ContainerStatusResponse *m)
 {
 	for (size_t i = 0; i < m->n_info; i++)
 		if (str_eq(m->info[i]->key, "info"))
@@ -100,11 +100,11 @@ static json_t *info_json(const Runtime__V1__ContainerStatusResponse *m)
 
 static int inspect_container(struct cli *c, const char *ref, json_t **ret, struct err *err)
 {
-	Runtime__V1__ContainerStatusRequest req = RUNTIME__V1__CONTAINER_STATUS_REQUEST__INIT;
-	cleanup_containers Runtime__V1__ListContainersResponse *list = NULL;
-	Runtime__V1__ContainerStatusResponse *resp = NULL;
-	const Runtime__V1__ContainerStatus *s;
-	Runtime__V1__Container *ct;
+	Cri__ContainerStatusRequest req = CRI__CONTAINER_STATUS_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	Cri__ContainerStatusResponse *resp = NULL;
+	const Cri__ContainerStatus *s;
+	Cri__Container *ct;
 	const char *name;
 	char created[40];
 	int r = find_container(c, ref, &list, &ct, err);
@@ -128,7 +128,7 @@ static int inspect_container(struct cli *c, const char *ref, json_t **ret, struc
 			     "Annotations", annotations_json(s), "Husk", "Pod", ct->pod_sandbox_id,
 			     "Info", info_json(resp))
 		 : NULL;
-	runtime__v1__container_status_response__free_unpacked(resp, NULL);
+	cri__container_status_response__free_unpacked(resp, NULL);
 	return *ret ? 0 : err_set(err, -EBADMSG, "inspect %s: the answer cannot be read", ref);
 }
 

@@ -85,9 +85,9 @@ static int password_from_stdin(char **ret, struct err *err)
 /* The registry says whether they are right, and may give a token to keep instead. */
 static int check(struct cli *c, const char *server, struct auth *a, struct err *err)
 {
-	Husk__V1__CheckLoginRequest req = HUSK__V1__CHECK_LOGIN_REQUEST__INIT;
-	Husk__V1__CheckLoginResponse *resp = NULL;
-	Runtime__V1__AuthConfig msg;
+	Husk__CheckLoginRequest req = HUSK__CHECK_LOGIN_REQUEST__INIT;
+	Husk__CheckLoginResponse *resp = NULL;
+	Cri__AuthConfig msg;
 	int r;
 
 	auth_to_message(a, &msg);
@@ -100,7 +100,7 @@ static int check(struct cli *c, const char *server, struct auth *a, struct err *
 		return err_wrap(err, r, "login to %s", server);
 	if (*resp->identity_token)
 		a->identity_token = strdup(resp->identity_token);
-	husk__v1__check_login_response__free_unpacked(resp, NULL);
+	husk__check_login_response__free_unpacked(resp, NULL);
 	return 0;
 }
 

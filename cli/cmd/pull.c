@@ -15,7 +15,7 @@ struct pull {
 
 static int on_progress(const ProtobufCMessage *m, void *arg)
 {
-	const Husk__V1__PullProgress *msg = (const void *)m;
+	const Husk__PullProgress *msg = (const void *)m;
 	struct pull *p = arg;
 	bool last = !str_empty(msg->image_ref);
 
@@ -31,8 +31,8 @@ static int on_progress(const ProtobufCMessage *m, void *arg)
 
 static int pull(struct cli *c, const char *image, struct pull *p, struct err *err)
 {
-	Runtime__V1__PullImageRequest req = RUNTIME__V1__PULL_IMAGE_REQUEST__INIT;
-	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
+	Cri__PullImageRequest req = CRI__PULL_IMAGE_REQUEST__INIT;
+	Cri__ImageSpec spec = CRI__IMAGE_SPEC__INIT;
 	const struct transfer t = { .method = "PullImage",
 				    .image = image,
 				    .req = &req.base,
@@ -54,9 +54,9 @@ static int pull(struct cli *c, const char *image, struct pull *p, struct err *er
 int ensure_image(struct cli *c, const char *image, bool always_pull, char **ret_ref,
 		 struct pull_times *ret_times, struct err *err)
 {
-	Runtime__V1__ImageStatusRequest req = RUNTIME__V1__IMAGE_STATUS_REQUEST__INIT;
-	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
-	Runtime__V1__ImageStatusResponse *resp = NULL;
+	Cri__ImageStatusRequest req = CRI__IMAGE_STATUS_REQUEST__INIT;
+	Cri__ImageSpec spec = CRI__IMAGE_SPEC__INIT;
+	Cri__ImageStatusResponse *resp = NULL;
 	struct pull p = { 0 };
 	int r;
 
@@ -74,7 +74,7 @@ int ensure_image(struct cli *c, const char *image, bool always_pull, char **ret_
 		*ret_ref = p.image_ref;
 	*ret_times = p.times;
 	if (resp)
-		runtime__v1__image_status_response__free_unpacked(resp, NULL);
+		cri__image_status_response__free_unpacked(resp, NULL);
 	return r == 0 && !*ret_ref ? err_errno(err, -ENOMEM, "%s", image) : r;
 }
 

@@ -15,7 +15,7 @@ struct push {
 
 static int on_progress(const ProtobufCMessage *m, void *arg)
 {
-	const Husk__V1__PushProgress *msg = (const void *)m;
+	const Husk__PushProgress *msg = (const void *)m;
 	struct push *p = arg;
 	bool last = *msg->digest;
 
@@ -29,7 +29,7 @@ static int on_progress(const ProtobufCMessage *m, void *arg)
 
 static int push(struct cli *c, const char *image, struct push *p, struct err *err)
 {
-	Husk__V1__PushImageRequest req = HUSK__V1__PUSH_IMAGE_REQUEST__INIT;
+	Husk__PushImageRequest req = HUSK__PUSH_IMAGE_REQUEST__INIT;
 	const struct transfer t = { .method = "PushImage",
 				    .image = image,
 				    .req = &req.base,

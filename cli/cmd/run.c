@@ -29,7 +29,7 @@ struct run {
 	size_t n_command;
 	const char *name, *workdir, *user;
 	bool rm, detach, always_pull, show_times;
-	Runtime__V1__KeyValue env[ENV_MAX], *env_ptr[ENV_MAX];
+	Cri__KeyValue env[ENV_MAX], *env_ptr[ENV_MAX];
 	size_t n_env;
 	/* results */
 	char id[65], *log_dir, *image_ref, *pod_id, *ct_id;
@@ -57,7 +57,7 @@ static int add_env(struct run *r, char *arg, struct err *err)
 	value = eq ? eq + 1 : getenv(arg);
 	if (!value)
 		return 0;
-	runtime__v1__key_value__init(&r->env[r->n_env]);
+	cri__key_value__init(&r->env[r->n_env]);
 	r->env[r->n_env].key = arg;
 	r->env[r->n_env].value.data = (uint8_t *)value;
 	r->env[r->n_env].value.len = strlen(value);
@@ -133,15 +133,15 @@ static int parse(struct run *r, int argc, char **argv)
 /* ---- pod and container ---- */
 
 struct request {
-	Runtime__V1__PodSandboxMetadata meta;
-	Runtime__V1__PodSandboxConfig pod;
-	Runtime__V1__PodSandboxConfig__LabelsEntry labels[2], *label_ptr[2];
+	Cri__PodSandboxMetadata meta;
+	Cri__PodSandboxConfig pod;
+	Cri__PodSandboxConfig__LabelsEntry labels[2], *label_ptr[2];
 };
 
 static void fill_pod(const struct run *r, struct request *q)
 {
-	runtime__v1__pod_sandbox_metadata__init(&q->meta);
-	runtime__v1__pod_sandbox_config__init(&q->pod);
+	cri__pod_sandbox_metadata__init(&q->meta);
+	cri__pod_sandbox_config__init(&q->pod);
 	q->meta.name = (char *)r->name;
 	q->meta.namespace_ = (char *)"default";
 	/* The same name gives the same pod, so a second one is refused while the first is there. */
@@ -150,7 +150,7 @@ static void fill_pod(const struct run *r, struct request *q)
 	q->pod.hostname = (char *)r->name;
 	q->pod.log_directory = r->log_dir;
 	for (size_t i = 0; i < ARRAY_SIZE(q->labels); i++) {
-		runtime__v1__pod_sandbox_config__labels_entry__init(&q->labels[i]);
+		cri__pod_sandbox_config__labels_entry__init(&q->labels[i]);
 		q->label_ptr[i] = &q->labels[i];
 	}
 	q->labels[0].key = (char *)LABEL_NAME;
@@ -163,8 +163,8 @@ static void fill_pod(const struct run *r, struct request *q)
 
 static int make_pod(struct run *r, struct request *q, struct err *err)
 {
-	Runtime__V1__RunPodSandboxRequest req = RUNTIME__V1__RUN_POD_SANDBOX_REQUEST__INIT;
-	Runtime__V1__RunPodSandboxResponse *resp;
+	Cri__RunPodSandboxRequest req = CRI__RUN_POD_SANDBOX_REQUEST__INIT;
+	Cri__RunPodSandboxResponse *resp;
 	int rc;
 
 	req.config = &q->pod;
@@ -178,23 +178,22 @@ static int make_pod(struct run *r, struct request *q, struct err *err)
 	if (rc < 0)
 		return rc;
 	r->pod_id = strdup(resp->pod_sandbox_id);
-	runtime__v1__run_pod_sandbox_response__free_unpacked(resp, NULL);
+	cri__run_pod_sandbox_response__free_unpacked(resp, NULL);
 	return r->pod_id ? 0 : err_errno(err, -ENOMEM, "run");
 }
 
 static int make_container(struct run *r, struct request *q, struct err *err)
 {
-	Runtime__V1__CreateContainerRequest req = RUNTIME__V1__CREATE_CONTAINER_REQUEST__INIT;
-	Runtime__V1__ContainerMetadata meta = RUNTIME__V1__CONTAINER_METADATA__INIT;
-	Runtime__V1__ContainerConfig cfg = RUNTIME__V1__CONTAINER_CONFIG__INIT;
-	Runtime__V1__ImageSpec image = RUNTIME__V1__IMAGE_SPEC__INIT;
-	Runtime__V1__LinuxContainerConfig lnx = RUNTIME__V1__LINUX_CONTAINER_CONFIG__INIT;
-	Runtime__V1__LinuxContainerSecurityContext sec =
-		RUNTIME__V1__LINUX_CONTAINER_SECURITY_CONTEXT__INIT;
-	Runtime__V1__NamespaceOption ns = RUNTIME__V1__NAMESPACE_OPTION__INIT;
-	Runtime__V1__Int64Value uid = RUNTIME__V1__INT64_VALUE__INIT;
-	Runtime__V1__ContainerConfig__LabelsEntry labels[2], *label_ptr[2];
-	Runtime__V1__CreateContainerResponse *resp;
+	Cri__CreateContainerRequest req = CRI__CREATE_CONTAINER_REQUEST__INIT;
+	Cri__ContainerMetadata meta = CRI__CONTAINER_METADATA__INIT;
+	Cri__ContainerConfig cfg = CRI__CONTAINER_CONFIG__INIT;
+	Cri__ImageSpec image = CRI__IMAGE_SPEC__INIT;
+	Cri__LinuxContainerConfig lnx = CRI__LINUX_CONTAINER_CONFIG__INIT;
+	Cri__LinuxContainerSecurityContext sec = CRI__LINUX_CONTAINER_SECURITY_CONTEXT__INIT;
+	Cri__NamespaceOption ns = CRI__NAMESPACE_OPTION__INIT;
+	Cri__Int64Value uid = CRI__INT64_VALUE__INIT;
+	Cri__ContainerConfig__LabelsEntry labels[2], *label_ptr[2];
+	Cri__CreateContainerResponse *resp;
 	int rc;
 
 	meta.name = (char *)r->name;
@@ -209,14 +208,14 @@ static int make_container(struct run *r, struct request *q, struct err *err)
 	cfg.working_dir = (char *)(r->workdir ? r->workdir : "");
 	cfg.log_path = (char *)LOG_NAME;
 	for (size_t i = 0; i < ARRAY_SIZE(labels); i++) {
-		runtime__v1__container_config__labels_entry__init(&labels[i]);
+		cri__container_config__labels_entry__init(&labels[i]);
 		labels[i].key = q->labels[i].key;
 		labels[i].value = q->labels[i].value;
 		label_ptr[i] = &labels[i];
 	}
 	cfg.labels = label_ptr;
 	cfg.n_labels = ARRAY_SIZE(labels);
-	ns.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+	ns.pid = CRI__NAMESPACE_MODE__CONTAINER;
 	sec.namespace_options = &ns;
 	if (r->user && str_to_i64(r->user, 0, UINT32_MAX - 1, &uid.value) == 0)
 		sec.run_as_user = &uid;
@@ -231,24 +230,24 @@ static int make_container(struct run *r, struct request *q, struct err *err)
 	if (rc < 0)
 		return rc;
 	r->ct_id = strdup(resp->container_id);
-	runtime__v1__create_container_response__free_unpacked(resp, NULL);
+	cri__create_container_response__free_unpacked(resp, NULL);
 	return r->ct_id ? 0 : err_errno(err, -ENOMEM, "run");
 }
 
 /* A start that failed has an exit code of its own (127 not found, 126 not executable). */
 static int failed_start_code(struct run *r)
 {
-	Runtime__V1__ContainerStatusRequest req = RUNTIME__V1__CONTAINER_STATUS_REQUEST__INIT;
-	Runtime__V1__ContainerStatusResponse *resp;
+	Cri__ContainerStatusRequest req = CRI__CONTAINER_STATUS_REQUEST__INIT;
+	Cri__ContainerStatusResponse *resp;
 	int code = EXIT_HUSK;
 
 	req.container_id = r->ct_id;
 	if (runtime_call(r->c, "ContainerStatus", &req, CALL_TIMEOUT_MS, &resp, NULL) < 0)
 		return code;
-	if (resp->status && resp->status->state == RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED &&
+	if (resp->status && resp->status->state == CRI__CONTAINER_STATE__CONTAINER_EXITED &&
 	    resp->status->exit_code > 0)
 		code = resp->status->exit_code;
-	runtime__v1__container_status_response__free_unpacked(resp, NULL);
+	cri__container_status_response__free_unpacked(resp, NULL);
 	return code;
 }
 
@@ -260,12 +259,12 @@ static void time_line(const char *what, uint64_t ns)
 /* The table of --times; the pod must still be there. */
 static void print_times(struct run *r)
 {
-	Husk__V1__PodTimesRequest req = HUSK__V1__POD_TIMES_REQUEST__INIT;
-	Husk__V1__PodTimesResponse *t;
+	Husk__PodTimesRequest req = HUSK__POD_TIMES_REQUEST__INIT;
+	Husk__PodTimesResponse *t;
 	struct err err = { 0 };
 
 	req.pod_sandbox_id = r->pod_id;
-	if (rpc_call(r->c->rpc, &husk__v1__husk__descriptor, "PodTimes", &req.base, CALL_TIMEOUT_MS,
+	if (rpc_call(r->c->rpc, &husk__husk__descriptor, "PodTimes", &req.base, CALL_TIMEOUT_MS,
 		     (ProtobufCMessage **)(void *)&t, NULL, &err) < 0) {
 		(void)fail(0, &err);
 		return;
@@ -283,7 +282,7 @@ static void print_times(struct run *r)
 	time_line("pod ready", t->sandbox_ready_ns);
 	time_line("container create", r->create_ns);
 	time_line("container start", r->start_ns);
-	husk__v1__pod_times_response__free_unpacked(t, NULL);
+	husk__pod_times_response__free_unpacked(t, NULL);
 }
 
 /* ---- while it runs ---- */
@@ -371,7 +370,7 @@ static int attend(struct run *r, int sig_fd)
 
 static int start_and_attend(struct run *r, int sig_fd)
 {
-	Runtime__V1__StartContainerRequest req = RUNTIME__V1__START_CONTAINER_REQUEST__INIT;
+	Cri__StartContainerRequest req = CRI__START_CONTAINER_REQUEST__INIT;
 	uint64_t begin = now_mono_ns();
 	struct err err = { 0 };
 

@@ -32,7 +32,7 @@ static void on_save_cancel(struct rpc_call *call, void *arg)
 
 static void save_step(struct rpc_call *call, void *arg)
 {
-	Husk__V1__SaveChunk m = HUSK__V1__SAVE_CHUNK__INIT;
+	Husk__SaveChunk m = HUSK__SAVE_CHUNK__INIT;
 	struct save *v = arg;
 	struct err err = { 0 };
 	ssize_t n = image_save_read(v->from, v->buf, sizeof(v->buf), &err);
@@ -71,7 +71,7 @@ static int parse_format(const char *s, enum image_archive *ret, struct err *err)
 
 HANDLER(husk_handle_save)
 {
-	const Husk__V1__SaveImagesRequest *req = (const void *)msg;
+	const Husk__SaveImagesRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct save *v = calloc(1, sizeof(*v));
 	struct err err = { 0 };
@@ -142,17 +142,17 @@ static void load_fail(struct load *l, int code, const struct err *err)
 
 static void on_load_progress(void *arg, const char *image, const struct image_progress *p)
 {
-	Husk__V1__LoadProgress m = HUSK__V1__LOAD_PROGRESS__INIT;
-	cleanup_free Husk__V1__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
-	cleanup_free Husk__V1__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
+	Husk__LoadProgress m = HUSK__LOAD_PROGRESS__INIT;
+	cleanup_free Husk__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
+	cleanup_free Husk__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
 	struct load *l = arg;
 
 	for (size_t i = 0; items && list && i < p->n_layers; i++) {
-		husk__v1__layer_progress__init(&items[i]);
+		husk__layer_progress__init(&items[i]);
 		items[i].digest = (char *)p->layers[i].digest;
 		items[i].fetched = p->layers[i].fetched;
 		items[i].size = p->layers[i].size;
-		items[i].state = (Husk__V1__LayerProgress__State)p->layers[i].state;
+		items[i].state = (Husk__LayerProgress__State)p->layers[i].state;
 		list[i] = &items[i];
 		m.n_layers++;
 	}
@@ -165,7 +165,7 @@ static void on_load_progress(void *arg, const char *image, const struct image_pr
 /* Sends what was loaded, one after the other, then the end. */
 static void load_step(struct rpc_call *call, void *arg)
 {
-	Husk__V1__LoadProgress msg = HUSK__V1__LOAD_PROGRESS__INIT;
+	Husk__LoadProgress msg = HUSK__LOAD_PROGRESS__INIT;
 	struct load *l = arg;
 	struct loaded *m = l->first;
 
@@ -234,7 +234,7 @@ static const struct image_load_ops load_ops = {
 
 static void on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessage *msg, void *arg);
 
-static void take_chunk(struct load *l, const Husk__V1__LoadChunk *m)
+static void take_chunk(struct load *l, const Husk__LoadChunk *m)
 {
 	struct err err = { 0 };
 	int r;
@@ -269,7 +269,7 @@ static void on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessag
 
 HANDLER(husk_handle_load)
 {
-	const Husk__V1__LoadChunk *req = (const void *)msg;
+	const Husk__LoadChunk *req = (const void *)msg;
 	const char *name = req->options ? req->options->name : NULL;
 	struct huskd *d = arg;
 	struct load *l = calloc(1, sizeof(*l));

@@ -11,9 +11,9 @@
 
 /* ---- one image as a message; strings are lent ---- */
 
-static void fill(Husk__V1__ImageSummary *m, const struct image_info *i)
+static void fill(Husk__ImageSummary *m, const struct image_info *i)
 {
-	husk__v1__image_summary__init(m);
+	husk__image_summary__init(m);
 	m->id = i->id;
 	m->repo_tags = i->repo_tags;
 	m->n_repo_tags = strv_len(i->repo_tags);
@@ -29,8 +29,8 @@ static void fill(Husk__V1__ImageSummary *m, const struct image_info *i)
 
 HANDLER(husk_handle_list)
 {
-	const Husk__V1__ListImagesRequest *req = (const void *)msg;
-	Husk__V1__ListImagesResponse resp = HUSK__V1__LIST_IMAGES_RESPONSE__INIT;
+	const Husk__ListImagesRequest *req = (const void *)msg;
+	Husk__ListImagesResponse resp = HUSK__LIST_IMAGES_RESPONSE__INIT;
 	struct huskd *d = arg;
 	struct image_info **images = NULL;
 	struct err err = { 0 };
@@ -41,8 +41,8 @@ HANDLER(husk_handle_list)
 		rpc_reply_err(call, r, &err);
 		return;
 	}
-	cleanup_free Husk__V1__ImageSummary *items = calloc(n + 1, sizeof(*items));
-	cleanup_free Husk__V1__ImageSummary **list = calloc(n + 1, sizeof(*list));
+	cleanup_free Husk__ImageSummary *items = calloc(n + 1, sizeof(*items));
+	cleanup_free Husk__ImageSummary **list = calloc(n + 1, sizeof(*list));
 	if (items && list) {
 		for (size_t i = 0; i < n; i++) {
 			fill(&items[i], images[i]);
@@ -69,13 +69,13 @@ static int find(struct huskd *d, const char *ref, struct image_info **ret, struc
 
 HANDLER(husk_handle_inspect)
 {
-	const Husk__V1__InspectImageRequest *req = (const void *)msg;
-	Husk__V1__InspectImageResponse resp = HUSK__V1__INSPECT_IMAGE_RESPONSE__INIT;
+	const Husk__InspectImageRequest *req = (const void *)msg;
+	Husk__InspectImageResponse resp = HUSK__INSPECT_IMAGE_RESPONSE__INIT;
 	struct huskd *d = arg;
 	cleanup_image_info struct image_info *i = NULL;
 	cleanup_strv char **layers = NULL;
 	struct err err = { 0 };
-	Husk__V1__ImageSummary s;
+	Husk__ImageSummary s;
 
 	int r = find(d, req->image, &i, &err);
 	if (r == 0)
@@ -95,8 +95,8 @@ HANDLER(husk_handle_inspect)
 
 HANDLER(husk_handle_tag)
 {
-	const Husk__V1__TagImageRequest *req = (const void *)msg;
-	Husk__V1__TagImageResponse resp = HUSK__V1__TAG_IMAGE_RESPONSE__INIT;
+	const Husk__TagImageRequest *req = (const void *)msg;
+	Husk__TagImageResponse resp = HUSK__TAG_IMAGE_RESPONSE__INIT;
 	struct huskd *d = arg;
 	cleanup_image_info struct image_info *i = NULL;
 	cleanup_free char *name = NULL;
@@ -116,8 +116,8 @@ HANDLER(husk_handle_tag)
 
 HANDLER(husk_handle_remove)
 {
-	const Husk__V1__RemoveImageRequest *req = (const void *)msg;
-	Husk__V1__RemoveImageResponse resp = HUSK__V1__REMOVE_IMAGE_RESPONSE__INIT;
+	const Husk__RemoveImageRequest *req = (const void *)msg;
+	Husk__RemoveImageResponse resp = HUSK__REMOVE_IMAGE_RESPONSE__INIT;
 	struct huskd *d = arg;
 	cleanup_image_info struct image_info *i = NULL;
 	struct image_untagged gone = { 0 };
@@ -141,12 +141,12 @@ HANDLER(husk_handle_remove)
 /* ---- disk use ---- */
 
 /* The writable disks of containers, which the image store knows nothing of. */
-static void container_use(const struct huskd *d, Husk__V1__DiskUse *m)
+static void container_use(const struct huskd *d, Husk__DiskUse *m)
 {
 	const struct container *c;
 	const struct pod *p;
 
-	husk__v1__disk_use__init(m);
+	husk__disk_use__init(m);
 	m->kind = (char *)"containers";
 	TAILQ_FOREACH(p, &d->state.pods, link)
 	{
@@ -171,8 +171,8 @@ static void container_use(const struct huskd *d, Husk__V1__DiskUse *m)
 
 HANDLER(husk_handle_usage)
 {
-	Husk__V1__DiskUsageResponse resp = HUSK__V1__DISK_USAGE_RESPONSE__INIT;
-	Husk__V1__DiskUse items[IMAGE_USE_KINDS + 1], *list[IMAGE_USE_KINDS + 1];
+	Husk__DiskUsageResponse resp = HUSK__DISK_USAGE_RESPONSE__INIT;
+	Husk__DiskUse items[IMAGE_USE_KINDS + 1], *list[IMAGE_USE_KINDS + 1];
 	struct image_use use[IMAGE_USE_KINDS];
 	struct huskd *d = arg;
 	struct err err = { 0 };
@@ -183,7 +183,7 @@ HANDLER(husk_handle_usage)
 		return;
 	}
 	for (size_t k = 0; k < IMAGE_USE_KINDS; k++) {
-		husk__v1__disk_use__init(&items[k]);
+		husk__disk_use__init(&items[k]);
 		items[k].kind = (char *)image_use_name((enum image_use_kind)k);
 		items[k].count = use[k].count;
 		items[k].active = use[k].active;
@@ -200,8 +200,8 @@ HANDLER(husk_handle_usage)
 
 HANDLER(husk_handle_prune)
 {
-	const Husk__V1__PruneRequest *req = (const void *)msg;
-	Husk__V1__PruneResponse resp = HUSK__V1__PRUNE_RESPONSE__INIT;
+	const Husk__PruneRequest *req = (const void *)msg;
+	Husk__PruneResponse resp = HUSK__PRUNE_RESPONSE__INIT;
 	const struct image_prune_options o = {
 		.dangling = req->images,
 		.all = req->all_images,

@@ -9,7 +9,7 @@
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
-static struct image_auth auth_of(const Runtime__V1__AuthConfig *a)
+static struct image_auth auth_of(const Cri__AuthConfig *a)
 {
 	return a ? (struct image_auth){ a->username,	   a->password,	      a->auth,
 					a->server_address, a->identity_token, a->registry_token }
@@ -47,16 +47,16 @@ static void push_free(struct push *p)
 
 static void send_progress(struct push *p, const struct image_push_result *r)
 {
-	Husk__V1__PushProgress m = HUSK__V1__PUSH_PROGRESS__INIT;
-	cleanup_free Husk__V1__BlobProgress *items = calloc(p->n + 1, sizeof(*items));
-	cleanup_free Husk__V1__BlobProgress **list = calloc(p->n + 1, sizeof(*list));
+	Husk__PushProgress m = HUSK__PUSH_PROGRESS__INIT;
+	cleanup_free Husk__BlobProgress *items = calloc(p->n + 1, sizeof(*items));
+	cleanup_free Husk__BlobProgress **list = calloc(p->n + 1, sizeof(*list));
 
 	for (size_t i = 0; items && list && i < p->n; i++) {
-		husk__v1__blob_progress__init(&items[i]);
+		husk__blob_progress__init(&items[i]);
 		items[i].digest = (char *)p->blobs[i].digest;
 		items[i].sent = p->blobs[i].sent;
 		items[i].size = p->blobs[i].size;
-		items[i].state = (Husk__V1__BlobProgress__State)p->blobs[i].state;
+		items[i].state = (Husk__BlobProgress__State)p->blobs[i].state;
 		list[i] = &items[i];
 		m.n_blobs++;
 	}
@@ -116,7 +116,7 @@ static void on_push_cancel(struct rpc_call *call, void *arg)
 
 HANDLER(husk_handle_push)
 {
-	const Husk__V1__PushImageRequest *req = (const void *)msg;
+	const Husk__PushImageRequest *req = (const void *)msg;
 	struct image_auth auth = auth_of(req->auth);
 	struct huskd *d = arg;
 	struct push *p = calloc(1, sizeof(*p));
@@ -147,7 +147,7 @@ struct login {
 
 static void on_login(void *arg, int code, const struct err *err)
 {
-	Husk__V1__CheckLoginResponse resp = HUSK__V1__CHECK_LOGIN_RESPONSE__INIT;
+	Husk__CheckLoginResponse resp = HUSK__CHECK_LOGIN_RESPONSE__INIT;
 	struct login *l = arg;
 
 	if (code < 0)
@@ -168,7 +168,7 @@ static void on_login_cancel(struct rpc_call *call, void *arg)
 
 HANDLER(husk_handle_login)
 {
-	const Husk__V1__CheckLoginRequest *req = (const void *)msg;
+	const Husk__CheckLoginRequest *req = (const void *)msg;
 	struct image_auth auth = auth_of(req->auth);
 	struct huskd *d = arg;
 	struct login *l = calloc(1, sizeof(*l));

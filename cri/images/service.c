@@ -49,18 +49,18 @@ static void reply_image_err(struct rpc_call *call, int code, const struct err *e
 /* ---- one image as a message; strings are lent ---- */
 
 struct item {
-	Runtime__V1__Image m;
-	Runtime__V1__Int64Value uid;
-	Runtime__V1__ImageSpec spec;
+	Cri__Image m;
+	Cri__Int64Value uid;
+	Cri__ImageSpec spec;
 };
 
 static void fill(struct item *item, const struct image_info *i)
 {
-	Runtime__V1__Image *m = &item->m;
+	Cri__Image *m = &item->m;
 
-	runtime__v1__image__init(m);
-	runtime__v1__int64_value__init(&item->uid);
-	runtime__v1__image_spec__init(&item->spec);
+	cri__image__init(m);
+	cri__int64_value__init(&item->uid);
+	cri__image_spec__init(&item->spec);
 	m->id = i->id;
 	m->repo_tags = i->repo_tags;
 	m->n_repo_tags = strv_len(i->repo_tags);
@@ -77,16 +77,16 @@ static void fill(struct item *item, const struct image_info *i)
 	m->spec = &item->spec;
 }
 
-static const char *ref_of(const Runtime__V1__ImageSpec *spec)
+static const char *ref_of(const Cri__ImageSpec *spec)
 {
 	return spec ? spec->image : "";
 }
 
 HANDLER(image_handle_list)
 {
-	const Runtime__V1__ListImagesRequest *req = (const void *)msg;
+	const Cri__ListImagesRequest *req = (const void *)msg;
 	struct huskd *d = arg;
-	Runtime__V1__ListImagesResponse resp = RUNTIME__V1__LIST_IMAGES_RESPONSE__INIT;
+	Cri__ListImagesResponse resp = CRI__LIST_IMAGES_RESPONSE__INIT;
 	struct image_info **images = NULL;
 	struct err err = { 0 };
 	size_t n = 0;
@@ -98,7 +98,7 @@ HANDLER(image_handle_list)
 		return;
 	}
 	cleanup_free struct item *items = calloc(n + 1, sizeof(*items));
-	cleanup_free Runtime__V1__Image **list = calloc(n + 1, sizeof(*list));
+	cleanup_free Cri__Image **list = calloc(n + 1, sizeof(*list));
 	if (items && list) {
 		for (size_t i = 0; i < n; i++) {
 			fill(&items[i], images[i]);
@@ -119,7 +119,7 @@ struct stream {
 	struct image_info **images;
 	size_t n, at;
 	struct item items[STREAM_CHUNK];
-	Runtime__V1__Image *list[STREAM_CHUNK];
+	Cri__Image *list[STREAM_CHUNK];
 };
 
 static void stream_free(struct stream *s)
@@ -131,7 +131,7 @@ static void stream_free(struct stream *s)
 /* The next chunk; the last one ends the call. */
 static void stream_step(struct rpc_call *call, void *arg)
 {
-	Runtime__V1__StreamImagesResponse resp = RUNTIME__V1__STREAM_IMAGES_RESPONSE__INIT;
+	Cri__StreamImagesResponse resp = CRI__STREAM_IMAGES_RESPONSE__INIT;
 	struct stream *s = arg;
 	size_t n = MIN_OF(s->n - s->at, (size_t)STREAM_CHUNK);
 
@@ -164,7 +164,7 @@ static void on_stream_cancel(struct rpc_call *call, void *arg)
 
 static HANDLER(image_handle_stream)
 {
-	const Runtime__V1__StreamImagesRequest *req = (const void *)msg;
+	const Cri__StreamImagesRequest *req = (const void *)msg;
 	struct stream *s = calloc(1, sizeof(*s));
 	struct huskd *d = arg;
 	struct err err = { 0 };
@@ -187,12 +187,11 @@ static HANDLER(image_handle_stream)
 
 HANDLER(image_handle_status)
 {
-	const Runtime__V1__ImageStatusRequest *req = (const void *)msg;
+	const Cri__ImageStatusRequest *req = (const void *)msg;
 	struct huskd *d = arg;
-	Runtime__V1__ImageStatusResponse resp = RUNTIME__V1__IMAGE_STATUS_RESPONSE__INIT;
-	Runtime__V1__ImageStatusResponse__InfoEntry info =
-		RUNTIME__V1__IMAGE_STATUS_RESPONSE__INFO_ENTRY__INIT;
-	Runtime__V1__ImageStatusResponse__InfoEntry *infos[] = { &info };
+	Cri__ImageStatusResponse resp = CRI__IMAGE_STATUS_RESPONSE__INIT;
+	Cri__ImageStatusResponse__InfoEntry info = CRI__IMAGE_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Cri__ImageStatusResponse__InfoEntry *infos[] = { &info };
 	cleanup_image_info struct image_info *i = NULL;
 	cleanup_free char *text = NULL;
 	struct err err = { 0 };
@@ -226,7 +225,7 @@ HANDLER(image_handle_status)
 
 HANDLER(image_handle_remove)
 {
-	const Runtime__V1__RemoveImageRequest *req = (const void *)msg;
+	const Cri__RemoveImageRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 
@@ -244,12 +243,12 @@ HANDLER(image_handle_remove)
 HANDLER(image_handle_fs_info)
 {
 	struct huskd *d = arg;
-	Runtime__V1__ImageFsInfoResponse resp = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
-	Runtime__V1__FilesystemUsage usage = RUNTIME__V1__FILESYSTEM_USAGE__INIT;
-	Runtime__V1__FilesystemUsage *list[] = { &usage };
-	Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
-	Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT;
-	Runtime__V1__UInt64Value inodes = RUNTIME__V1__UINT64_VALUE__INIT;
+	Cri__ImageFsInfoResponse resp = CRI__IMAGE_FS_INFO_RESPONSE__INIT;
+	Cri__FilesystemUsage usage = CRI__FILESYSTEM_USAGE__INIT;
+	Cri__FilesystemUsage *list[] = { &usage };
+	Cri__FilesystemIdentifier id = CRI__FILESYSTEM_IDENTIFIER__INIT;
+	Cri__UInt64Value bytes = CRI__UINT64_VALUE__INIT;
+	Cri__UInt64Value inodes = CRI__UINT64_VALUE__INIT;
 	struct image_fs_usage u;
 	struct err err = { 0 };
 
@@ -295,17 +294,17 @@ static void pull_free(struct pull *p)
 
 static void reply_progress(struct pull *p, const struct image_pull_result *r)
 {
-	Husk__V1__PullProgress m = HUSK__V1__PULL_PROGRESS__INIT;
-	cleanup_free Husk__V1__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
-	cleanup_free Husk__V1__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
+	Husk__PullProgress m = HUSK__PULL_PROGRESS__INIT;
+	cleanup_free Husk__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
+	cleanup_free Husk__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
 
 	for (size_t i = 0; items && list && i < p->n_layers; i++) {
 		const struct image_layer_progress *l = &p->layers[i];
-		husk__v1__layer_progress__init(&items[i]);
+		husk__layer_progress__init(&items[i]);
 		items[i].digest = (char *)l->digest;
 		items[i].fetched = l->fetched;
 		items[i].size = l->size;
-		items[i].state = (Husk__V1__LayerProgress__State)l->state;
+		items[i].state = (Husk__LayerProgress__State)l->state;
 		list[i] = &items[i];
 		m.n_layers++;
 	}
@@ -346,7 +345,7 @@ static void on_progress(void *arg, const struct image_progress *in)
 
 static void on_pulled(void *arg, int code, const struct image_pull_result *r, const struct err *err)
 {
-	Runtime__V1__PullImageResponse resp = RUNTIME__V1__PULL_IMAGE_RESPONSE__INIT;
+	Cri__PullImageResponse resp = CRI__PULL_IMAGE_RESPONSE__INIT;
 	struct pull *p = arg;
 
 	if (code < 0) {
@@ -378,12 +377,12 @@ static void on_pull_cancel(struct rpc_call *call, void *arg)
 	pull_free(p);
 }
 
-static void pull(struct huskd *d, struct rpc_call *call, const Runtime__V1__PullImageRequest *req,
+static void pull(struct huskd *d, struct rpc_call *call, const Cri__PullImageRequest *req,
 		 bool streams)
 {
 	struct err err = { 0 };
 	struct pull *p;
-	const Runtime__V1__AuthConfig *a = req->auth;
+	const Cri__AuthConfig *a = req->auth;
 	struct image_auth auth = { 0 };
 
 	if (str_empty(ref_of(req->image))) {

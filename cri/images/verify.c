@@ -58,7 +58,7 @@ static void send_step(struct rpc_call *call, void *arg);
 
 static int send_one(struct verify *v, const struct report *r)
 {
-	Husk__V1__VerifyProgress m = HUSK__V1__VERIFY_PROGRESS__INIT;
+	Husk__VerifyProgress m = HUSK__VERIFY_PROGRESS__INIT;
 	int sent;
 
 	m.object = r->object;
@@ -151,7 +151,7 @@ static void on_cancel(struct rpc_call *call, void *arg)
 
 HANDLER(husk_handle_verify)
 {
-	const Husk__V1__VerifyImagesRequest *req = (const void *)msg;
+	const Husk__VerifyImagesRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct verify *v = calloc(1, sizeof(*v));
 	cleanup_free char **refs = calloc(req->n_images + 1, sizeof(*refs));

@@ -4,24 +4,24 @@
 
 #include "base/util.h"
 
-Runtime__V1__PodSandboxState pod_cri_state(const struct pod *p)
+Cri__PodSandboxState pod_cri_state(const struct pod *p)
 {
-	return p->state == POD_READY ? RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY
-				     : RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
+	return p->state == POD_READY ? CRI__POD_SANDBOX_STATE__SANDBOX_READY
+				     : CRI__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
 }
 
-Runtime__V1__ContainerState container_cri_state(const struct container *c)
+Cri__ContainerState container_cri_state(const struct container *c)
 {
 	switch (c->state) {
 	case CONTAINER_CREATING:
 	case CONTAINER_CREATED:
-		return RUNTIME__V1__CONTAINER_STATE__CONTAINER_CREATED;
+		return CRI__CONTAINER_STATE__CONTAINER_CREATED;
 	case CONTAINER_RUNNING:
-		return RUNTIME__V1__CONTAINER_STATE__CONTAINER_RUNNING;
+		return CRI__CONTAINER_STATE__CONTAINER_RUNNING;
 	case CONTAINER_EXITED:
-		return RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED;
+		return CRI__CONTAINER_STATE__CONTAINER_EXITED;
 	}
-	return RUNTIME__V1__CONTAINER_STATE__CONTAINER_UNKNOWN;
+	return CRI__CONTAINER_STATE__CONTAINER_UNKNOWN;
 }
 
 /* protobuf-c makes one entry type per map; all look like this. */
@@ -52,7 +52,7 @@ static bool labels_match(void *const *selector, size_t n_selector, void *const *
 	return true;
 }
 
-bool filter_pod(const Runtime__V1__PodSandboxFilter *f, const struct pod *p)
+bool filter_pod(const Cri__PodSandboxFilter *f, const struct pod *p)
 {
 	if (p->state == POD_CREATING)
 		return false;
@@ -66,7 +66,7 @@ bool filter_pod(const Runtime__V1__PodSandboxFilter *f, const struct pod *p)
 			    (void **)p->config->labels, p->config->n_labels);
 }
 
-bool filter_container(const Runtime__V1__ContainerFilter *f, const struct container *c)
+bool filter_container(const Cri__ContainerFilter *f, const struct container *c)
 {
 	if (c->state == CONTAINER_CREATING)
 		return false;
@@ -82,7 +82,7 @@ bool filter_container(const Runtime__V1__ContainerFilter *f, const struct contai
 			    (void **)c->config->labels, c->config->n_labels);
 }
 
-const char *pod_annotation(const Runtime__V1__PodSandboxConfig *c, const char *key)
+const char *pod_annotation(const Cri__PodSandboxConfig *c, const char *key)
 {
 	return map_get((void **)c->annotations, c->n_annotations, key);
 }

@@ -7,14 +7,14 @@
 #include "cri/store/state.h"
 
 /* CRI's view; CREATING has none, such objects are in no list. */
-Runtime__V1__PodSandboxState pod_cri_state(const struct pod *p);
-Runtime__V1__ContainerState container_cri_state(const struct container *c);
+Cri__PodSandboxState pod_cri_state(const struct pod *p);
+Cri__ContainerState container_cri_state(const struct container *c);
 
 /* NULL matches all that are visible. */
-bool filter_pod(const Runtime__V1__PodSandboxFilter *f, const struct pod *p);
-bool filter_container(const Runtime__V1__ContainerFilter *f, const struct container *c);
+bool filter_pod(const Cri__PodSandboxFilter *f, const struct pod *p);
+bool filter_container(const Cri__ContainerFilter *f, const struct container *c);
 
 /* Value of a key in the labels or annotations of a pod/container; NULL = none. */
-const char *pod_annotation(const Runtime__V1__PodSandboxConfig *c, const char *key);
+const char *pod_annotation(const Cri__PodSandboxConfig *c, const char *key);
 
 #endif

@@ -58,24 +58,24 @@ int signal_parse(const char *s, int *ret)
 	return 0;
 }
 
-int signal_of_cri(Runtime__V1__Signal s)
+int signal_of_cri(Cri__Signal s)
 {
 	int n = (int)s;
 
 	if (n >= 1 && n <= (int)ARRAY_SIZE(names))
 		return names[n - 1].number;
-	if (n >= RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMIN && n <= RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAX)
-		return RT_MIN + n - RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMIN;
+	if (n >= CRI__SIGNAL__SIGNAL_SIGRTMIN && n <= CRI__SIGNAL__SIGNAL_SIGRTMAX)
+		return RT_MIN + n - CRI__SIGNAL__SIGNAL_SIGRTMIN;
 	return 0;
 }
 
-Runtime__V1__Signal signal_to_cri(int signo)
+Cri__Signal signal_to_cri(int signo)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (names[i].number == signo)
-			return (Runtime__V1__Signal)(i + 1);
+			return (Cri__Signal)(i + 1);
 	}
 	if (signo >= RT_MIN && signo <= RT_MAX)
-		return (Runtime__V1__Signal)(RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMIN + signo - RT_MIN);
-	return RUNTIME__V1__SIGNAL__SIGNAL_RUNTIME_DEFAULT;
+		return (Cri__Signal)(CRI__SIGNAL__SIGNAL_SIGRTMIN + signo - RT_MIN);
+	return CRI__SIGNAL__SIGNAL_RUNTIME_DEFAULT;
 }

@@ -9,8 +9,8 @@
 /* "SIGTERM", "term", "15", "SIGRTMIN+3", "RTMAX-1" -> Linux number 1..64. -EINVAL. */
 int signal_parse(const char *s, int *ret) must_check;
 /* CRI enum -> Linux number; 0 for RUNTIME_DEFAULT and unknown values. */
-int signal_of_cri(Runtime__V1__Signal s);
+int signal_of_cri(Cri__Signal s);
 /* Linux number -> CRI enum; RUNTIME_DEFAULT when it has none. */
-Runtime__V1__Signal signal_to_cri(int signo);
+Cri__Signal signal_to_cri(int signo);
 
 #endif

@@ -77,7 +77,7 @@ struct exit_info {
 static void on_exit_info(const struct ttrpc_result *res, void *arg)
 {
 	struct exit_info *e = arg;
-	const Husk__Shim__V1__ExitInfoResponse *m = res->code == 0 ? (const void *)res->resp : NULL;
+	const Shim__ExitInfoResponse *m = res->code == 0 ? (const void *)res->resp : NULL;
 
 	if (m && m->oom_killed)
 		container_exited(e->c, (int32_t)e->status, e->at, "OOMKilled",
@@ -90,7 +90,7 @@ static void on_exit_info(const struct ttrpc_result *res, void *arg)
 	free(e);
 }
 
-int64_t container_timestamp(const Google__Protobuf__Timestamp *t)
+int64_t container_timestamp(const Wkt__Timestamp *t)
 {
 	if (!t || t->seconds <= 0 || t->seconds > INT64_MAX / 1000000000 - 1)
 		return 0;
@@ -99,7 +99,7 @@ int64_t container_timestamp(const Google__Protobuf__Timestamp *t)
 
 void container_task_exit(struct container *c, uint32_t status, int64_t at)
 {
-	Husk__Shim__V1__ExitInfoRequest req = HUSK__SHIM__V1__EXIT_INFO_REQUEST__INIT;
+	Shim__ExitInfoRequest req = SHIM__EXIT_INFO_REQUEST__INIT;
 	struct exit_info *e;
 
 	if (status == 0) {
@@ -128,7 +128,7 @@ static void on_wait(const struct ttrpc_result *res, void *arg)
 		return;
 	}
 	if (res->code == 0) {
-		const Containerd__Task__V3__WaitResponse *m = (const void *)res->resp;
+		const TaskV3__WaitResponse *m = (const void *)res->resp;
 		container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
 	} else if (res->code != -ECONNRESET && res->code != -ECANCELED) {
 		/* A lost connection is the pod's business. */
@@ -139,7 +139,7 @@ static void on_wait(const struct ttrpc_result *res, void *arg)
 
 void container_watch(struct container *c)
 {
-	Containerd__Task__V3__WaitRequest req = CONTAINERD__TASK__V3__WAIT_REQUEST__INIT;
+	TaskV3__WaitRequest req = TASK_V3__WAIT_REQUEST__INIT;
 
 	req.id = c->id;
 	(void)container_ref(c);
@@ -165,7 +165,7 @@ static void on_killed_anyway(const struct ttrpc_result *res, void *arg)
 static void call_kill(struct container *c, int signo, bool all, ttrpc_done done, void *arg,
 		      int *ret)
 {
-	Containerd__Task__V3__KillRequest req = CONTAINERD__TASK__V3__KILL_REQUEST__INIT;
+	TaskV3__KillRequest req = TASK_V3__KILL_REQUEST__INIT;
 
 	req.id = c->id;
 	req.signal = (uint32_t)signo;
@@ -178,12 +178,11 @@ static int32_t start_exit_code(const struct ttrpc_result *res)
 	int32_t code = 128;
 
 	if (strcmp(res->detail_type, "husk.shim.v1.StartError") == 0) {
-		Husk__Shim__V1__StartError *e =
-			husk__shim__v1__start_error__unpack(NULL, res->detail_len, res->detail);
+		Shim__StartError *e = shim__start_error__unpack(NULL, res->detail_len, res->detail);
 		if (e && e->exit_code >= 126 && e->exit_code <= 128)
 			code = (int32_t)e->exit_code;
 		if (e)
-			husk__shim__v1__start_error__free_unpacked(e, NULL);
+			shim__start_error__free_unpacked(e, NULL);
 	}
 	return code;
 }
@@ -246,8 +245,8 @@ static int check_startable(const struct container *c, struct err *err)
 
 HANDLER(container_handle_start)
 {
-	const Runtime__V1__StartContainerRequest *in = (const void *)msg;
-	Containerd__Task__V3__StartRequest req = CONTAINERD__TASK__V3__START_REQUEST__INIT;
+	const Cri__StartContainerRequest *in = (const void *)msg;
+	TaskV3__StartRequest req = TASK_V3__START_REQUEST__INIT;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
@@ -408,7 +407,7 @@ static uint64_t grace_of(int64_t seconds)
 
 HANDLER(container_handle_stop)
 {
-	const Runtime__V1__StopContainerRequest *req = (const void *)msg;
+	const Cri__StopContainerRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
@@ -468,7 +467,7 @@ static void on_deleted(const struct ttrpc_result *res, void *arg)
 
 static void remove_stopped(void *arg, int code, const struct err *err)
 {
-	Containerd__Task__V3__DeleteRequest req = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+	TaskV3__DeleteRequest req = TASK_V3__DELETE_REQUEST__INIT;
 	struct container *c = arg;
 	static const struct err none;
 
@@ -511,7 +510,7 @@ void container_destroy(struct container *c)
 
 HANDLER(container_handle_remove)
 {
-	const Runtime__V1__RemoveContainerRequest *req = (const void *)msg;
+	const Cri__RemoveContainerRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
@@ -548,8 +547,8 @@ static void on_reopened(const struct ttrpc_result *res, void *arg)
 
 HANDLER(container_handle_reopen_log)
 {
-	const Runtime__V1__ReopenContainerLogRequest *in = (const void *)msg;
-	Husk__Shim__V1__ReopenLogRequest req = HUSK__SHIM__V1__REOPEN_LOG_REQUEST__INIT;
+	const Cri__ReopenContainerLogRequest *in = (const void *)msg;
+	Shim__ReopenLogRequest req = SHIM__REOPEN_LOG_REQUEST__INIT;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
@@ -585,7 +584,7 @@ static int wait_more(struct waiter *w)
 static void wait_answer(void *arg, int code, const struct err *err)
 {
 	struct waiter *w = arg;
-	Husk__V1__WaitContainerResponse resp = HUSK__V1__WAIT_CONTAINER_RESPONSE__INIT;
+	Husk__WaitContainerResponse resp = HUSK__WAIT_CONTAINER_RESPONSE__INIT;
 
 	/* A stop that failed is not the end that this call waits for. */
 	if (!w->c->removed && w->c->state != CONTAINER_EXITED && wait_more(w) == 0)
@@ -615,7 +614,7 @@ static void on_wait_cancel(struct rpc_call *call, void *arg)
 
 HANDLER(container_handle_wait)
 {
-	const Husk__V1__WaitContainerRequest *req = (const void *)msg;
+	const Husk__WaitContainerRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;

@@ -17,15 +17,15 @@ struct create {
 	struct rpc_call *call;
 };
 
-static Runtime__V1__ContainerConfig *clone_config(const Runtime__V1__ContainerConfig *c)
+static Cri__ContainerConfig *clone_config(const Cri__ContainerConfig *c)
 {
-	size_t n = runtime__v1__container_config__get_packed_size(c);
+	size_t n = cri__container_config__get_packed_size(c);
 	cleanup_free uint8_t *data = malloc(n + 1);
 
 	if (!data)
 		return NULL;
-	runtime__v1__container_config__pack(c, data);
-	return runtime__v1__container_config__unpack(NULL, n, data);
+	cri__container_config__pack(c, data);
+	return cri__container_config__unpack(NULL, n, data);
 }
 
 /* ---- files ---- */
@@ -88,10 +88,10 @@ static int make_log(struct container *c, char **ret_uri, struct err *err)
 
 /* ---- the call ---- */
 
-static void set_mount(Containerd__Types__Mount *m, const char *type, const char *source,
-		      char **options, size_t n)
+static void set_mount(Types__Mount *m, const char *type, const char *source, char **options,
+		      size_t n)
 {
-	containerd__types__mount__init(m);
+	types__mount__init(m);
 	m->type = (char *)type;
 	m->source = (char *)source;
 	m->options = options;
@@ -106,12 +106,11 @@ static int call_create(struct create *cr, char **layers, const char *scratch, co
 {
 	static char *ro[] = { (char *)"ro", (char *)"loop" },
 		    *rw[] = { (char *)"rw", (char *)"loop" };
-	Containerd__Task__V3__CreateTaskRequest req =
-		CONTAINERD__TASK__V3__CREATE_TASK_REQUEST__INIT;
+	TaskV3__CreateTaskRequest req = TASK_V3__CREATE_TASK_REQUEST__INIT;
 	struct container *c = cr->c;
 	size_t n = strv_len(layers), total = n + 2;
-	cleanup_free Containerd__Types__Mount *mounts = calloc(total, sizeof(*mounts));
-	cleanup_free Containerd__Types__Mount **list = calloc(total, sizeof(*list));
+	cleanup_free Types__Mount *mounts = calloc(total, sizeof(*mounts));
+	cleanup_free Types__Mount **list = calloc(total, sizeof(*list));
 	cleanup_free char *in = c->config->stdin ? str_fmt("fifo://%s/stdin", bundle) : strdup("");
 
 	if (!mounts || !list || !in)
@@ -165,7 +164,7 @@ static void on_undone(const struct ttrpc_result *res, void *arg)
 /* Nobody wants it any more: the name must be free for the next try. */
 static void undo(struct create *cr)
 {
-	Containerd__Task__V3__DeleteRequest req = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+	TaskV3__DeleteRequest req = TASK_V3__DELETE_REQUEST__INIT;
 	struct err err = { 0 };
 	int r = -ECONNRESET;
 
@@ -200,7 +199,7 @@ static void on_created(const struct ttrpc_result *res, void *arg)
 		undo(cr);
 		return;
 	}
-	Runtime__V1__CreateContainerResponse resp = RUNTIME__V1__CREATE_CONTAINER_RESPONSE__INIT;
+	Cri__CreateContainerResponse resp = CRI__CREATE_CONTAINER_RESPONSE__INIT;
 	resp.container_id = c->id;
 	log_info("container is created", "container", c->id, "pod", c->pod->id, "name",
 		 c->config->metadata->name, "image", c->image_name);
@@ -231,11 +230,11 @@ static int create_files(struct create *cr, const char *json, struct err *err)
 }
 
 /* What must be right before anything is made. */
-static int create_check(struct huskd *d, const Runtime__V1__CreateContainerRequest *in,
+static int create_check(struct huskd *d, const Cri__CreateContainerRequest *in,
 			struct pod **ret_pod, struct image_info **ret_image, char **ret_json,
 			int *ret_signal, bool *ret_chosen, struct err *err)
 {
-	const Runtime__V1__ContainerConfig *config = in->config;
+	const Cri__ContainerConfig *config = in->config;
 
 	if (!config || !config->metadata)
 		return err_set(err, -EINVAL, "config or config.metadata is missing");
@@ -266,12 +265,12 @@ static int create_check(struct huskd *d, const Runtime__V1__CreateContainerReque
 
 HANDLER(container_handle_create)
 {
-	const Runtime__V1__CreateContainerRequest *in = (const void *)msg;
+	const Cri__CreateContainerRequest *in = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	cleanup_image_info struct image_info *image = NULL;
 	cleanup_free char *json = NULL;
-	Runtime__V1__ContainerConfig *config = NULL;
+	Cri__ContainerConfig *config = NULL;
 	struct create *cr = NULL;
 	struct container *c = NULL;
 	struct pod *p = NULL;
@@ -288,7 +287,7 @@ HANDLER(container_handle_create)
 		r = state_add_container(&d->state, p, config, image, &c, &err);
 	if (r < 0) {
 		if (config)
-			runtime__v1__container_config__free_unpacked(config, NULL);
+			cri__container_config__free_unpacked(config, NULL);
 		free(cr);
 		rpc_reply_err(call, err_wrap(&err, r, "create container"), &err);
 		return;

@@ -96,7 +96,7 @@ static void on_deleted(const struct ttrpc_result *res, void *arg)
 /* After the answer: nothing of the process may stay behind in shim and guest. */
 static void delete_task(struct exec *e)
 {
-	Containerd__Task__V3__DeleteRequest req = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+	TaskV3__DeleteRequest req = TASK_V3__DELETE_REQUEST__INIT;
 
 	req.id = e->c->id;
 	req.exec_id = e->id;
@@ -131,7 +131,7 @@ static void fit(size_t *a, size_t *b)
 
 static void exec_answer(struct exec *e, int code, const struct err *err)
 {
-	Runtime__V1__ExecSyncResponse resp = RUNTIME__V1__EXEC_SYNC_RESPONSE__INIT;
+	Cri__ExecSyncResponse resp = CRI__EXEC_SYNC_RESPONSE__INIT;
 	struct rpc_call *call = take_ptr(&e->call);
 
 	if (!call)
@@ -241,8 +241,7 @@ static void on_exit_known(const struct ttrpc_result *res, void *arg)
 		exec_end(e, -EIO, &err);
 	} else {
 		e->exited = true;
-		e->exit_code = ((const Containerd__Task__V3__WaitResponse *)(const void *)res->resp)
-				       ->exit_status;
+		e->exit_code = ((const TaskV3__WaitResponse *)(const void *)res->resp)->exit_status;
 		ev_timer_del(&e->timeout);
 		e->drain_until_ns = now_mono_ns() + EXEC_DRAIN_MS * NS_PER_MS;
 		if (e->out.open || e->err_.open)
@@ -260,7 +259,7 @@ static void on_kill_sent(const struct ttrpc_result *res, void *arg)
 
 static void exec_kill(struct exec *e)
 {
-	Containerd__Task__V3__KillRequest req = CONTAINERD__TASK__V3__KILL_REQUEST__INIT;
+	TaskV3__KillRequest req = TASK_V3__KILL_REQUEST__INIT;
 
 	req.id = e->c->id;
 	req.exec_id = e->id;
@@ -301,7 +300,7 @@ static void on_cancel(struct rpc_call *call, void *arg)
 
 static void wait_exit(struct exec *e)
 {
-	Containerd__Task__V3__WaitRequest req = CONTAINERD__TASK__V3__WAIT_REQUEST__INIT;
+	TaskV3__WaitRequest req = TASK_V3__WAIT_REQUEST__INIT;
 	struct err err = { 0 };
 
 	req.id = e->c->id;
@@ -317,14 +316,13 @@ static void start_failed(struct exec *e, const struct ttrpc_result *res)
 	char code[16];
 
 	if (strcmp(res->detail_type, "husk.shim.v1.StartError") == 0) {
-		Husk__Shim__V1__StartError *d =
-			husk__shim__v1__start_error__unpack(NULL, res->detail_len, res->detail);
+		Shim__StartError *d = shim__start_error__unpack(NULL, res->detail_len, res->detail);
 		if (d && e->call) {
 			(void)snprintf(code, sizeof(code), "%u", d->exit_code);
 			rpc_set_trailer(e->call, "husk-exit-code", code);
 		}
 		if (d)
-			husk__shim__v1__start_error__free_unpacked(d, NULL);
+			shim__start_error__free_unpacked(d, NULL);
 	}
 	(void)err_set(&err, -EIO, "exec in container %s: %s", e->c->id, err_text(res->err));
 	exec_end(e, -EIO, &err);
@@ -348,7 +346,7 @@ static void on_started(const struct ttrpc_result *res, void *arg)
 
 static void on_added(const struct ttrpc_result *res, void *arg)
 {
-	Containerd__Task__V3__StartRequest req = CONTAINERD__TASK__V3__START_REQUEST__INIT;
+	TaskV3__StartRequest req = TASK_V3__START_REQUEST__INIT;
 	struct exec *e = arg;
 	struct err err = { 0 };
 	int r = res->code;
@@ -369,11 +367,10 @@ static void on_added(const struct ttrpc_result *res, void *arg)
 	exec_unref(e);
 }
 
-static int exec_add(struct exec *e, const Runtime__V1__ExecSyncRequest *in, struct err *err)
+static int exec_add(struct exec *e, const Cri__ExecSyncRequest *in, struct err *err)
 {
-	Containerd__Task__V3__ExecProcessRequest req =
-		CONTAINERD__TASK__V3__EXEC_PROCESS_REQUEST__INIT;
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	TaskV3__ExecProcessRequest req = TASK_V3__EXEC_PROCESS_REQUEST__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
 	cleanup_free char *bundle = path_container(e->huskd, e->c->id);
 	cleanup_free char *file = bundle ? str_fmt("%s/config.json", bundle) : NULL;
 	cleanup_free char *config = NULL, *process = NULL, *out = NULL, *err_path = NULL;
@@ -424,7 +421,7 @@ static int exec_new(struct huskd *d, struct container *c, struct rpc_call *call,
 	return 0;
 }
 
-static int exec_check_request(struct huskd *d, const Runtime__V1__ExecSyncRequest *in,
+static int exec_check_request(struct huskd *d, const Cri__ExecSyncRequest *in,
 			      struct container **ret, struct err *err)
 {
 	int r = state_find_container(&d->state, in->container_id, ret, err);
@@ -444,7 +441,7 @@ static int exec_check_request(struct huskd *d, const Runtime__V1__ExecSyncReques
 
 HANDLER(exec_handle_sync)
 {
-	const Runtime__V1__ExecSyncRequest *in = (const void *)msg;
+	const Cri__ExecSyncRequest *in = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;

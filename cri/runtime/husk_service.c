@@ -43,8 +43,8 @@ struct times {
 
 static void on_info(const struct ttrpc_result *res, void *arg)
 {
-	Husk__V1__PodTimesResponse resp = HUSK__V1__POD_TIMES_RESPONSE__INIT;
-	const Husk__Shim__V1__SandboxInfoResponse *m = (const void *)res->resp;
+	Husk__PodTimesResponse resp = HUSK__POD_TIMES_RESPONSE__INIT;
+	const Shim__SandboxInfoResponse *m = (const void *)res->resp;
 	struct times *t = arg;
 	struct pod *p = t->pod;
 
@@ -73,8 +73,8 @@ static void on_info(const struct ttrpc_result *res, void *arg)
 
 static HANDLER(handle_pod_times)
 {
-	const Husk__V1__PodTimesRequest *req = (const void *)msg;
-	Husk__Shim__V1__SandboxInfoRequest info = HUSK__SHIM__V1__SANDBOX_INFO_REQUEST__INIT;
+	const Husk__PodTimesRequest *req = (const void *)msg;
+	Shim__SandboxInfoRequest info = SHIM__SANDBOX_INFO_REQUEST__INIT;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct times *t = NULL;

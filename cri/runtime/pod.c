@@ -68,8 +68,7 @@ static void on_shutdown_done(const struct ttrpc_result *res, void *arg)
 
 static void teardown_shutdown(struct pod_teardown *t)
 {
-	Containerd__Runtime__Sandbox__V1__ShutdownSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__SHUTDOWN_SANDBOX_REQUEST__INIT;
+	Sandbox__ShutdownSandboxRequest req = SANDBOX__SHUTDOWN_SANDBOX_REQUEST__INIT;
 
 	t->step = STEP_SHUTDOWN;
 	req.sandbox_id = t->pod->id;
@@ -93,8 +92,7 @@ static void on_stop_done(const struct ttrpc_result *res, void *arg)
 
 static void teardown_stop(struct pod_teardown *t)
 {
-	Containerd__Runtime__Sandbox__V1__StopSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__STOP_SANDBOX_REQUEST__INIT;
+	Sandbox__StopSandboxRequest req = SANDBOX__STOP_SANDBOX_REQUEST__INIT;
 
 	t->step = STEP_STOP;
 	req.sandbox_id = t->pod->id;
@@ -212,8 +210,7 @@ static void on_sandbox_ended(const struct ttrpc_result *res, void *arg)
 
 	/* A lost connection is on_shim_closed's business. */
 	if (res->code == 0 && !p->teardown && p->state == POD_READY) {
-		const Containerd__Runtime__Sandbox__V1__WaitSandboxResponse *m =
-			(const void *)res->resp;
+		const Sandbox__WaitSandboxResponse *m = (const void *)res->resp;
 		(void)snprintf(status, sizeof(status), "%u", m->exit_status);
 		log_error("the virtual machine of a pod ended", "pod", p->id, "status", status);
 		pod_teardown(p, TEARDOWN_DIED, after_death, pod_ref(p));
@@ -228,8 +225,7 @@ int pod_attach(struct pod *p, struct err *err)
 
 int pod_watch(struct pod *p, struct err *err)
 {
-	Containerd__Runtime__Sandbox__V1__WaitSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_REQUEST__INIT;
+	Sandbox__WaitSandboxRequest req = SANDBOX__WAIT_SANDBOX_REQUEST__INIT;
 
 	req.sandbox_id = p->id;
 	int r = call_sandbox(p, "WaitSandbox", &req.base, 0, on_sandbox_ended, p);
@@ -324,7 +320,7 @@ static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
 		run_unref(run);
 		return;
 	}
-	Runtime__V1__RunPodSandboxResponse resp = RUNTIME__V1__RUN_POD_SANDBOX_RESPONSE__INIT;
+	Cri__RunPodSandboxResponse resp = CRI__RUN_POD_SANDBOX_RESPONSE__INIT;
 	resp.pod_sandbox_id = p->id;
 	log_info("pod is ready", "pod", p->id, "name", p->config->metadata->name, "namespace",
 		 p->config->metadata->namespace_);
@@ -339,8 +335,7 @@ static void on_sandbox_created(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_run *run = arg;
 	struct err err = { 0 };
-	Containerd__Runtime__Sandbox__V1__StartSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_REQUEST__INIT;
+	Sandbox__StartSandboxRequest req = SANDBOX__START_SANDBOX_REQUEST__INIT;
 	int r = res->code;
 
 	if (run->failed) {
@@ -365,16 +360,15 @@ static int call_create_sandbox(struct pod_run *run, struct err *err)
 {
 	struct pod *p = run->pod;
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
-	Containerd__Runtime__Sandbox__V1__CreateSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__CREATE_SANDBOX_REQUEST__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
+	Sandbox__CreateSandboxRequest req = SANDBOX__CREATE_SANDBOX_REQUEST__INIT;
 
 	any.type_url = (char *)"runtime.v1.PodSandboxConfig";
-	any.value.len = runtime__v1__pod_sandbox_config__get_packed_size(p->config);
+	any.value.len = cri__pod_sandbox_config__get_packed_size(p->config);
 	cleanup_free uint8_t *data = malloc(any.value.len + 1);
 	if (!bundle || !data)
 		return err_set(err, -ENOMEM, "no memory");
-	runtime__v1__pod_sandbox_config__pack(p->config, data);
+	cri__pod_sandbox_config__pack(p->config, data);
 	any.value.data = data;
 	req.sandbox_id = p->id;
 	req.bundle_path = bundle;
@@ -429,11 +423,10 @@ static int run_start(struct pod_run *run, struct err *err)
 struct rerun {
 	struct huskd *huskd;
 	struct rpc_call *call;
-	const Runtime__V1__RunPodSandboxRequest *req;
+	const Cri__RunPodSandboxRequest *req;
 };
 
-static void run_pod(struct huskd *d, struct rpc_call *call,
-		    const Runtime__V1__RunPodSandboxRequest *req);
+static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSandboxRequest *req);
 
 static void rerun(void *arg, int code, const struct err *err)
 {
@@ -447,7 +440,7 @@ static void rerun(void *arg, int code, const struct err *err)
 }
 
 static bool wait_for_name(struct pod *other, struct rpc_call *call,
-			  const Runtime__V1__RunPodSandboxRequest *req)
+			  const Cri__RunPodSandboxRequest *req)
 {
 	struct waits *w = other->run ? &other->run_over : other->removing ? &other->gone : NULL;
 	struct rerun *a = w ? calloc(1, sizeof(*a)) : NULL;
@@ -462,24 +455,23 @@ static bool wait_for_name(struct pod *other, struct rpc_call *call,
 	return true;
 }
 
-static Runtime__V1__PodSandboxConfig *clone_config(const Runtime__V1__PodSandboxConfig *c)
+static Cri__PodSandboxConfig *clone_config(const Cri__PodSandboxConfig *c)
 {
-	size_t n = runtime__v1__pod_sandbox_config__get_packed_size(c);
+	size_t n = cri__pod_sandbox_config__get_packed_size(c);
 	cleanup_free uint8_t *data = malloc(n + 1);
 
 	if (!data)
 		return NULL;
-	runtime__v1__pod_sandbox_config__pack(c, data);
-	return runtime__v1__pod_sandbox_config__unpack(NULL, n, data);
+	cri__pod_sandbox_config__pack(c, data);
+	return cri__pod_sandbox_config__unpack(NULL, n, data);
 }
 
-static void run_pod(struct huskd *d, struct rpc_call *call,
-		    const Runtime__V1__RunPodSandboxRequest *req)
+static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSandboxRequest *req)
 {
 	struct err err = { 0 };
 	struct pod *p = NULL, *other = NULL;
 	struct pod_run *run = calloc(1, sizeof(*run));
-	Runtime__V1__PodSandboxConfig *config = clone_config(req->config);
+	Cri__PodSandboxConfig *config = clone_config(req->config);
 
 	int r = run && config ? 0 : err_set(&err, -ENOMEM, "no memory for a pod");
 	if (r == 0)
@@ -487,7 +479,7 @@ static void run_pod(struct huskd *d, struct rpc_call *call,
 	if (r < 0) {
 		free(run);
 		if (config)
-			runtime__v1__pod_sandbox_config__free_unpacked(config, NULL);
+			cri__pod_sandbox_config__free_unpacked(config, NULL);
 		if (r != -EEXIST || !wait_for_name(other, call, req))
 			rpc_reply_err(call, r, &err);
 		return;
@@ -511,7 +503,7 @@ static void run_pod(struct huskd *d, struct rpc_call *call,
 
 HANDLER(pod_handle_run)
 {
-	const Runtime__V1__RunPodSandboxRequest *req = (const void *)msg;
+	const Cri__RunPodSandboxRequest *req = (const void *)msg;
 	struct err err = { 0 };
 	int r = 0;
 
@@ -539,7 +531,7 @@ static void stop_answer(void *arg, int code, const struct err *err)
 
 HANDLER(pod_handle_stop)
 {
-	const Runtime__V1__StopPodSandboxRequest *req = (const void *)msg;
+	const Cri__StopPodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct pod *p;
@@ -589,7 +581,7 @@ static void remove_stopped(void *arg, int code, const struct err *err)
 
 HANDLER(pod_handle_remove)
 {
-	const Runtime__V1__RemovePodSandboxRequest *req = (const void *)msg;
+	const Cri__RemovePodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct pod *p;

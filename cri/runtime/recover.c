@@ -75,8 +75,7 @@ static void on_exit_recorded(void *arg, int code, const struct err *err)
 
 static void on_state(const struct ttrpc_result *res, void *arg)
 {
-	const Containerd__Task__V3__StateResponse *m =
-		res->code == 0 ? (const void *)res->resp : NULL;
+	const TaskV3__StateResponse *m = res->code == 0 ? (const void *)res->resp : NULL;
 	struct query *q = arg;
 	struct container *c = q->c;
 
@@ -84,9 +83,9 @@ static void on_state(const struct ttrpc_result *res, void *arg)
 		query_end(q);
 		return;
 	}
-	if (m && m->status == CONTAINERD__V1__TYPES__STATUS__CREATED) {
+	if (m && m->status == TASK__STATUS__CREATED) {
 		c->state = CONTAINER_CREATED;
-	} else if (m && m->status == CONTAINERD__V1__TYPES__STATUS__STOPPED) {
+	} else if (m && m->status == TASK__STATUS__STOPPED) {
 		if (!c->started_at)
 			c->started_at = container_timestamp(m->exited_at);
 		c->state = CONTAINER_RUNNING; /* until the reason is known */
@@ -121,8 +120,8 @@ static void on_half_made_deleted(const struct ttrpc_result *res, void *arg)
 
 static void recover_container(struct recover *r, struct container *c)
 {
-	Containerd__Task__V3__StateRequest state = CONTAINERD__TASK__V3__STATE_REQUEST__INIT;
-	Containerd__Task__V3__DeleteRequest del = CONTAINERD__TASK__V3__DELETE_REQUEST__INIT;
+	TaskV3__StateRequest state = TASK_V3__STATE_REQUEST__INIT;
+	TaskV3__DeleteRequest del = TASK_V3__DELETE_REQUEST__INIT;
 	struct query *q;
 	int x;
 

@@ -151,8 +151,8 @@ static void on_timeout(struct ev_timer *t)
 static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len)
 {
 	const struct config *c = &d->config;
-	Husk__Shim__V1__Options o = HUSK__SHIM__V1__OPTIONS__INIT;
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	Shim__Options o = SHIM__OPTIONS__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
 
 	o.vmm_path = c->vmm ? c->vmm : o.vmm_path;
 	o.kernel = c->kernel ? c->kernel : o.kernel;
@@ -164,17 +164,17 @@ static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len)
 	o.log_level = c->log_level;
 	o.log_format = c->log_format;
 
-	any.value.len = husk__shim__v1__options__get_packed_size(&o);
+	any.value.len = shim__options__get_packed_size(&o);
 	any.value.data = malloc(any.value.len + 1);
 	any.type_url = (char *)"husk.shim.v1.Options";
 	cleanup_free uint8_t *inner = any.value.data;
-	uint8_t *out = malloc(google__protobuf__any__get_packed_size(&any) + 1);
+	uint8_t *out = malloc(wkt__any__get_packed_size(&any) + 1);
 	if (!inner || !out) {
 		free(out);
 		return -ENOMEM;
 	}
-	husk__shim__v1__options__pack(&o, any.value.data);
-	*ret_len = google__protobuf__any__pack(&any, out);
+	shim__options__pack(&o, any.value.data);
+	*ret_len = wkt__any__pack(&any, out);
 	*ret = out;
 	return 0;
 }

@@ -21,9 +21,9 @@ struct huskd;
 #define SHIM_DELETE_MS 20000
 #define SHIM_OUTPUT_MAX (64 * KIB)
 
-#define SVC_SANDBOX (&containerd__runtime__sandbox__v1__sandbox__descriptor)
-#define SVC_TASK (&containerd__task__v3__task__descriptor)
-#define SVC_SHIM (&husk__shim__v1__shim__descriptor)
+#define SVC_SANDBOX (&sandbox__sandbox__descriptor)
+#define SVC_TASK (&task_v3__task__descriptor)
+#define SVC_SHIM (&shim__shim__descriptor)
 
 /* address: of the daemon's socket, valid during the call, NULL when code < 0. */
 typedef void (*shim_start_fn)(void *arg, int code, const char *address, const struct err *err);

@@ -24,7 +24,7 @@ static void json_freep(json_t **j)
  * input is UTF-8 by rpc_decode, except where it is checked below, so one check at the end does. */
 struct build {
 	const struct spec_input *in;
-	const Runtime__V1__LinuxContainerSecurityContext *sc; /* may be NULL */
+	const Cri__LinuxContainerSecurityContext *sc; /* may be NULL */
 	bool privileged;
 	bool bad; /* out of memory */
 };
@@ -132,7 +132,7 @@ static int cap_list(char **names, size_t n, uint64_t *ret, struct err *err)
 	return 0;
 }
 
-int spec_capabilities(const Runtime__V1__Capability *c, bool privileged, uint64_t *ret,
+int spec_capabilities(const Cri__Capability *c, bool privileged, uint64_t *ret,
 		      uint64_t *ret_ambient, struct err *err)
 {
 	uint64_t set = 0, add_bits = 0, drop = 0, ambient = 0;
@@ -186,8 +186,8 @@ static int check_id(const char *what, int64_t id, struct err *err)
 	return 0;
 }
 
-int spec_user(const Runtime__V1__LinuxContainerSecurityContext *sc, const char *image_user,
-	      char **ret, struct err *err)
+int spec_user(const Cri__LinuxContainerSecurityContext *sc, const char *image_user, char **ret,
+	      struct err *err)
 {
 	cleanup_free char *user = NULL;
 	int r = 0;
@@ -244,7 +244,7 @@ static int build_user(struct build *b, json_t *process, struct err *err)
 
 static int build_args(struct build *b, json_t *process, struct err *err)
 {
-	const Runtime__V1__ContainerConfig *c = b->in->container;
+	const Cri__ContainerConfig *c = b->in->container;
 	const struct image_config *im = b->in->image;
 	json_t *args = json_array();
 
@@ -283,8 +283,7 @@ static void env_set(struct build *b, json_t *env, const char *key, size_t key_le
 	add_string(b, env, kv);
 }
 
-static int env_set_config(struct build *b, json_t *env, const Runtime__V1__KeyValue *kv,
-			  struct err *err)
+static int env_set_config(struct build *b, json_t *env, const Cri__KeyValue *kv, struct err *err)
 {
 	cleanup_free char *s = NULL;
 
@@ -311,7 +310,7 @@ static int env_set_config(struct build *b, json_t *env, const Runtime__V1__KeyVa
 
 static int build_env(struct build *b, json_t *process, struct err *err)
 {
-	const Runtime__V1__ContainerConfig *c = b->in->container;
+	const Cri__ContainerConfig *c = b->in->container;
 	json_t *env = json_array();
 
 	put(b, process, "env", env);
@@ -358,7 +357,7 @@ static int build_cwd(struct build *b, json_t *process, struct err *err)
 static int build_process(struct build *b, json_t *spec, struct err *err)
 {
 	json_t *process = json_object(), *caps = json_object();
-	const Runtime__V1__ContainerConfig *c = b->in->container;
+	const Cri__ContainerConfig *c = b->in->container;
 	uint64_t set = 0, ambient = 0;
 
 	put(b, spec, "process", process);
@@ -452,11 +451,11 @@ static void add_namespace(struct build *b, json_t *list, const char *type, bool 
 static void build_namespaces(struct build *b, json_t *linux_)
 {
 	json_t *list = json_array();
-	const Runtime__V1__NamespaceOption *o = b->sc ? b->sc->namespace_options : NULL;
+	const Cri__NamespaceOption *o = b->sc ? b->sc->namespace_options : NULL;
 
 	put(b, linux_, "namespaces", list);
 	add_namespace(b, list, "mount", false);
-	add_namespace(b, list, "pid", !o || o->pid == RUNTIME__V1__NAMESPACE_MODE__POD);
+	add_namespace(b, list, "pid", !o || o->pid == CRI__NAMESPACE_MODE__POD);
 	add_namespace(b, list, "ipc", true);
 	add_namespace(b, list, "uts", true);
 	add_namespace(b, list, "network", true);
@@ -470,8 +469,7 @@ static void put_nonzero(struct build *b, json_t *o, const char *key, int64_t v)
 		put(b, o, key, json_integer(v));
 }
 
-static void build_hugepages(struct build *b, json_t *res,
-			    const Runtime__V1__LinuxContainerResources *r)
+static void build_hugepages(struct build *b, json_t *res, const Cri__LinuxContainerResources *r)
 {
 	json_t *list = json_array();
 
@@ -489,7 +487,7 @@ static void build_hugepages(struct build *b, json_t *res,
 
 static int build_resources(struct build *b, json_t *linux_, struct err *err)
 {
-	const Runtime__V1__LinuxContainerResources *r =
+	const Cri__LinuxContainerResources *r =
 		b->in->container->linux ? b->in->container->linux->resources : NULL;
 	json_t *res = json_object(), *devices = json_array(), *all = json_object();
 
@@ -561,7 +559,7 @@ static int build_linux(struct build *b, json_t *spec, struct err *err)
 static void build_annotations(struct build *b, json_t *spec)
 {
 	json_t *a = json_object();
-	const Runtime__V1__PodSandboxMetadata *m = b->in->pod->metadata;
+	const Cri__PodSandboxMetadata *m = b->in->pod->metadata;
 
 	put(b, spec, "annotations", a);
 	put(b, a, "io.kubernetes.cri.container-type", json_string("container"));

@@ -23,14 +23,14 @@
 
 struct spec_input {
 	const char *pod_id, *container_id;
-	const Runtime__V1__PodSandboxConfig *pod;
-	const Runtime__V1__ContainerConfig *container;
+	const Cri__PodSandboxConfig *pod;
+	const Cri__ContainerConfig *container;
 	const struct image_config *image;
 	const char *image_name;
 };
 
 /* RunPodSandbox: everything that can be said about its configuration before any work. */
-int spec_check_pod(const Runtime__V1__PodSandboxConfig *c, struct err *err) must_check;
+int spec_check_pod(const Cri__PodSandboxConfig *c, struct err *err) must_check;
 /* CreateContainer: what spec_build does not look at. */
 int spec_check_container(const struct spec_input *in, struct err *err) must_check;
 /* The text of config.json; the caller frees. */
@@ -42,16 +42,15 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 int spec_stop_signal(const struct spec_input *in, int *ret, bool *chosen,
 		     struct err *err) must_check;
 /* log_directory/log_path; NULL = no log. -EINVAL: not absolute, or it climbs out by "..". */
-int spec_log_path(const Runtime__V1__PodSandboxConfig *pod,
-		  const Runtime__V1__ContainerConfig *container, char **ret,
-		  struct err *err) must_check;
+int spec_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *container,
+		  char **ret, struct err *err) must_check;
 
 /* ---- parts, for tests ---- */
 /* Bits of the capabilities; adding and dropping as CRI says, "ALL" in any place. */
-int spec_capabilities(const Runtime__V1__Capability *c, bool privileged, uint64_t *ret,
+int spec_capabilities(const Cri__Capability *c, bool privileged, uint64_t *ret,
 		      uint64_t *ret_ambient, struct err *err) must_check;
 /* What process.user.username becomes: "user", "uid", "user:group", "uid:gid". The caller frees. */
-int spec_user(const Runtime__V1__LinuxContainerSecurityContext *sc, const char *image_user,
-	      char **ret, struct err *err) must_check;
+int spec_user(const Cri__LinuxContainerSecurityContext *sc, const char *image_user, char **ret,
+	      struct err *err) must_check;
 
 #endif

@@ -6,7 +6,7 @@
 #include "base/util.h"
 #include "cri/runtime/spec.h"
 
-#define MODE(x) RUNTIME__V1__NAMESPACE_MODE__##x
+#define MODE(x) CRI__NAMESPACE_MODE__##x
 
 static int check_name(const char *what, const char *s, bool required, struct err *err)
 {
@@ -17,7 +17,7 @@ static int check_name(const char *what, const char *s, bool required, struct err
 	return 0;
 }
 
-static int check_userns(const Runtime__V1__UserNamespace *u, struct err *err)
+static int check_userns(const Cri__UserNamespace *u, struct err *err)
 {
 	if (!u)
 		return 0;
@@ -37,7 +37,7 @@ static int check_userns(const Runtime__V1__UserNamespace *u, struct err *err)
 }
 
 /* A pod lives in a kernel of its own: there is nothing of the host that it could share. */
-static int check_namespaces(const Runtime__V1__NamespaceOption *o, bool container, struct err *err)
+static int check_namespaces(const Cri__NamespaceOption *o, bool container, struct err *err)
 {
 	const char *what = NULL;
 
@@ -69,7 +69,7 @@ static int check_namespaces(const Runtime__V1__NamespaceOption *o, bool containe
 	return check_userns(o->userns_options, err);
 }
 
-static int check_selinux(const Runtime__V1__SELinuxOption *s, struct err *err)
+static int check_selinux(const Cri__SELinuxOption *s, struct err *err)
 {
 	if (s && (*s->user || *s->role || *s->type || *s->level))
 		return err_set(err, -ENOSYS, "the guest kernel has no SELinux");
@@ -77,11 +77,10 @@ static int check_selinux(const Runtime__V1__SELinuxOption *s, struct err *err)
 }
 
 /* `old` is the deprecated string, used when the message is absent. */
-static int check_seccomp(const Runtime__V1__SecurityProfile *p, const char *old, struct err *err)
+static int check_seccomp(const Cri__SecurityProfile *p, const char *old, struct err *err)
 {
-	bool unconfined =
-		p ? p->profile_type == RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined
-		  : str_empty(old) || strcmp(old, "unconfined") == 0;
+	bool unconfined = p ? p->profile_type == CRI__SECURITY_PROFILE__PROFILE_TYPE__Unconfined
+			    : str_empty(old) || strcmp(old, "unconfined") == 0;
 
 	if (unconfined)
 		return 0;
@@ -91,11 +90,11 @@ static int check_seccomp(const Runtime__V1__SecurityProfile *p, const char *old,
 
 /* The default profile of an AppArmor host protects that host's kernel: here it is another kernel.
  */
-static int check_apparmor(const Runtime__V1__SecurityProfile *p, const char *old, struct err *err)
+static int check_apparmor(const Cri__SecurityProfile *p, const char *old, struct err *err)
 {
 	const char *name = NULL;
 
-	if (p && p->profile_type == RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost)
+	if (p && p->profile_type == CRI__SECURITY_PROFILE__PROFILE_TYPE__Localhost)
 		name = p->localhost_ref;
 	else if (!p && !str_empty(old) && strcmp(old, "unconfined") != 0 &&
 		 strcmp(old, "runtime/default") != 0)
@@ -106,8 +105,7 @@ static int check_apparmor(const Runtime__V1__SecurityProfile *p, const char *old
 	return 0;
 }
 
-static int check_sandbox_security(const Runtime__V1__LinuxSandboxSecurityContext *sc,
-				  struct err *err)
+static int check_sandbox_security(const Cri__LinuxSandboxSecurityContext *sc, struct err *err)
 {
 	if (!sc)
 		return 0;
@@ -129,11 +127,11 @@ static int check_log_directory(const char *dir, struct err *err)
 	return 0;
 }
 
-int spec_check_pod(const Runtime__V1__PodSandboxConfig *c, struct err *err)
+int spec_check_pod(const Cri__PodSandboxConfig *c, struct err *err)
 {
 	if (!c)
 		return err_set(err, -EINVAL, "config is missing");
-	const Runtime__V1__PodSandboxMetadata *m = c->metadata;
+	const Cri__PodSandboxMetadata *m = c->metadata;
 	if (!m)
 		return err_set(err, -EINVAL, "config.metadata is missing");
 	int r = check_name("metadata.name", m->name, true, err);
@@ -156,15 +154,14 @@ int spec_check_pod(const Runtime__V1__PodSandboxConfig *c, struct err *err)
 	return r;
 }
 
-static bool pod_privileged(const Runtime__V1__PodSandboxConfig *pod)
+static bool pod_privileged(const Cri__PodSandboxConfig *pod)
 {
 	return pod->linux && pod->linux->security_context &&
 	       pod->linux->security_context->privileged;
 }
 
 static int check_container_security(const struct spec_input *in,
-				    const Runtime__V1__LinuxContainerSecurityContext *sc,
-				    struct err *err)
+				    const Cri__LinuxContainerSecurityContext *sc, struct err *err)
 {
 	int r = check_namespaces(sc->namespace_options, true, err);
 
@@ -182,7 +179,7 @@ static int check_container_security(const struct spec_input *in,
 		if (r < 0)
 			return r;
 	}
-	if (sc->supplemental_groups_policy != RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Merge)
+	if (sc->supplemental_groups_policy != CRI__SUPPLEMENTAL_GROUPS_POLICY__Merge)
 		return err_set(err, -ENOSYS,
 			       "supplemental_groups_policy Strict is not implemented yet");
 	if (sc->n_supplemental_groups > SPEC_GROUPS_MAX)
@@ -195,7 +192,7 @@ static int check_container_security(const struct spec_input *in,
 
 int spec_check_container(const struct spec_input *in, struct err *err)
 {
-	const Runtime__V1__ContainerConfig *c = in->container;
+	const Cri__ContainerConfig *c = in->container;
 	cleanup_free char *log = NULL;
 
 	int r = check_name("metadata.name", c->metadata->name, true, err);
@@ -236,8 +233,8 @@ static bool climbs(const char *path)
 	return false;
 }
 
-int spec_log_path(const Runtime__V1__PodSandboxConfig *pod,
-		  const Runtime__V1__ContainerConfig *container, char **ret, struct err *err)
+int spec_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *container,
+		  char **ret, struct err *err)
 {
 	*ret = NULL;
 	if (str_empty(pod->log_directory) || str_empty(container->log_path))

@@ -16,7 +16,7 @@
 
 HANDLER(status_handle_version)
 {
-	Runtime__V1__VersionResponse resp = RUNTIME__V1__VERSION_RESPONSE__INIT;
+	Cri__VersionResponse resp = CRI__VERSION_RESPONSE__INIT;
 
 	resp.version = (char *)"0.1.0"; /* of the kubelet's interface; clients compare it */
 	resp.runtime_name = (char *)"husk";
@@ -27,21 +27,20 @@ HANDLER(status_handle_version)
 
 HANDLER(status_handle_status)
 {
-	const Runtime__V1__StatusRequest *req = (const void *)msg;
+	const Cri__StatusRequest *req = (const void *)msg;
 	const struct huskd *d = arg;
-	Runtime__V1__StatusResponse resp = RUNTIME__V1__STATUS_RESPONSE__INIT;
-	Runtime__V1__RuntimeStatus status = RUNTIME__V1__RUNTIME_STATUS__INIT;
-	Runtime__V1__RuntimeCondition ready = RUNTIME__V1__RUNTIME_CONDITION__INIT;
-	Runtime__V1__RuntimeCondition network = RUNTIME__V1__RUNTIME_CONDITION__INIT;
-	Runtime__V1__RuntimeCondition *conditions[] = { &ready, &network };
-	Runtime__V1__RuntimeHandlerFeatures none = RUNTIME__V1__RUNTIME_HANDLER_FEATURES__INIT;
-	Runtime__V1__RuntimeFeatures features = RUNTIME__V1__RUNTIME_FEATURES__INIT;
-	Runtime__V1__RuntimeHandler unnamed = RUNTIME__V1__RUNTIME_HANDLER__INIT;
-	Runtime__V1__RuntimeHandler husk = RUNTIME__V1__RUNTIME_HANDLER__INIT;
-	Runtime__V1__RuntimeHandler *handlers[] = { &unnamed, &husk };
-	Runtime__V1__StatusResponse__InfoEntry info =
-		RUNTIME__V1__STATUS_RESPONSE__INFO_ENTRY__INIT;
-	Runtime__V1__StatusResponse__InfoEntry *infos[] = { &info };
+	Cri__StatusResponse resp = CRI__STATUS_RESPONSE__INIT;
+	Cri__RuntimeStatus status = CRI__RUNTIME_STATUS__INIT;
+	Cri__RuntimeCondition ready = CRI__RUNTIME_CONDITION__INIT;
+	Cri__RuntimeCondition network = CRI__RUNTIME_CONDITION__INIT;
+	Cri__RuntimeCondition *conditions[] = { &ready, &network };
+	Cri__RuntimeHandlerFeatures none = CRI__RUNTIME_HANDLER_FEATURES__INIT;
+	Cri__RuntimeFeatures features = CRI__RUNTIME_FEATURES__INIT;
+	Cri__RuntimeHandler unnamed = CRI__RUNTIME_HANDLER__INIT;
+	Cri__RuntimeHandler husk = CRI__RUNTIME_HANDLER__INIT;
+	Cri__RuntimeHandler *handlers[] = { &unnamed, &husk };
+	Cri__StatusResponse__InfoEntry info = CRI__STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Cri__StatusResponse__InfoEntry *infos[] = { &info };
 	cleanup_free char *text = NULL;
 
 	ready.type = (char *)"RuntimeReady";
@@ -76,11 +75,10 @@ HANDLER(status_handle_status)
 
 HANDLER(status_handle_runtime_config)
 {
-	Runtime__V1__RuntimeConfigResponse resp = RUNTIME__V1__RUNTIME_CONFIG_RESPONSE__INIT;
-	Runtime__V1__LinuxRuntimeConfiguration config =
-		RUNTIME__V1__LINUX_RUNTIME_CONFIGURATION__INIT;
+	Cri__RuntimeConfigResponse resp = CRI__RUNTIME_CONFIG_RESPONSE__INIT;
+	Cri__LinuxRuntimeConfiguration config = CRI__LINUX_RUNTIME_CONFIGURATION__INIT;
 
-	config.cgroup_driver = RUNTIME__V1__CGROUP_DRIVER__CGROUPFS;
+	config.cgroup_driver = CRI__CGROUP_DRIVER__CGROUPFS;
 	resp.linux = &config;
 	rpc_reply(call, &resp.base);
 }
@@ -97,9 +95,9 @@ HANDLER(status_handle_update_runtime_config)
  * The map entries of a configuration and of an answer are types of their own with the same fields,
  * and are packed by the same numbers: they are lent, not copied.
  */
-static void fill_pod(Runtime__V1__PodSandbox *m, struct pod *p)
+static void fill_pod(Cri__PodSandbox *m, struct pod *p)
 {
-	runtime__v1__pod_sandbox__init(m);
+	cri__pod_sandbox__init(m);
 	m->id = p->id;
 	m->metadata = p->config->metadata;
 	m->state = pod_cri_state(p);
@@ -113,12 +111,12 @@ static void fill_pod(Runtime__V1__PodSandbox *m, struct pod *p)
 
 HANDLER(status_handle_list_pods)
 {
-	const Runtime__V1__ListPodSandboxRequest *req = (const void *)msg;
+	const Cri__ListPodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
-	Runtime__V1__ListPodSandboxResponse resp = RUNTIME__V1__LIST_POD_SANDBOX_RESPONSE__INIT;
+	Cri__ListPodSandboxResponse resp = CRI__LIST_POD_SANDBOX_RESPONSE__INIT;
 	size_t max = d->state.n_pods + 1;
-	cleanup_free Runtime__V1__PodSandbox *items = calloc(max, sizeof(*items));
-	cleanup_free Runtime__V1__PodSandbox **list = calloc(max, sizeof(*list));
+	cleanup_free Cri__PodSandbox *items = calloc(max, sizeof(*items));
+	cleanup_free Cri__PodSandbox **list = calloc(max, sizeof(*list));
 	struct pod *p;
 
 	if (!items || !list) {
@@ -137,22 +135,22 @@ HANDLER(status_handle_list_pods)
 	rpc_reply(call, &resp.base);
 }
 
-static void fill_image(Runtime__V1__ImageSpec *m, const struct container *c)
+static void fill_image(Cri__ImageSpec *m, const struct container *c)
 {
 	*m = *c->config->image;
 	m->image = c->image_name;
 }
 
 struct list_item {
-	Runtime__V1__Container m;
-	Runtime__V1__ImageSpec image;
+	Cri__Container m;
+	Cri__ImageSpec image;
 };
 
 static void fill_container(struct list_item *item, struct container *c)
 {
-	Runtime__V1__Container *m = &item->m;
+	Cri__Container *m = &item->m;
 
-	runtime__v1__container__init(m);
+	cri__container__init(m);
 	fill_image(&item->image, c);
 	m->id = c->id;
 	m->pod_sandbox_id = c->pod->id;
@@ -170,9 +168,9 @@ static void fill_container(struct list_item *item, struct container *c)
 
 HANDLER(status_handle_list_containers)
 {
-	const Runtime__V1__ListContainersRequest *req = (const void *)msg;
+	const Cri__ListContainersRequest *req = (const void *)msg;
 	struct huskd *d = arg;
-	Runtime__V1__ListContainersResponse resp = RUNTIME__V1__LIST_CONTAINERS_RESPONSE__INIT;
+	Cri__ListContainersResponse resp = CRI__LIST_CONTAINERS_RESPONSE__INIT;
 	struct container *c;
 	struct pod *p;
 	size_t max = 1;
@@ -180,7 +178,7 @@ HANDLER(status_handle_list_containers)
 	TAILQ_FOREACH(p, &d->state.pods, link)
 	max += p->n_containers;
 	cleanup_free struct list_item *items = calloc(max, sizeof(*items));
-	cleanup_free Runtime__V1__Container **list = calloc(max, sizeof(*list));
+	cleanup_free Cri__Container **list = calloc(max, sizeof(*list));
 	if (!items || !list) {
 		rpc_reply_err(call, -ENOMEM, NULL);
 		return;
@@ -209,17 +207,16 @@ struct pod_query {
 
 static void reply_pod(struct rpc_call *call, struct pod *p, const char *info_text)
 {
-	Runtime__V1__PodSandboxStatusResponse resp = RUNTIME__V1__POD_SANDBOX_STATUS_RESPONSE__INIT;
-	Runtime__V1__PodSandboxStatus m = RUNTIME__V1__POD_SANDBOX_STATUS__INIT;
-	Runtime__V1__PodSandboxNetworkStatus network =
-		RUNTIME__V1__POD_SANDBOX_NETWORK_STATUS__INIT;
-	Runtime__V1__LinuxPodSandboxStatus lin = RUNTIME__V1__LINUX_POD_SANDBOX_STATUS__INIT;
-	Runtime__V1__Namespace ns = RUNTIME__V1__NAMESPACE__INIT;
-	Runtime__V1__NamespaceOption none = RUNTIME__V1__NAMESPACE_OPTION__INIT;
-	Runtime__V1__PodSandboxStatusResponse__InfoEntry info =
-		RUNTIME__V1__POD_SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
-	Runtime__V1__PodSandboxStatusResponse__InfoEntry *infos[] = { &info };
-	const Runtime__V1__LinuxPodSandboxConfig *l = p->config->linux;
+	Cri__PodSandboxStatusResponse resp = CRI__POD_SANDBOX_STATUS_RESPONSE__INIT;
+	Cri__PodSandboxStatus m = CRI__POD_SANDBOX_STATUS__INIT;
+	Cri__PodSandboxNetworkStatus network = CRI__POD_SANDBOX_NETWORK_STATUS__INIT;
+	Cri__LinuxPodSandboxStatus lin = CRI__LINUX_POD_SANDBOX_STATUS__INIT;
+	Cri__Namespace ns = CRI__NAMESPACE__INIT;
+	Cri__NamespaceOption none = CRI__NAMESPACE_OPTION__INIT;
+	Cri__PodSandboxStatusResponse__InfoEntry info =
+		CRI__POD_SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Cri__PodSandboxStatusResponse__InfoEntry *infos[] = { &info };
+	const Cri__LinuxPodSandboxConfig *l = p->config->linux;
 
 	m.id = p->id;
 	m.metadata = p->config->metadata;
@@ -254,7 +251,7 @@ static void on_pod_info(const struct ttrpc_result *res, void *arg)
 	cleanup_free char *text = NULL;
 
 	if (res->code == 0 && j) {
-		const Husk__Shim__V1__SandboxInfoResponse *m = (const void *)res->resp;
+		const Shim__SandboxInfoResponse *m = (const void *)res->resp;
 		json_t *more =
 			json_pack("{s:i, s:i, s:s, s:s, s:s}", "pid", (int)m->vmm_pid, "qemuPid",
 				  (int)m->qemu_pid, "backend", m->backend, "backendReason",
@@ -272,8 +269,8 @@ static void on_pod_info(const struct ttrpc_result *res, void *arg)
 
 HANDLER(status_handle_pod)
 {
-	const Runtime__V1__PodSandboxStatusRequest *req = (const void *)msg;
-	Husk__Shim__V1__SandboxInfoRequest info = HUSK__SHIM__V1__SANDBOX_INFO_REQUEST__INIT;
+	const Cri__PodSandboxStatusRequest *req = (const void *)msg;
+	Shim__SandboxInfoRequest info = SHIM__SANDBOX_INFO_REQUEST__INIT;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct pod *p;
@@ -304,13 +301,13 @@ struct container_query {
 
 static void reply_container(struct rpc_call *call, struct container *c, const char *info_text)
 {
-	Runtime__V1__ContainerStatusResponse resp = RUNTIME__V1__CONTAINER_STATUS_RESPONSE__INIT;
-	Runtime__V1__ContainerStatus m = RUNTIME__V1__CONTAINER_STATUS__INIT;
-	Runtime__V1__ContainerResources resources = RUNTIME__V1__CONTAINER_RESOURCES__INIT;
-	Runtime__V1__ImageSpec image;
-	Runtime__V1__ContainerStatusResponse__InfoEntry info =
-		RUNTIME__V1__CONTAINER_STATUS_RESPONSE__INFO_ENTRY__INIT;
-	Runtime__V1__ContainerStatusResponse__InfoEntry *infos[] = { &info };
+	Cri__ContainerStatusResponse resp = CRI__CONTAINER_STATUS_RESPONSE__INIT;
+	Cri__ContainerStatus m = CRI__CONTAINER_STATUS__INIT;
+	Cri__ContainerResources resources = CRI__CONTAINER_RESOURCES__INIT;
+	Cri__ImageSpec image;
+	Cri__ContainerStatusResponse__InfoEntry info =
+		CRI__CONTAINER_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Cri__ContainerStatusResponse__InfoEntry *infos[] = { &info };
 	cleanup_free char *log = NULL;
 
 	fill_image(&image, c);
@@ -359,7 +356,7 @@ static void on_container_info(const struct ttrpc_result *res, void *arg)
 	unsigned pid = 0;
 
 	if (res && res->code == 0)
-		pid = ((const Containerd__Task__V3__StateResponse *)(const void *)res->resp)->pid;
+		pid = ((const TaskV3__StateResponse *)(const void *)res->resp)->pid;
 	json_t *j = json_pack("{s:s, s:i, s:s}", "sandboxID", c->pod->id, "pid", (int)pid,
 			      "imageID", c->image_id);
 	if (j && file && read_file(file, SPEC_JSON_MAX, &spec, NULL, NULL) == 0)
@@ -373,8 +370,8 @@ static void on_container_info(const struct ttrpc_result *res, void *arg)
 
 HANDLER(status_handle_container)
 {
-	const Runtime__V1__ContainerStatusRequest *req = (const void *)msg;
-	Containerd__Task__V3__StateRequest state = CONTAINERD__TASK__V3__STATE_REQUEST__INIT;
+	const Cri__ContainerStatusRequest *req = (const void *)msg;
+	TaskV3__StateRequest state = TASK_V3__STATE_REQUEST__INIT;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;

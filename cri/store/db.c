@@ -304,8 +304,8 @@ static struct pod *load_pod(sqlite3_stmt *st, struct huskd *d)
 	p->created_at = sqlite3_column_int64(st, 2);
 	p->handler = column_text(st, 3);
 	p->address = column_text(st, 4);
-	p->config = runtime__v1__pod_sandbox_config__unpack(
-		NULL, (size_t)sqlite3_column_bytes(st, 5), sqlite3_column_blob(st, 5));
+	p->config = cri__pod_sandbox_config__unpack(NULL, (size_t)sqlite3_column_bytes(st, 5),
+						    sqlite3_column_blob(st, 5));
 	if (!column_id(st, 0, p->id) || !p->handler || !p->address || !p->config ||
 	    !p->config->metadata) {
 		pod_unref(p);
@@ -332,8 +332,8 @@ static struct container *load_container(sqlite3_stmt *st)
 	c->image_ref = column_text(st, 11);
 	c->stop_signal = sqlite3_column_int(st, 12);
 	c->stop_chosen = sqlite3_column_int(st, 13) != 0;
-	c->config = runtime__v1__container_config__unpack(
-		NULL, (size_t)sqlite3_column_bytes(st, 14), sqlite3_column_blob(st, 14));
+	c->config = cri__container_config__unpack(NULL, (size_t)sqlite3_column_bytes(st, 14),
+						  sqlite3_column_blob(st, 14));
 	if (!column_id(st, 0, c->id) || !c->reason || !c->message || !c->image_id ||
 	    !c->image_name || !c->image_ref || !c->config || !c->config->metadata) {
 		container_unref(c);

@@ -43,7 +43,7 @@ void pod_unref(struct pod *p)
 	free(p->handler);
 	free(p->address);
 	if (p->config)
-		runtime__v1__pod_sandbox_config__free_unpacked(p->config, NULL);
+		cri__pod_sandbox_config__free_unpacked(p->config, NULL);
 	free(p);
 }
 
@@ -74,7 +74,7 @@ void container_unref(struct container *c)
 	free(c->image_name);
 	free(c->image_ref);
 	if (c->config)
-		runtime__v1__container_config__free_unpacked(c->config, NULL);
+		cri__container_config__free_unpacked(c->config, NULL);
 	pod_unref(c->pod);
 	free(c);
 }
@@ -122,14 +122,13 @@ void state_fini(struct state *s)
 
 /* ---- adding ---- */
 
-static bool same_pod_name(const Runtime__V1__PodSandboxMetadata *a,
-			  const Runtime__V1__PodSandboxMetadata *b)
+static bool same_pod_name(const Cri__PodSandboxMetadata *a, const Cri__PodSandboxMetadata *b)
 {
 	return a->attempt == b->attempt && strcmp(a->name, b->name) == 0 &&
 	       strcmp(a->namespace_, b->namespace_) == 0 && strcmp(a->uid, b->uid) == 0;
 }
 
-int state_add_pod(struct state *s, struct huskd *d, Runtime__V1__PodSandboxConfig *config,
+int state_add_pod(struct state *s, struct huskd *d, Cri__PodSandboxConfig *config,
 		  const char *handler, struct pod **ret, struct pod **ret_other, struct err *err)
 {
 	struct pod *p, *other;
@@ -168,7 +167,7 @@ int state_add_pod(struct state *s, struct huskd *d, Runtime__V1__PodSandboxConfi
 	return 0;
 }
 
-int state_add_container(struct state *s, struct pod *p, Runtime__V1__ContainerConfig *config,
+int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *config,
 			const struct image_info *image, struct container **ret, struct err *err)
 {
 	struct container *c, *other;

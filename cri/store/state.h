@@ -60,7 +60,7 @@ struct pod {
 	int64_t created_at;
 	char *handler; /* as requested */
 	char *address; /* of the shim's socket; "" until it is started */
-	Runtime__V1__PodSandboxConfig *config;
+	Cri__PodSandboxConfig *config;
 
 	/* pod.c */
 	struct ttrpc_client *shim;     /* NULL: no shim, or not connected */
@@ -90,7 +90,7 @@ struct container {
 	char *image_ref;  /* a digest reference if it has one, otherwise the id */
 	int stop_signal;  /* Linux number */
 	bool stop_chosen; /* not just the default */
-	Runtime__V1__ContainerConfig *config;
+	Cri__ContainerConfig *config;
 
 	/* container.c */
 	bool starting;
@@ -118,10 +118,10 @@ void state_fini(struct state *s); /* frees what is in the lists */
  * Takes config over on success. -EEXIST: the name is taken (*ret_other = by whom, borrowed; may be
  * NULL). -ENOBUFS: too many.
  */
-int state_add_pod(struct state *s, struct huskd *d, Runtime__V1__PodSandboxConfig *config,
+int state_add_pod(struct state *s, struct huskd *d, Cri__PodSandboxConfig *config,
 		  const char *handler, struct pod **ret, struct pod **ret_other,
 		  struct err *err) must_check;
-int state_add_container(struct state *s, struct pod *p, Runtime__V1__ContainerConfig *config,
+int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *config,
 			const struct image_info *image, struct container **ret,
 			struct err *err) must_check;
 /* Out of list and database; drops the list's reference. Containers of a pod go first. */

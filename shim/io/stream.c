@@ -348,7 +348,7 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(vo
 
 /* ---- connections ---- */
 
-static void on_connected(int code, const struct err *err, const Husk__Vmm__V1__Packet *p, void *arg)
+static void on_connected(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	/* The monitor has closed its end then: the stream sees the end of file. */
 	if (code < 0 && code != -ECANCELED)
@@ -380,8 +380,8 @@ static int connect_stream(struct stream *s, struct vmctl *ctl, uint64_t id, stru
 	return 0;
 }
 
-int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id,
-		  Husk__Agent__V1__Stdio *ret_ids, struct err *err)
+int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id, Agent__Stdio *ret_ids,
+		  struct err *err)
 {
 	uint64_t ids[3] = { 0 };
 	int r;

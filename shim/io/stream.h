@@ -34,8 +34,8 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(vo
 	       struct stdio **ret, struct err *err) must_check;
 /* Opens the connections into the guest and fills in the ids to send to the agent, counting *next_id
  * up. Output flows from now on. */
-int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id,
-		  Husk__Agent__V1__Stdio *ret_ids, struct err *err) must_check;
+int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id, Agent__Stdio *ret_ids,
+		  struct err *err) must_check;
 /* The process runs: input flows from now on. */
 void stdio_start_input(struct stdio *io);
 /* The shim no longer holds the input FIFO open for writing: end of file comes when the client

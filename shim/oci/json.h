@@ -15,8 +15,8 @@
 struct oci {
 	struct pb_arena *a;
 	struct err *err;
-	struct oci_spec *spec;		   /* NULL in an exec */
-	Husk__Agent__V1__Process *process; /* being filled */
+	struct oci_spec *spec;	 /* NULL in an exec */
+	Agent__Process *process; /* being filled */
 	/* linux.resources, put together at the end */
 	bool has_limit, has_swap, has_quota, has_period, devices_all;
 	int64_t memory_limit, memory_swap, cpu_quota;

@@ -141,7 +141,7 @@ static int take_username(struct oci *o, const char *path, json_t *v)
 
 static int take_gids(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__User *u = o->process->user;
+	Agent__User *u = o->process->user;
 	size_t n = json_array_size(v);
 	int r;
 
@@ -170,7 +170,7 @@ static const struct oci_field user_fields[] = {
 
 static int take_user(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__User *u = o->process->user;
+	Agent__User *u = o->process->user;
 	int r = oci_fields(o, path, v, user_fields);
 
 	if (r == 0 && *u->name && (u->uid || u->gid))
@@ -185,7 +185,7 @@ static const char *const rlimit_names[] = {
 	"RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK",
 };
 
-static int one_rlimit(struct oci *o, const char *path, json_t *v, Husk__Agent__V1__Rlimit *l)
+static int one_rlimit(struct oci *o, const char *path, json_t *v, Agent__Rlimit *l)
 {
 	json_t *type = json_object_get(v, "type"), *soft = json_object_get(v, "soft"),
 	       *hard = json_object_get(v, "hard");
@@ -209,7 +209,7 @@ static int one_rlimit(struct oci *o, const char *path, json_t *v, Husk__Agent__V
 
 static int take_rlimits(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__Process *p = o->process;
+	Agent__Process *p = o->process;
 	size_t n = json_array_size(v);
 	int r;
 
@@ -222,7 +222,7 @@ static int take_rlimits(struct oci *o, const char *path, json_t *v)
 		p->rlimits[i] = oci_alloc(o, sizeof(**p->rlimits));
 		if (!p->rlimits[i])
 			return oci_oom(o);
-		husk__agent__v1__rlimit__init(p->rlimits[i]);
+		agent__rlimit__init(p->rlimits[i]);
 		r = one_rlimit(o, path, json_array_get(v, i), p->rlimits[i]);
 		if (r < 0)
 			return r;
@@ -321,22 +321,22 @@ static const struct oci_field process_fields[] = {
 	{ "ioPriority", OCI_REFUSE, NULL },	 { "execCPUAffinity", OCI_REFUSE, NULL },
 };
 
-static int read_process(struct oci *o, const char *path, json_t *v, Husk__Agent__V1__Process **ret)
+static int read_process(struct oci *o, const char *path, json_t *v, Agent__Process **ret)
 {
-	Husk__Agent__V1__Process *p = oci_alloc(o, sizeof(*p));
+	Agent__Process *p = oci_alloc(o, sizeof(*p));
 	int r;
 
 	if (!p)
 		return oci_oom(o);
-	husk__agent__v1__process__init(p);
+	agent__process__init(p);
 	p->user = oci_alloc(o, sizeof(*p->user));
 	p->capabilities = oci_alloc(o, sizeof(*p->capabilities));
 	p->stdio = oci_alloc(o, sizeof(*p->stdio));
 	if (!p->user || !p->capabilities || !p->stdio)
 		return oci_oom(o);
-	husk__agent__v1__user__init(p->user);
-	husk__agent__v1__capabilities__init(p->capabilities);
-	husk__agent__v1__stdio__init(p->stdio);
+	agent__user__init(p->user);
+	agent__capabilities__init(p->capabilities);
+	agent__stdio__init(p->stdio);
 	o->process = p;
 	r = oci_fields(o, path, v, process_fields);
 	if (r < 0)
@@ -364,7 +364,7 @@ static const struct {
 	{ "cgroup2", "cgroup2" },
 };
 
-static bool has_option(const Husk__Agent__V1__Mount *m, const char *name)
+static bool has_option(const Agent__Mount *m, const char *name)
 {
 	for (size_t i = 0; i < m->n_options; i++) {
 		if (str_eq(m->options[i], name))
@@ -373,7 +373,7 @@ static bool has_option(const Husk__Agent__V1__Mount *m, const char *name)
 	return false;
 }
 
-static int mount_kind(struct oci *o, Husk__Agent__V1__Mount *m)
+static int mount_kind(struct oci *o, Agent__Mount *m)
 {
 	static const char *const files[] = { "sandbox:shm", "sandbox:hosts", "sandbox:hostname",
 					     "sandbox:resolv.conf" };
@@ -403,7 +403,7 @@ static int mount_kind(struct oci *o, Husk__Agent__V1__Mount *m)
 		       m->destination, m->type);
 }
 
-static int one_mount(struct oci *o, const char *path, json_t *v, Husk__Agent__V1__Mount *m)
+static int one_mount(struct oci *o, const char *path, json_t *v, Agent__Mount *m)
 {
 	const char *key;
 	json_t *e;
@@ -434,7 +434,7 @@ static int one_mount(struct oci *o, const char *path, json_t *v, Husk__Agent__V1
 
 static int take_mounts(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__CreateContainerRequest *req = o->spec->req;
+	Agent__CreateContainerRequest *req = o->spec->req;
 	size_t n = json_array_size(v);
 	int r;
 
@@ -449,7 +449,7 @@ static int take_mounts(struct oci *o, const char *path, json_t *v)
 		req->mounts[i] = oci_alloc(o, sizeof(**req->mounts));
 		if (!req->mounts[i])
 			return oci_oom(o);
-		husk__agent__v1__mount__init(req->mounts[i]);
+		agent__mount__init(req->mounts[i]);
 		r = one_mount(o, path, json_array_get(v, i), req->mounts[i]);
 		if (r < 0)
 			return r;
@@ -464,13 +464,13 @@ static int take_mounts(struct oci *o, const char *path, json_t *v)
  * as container managers write it), is the pod's. */
 static int take_namespaces(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__CreateContainerRequest *req = o->spec->req;
+	Agent__CreateContainerRequest *req = o->spec->req;
 	const char *type, *where;
 	bool mount_seen = false;
 	size_t i;
 	json_t *e;
 
-	req->pid_namespace = req->ipc_namespace = HUSK__AGENT__V1__NAMESPACE_MODE__POD;
+	req->pid_namespace = req->ipc_namespace = AGENT__NAMESPACE_MODE__POD;
 	if (!json_is_array(v))
 		return oci_bad(o, path, "is not a list");
 	json_array_foreach (v, i, e) {
@@ -479,9 +479,9 @@ static int take_namespaces(struct oci *o, const char *path, json_t *v)
 		if (!type)
 			return oci_bad(o, path, "has an entry without type");
 		if (str_eq(type, "pid") && str_empty(where))
-			req->pid_namespace = HUSK__AGENT__V1__NAMESPACE_MODE__PRIVATE;
+			req->pid_namespace = AGENT__NAMESPACE_MODE__PRIVATE;
 		else if (str_eq(type, "ipc") && str_empty(where))
-			req->ipc_namespace = HUSK__AGENT__V1__NAMESPACE_MODE__PRIVATE;
+			req->ipc_namespace = AGENT__NAMESPACE_MODE__PRIVATE;
 		else if (str_eq(type, "mount") && str_empty(where))
 			mount_seen = true;
 		else if (str_eq(type, "mount"))
@@ -502,22 +502,22 @@ static int take_namespaces(struct oci *o, const char *path, json_t *v)
 
 static int take_masked(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__CreateContainerRequest *q = o->spec->req;
+	Agent__CreateContainerRequest *q = o->spec->req;
 
 	return oci_strings(o, path, v, OCI_PATHS_MAX, &q->n_masked_paths, &q->masked_paths);
 }
 
 static int take_readonly(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__CreateContainerRequest *q = o->spec->req;
+	Agent__CreateContainerRequest *q = o->spec->req;
 
 	return oci_strings(o, path, v, OCI_PATHS_MAX, &q->n_readonly_paths, &q->readonly_paths);
 }
 
 static int take_sysctl(struct oci *o, const char *path, json_t *v)
 {
-	Husk__Agent__V1__CreateContainerRequest *q = o->spec->req;
-	Husk__Agent__V1__CreateContainerRequest__SysctlsEntry *e;
+	Agent__CreateContainerRequest *q = o->spec->req;
+	Agent__CreateContainerRequest__SysctlsEntry *e;
 	size_t n = json_object_size(v), i = 0;
 	json_t *value, *name;
 	const char *key;
@@ -532,7 +532,7 @@ static int take_sysctl(struct oci *o, const char *path, json_t *v)
 		e = oci_alloc(o, sizeof(*e));
 		if (!e)
 			return oci_oom(o);
-		husk__agent__v1__create_container_request__sysctls_entry__init(e);
+		agent__create_container_request__sysctls_entry__init(e);
 		r = oci_string(o, path, value, &e->value);
 		if (r < 0)
 			return r;
@@ -689,7 +689,7 @@ int oci_parse(struct pb_arena *a, const char *json, size_t n, struct oci_spec *r
 		return n > OCI_JSON_MAX ? -EFBIG : -EINVAL;
 	spec.req = oci_alloc(&o, sizeof(*spec.req));
 	if (spec.req) {
-		husk__agent__v1__create_container_request__init(spec.req);
+		agent__create_container_request__init(spec.req);
 		r = oci_fields(&o, "", v, top_fields);
 	} else {
 		r = oci_oom(&o);
@@ -712,8 +712,8 @@ int oci_load(struct pb_arena *a, const char *path, struct oci_spec *ret, struct 
 	return r < 0 ? r : oci_parse(a, text, n, ret, err);
 }
 
-int oci_parse_process(struct pb_arena *a, const char *json, size_t n,
-		      Husk__Agent__V1__Process **ret, struct err *err)
+int oci_parse_process(struct pb_arena *a, const char *json, size_t n, Agent__Process **ret,
+		      struct err *err)
 {
 	struct oci o = { .a = a, .err = err };
 	json_t *v = load_json(json, n, err);

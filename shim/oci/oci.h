@@ -23,7 +23,7 @@
 #define OCI_MAP_MAX 1024u /* sysctls, annotations, unified */
 
 struct oci_spec {
-	Husk__Agent__V1__CreateContainerRequest *req; /* without id, rootfs disks and stdio */
+	Agent__CreateContainerRequest *req; /* without id, rootfs disks and stdio */
 	bool rootfs_readonly;
 	const char *hostname;	    /* "" = none */
 	const char *container_type; /* annotation io.kubernetes.cri.container-type, "" = none */
@@ -43,8 +43,8 @@ int oci_load(struct pb_arena *a, const char *path, struct oci_spec *ret,
 int oci_parse(struct pb_arena *a, const char *json, size_t n, struct oci_spec *ret,
 	      struct err *err) must_check;
 /* A Process of its own, as an exec brings it. */
-int oci_parse_process(struct pb_arena *a, const char *json, size_t n,
-		      Husk__Agent__V1__Process **ret, struct err *err) must_check;
+int oci_parse_process(struct pb_arena *a, const char *json, size_t n, Agent__Process **ret,
+		      struct err *err) must_check;
 /* A missing config.json is no error: containerd's sandbox bundles have none. */
 int oci_group_of(const char *bundle, struct oci_group *ret, struct err *err) must_check;
 

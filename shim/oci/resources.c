@@ -11,8 +11,8 @@
 
 static int cgroup_put(struct oci *o, const char *file, const char *value)
 {
-	Husk__Agent__V1__CreateContainerRequest *q = o->spec->req;
-	Husk__Agent__V1__CreateContainerRequest__CgroupEntry *e, **list;
+	Agent__CreateContainerRequest *q = o->spec->req;
+	Agent__CreateContainerRequest__CgroupEntry *e, **list;
 	size_t fn = strlen(file) + 1, vn = strlen(value) + 1;
 
 	if (q->n_cgroup >= OCI_MAP_MAX)
@@ -31,7 +31,7 @@ static int cgroup_put(struct oci *o, const char *file, const char *value)
 	e = oci_alloc(o, sizeof(*e));
 	if (!e)
 		return oci_oom(o);
-	husk__agent__v1__create_container_request__cgroup_entry__init(e);
+	agent__create_container_request__cgroup_entry__init(e);
 	e->key = oci_alloc(o, fn);
 	e->value = oci_alloc(o, vn);
 	if (!e->key || !e->value)

@@ -108,10 +108,9 @@ static void create_fail(struct create *op, int code, const struct err *err)
 
 static void create_done(const struct ttrpc_result *res, void *arg)
 {
-	Containerd__Task__V2__CreateTaskResponse resp =
-		CONTAINERD__TASK__V2__CREATE_TASK_RESPONSE__INIT;
-	Containerd__Events__TaskCreate ev = CONTAINERD__EVENTS__TASK_CREATE__INIT;
-	Containerd__Events__TaskIO io = CONTAINERD__EVENTS__TASK_IO__INIT;
+	TaskV2__CreateTaskResponse resp = TASK_V2__CREATE_TASK_RESPONSE__INIT;
+	Events__TaskCreate ev = EVENTS__TASK_CREATE__INIT;
+	Events__TaskIO io = EVENTS__TASK_IO__INIT;
 	struct create *op = arg;
 	struct container *c = op->c;
 	struct shim *s = op->shim;
@@ -144,7 +143,7 @@ static void create_done(const struct ttrpc_result *res, void *arg)
 
 static void create_send(struct create *op)
 {
-	Husk__Agent__V1__CreateContainerRequest *req = op->spec.req;
+	Agent__CreateContainerRequest *req = op->spec.req;
 	struct container *c = op->c;
 	struct shim *s = op->shim;
 	struct vmctl *ctl = sandbox_ctl(s);
@@ -168,8 +167,7 @@ static void create_send(struct create *op)
 		create_fail(op, r, &e);
 }
 
-static void create_mapped(int code, const struct err *err, const Husk__Vmm__V1__Packet *p,
-			  void *arg)
+static void create_mapped(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct create *op = arg;
 
@@ -234,8 +232,7 @@ static int implicit_sandbox(struct create *op, struct err *err)
 	return r < 0 ? r : sandbox_start(s, err);
 }
 
-static int create_check(struct shim *s, const Containerd__Task__V2__CreateTaskRequest *req,
-			struct err *err)
+static int create_check(struct shim *s, const TaskV2__CreateTaskRequest *req, struct err *err)
 {
 	if (!shim_id_valid(req->id))
 		return err_set(err, -EINVAL, "\"%.60s\" is not a container id", req->id);
@@ -251,8 +248,7 @@ static int create_check(struct shim *s, const Containerd__Task__V2__CreateTaskRe
 	return 0;
 }
 
-static int create_prepare(struct create *op, const Containerd__Task__V2__CreateTaskRequest *req,
-			  struct err *err)
+static int create_prepare(struct create *op, const TaskV2__CreateTaskRequest *req, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/config.json", req->bundle);
 	struct container *c = op->c;
@@ -267,7 +263,7 @@ static int create_prepare(struct create *op, const Containerd__Task__V2__CreateT
 	r = oci_load(&op->arena, path, &op->spec, err);
 	if (r < 0)
 		return r;
-	c->own_pids = op->spec.req->pid_namespace == HUSK__AGENT__V1__NAMESPACE_MODE__PRIVATE;
+	c->own_pids = op->spec.req->pid_namespace == AGENT__NAMESPACE_MODE__PRIVATE;
 	c->init.command = str_fmt("%.200s", op->spec.req->process->args[0]);
 	if (!c->init.command)
 		return -ENOMEM;
@@ -279,8 +275,7 @@ static int create_prepare(struct create *op, const Containerd__Task__V2__CreateT
 	return r;
 }
 
-void container_create(struct shim *s, const Containerd__Task__V2__CreateTaskRequest *req,
-		      struct ttrpc_call *call)
+void container_create(struct shim *s, const TaskV2__CreateTaskRequest *req, struct ttrpc_call *call)
 {
 	struct create *op;
 	struct err e = { 0 };
@@ -309,7 +304,7 @@ void container_create(struct shim *s, const Containerd__Task__V2__CreateTaskRequ
 
 /* ---- exits ---- */
 
-void containers_exited(struct shim *s, const Husk__Agent__V1__ExitEvent *ev)
+void containers_exited(struct shim *s, const Agent__ExitEvent *ev)
 {
 	struct container *c = container_find(s, ev->id);
 	struct proc *p = c ? &c->init : NULL;
@@ -325,7 +320,7 @@ void containers_exited(struct shim *s, const Husk__Agent__V1__ExitEvent *ev)
 
 void containers_oom(struct shim *s, const char *id)
 {
-	Containerd__Events__TaskOOM ev = CONTAINERD__EVENTS__TASK_OOM__INIT;
+	Events__TaskOOM ev = EVENTS__TASK_OOM__INIT;
 	struct container *c = container_find(s, id);
 
 	if (!c)
@@ -354,7 +349,7 @@ struct delete
 	struct ttrpc_call *call;
 };
 
-static bool detached(const Husk__Agent__V1__RemoveContainerResponse *resp, uint64_t first)
+static bool detached(const Agent__RemoveContainerResponse *resp, uint64_t first)
 {
 	for (size_t i = 0; i < resp->n_detached_disks; i++) {
 		if (resp->detached_disks[i] == first)
@@ -365,11 +360,11 @@ static bool detached(const Husk__Agent__V1__RemoveContainerResponse *resp, uint6
 
 /* resp NULL: the guest is gone, or never had it. */
 static void delete_finish(struct container *c, struct ttrpc_call *call,
-			  const Husk__Agent__V1__RemoveContainerResponse *resp)
+			  const Agent__RemoveContainerResponse *resp)
 {
-	Containerd__Task__V2__DeleteResponse ok = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
-	Containerd__Events__TaskDelete ev = CONTAINERD__EVENTS__TASK_DELETE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	TaskV2__DeleteResponse ok = TASK_V2__DELETE_RESPONSE__INIT;
+	Events__TaskDelete ev = EVENTS__TASK_DELETE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct shim *s = c->shim;
 	bool unmap;
 
@@ -397,8 +392,7 @@ static void delete_done(const struct ttrpc_result *res, void *arg)
 	struct container *c = op->c;
 
 	if (res->code == 0) {
-		delete_finish(c, op->call,
-			      (const Husk__Agent__V1__RemoveContainerResponse *)res->resp);
+		delete_finish(c, op->call, (const Agent__RemoveContainerResponse *)res->resp);
 	} else if (res->code == -ENOENT || !c->shim->sandbox.agent) {
 		delete_finish(c, op->call, NULL);
 	} else {

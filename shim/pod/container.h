@@ -46,7 +46,7 @@ struct proc {
 	bool input_closed;	/* CloseIO came */
 	uint32_t width, height; /* asked for before the start; 0 = not */
 	struct pb_arena arena;	/* of `spec`, an exec's until its start */
-	Husk__Agent__V1__Process *spec;
+	Agent__Process *spec;
 	bool exited;  /* the agent said so, or the VM died; published or not yet */
 	bool started; /* the start was published */
 	uint32_t exit_status;
@@ -78,10 +78,10 @@ struct container *container_find(struct shim *s, const char *id); /* any state; 
 /* The process of an RPC: known, created, not being deleted. NULL with err set (-ENOENT). */
 struct proc *container_proc(struct shim *s, const char *id, const char *exec_id, struct err *err);
 /* Each answers `call`, now or later. */
-void container_create(struct shim *s, const Containerd__Task__V2__CreateTaskRequest *req,
+void container_create(struct shim *s, const TaskV2__CreateTaskRequest *req,
 		      struct ttrpc_call *call);
 void container_delete(struct container *c, struct ttrpc_call *call);
-void containers_exited(struct shim *s, const Husk__Agent__V1__ExitEvent *ev);
+void containers_exited(struct shim *s, const Agent__ExitEvent *ev);
 void containers_oom(struct shim *s, const char *id);
 /* The VM is gone: every process has ended with `status`; why "" = it was asked for. */
 void containers_died(struct shim *s, uint32_t status, const char *why);
@@ -98,10 +98,9 @@ void proc_exit(struct proc *p, uint32_t status, bool oom_killed, const char *san
 void proc_try_publish(struct proc *p);
 void proc_vm_died(struct proc *p, uint32_t status, const char *why);
 bool proc_alive(const struct proc *p); /* STARTING or RUNNING, or its exit is not published yet */
-void proc_exec(struct container *c, const Containerd__Task__V2__ExecProcessRequest *req,
-	       struct ttrpc_call *call);
+void proc_exec(struct container *c, const TaskV2__ExecProcessRequest *req, struct ttrpc_call *call);
 void proc_delete_exec(struct proc *p, struct ttrpc_call *call);
-void proc_timestamp(int64_t real_ns, Google__Protobuf__Timestamp *ret);
+void proc_timestamp(int64_t real_ns, Wkt__Timestamp *ret);
 const char *proc_id(const struct proc *p); /* exec id, or the container's */
 
 #endif

@@ -56,7 +56,7 @@ const char *proc_id(const struct proc *p)
 	return *p->exec_id ? p->exec_id : p->c->id;
 }
 
-void proc_timestamp(int64_t real_ns, Google__Protobuf__Timestamp *ret)
+void proc_timestamp(int64_t real_ns, Wkt__Timestamp *ret)
 {
 	ret->seconds = real_ns / (int64_t)NS_PER_S;
 	ret->nanos = (int32_t)(real_ns % (int64_t)NS_PER_S);
@@ -71,9 +71,9 @@ bool proc_alive(const struct proc *p)
 
 static void publish(struct proc *p)
 {
-	Containerd__Task__V2__WaitResponse resp = CONTAINERD__TASK__V2__WAIT_RESPONSE__INIT;
-	Containerd__Events__TaskExit ev = CONTAINERD__EVENTS__TASK_EXIT__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	TaskV2__WaitResponse resp = TASK_V2__WAIT_RESPONSE__INIT;
+	Events__TaskExit ev = EVENTS__TASK_EXIT__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct shim *s = p->c->shim;
 
 	ev_timer_del(&p->drain_timer);
@@ -168,8 +168,8 @@ int proc_open_stdio(struct proc *p, struct err *err)
 /* The process never ran: its waiters learn the status, no exit is published. */
 static void never_ran(struct proc *p, uint32_t status)
 {
-	Containerd__Task__V2__WaitResponse resp = CONTAINERD__TASK__V2__WAIT_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	TaskV2__WaitResponse resp = TASK_V2__WAIT_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 
 	ev_timer_del(&p->drain_timer);
 	if (!p->exited) {
@@ -187,7 +187,7 @@ static void never_ran(struct proc *p, uint32_t status)
 		proc_try_publish(&p->c->init);
 }
 
-static uint32_t exit_code_of(const Husk__Agent__V1__StartFailure *f)
+static uint32_t exit_code_of(const Agent__StartFailure *f)
 {
 	if (!str_eq(f->stage, "exec"))
 		return EXIT_START_FAILED;
@@ -207,9 +207,9 @@ static uint32_t exit_code_of(const Husk__Agent__V1__StartFailure *f)
 	}
 }
 
-static void start_failed(struct start *st, const Husk__Agent__V1__StartFailure *f)
+static void start_failed(struct start *st, const Agent__StartFailure *f)
 {
-	Husk__Shim__V1__StartError detail = HUSK__SHIM__V1__START_ERROR__INIT;
+	Shim__StartError detail = SHIM__START_ERROR__INIT;
 	uint32_t exit_code = exit_code_of(f);
 	enum rpc_code code = RPC_UNKNOWN;
 	char text[800];
@@ -230,8 +230,8 @@ static void start_failed(struct start *st, const Husk__Agent__V1__StartFailure *
 
 static void publish_start(struct proc *p)
 {
-	Containerd__Events__TaskExecStarted exec = CONTAINERD__EVENTS__TASK_EXEC_STARTED__INIT;
-	Containerd__Events__TaskStart start = CONTAINERD__EVENTS__TASK_START__INIT;
+	Events__TaskExecStarted exec = EVENTS__TASK_EXEC_STARTED__INIT;
+	Events__TaskStart start = EVENTS__TASK_START__INIT;
 	struct shim *s = p->c->shim;
 
 	p->started = true;
@@ -277,9 +277,9 @@ void proc_vm_died(struct proc *p, uint32_t status, const char *why)
 
 static void on_started(const struct ttrpc_result *res, void *arg)
 {
-	Containerd__Task__V2__StartResponse ok = CONTAINERD__TASK__V2__START_RESPONSE__INIT;
-	const Husk__Agent__V1__StartContainerResponse *resp =
-		(const Husk__Agent__V1__StartContainerResponse *)res->resp;
+	TaskV2__StartResponse ok = TASK_V2__START_RESPONSE__INIT;
+	const Agent__StartContainerResponse *resp =
+		(const Agent__StartContainerResponse *)res->resp;
 	struct start *st = arg;
 	struct proc *p = st->p;
 	struct shim *s = p->c->shim;
@@ -310,7 +310,7 @@ static void on_started(const struct ttrpc_result *res, void *arg)
 
 static int send_exec(struct proc *p, struct start *st, struct err *err)
 {
-	Husk__Agent__V1__ExecProcessRequest req = HUSK__AGENT__V1__EXEC_PROCESS_REQUEST__INIT;
+	Agent__ExecProcessRequest req = AGENT__EXEC_PROCESS_REQUEST__INIT;
 	struct shim *s = p->c->shim;
 	struct vmctl *ctl = sandbox_ctl(s);
 	int r = proc_open_stdio(p, err);
@@ -376,7 +376,7 @@ void proc_start(struct proc *p, struct ttrpc_call *call)
 
 /* ---- execs ---- */
 
-static int exec_spec(struct proc *p, const Google__Protobuf__Any *spec, struct err *err)
+static int exec_spec(struct proc *p, const Wkt__Any *spec, struct err *err)
 {
 	const char *type = spec ? spec->type_url : "";
 	int r;
@@ -395,11 +395,10 @@ static int exec_spec(struct proc *p, const Google__Protobuf__Any *spec, struct e
 	return p->command ? 0 : -ENOMEM;
 }
 
-void proc_exec(struct container *c, const Containerd__Task__V2__ExecProcessRequest *req,
-	       struct ttrpc_call *call)
+void proc_exec(struct container *c, const TaskV2__ExecProcessRequest *req, struct ttrpc_call *call)
 {
-	static const Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
-	Containerd__Events__TaskExecAdded ev = CONTAINERD__EVENTS__TASK_EXEC_ADDED__INIT;
+	static const Wkt__Empty empty = WKT__EMPTY__INIT;
+	Events__TaskExecAdded ev = EVENTS__TASK_EXEC_ADDED__INIT;
 	struct err e = { 0 };
 	struct proc *p;
 	int r = 0;
@@ -440,8 +439,8 @@ void proc_exec(struct container *c, const Containerd__Task__V2__ExecProcessReque
 
 void proc_delete_exec(struct proc *p, struct ttrpc_call *call)
 {
-	Containerd__Task__V2__DeleteResponse resp = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct container *c = p->c;
 	struct err e = { 0 };
 

@@ -10,7 +10,7 @@
 
 #include "base/util.h"
 
-static int check_options(const Containerd__Types__Mount *m, bool *ret_readonly, struct err *err)
+static int check_options(const Types__Mount *m, bool *ret_readonly, struct err *err)
 {
 	bool ro = false, rw = false;
 
@@ -31,7 +31,7 @@ static int check_options(const Containerd__Types__Mount *m, bool *ret_readonly, 
 	return 0;
 }
 
-static int open_disk(const Containerd__Types__Mount *m, struct rootfs_disk *d, struct err *err)
+static int open_disk(const Types__Mount *m, struct rootfs_disk *d, struct err *err)
 {
 	struct stat st;
 	int r = check_options(m, &d->readonly, err);
@@ -63,7 +63,7 @@ static int open_disk(const Containerd__Types__Mount *m, struct rootfs_disk *d, s
 	return 0;
 }
 
-static int refuse_type(const Containerd__Types__Mount *m, struct err *err)
+static int refuse_type(const Types__Mount *m, struct err *err)
 {
 	return err_set(
 		err, -ENOSYS,
@@ -73,8 +73,7 @@ static int refuse_type(const Containerd__Types__Mount *m, struct err *err)
 }
 
 /* The shape of the list; how many disks it has. */
-static int check_shape(Containerd__Types__Mount *const *mounts, size_t n, size_t *ret_disks,
-		       struct err *err)
+static int check_shape(Types__Mount *const *mounts, size_t n, size_t *ret_disks, struct err *err)
 {
 	size_t disks = 0;
 
@@ -119,8 +118,7 @@ static void drop_duplicates(struct rootfs *rf)
 	rf->n = kept;
 }
 
-int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs **ret,
-		struct err *err)
+int rootfs_open(Types__Mount *const *mounts, size_t n, struct rootfs **ret, struct err *err)
 {
 	struct rootfs *rf;
 	size_t disks = 0;
@@ -178,22 +176,22 @@ int rootfs_assign(struct rootfs *rf, struct windows *w, struct err *err)
 	return err_wrap(err, r, "rootfs");
 }
 
-int rootfs_describe(const struct rootfs *rf, struct pb_arena *a, Husk__Agent__V1__Rootfs **ret,
+int rootfs_describe(const struct rootfs *rf, struct pb_arena *a, Agent__Rootfs **ret,
 		    struct err *err)
 {
-	Husk__Agent__V1__Rootfs *msg = pb_arena_alloc(a, sizeof(*msg));
-	Husk__Agent__V1__Disk **list = pb_arena_alloc(a, rf->n * sizeof(*list));
+	Agent__Rootfs *msg = pb_arena_alloc(a, sizeof(*msg));
+	Agent__Disk **list = pb_arena_alloc(a, rf->n * sizeof(*list));
 
 	if (!msg || !list)
 		return err_errno(err, -ENOMEM, "rootfs");
-	husk__agent__v1__rootfs__init(msg);
+	agent__rootfs__init(msg);
 	for (size_t i = 0; i < rf->n; i++) {
 		const struct rootfs_disk *d = &rf->disks[i];
 
 		list[i] = pb_arena_alloc(a, sizeof(**list));
 		if (!list[i])
 			return err_errno(err, -ENOMEM, "rootfs");
-		husk__agent__v1__disk__init(list[i]);
+		agent__disk__init(list[i]);
 		list[i]->first_sector = d->first;
 		list[i]->sectors = d->sectors;
 		list[i]->readonly = d->readonly;

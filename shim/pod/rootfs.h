@@ -39,12 +39,12 @@ struct rootfs {
 
 /* Checks the list and opens the files. -ENOSYS with text for other kinds of mounts; -EINVAL;
  * -errno. */
-int rootfs_open(Containerd__Types__Mount *const *mounts, size_t n, struct rootfs **ret,
+int rootfs_open(Types__Mount *const *mounts, size_t n, struct rootfs **ret,
 		struct err *err) must_check;
 /* Takes a window for each disk. All or none. */
 int rootfs_assign(struct rootfs *r, struct windows *w, struct err *err) must_check;
 /* Fills in the agent's view. */
-int rootfs_describe(const struct rootfs *r, struct pb_arena *a, Husk__Agent__V1__Rootfs **ret,
+int rootfs_describe(const struct rootfs *r, struct pb_arena *a, Agent__Rootfs **ret,
 		    struct err *err) must_check;
 void rootfs_close_files(struct rootfs *r);
 void rootfs_free(struct rootfs *r); /* the windows must have been put; NULL is fine */

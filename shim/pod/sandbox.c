@@ -83,7 +83,7 @@ static int join(struct buf *b, const char *word, char *const *list, size_t n)
 	return r == 0 && n ? buf_printf(b, "\n") : r;
 }
 
-static int resolv_conf(const Runtime__V1__DNSConfig *dns, char **ret)
+static int resolv_conf(const Cri__DNSConfig *dns, char **ret)
 {
 	cleanup_buf struct buf b;
 	int r = 0;
@@ -117,9 +117,9 @@ static char *hosts(const char *hostname)
 		*hostname ? "127.0.1.1\t" : "", hostname, *hostname ? "\n" : "");
 }
 
-static int copy_sysctls(struct sandbox *sb, const Runtime__V1__LinuxPodSandboxConfig *lx)
+static int copy_sysctls(struct sandbox *sb, const Cri__LinuxPodSandboxConfig *lx)
 {
-	Husk__Agent__V1__CreateSandboxRequest__SysctlsEntry **list, *e;
+	Agent__CreateSandboxRequest__SysctlsEntry **list, *e;
 	size_t n = lx ? lx->n_sysctls : 0;
 	int r = 0;
 
@@ -132,7 +132,7 @@ static int copy_sysctls(struct sandbox *sb, const Runtime__V1__LinuxPodSandboxCo
 		e = pb_arena_alloc(&sb->arena, sizeof(*e));
 		if (!e)
 			return -ENOBUFS;
-		husk__agent__v1__create_sandbox_request__sysctls_entry__init(e);
+		agent__create_sandbox_request__sysctls_entry__init(e);
 		r = arena_text(sb, strdup(lx->sysctls[i]->key), &e->key);
 		if (r == 0)
 			r = arena_text(sb, strdup(lx->sysctls[i]->value), &e->value);
@@ -144,10 +144,10 @@ static int copy_sysctls(struct sandbox *sb, const Runtime__V1__LinuxPodSandboxCo
 }
 
 /* Options give the size, the pod's own resources (when kubelet tells them) override it. */
-static void vm_size(struct shim *s, const Runtime__V1__LinuxPodSandboxConfig *lx)
+static void vm_size(struct shim *s, const Cri__LinuxPodSandboxConfig *lx)
 {
-	const Runtime__V1__LinuxContainerResources *res = lx ? lx->resources : NULL;
-	const Runtime__V1__LinuxContainerResources *over = lx ? lx->overhead : NULL;
+	const Cri__LinuxContainerResources *res = lx ? lx->resources : NULL;
+	const Cri__LinuxContainerResources *over = lx ? lx->overhead : NULL;
 	struct sandbox *sb = &s->sandbox;
 	uint64_t mib = s->opts->memory_mib, vcpus = s->opts->vcpus;
 
@@ -169,7 +169,7 @@ static void vm_size(struct shim *s, const Runtime__V1__LinuxPodSandboxConfig *lx
 	sb->vcpus = (uint32_t)MIN_OF(vcpus, SANDBOX_VCPUS_MAX);
 }
 
-int sandbox_prepare(struct shim *s, const Runtime__V1__PodSandboxConfig *cfg, const char *hostname,
+int sandbox_prepare(struct shim *s, const Cri__PodSandboxConfig *cfg, const char *hostname,
 		    struct err *err)
 {
 	struct sandbox *sb = &s->sandbox;
@@ -183,7 +183,7 @@ int sandbox_prepare(struct shim *s, const Runtime__V1__PodSandboxConfig *cfg, co
 	sb->req = pb_arena_alloc(&sb->arena, sizeof(*sb->req));
 	if (!sb->req)
 		return err_errno(err, -ENOMEM, "sandbox");
-	husk__agent__v1__create_sandbox_request__init(sb->req);
+	agent__create_sandbox_request__init(sb->req);
 	r = arena_text(sb, strdup(s->id), &sb->req->id);
 	if (r == 0)
 		r = arena_text(sb, strdup(hostname), &sb->req->hostname);
@@ -236,11 +236,9 @@ void sandbox_when_ready(struct shim *s, void (*fn)(int code, const struct err *e
 /* The sandbox is STOPPED: those who wait for that have their answers. */
 static void tell_end(struct shim *s)
 {
-	static const Containerd__Runtime__Sandbox__V1__StopSandboxResponse stopped =
-		CONTAINERD__RUNTIME__SANDBOX__V1__STOP_SANDBOX_RESPONSE__INIT;
-	Containerd__Runtime__Sandbox__V1__WaitSandboxResponse waited =
-		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	static const Sandbox__StopSandboxResponse stopped = SANDBOX__STOP_SANDBOX_RESPONSE__INIT;
+	Sandbox__WaitSandboxResponse waited = SANDBOX__WAIT_SANDBOX_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 
 	proc_timestamp(s->sandbox.exited_at, &ts);
 	waited.exit_status = sandbox_exit_status(s);
@@ -251,7 +249,7 @@ static void tell_end(struct shim *s)
 
 /* ---- start ---- */
 
-static void on_agent_exited(const Husk__Agent__V1__ExitEvent *ev, void *arg)
+static void on_agent_exited(const Agent__ExitEvent *ev, void *arg)
 {
 	containers_exited(arg, ev);
 }
@@ -312,7 +310,7 @@ static const struct vm_ops vm_ops = {
 
 static void on_created(const struct ttrpc_result *res, void *arg)
 {
-	const Husk__Agent__V1__CreateSandboxResponse *resp;
+	const Agent__CreateSandboxResponse *resp;
 	struct shim *s = arg;
 	struct sandbox *sb = &s->sandbox;
 	char text[400];
@@ -329,7 +327,7 @@ static void on_created(const struct ttrpc_result *res, void *arg)
 		sandbox_kill(s, text);
 		return;
 	}
-	resp = (const Husk__Agent__V1__CreateSandboxResponse *)res->resp;
+	resp = (const Agent__CreateSandboxResponse *)res->resp;
 	(void)snprintf(sb->kernel_release, sizeof(sb->kernel_release), "%s", resp->kernel_release);
 	sb->ready_ns = now_mono_ns();
 	sb->state = SB_READY;
@@ -340,7 +338,7 @@ static void on_created(const struct ttrpc_result *res, void *arg)
 int sandbox_start(struct shim *s, struct err *err)
 {
 	struct sandbox *sb = &s->sandbox;
-	const Husk__Shim__V1__Options *o = s->opts;
+	const Shim__Options *o = s->opts;
 	struct vm_config cfg = {
 		.vmm_path = s->vmm_path,
 		.kernel = s->kernel,
@@ -479,7 +477,7 @@ struct unmap {
 	uint64_t first;
 };
 
-static void on_unmapped(int code, const struct err *err, const Husk__Vmm__V1__Packet *p, void *arg)
+static void on_unmapped(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct unmap *u = arg;
 

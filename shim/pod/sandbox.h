@@ -45,7 +45,7 @@ struct sandbox {
 	enum sandbox_state state;
 	bool by_service; /* CreateSandbox was called */
 	struct pb_arena arena;
-	Husk__Agent__V1__CreateSandboxRequest *req; /* in the arena */
+	Agent__CreateSandboxRequest *req; /* in the arena */
 	uint32_t vcpus, memory_mib;
 	struct vm *vm;	     /* STARTING to the VM's end */
 	struct agent *agent; /* the same */
@@ -68,7 +68,7 @@ void sandbox_fini(struct shim *s); /* kills the VM if there is one */
 
 /* NONE -> CREATED. cfg NULL: a pod of defaults with the given host name. -EBUSY in another state.
  */
-int sandbox_prepare(struct shim *s, const Runtime__V1__PodSandboxConfig *cfg, const char *hostname,
+int sandbox_prepare(struct shim *s, const Cri__PodSandboxConfig *cfg, const char *hostname,
 		    struct err *err) must_check;
 /* CREATED -> STARTING. */
 int sandbox_start(struct shim *s, struct err *err) must_check;

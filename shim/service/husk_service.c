@@ -7,9 +7,8 @@
 
 static void on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	static const Husk__Shim__V1__ReopenLogResponse ok =
-		HUSK__SHIM__V1__REOPEN_LOG_RESPONSE__INIT;
-	const Husk__Shim__V1__ReopenLogRequest *req = (const void *)msg;
+	static const Shim__ReopenLogResponse ok = SHIM__REOPEN_LOG_RESPONSE__INIT;
+	const Shim__ReopenLogRequest *req = (const void *)msg;
 	struct err e = { 0 };
 	struct proc *p = container_proc(arg, req->id, "", &e);
 	int r = p ? 0 : -ENOENT;
@@ -26,7 +25,7 @@ static void on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *msg, 
 
 static void on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	Husk__Shim__V1__SandboxInfoResponse resp = HUSK__SHIM__V1__SANDBOX_INFO_RESPONSE__INIT;
+	Shim__SandboxInfoResponse resp = SHIM__SANDBOX_INFO_RESPONSE__INIT;
 	struct shim *s = arg;
 	struct sandbox *sb = &s->sandbox;
 
@@ -46,8 +45,8 @@ static void on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg
 
 static void on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Husk__Shim__V1__ExitInfoRequest *req = (const void *)msg;
-	Husk__Shim__V1__ExitInfoResponse resp = HUSK__SHIM__V1__EXIT_INFO_RESPONSE__INIT;
+	const Shim__ExitInfoRequest *req = (const void *)msg;
+	Shim__ExitInfoResponse resp = SHIM__EXIT_INFO_RESPONSE__INIT;
 	struct err e = { 0 };
 	struct proc *p = container_proc(arg, req->id, req->exec_id, &e);
 

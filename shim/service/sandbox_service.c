@@ -8,8 +8,6 @@
 #include "proto/containerd_sandbox_v1.pb-c.h"
 #include "shim/shim.h"
 
-#define PB(x) Containerd__Runtime__Sandbox__V1__##x
-
 static bool known(struct shim *s, const char *id, struct ttrpc_call *call)
 {
 	struct err e = { 0 };
@@ -22,8 +20,8 @@ static bool known(struct shim *s, const char *id, struct ttrpc_call *call)
 }
 
 /* The pod's configuration; NULL when the caller gave none. In `a`. */
-static int read_config(const Google__Protobuf__Any *any, struct pb_arena *a,
-		       const Runtime__V1__PodSandboxConfig **ret, struct err *err)
+static int read_config(const Wkt__Any *any, struct pb_arena *a, const Cri__PodSandboxConfig **ret,
+		       struct err *err)
 {
 	const char *type = any ? any->type_url : "";
 	ProtobufCMessage *msg;
@@ -36,20 +34,19 @@ static int read_config(const Google__Protobuf__Any *any, struct pb_arena *a,
 		type += strlen("type.googleapis.com/");
 	if (!str_eq(type, "runtime.v1.PodSandboxConfig"))
 		return err_set(err, -EINVAL, "options of type \"%.100s\"", type);
-	r = pb_unpack(a, &runtime__v1__pod_sandbox_config__descriptor, any->value.data,
-		      any->value.len, &msg);
+	r = pb_unpack(a, &cri__pod_sandbox_config__descriptor, any->value.data, any->value.len,
+		      &msg);
 	if (r < 0)
 		return err_errno(err, r, "the pod's configuration");
-	*ret = (const Runtime__V1__PodSandboxConfig *)msg;
+	*ret = (const Cri__PodSandboxConfig *)msg;
 	return 0;
 }
 
 static void on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	static const PB(CreateSandboxResponse) ok =
-		CONTAINERD__RUNTIME__SANDBOX__V1__CREATE_SANDBOX_RESPONSE__INIT;
-	const PB(CreateSandboxRequest) *req = (const void *)msg;
-	const Runtime__V1__PodSandboxConfig *cfg = NULL;
+	static const Sandbox__CreateSandboxResponse ok = SANDBOX__CREATE_SANDBOX_RESPONSE__INIT;
+	const Sandbox__CreateSandboxRequest *req = (const void *)msg;
+	const Cri__PodSandboxConfig *cfg = NULL;
 	cleanup_pb_arena struct pb_arena arena;
 	struct shim *s = arg;
 	struct err e = { 0 };
@@ -82,9 +79,8 @@ static void on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 
 static void started(int code, const struct err *err, void *arg)
 {
-	PB(StartSandboxResponse)
-	resp = CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	Sandbox__StartSandboxResponse resp = SANDBOX__START_SANDBOX_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct {
 		struct shim *s;
 		struct ttrpc_call *call;
@@ -103,7 +99,7 @@ static void started(int code, const struct err *err, void *arg)
 
 static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(StartSandboxRequest) *req = (const void *)msg;
+	const Sandbox__StartSandboxRequest *req = (const void *)msg;
 	struct shim *s = arg;
 	struct err e = { 0 };
 	struct {
@@ -128,8 +124,8 @@ static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 
 static void on_platform(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	PB(PlatformResponse) resp = CONTAINERD__RUNTIME__SANDBOX__V1__PLATFORM_RESPONSE__INIT;
-	Containerd__Types__Platform p = CONTAINERD__TYPES__PLATFORM__INIT;
+	Sandbox__PlatformResponse resp = SANDBOX__PLATFORM_RESPONSE__INIT;
+	Types__Platform p = TYPES__PLATFORM__INIT;
 
 	p.os = (char *)"linux";
 #if defined(__x86_64__)
@@ -145,7 +141,7 @@ static void on_platform(struct ttrpc_call *call, const ProtobufCMessage *msg, vo
 
 static void on_stop(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(StopSandboxRequest) *req = (const void *)msg;
+	const Sandbox__StopSandboxRequest *req = (const void *)msg;
 
 	if (known(arg, req->sandbox_id, call))
 		sandbox_stop(arg, call);
@@ -153,10 +149,9 @@ static void on_stop(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 
 static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(WaitSandboxRequest) *req = (const void *)msg;
-	PB(WaitSandboxResponse)
-	resp = CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	const Sandbox__WaitSandboxRequest *req = (const void *)msg;
+	Sandbox__WaitSandboxResponse resp = SANDBOX__WAIT_SANDBOX_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct shim *s = arg;
 
 	if (!known(s, req->sandbox_id, call))
@@ -173,13 +168,12 @@ static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 
 static void on_status(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(SandboxStatusRequest) *req = (const void *)msg;
-	PB(SandboxStatusResponse)
-	resp = CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INIT;
-	PB(SandboxStatusResponse__InfoEntry)
-	reason = CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
-	PB(SandboxStatusResponse__InfoEntry) * info[1] = { &reason };
-	Google__Protobuf__Timestamp created = GOOGLE__PROTOBUF__TIMESTAMP__INIT, exited = created;
+	const Sandbox__SandboxStatusRequest *req = (const void *)msg;
+	Sandbox__SandboxStatusResponse resp = SANDBOX__SANDBOX_STATUS_RESPONSE__INIT;
+	Sandbox__SandboxStatusResponse__InfoEntry reason =
+		SANDBOX__SANDBOX_STATUS_RESPONSE__INFO_ENTRY__INIT;
+	Sandbox__SandboxStatusResponse__InfoEntry *info[1] = { &reason };
+	Wkt__Timestamp created = WKT__TIMESTAMP__INIT, exited = created;
 	struct shim *s = arg;
 	struct sandbox *sb = &s->sandbox;
 
@@ -206,8 +200,8 @@ static void on_status(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 
 static void on_ping(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	static const PB(PingResponse) ok = CONTAINERD__RUNTIME__SANDBOX__V1__PING_RESPONSE__INIT;
-	const PB(PingRequest) *req = (const void *)msg;
+	static const Sandbox__PingResponse ok = SANDBOX__PING_RESPONSE__INIT;
+	const Sandbox__PingRequest *req = (const void *)msg;
 
 	if (known(arg, req->sandbox_id, call))
 		ttrpc_reply(call, &ok.base);
@@ -215,7 +209,7 @@ static void on_ping(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 
 static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const PB(ShutdownSandboxRequest) *req = (const void *)msg;
+	const Sandbox__ShutdownSandboxRequest *req = (const void *)msg;
 	struct shim *s = arg;
 	struct err e = { 0 };
 

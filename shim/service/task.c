@@ -9,8 +9,7 @@
 #include "shim/shim.h"
 
 #define SAME(type)                                                                                 \
-	_Static_assert(sizeof(Containerd__Task__V2__##type) ==                                     \
-			       sizeof(Containerd__Task__V3__##type),                               \
+	_Static_assert(sizeof(TaskV2__##type) == sizeof(TaskV3__##type),                           \
 		       "task v2 and v3 differ in " #type)
 SAME(StateRequest);
 SAME(CreateTaskRequest);
@@ -25,7 +24,7 @@ SAME(WaitRequest);
 SAME(ConnectRequest);
 SAME(ShutdownRequest);
 
-static const Google__Protobuf__Empty empty = GOOGLE__PROTOBUF__EMPTY__INIT;
+static const Wkt__Empty empty = WKT__EMPTY__INIT;
 
 /* NULL: the call has been answered. */
 static struct proc *find(struct shim *s, const char *id, const char *exec_id,
@@ -47,26 +46,26 @@ static void refuse(struct ttrpc_call *call, int code, const char *why)
 	ttrpc_reply_err(call, code, &e);
 }
 
-static Containerd__V1__Types__Status status_of(const struct proc *p)
+static Task__Status status_of(const struct proc *p)
 {
 	switch (p->state) {
 	case PROC_CREATED:
 	case PROC_STARTING:
-		return CONTAINERD__V1__TYPES__STATUS__CREATED;
+		return TASK__STATUS__CREATED;
 	case PROC_RUNNING:
-		return CONTAINERD__V1__TYPES__STATUS__RUNNING;
+		return TASK__STATUS__RUNNING;
 	case PROC_STOPPED:
-		return CONTAINERD__V1__TYPES__STATUS__STOPPED;
+		return TASK__STATUS__STOPPED;
 	default:
-		return CONTAINERD__V1__TYPES__STATUS__UNKNOWN;
+		return TASK__STATUS__UNKNOWN;
 	}
 }
 
 static void on_state(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__StateRequest *req = (const void *)msg;
-	Containerd__Task__V2__StateResponse resp = CONTAINERD__TASK__V2__STATE_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	const TaskV2__StateRequest *req = (const void *)msg;
+	TaskV2__StateResponse resp = TASK_V2__STATE_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (!p)
@@ -95,7 +94,7 @@ static void on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 
 static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__StartRequest *req = (const void *)msg;
+	const TaskV2__StartRequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (p)
@@ -104,7 +103,7 @@ static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 
 static void on_delete(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__DeleteRequest *req = (const void *)msg;
+	const TaskV2__DeleteRequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (!p)
@@ -118,9 +117,9 @@ static void on_delete(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 static void on_pids_answer(const struct ttrpc_result *res, void *arg)
 {
 	enum { PIDS_SHOWN_MAX = 4096 };
-	Containerd__Task__V2__PidsResponse resp = CONTAINERD__TASK__V2__PIDS_RESPONSE__INIT;
-	const Husk__Agent__V1__ListProcessesResponse *list = (const void *)res->resp;
-	Containerd__V1__Types__ProcessInfo *infos;
+	TaskV2__PidsResponse resp = TASK_V2__PIDS_RESPONSE__INIT;
+	const Agent__ListProcessesResponse *list = (const void *)res->resp;
+	Task__ProcessInfo *infos;
 	struct ttrpc_call *call = arg;
 	size_t n;
 
@@ -133,7 +132,7 @@ static void on_pids_answer(const struct ttrpc_result *res, void *arg)
 	resp.processes = calloc(n + 1, sizeof(*resp.processes));
 	if (infos && resp.processes) {
 		for (size_t i = 0; i < n; i++) {
-			containerd__v1__types__process_info__init(&infos[i]);
+			task__process_info__init(&infos[i]);
 			infos[i].pid = list->pids[i];
 			resp.processes[i] = &infos[i];
 		}
@@ -149,8 +148,8 @@ static void on_pids_answer(const struct ttrpc_result *res, void *arg)
 /* Process numbers in the guest. */
 static void on_pids(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__PidsRequest *req = (const void *)msg;
-	Containerd__Task__V2__PidsResponse none = CONTAINERD__TASK__V2__PIDS_RESPONSE__INIT;
+	const TaskV2__PidsRequest *req = (const void *)msg;
+	TaskV2__PidsResponse none = TASK_V2__PIDS_RESPONSE__INIT;
 	struct shim *s = arg;
 	struct proc *p = find(s, req->id, "", call);
 	int r;
@@ -177,7 +176,7 @@ static void on_passed(const struct ttrpc_result *res, void *arg)
 
 static void on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__KillRequest *req = (const void *)msg;
+	const TaskV2__KillRequest *req = (const void *)msg;
 	struct shim *s = arg;
 	struct proc *p = find(s, req->id, req->exec_id, call);
 	int r;
@@ -208,7 +207,7 @@ static void on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 
 static void on_exec(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__ExecProcessRequest *req = (const void *)msg;
+	const TaskV2__ExecProcessRequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, "", call);
 
 	if (p)
@@ -217,7 +216,7 @@ static void on_exec(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 
 static void on_resize(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__ResizePtyRequest *req = (const void *)msg;
+	const TaskV2__ResizePtyRequest *req = (const void *)msg;
 	struct shim *s = arg;
 	struct proc *p = find(s, req->id, req->exec_id, call);
 	int r;
@@ -247,7 +246,7 @@ static void on_resize(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 
 static void on_close_io(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__CloseIORequest *req = (const void *)msg;
+	const TaskV2__CloseIORequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (!p)
@@ -262,9 +261,9 @@ static void on_close_io(struct ttrpc_call *call, const ProtobufCMessage *msg, vo
 
 static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__WaitRequest *req = (const void *)msg;
-	Containerd__Task__V2__WaitResponse resp = CONTAINERD__TASK__V2__WAIT_RESPONSE__INIT;
-	Google__Protobuf__Timestamp ts = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+	const TaskV2__WaitRequest *req = (const void *)msg;
+	TaskV2__WaitResponse resp = TASK_V2__WAIT_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (!p)
@@ -281,8 +280,8 @@ static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 
 static void on_connect(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	const Containerd__Task__V2__ConnectRequest *req = (const void *)msg;
-	Containerd__Task__V2__ConnectResponse resp = CONTAINERD__TASK__V2__CONNECT_RESPONSE__INIT;
+	const TaskV2__ConnectRequest *req = (const void *)msg;
+	TaskV2__ConnectResponse resp = TASK_V2__CONNECT_RESPONSE__INIT;
 	struct shim *s = arg;
 
 	resp.shim_pid = (uint32_t)getpid();

@@ -90,7 +90,7 @@ void agent_free(struct agent *a)
 
 static void on_event(const ProtobufCMessage *msg, void *arg)
 {
-	const Husk__Agent__V1__Event *ev = (const Husk__Agent__V1__Event *)msg;
+	const Agent__Event *ev = (const Agent__Event *)msg;
 	struct agent *a = arg;
 
 	if (ev->seq <= a->seq)
@@ -99,9 +99,9 @@ static void on_event(const ProtobufCMessage *msg, void *arg)
 		log_warn("events of the agent are missing");
 	a->seq = ev->seq;
 	a->resumes = 0;
-	if (ev->event_case == HUSK__AGENT__V1__EVENT__EVENT_EXIT)
+	if (ev->event_case == AGENT__EVENT__EVENT_EXIT)
 		a->ops->exited(ev->exit, a->arg);
-	else if (ev->event_case == HUSK__AGENT__V1__EVENT__EVENT_OOM)
+	else if (ev->event_case == AGENT__EVENT__EVENT_OOM)
 		a->ops->oom(ev->oom->id, a->arg);
 }
 
@@ -129,11 +129,11 @@ static void on_events_end(const struct ttrpc_result *res, void *arg)
 
 int agent_events(struct agent *a)
 {
-	Husk__Agent__V1__EventsRequest req = HUSK__AGENT__V1__EVENTS_REQUEST__INIT;
+	Agent__EventsRequest req = AGENT__EVENTS_REQUEST__INIT;
 
 	req.after_seq = a->seq;
-	return ttrpc_client_stream(a->client, &husk__agent__v1__agent__descriptor, "Events",
-				   &req.base, on_event, on_events_end, a);
+	return ttrpc_client_stream(a->client, &agent__agent__descriptor, "Events", &req.base,
+				   on_event, on_events_end, a);
 }
 
 /* ---- calls ---- */
@@ -167,20 +167,20 @@ static int call(struct agent *a, const char *method, const ProtobufCMessage *req
 			       .done = done,
 			       .arg = arg,
 			       .may_time_out = timeout_ms == AGENT_SHUTDOWN_TIMEOUT_MS };
-	r = ttrpc_client_call(a->client, &husk__agent__v1__agent__descriptor, method, req,
-			      timeout_ms, on_done, p);
+	r = ttrpc_client_call(a->client, &agent__agent__descriptor, method, req, timeout_ms,
+			      on_done, p);
 	if (r < 0)
 		free(p);
 	return r;
 }
 
-int agent_create_sandbox(struct agent *a, const Husk__Agent__V1__CreateSandboxRequest *req,
-			 ttrpc_done done, void *arg)
+int agent_create_sandbox(struct agent *a, const Agent__CreateSandboxRequest *req, ttrpc_done done,
+			 void *arg)
 {
 	return call(a, "CreateSandbox", &req->base, AGENT_BOOT_TIMEOUT_MS, done, arg);
 }
 
-int agent_create_container(struct agent *a, const Husk__Agent__V1__CreateContainerRequest *req,
+int agent_create_container(struct agent *a, const Agent__CreateContainerRequest *req,
 			   ttrpc_done done, void *arg)
 {
 	return call(a, "CreateContainer", &req->base, AGENT_CALL_TIMEOUT_MS, done, arg);
@@ -188,14 +188,13 @@ int agent_create_container(struct agent *a, const Husk__Agent__V1__CreateContain
 
 int agent_start_container(struct agent *a, const char *id, ttrpc_done done, void *arg)
 {
-	Husk__Agent__V1__StartContainerRequest req = HUSK__AGENT__V1__START_CONTAINER_REQUEST__INIT;
+	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
 
 	req.id = (char *)id;
 	return call(a, "StartContainer", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
 }
 
-int agent_exec(struct agent *a, const Husk__Agent__V1__ExecProcessRequest *req, ttrpc_done done,
-	       void *arg)
+int agent_exec(struct agent *a, const Agent__ExecProcessRequest *req, ttrpc_done done, void *arg)
 {
 	return call(a, "ExecProcess", &req->base, AGENT_CALL_TIMEOUT_MS, done, arg);
 }
@@ -203,7 +202,7 @@ int agent_exec(struct agent *a, const Husk__Agent__V1__ExecProcessRequest *req, 
 int agent_signal(struct agent *a, const char *id, const char *exec_id, uint32_t signal, bool all,
 		 ttrpc_done done, void *arg)
 {
-	Husk__Agent__V1__SignalProcessRequest req = HUSK__AGENT__V1__SIGNAL_PROCESS_REQUEST__INIT;
+	Agent__SignalProcessRequest req = AGENT__SIGNAL_PROCESS_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -215,7 +214,7 @@ int agent_signal(struct agent *a, const char *id, const char *exec_id, uint32_t 
 int agent_resize(struct agent *a, const char *id, const char *exec_id, uint32_t width,
 		 uint32_t height, ttrpc_done done, void *arg)
 {
-	Husk__Agent__V1__ResizeTtyRequest req = HUSK__AGENT__V1__RESIZE_TTY_REQUEST__INIT;
+	Agent__ResizeTtyRequest req = AGENT__RESIZE_TTY_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -226,8 +225,7 @@ int agent_resize(struct agent *a, const char *id, const char *exec_id, uint32_t 
 
 int agent_remove_container(struct agent *a, const char *id, ttrpc_done done, void *arg)
 {
-	Husk__Agent__V1__RemoveContainerRequest req =
-		HUSK__AGENT__V1__REMOVE_CONTAINER_REQUEST__INIT;
+	Agent__RemoveContainerRequest req = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 
 	req.id = (char *)id;
 	return call(a, "RemoveContainer", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
@@ -235,7 +233,7 @@ int agent_remove_container(struct agent *a, const char *id, ttrpc_done done, voi
 
 int agent_list_processes(struct agent *a, const char *id, ttrpc_done done, void *arg)
 {
-	Husk__Agent__V1__ListProcessesRequest req = HUSK__AGENT__V1__LIST_PROCESSES_REQUEST__INIT;
+	Agent__ListProcessesRequest req = AGENT__LIST_PROCESSES_REQUEST__INIT;
 
 	req.id = (char *)id;
 	return call(a, "ListProcesses", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
@@ -243,7 +241,7 @@ int agent_list_processes(struct agent *a, const char *id, ttrpc_done done, void 
 
 int agent_shutdown(struct agent *a, ttrpc_done done, void *arg)
 {
-	Husk__Agent__V1__ShutdownRequest req = HUSK__AGENT__V1__SHUTDOWN_REQUEST__INIT;
+	Agent__ShutdownRequest req = AGENT__SHUTDOWN_REQUEST__INIT;
 
 	return call(a, "Shutdown", &req.base, AGENT_SHUTDOWN_TIMEOUT_MS, done, arg);
 }

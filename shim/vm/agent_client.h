@@ -20,7 +20,7 @@
 struct agent;
 
 struct agent_ops {
-	void (*exited)(const Husk__Agent__V1__ExitEvent *ev, void *arg);
+	void (*exited)(const Agent__ExitEvent *ev, void *arg);
 	void (*oom)(const char *id, void *arg);
 	/* Once: the channel ended, or the agent does not answer. Every open call has its error. */
 	void (*lost)(const char *why, void *arg);
@@ -35,12 +35,12 @@ void agent_free(struct agent *a); /* open calls end with -ECANCELED */
 int agent_events(struct agent *a) must_check;
 
 /* As ttrpc_client_call: exactly one `done` for each that returned 0, never inside. */
-int agent_create_sandbox(struct agent *a, const Husk__Agent__V1__CreateSandboxRequest *req,
-			 ttrpc_done done, void *arg) must_check;
-int agent_create_container(struct agent *a, const Husk__Agent__V1__CreateContainerRequest *req,
+int agent_create_sandbox(struct agent *a, const Agent__CreateSandboxRequest *req, ttrpc_done done,
+			 void *arg) must_check;
+int agent_create_container(struct agent *a, const Agent__CreateContainerRequest *req,
 			   ttrpc_done done, void *arg) must_check;
 int agent_start_container(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;
-int agent_exec(struct agent *a, const Husk__Agent__V1__ExecProcessRequest *req, ttrpc_done done,
+int agent_exec(struct agent *a, const Agent__ExecProcessRequest *req, ttrpc_done done,
 	       void *arg) must_check;
 int agent_signal(struct agent *a, const char *id, const char *exec_id, uint32_t signal, bool all,
 		 ttrpc_done done, void *arg) must_check;

@@ -88,37 +88,37 @@ static void on_child(struct ev_child *c, int status)
 
 /* ---- control connection ---- */
 
-static const char *end_reason(Husk__Vmm__V1__EndReason r)
+static const char *end_reason(Vmm__EndReason r)
 {
 	switch (r) {
-	case HUSK__VMM__V1__END_REASON__POWEROFF:
+	case VMM__END_REASON__POWEROFF:
 		return "guest powered off";
-	case HUSK__VMM__V1__END_REASON__REBOOT:
+	case VMM__END_REASON__REBOOT:
 		return "guest kernel died or reset";
-	case HUSK__VMM__V1__END_REASON__KILLED:
+	case VMM__END_REASON__KILLED:
 		return "VM killed";
-	case HUSK__VMM__V1__END_REASON__MONITOR_ERROR:
+	case VMM__END_REASON__MONITOR_ERROR:
 		return "monitor failed";
-	case HUSK__VMM__V1__END_REASON__BACKEND_DIED:
+	case VMM__END_REASON__BACKEND_DIED:
 		return "backend died";
 	default:
 		return "VM ended";
 	}
 }
 
-static void on_event(const Husk__Vmm__V1__Packet *p, void *arg)
+static void on_event(const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
 	char text[300];
 
 	switch (p->body_case) {
-	case HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED:
+	case VMM__PACKET__BODY_AGENT_CONNECTED:
 		vm->info.boot_ns = p->agent_connected->boot_ns;
 		vm->info.vcpu_start_ns = p->agent_connected->vcpu_start_ns;
 		vm->info.agent_ready_ns = p->agent_connected->agent_ready_ns;
 		vm->ops->agent_connected(vm->arg);
 		break;
-	case HUSK__VMM__V1__PACKET__BODY_ENDED:
+	case VMM__PACKET__BODY_ENDED:
 		(void)snprintf(text, sizeof(text), "%s%s%s", end_reason(p->ended->reason),
 			       *p->ended->message ? ": " : "", p->ended->message);
 		if (!vm->expected)
@@ -148,11 +148,11 @@ static void on_closed(int code, const struct err *err, void *arg)
 
 static const struct vmctl_ops ctl_ops = { .event = on_event, .closed = on_closed };
 
-static void on_info(int code, const struct err *err, const Husk__Vmm__V1__Packet *p, void *arg)
+static void on_info(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
 
-	if (code < 0 || p->body_case != HUSK__VMM__V1__PACKET__BODY_INFO)
+	if (code < 0 || p->body_case != VMM__PACKET__BODY_INFO)
 		return;
 	(void)snprintf(vm->info.backend, sizeof(vm->info.backend), "%s", p->info->backend);
 	(void)snprintf(vm->info.backend_reason, sizeof(vm->info.backend_reason), "%s",
@@ -161,7 +161,7 @@ static void on_info(int code, const struct err *err, const Husk__Vmm__V1__Packet
 	vm->ops->info_changed(vm->arg);
 }
 
-static void on_boot(int code, const struct err *err, const Husk__Vmm__V1__Packet *p, void *arg)
+static void on_boot(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
 
@@ -219,7 +219,7 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 
 static int boot(struct vm *vm, const struct vm_config *cfg, int agent_fd, struct err *err)
 {
-	Husk__Vmm__V1__Boot b = HUSK__VMM__V1__BOOT__INIT;
+	Vmm__Boot b = VMM__BOOT__INIT;
 	int r;
 
 	b.vcpus = cfg->vcpus;

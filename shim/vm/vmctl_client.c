@@ -70,7 +70,7 @@ static struct request *queue_take(struct queue *q)
 }
 
 static void request_end(struct vmctl *v, struct request *r, int code, const struct err *err,
-			const Husk__Vmm__V1__Packet *p)
+			const Vmm__Packet *p)
 {
 	v->n_open--;
 	fd_close(&r->fd);
@@ -156,16 +156,16 @@ static int send_packet(int sock, const void *p, size_t n, int fd)
 static void on_packet(struct vmctl *v, const uint8_t *data, size_t n)
 {
 	cleanup_pb_arena struct pb_arena arena;
-	const Husk__Vmm__V1__Packet *p;
+	const Vmm__Packet *p;
 	ProtobufCMessage *msg;
 	struct request *r;
 
 	pb_arena_init(&arena, ANSWER_MEMORY_MAX);
-	if (pb_unpack(&arena, &husk__vmm__v1__packet__descriptor, data, n, &msg) < 0) {
+	if (pb_unpack(&arena, &vmm__packet__descriptor, data, n, &msg) < 0) {
 		fail(v, -EBADMSG, "malformed packet");
 		return;
 	}
-	p = (const Husk__Vmm__V1__Packet *)msg;
+	p = (const Vmm__Packet *)msg;
 	if (p->id == 0) {
 		v->ops->event(p, v->arg);
 	} else if (!v->sent.head || v->sent.head->id != p->id) {
@@ -305,8 +305,8 @@ static void on_fail_timer(struct ev_timer *t)
 	fail(v, v->code, strerror(-v->code));
 }
 
-static int submit(struct vmctl *v, Husk__Vmm__V1__Request *req, int fd, uint64_t timeout_ms,
-		  vmctl_done done, void *arg)
+static int submit(struct vmctl *v, Vmm__Request *req, int fd, uint64_t timeout_ms, vmctl_done done,
+		  void *arg)
 {
 	struct request *r;
 	int rc = -EAGAIN;
@@ -316,7 +316,7 @@ static int submit(struct vmctl *v, Husk__Vmm__V1__Request *req, int fd, uint64_t
 	if (v->n_open == VMCTL_REQUESTS_MAX)
 		return -ENOBUFS;
 	req->id = v->next_id++;
-	r = calloc(1, sizeof(*r) + husk__vmm__v1__request__get_packed_size(req));
+	r = calloc(1, sizeof(*r) + vmm__request__get_packed_size(req));
 	if (!r)
 		return -ENOMEM;
 	*r = (struct request){ .id = req->id,
@@ -324,7 +324,7 @@ static int submit(struct vmctl *v, Husk__Vmm__V1__Request *req, int fd, uint64_t
 			       .arg = arg,
 			       .fd = -1,
 			       .deadline_ns = now_mono_ns() + timeout_ms * NS_PER_MS };
-	r->len = husk__vmm__v1__request__pack(req, r->bytes);
+	r->len = vmm__request__pack(req, r->bytes);
 	if (!v->unsent.head)
 		rc = send_packet(v->fd, r->bytes, r->len, fd);
 	if (rc == -EAGAIN) {
@@ -350,68 +350,67 @@ static int submit(struct vmctl *v, Husk__Vmm__V1__Request *req, int fd, uint64_t
 	return 0;
 }
 
-int vmctl_boot(struct vmctl *v, const Husk__Vmm__V1__Boot *boot, int agent_fd, vmctl_done done,
-	       void *arg)
+int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, vmctl_done done, void *arg)
 {
-	Husk__Vmm__V1__Request req = HUSK__VMM__V1__REQUEST__INIT;
+	Vmm__Request req = VMM__REQUEST__INIT;
 
-	req.request_case = HUSK__VMM__V1__REQUEST__REQUEST_BOOT;
-	req.boot = (Husk__Vmm__V1__Boot *)boot;
+	req.request_case = VMM__REQUEST__REQUEST_BOOT;
+	req.boot = (Vmm__Boot *)boot;
 	return submit(v, &req, agent_fd, VMCTL_BOOT_TIMEOUT_MS, done, arg);
 }
 
 int vmctl_map(struct vmctl *v, uint64_t first, uint64_t sectors, bool readonly, int fd,
 	      vmctl_done done, void *arg)
 {
-	Husk__Vmm__V1__Request req = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__MapWindow m = HUSK__VMM__V1__MAP_WINDOW__INIT;
+	Vmm__Request req = VMM__REQUEST__INIT;
+	Vmm__MapWindow m = VMM__MAP_WINDOW__INIT;
 
 	m.first_sector = first;
 	m.sectors = sectors;
 	m.readonly = readonly;
-	req.request_case = HUSK__VMM__V1__REQUEST__REQUEST_MAP_WINDOW;
+	req.request_case = VMM__REQUEST__REQUEST_MAP_WINDOW;
 	req.map_window = &m;
 	return submit(v, &req, fd, VMCTL_TIMEOUT_MS, done, arg);
 }
 
 int vmctl_unmap(struct vmctl *v, uint64_t first, vmctl_done done, void *arg)
 {
-	Husk__Vmm__V1__Request req = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__UnmapWindow u = HUSK__VMM__V1__UNMAP_WINDOW__INIT;
+	Vmm__Request req = VMM__REQUEST__INIT;
+	Vmm__UnmapWindow u = VMM__UNMAP_WINDOW__INIT;
 
 	u.first_sector = first;
-	req.request_case = HUSK__VMM__V1__REQUEST__REQUEST_UNMAP_WINDOW;
+	req.request_case = VMM__REQUEST__REQUEST_UNMAP_WINDOW;
 	req.unmap_window = &u;
 	return submit(v, &req, -1, VMCTL_TIMEOUT_MS, done, arg);
 }
 
 int vmctl_connect(struct vmctl *v, uint32_t port, int fd, vmctl_done done, void *arg)
 {
-	Husk__Vmm__V1__Request req = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__ConnectVsock c = HUSK__VMM__V1__CONNECT_VSOCK__INIT;
+	Vmm__Request req = VMM__REQUEST__INIT;
+	Vmm__ConnectVsock c = VMM__CONNECT_VSOCK__INIT;
 
 	c.port = port;
-	req.request_case = HUSK__VMM__V1__REQUEST__REQUEST_CONNECT_VSOCK;
+	req.request_case = VMM__REQUEST__REQUEST_CONNECT_VSOCK;
 	req.connect_vsock = &c;
 	return submit(v, &req, fd, VMCTL_TIMEOUT_MS, done, arg);
 }
 
 int vmctl_kill(struct vmctl *v, vmctl_done done, void *arg)
 {
-	Husk__Vmm__V1__Request req = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Kill k = HUSK__VMM__V1__KILL__INIT;
+	Vmm__Request req = VMM__REQUEST__INIT;
+	Vmm__Kill k = VMM__KILL__INIT;
 
-	req.request_case = HUSK__VMM__V1__REQUEST__REQUEST_KILL;
+	req.request_case = VMM__REQUEST__REQUEST_KILL;
 	req.kill = &k;
 	return submit(v, &req, -1, VMCTL_TIMEOUT_MS, done, arg);
 }
 
 int vmctl_info(struct vmctl *v, vmctl_done done, void *arg)
 {
-	Husk__Vmm__V1__Request req = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Info i = HUSK__VMM__V1__INFO__INIT;
+	Vmm__Request req = VMM__REQUEST__INIT;
+	Vmm__Info i = VMM__INFO__INIT;
 
-	req.request_case = HUSK__VMM__V1__REQUEST__REQUEST_INFO;
+	req.request_case = VMM__REQUEST__REQUEST_INFO;
 	req.info = &i;
 	return submit(v, &req, -1, VMCTL_TIMEOUT_MS, done, arg);
 }

@@ -23,15 +23,14 @@ struct vmctl;
 
 struct vmctl_ops {
 	/* AgentConnected or Ended. */
-	void (*event)(const Husk__Vmm__V1__Packet *p, void *arg);
+	void (*event)(const Vmm__Packet *p, void *arg);
 	/* The connection is unusable: end of file, a malformed packet, or an answer is overdue.
 	 * Every open request has got its error before; nothing more comes. */
 	void (*closed)(int code, const struct err *err, void *arg);
 };
 
 /* code 0, or -errno with text. `p` is the answer, NULL unless one came. */
-typedef void (*vmctl_done)(int code, const struct err *err, const Husk__Vmm__V1__Packet *p,
-			   void *arg);
+typedef void (*vmctl_done)(int code, const struct err *err, const Vmm__Packet *p, void *arg);
 
 /* Takes fd over, also on failure. */
 int vmctl_new(struct loop *l, int fd, const struct vmctl_ops *ops, void *arg, struct vmctl **ret,
@@ -45,7 +44,7 @@ void vmctl_drain(struct vmctl *v);
 
 /* Exactly one `done` for each that returned 0, never inside. `done` may be NULL. -ENOBUFS when too
  * many are open, -ECONNRESET after `closed`. */
-int vmctl_boot(struct vmctl *v, const Husk__Vmm__V1__Boot *boot, int agent_fd, vmctl_done done,
+int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, vmctl_done done,
 	       void *arg) must_check;
 int vmctl_map(struct vmctl *v, uint64_t first, uint64_t sectors, bool readonly, int fd,
 	      vmctl_done done, void *arg) must_check;

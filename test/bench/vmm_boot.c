@@ -81,8 +81,8 @@ static int time_exit(char **argv)
 
 static int send_boot(int control, const struct options *o, int agent)
 {
-	Husk__Vmm__V1__Boot boot = HUSK__VMM__V1__BOOT__INIT;
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
+	Vmm__Boot boot = VMM__BOOT__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
 	uint8_t data[4096];
 	union {
 		struct cmsghdr align;
@@ -93,13 +93,13 @@ static int send_boot(int control, const struct options *o, int agent)
 	boot.memory_mib = o->memory_mib;
 	boot.cmdline = (char *)o->cmdline;
 	q.id = 1;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_BOOT;
+	q.request_case = VMM__REQUEST__REQUEST_BOOT;
 	q.boot = &boot;
-	if (husk__vmm__v1__request__get_packed_size(&q) > sizeof(data)) {
+	if (vmm__request__get_packed_size(&q) > sizeof(data)) {
 		errno = E2BIG;
 		return -1;
 	}
-	struct iovec iov = { .iov_base = data, .iov_len = husk__vmm__v1__request__pack(&q, data) };
+	struct iovec iov = { .iov_base = data, .iov_len = vmm__request__pack(&q, data) };
 	struct msghdr m = { .msg_iov = &iov,
 			    .msg_iovlen = 1,
 			    .msg_control = &fds,
@@ -125,22 +125,22 @@ static int take_packet(int control, struct times *ret)
 		fprintf(stderr, "vmm_boot: the monitor has closed its control socket\n");
 		return -1;
 	}
-	Husk__Vmm__V1__Packet *p = husk__vmm__v1__packet__unpack(NULL, (size_t)n, data);
+	Vmm__Packet *p = vmm__packet__unpack(NULL, (size_t)n, data);
 	if (!p) {
 		fprintf(stderr, "vmm_boot: malformed packet\n");
 		return -1;
 	}
 	int r = 0;
-	if (p->error != 0 || p->body_case == HUSK__VMM__V1__PACKET__BODY_ENDED) {
+	if (p->error != 0 || p->body_case == VMM__PACKET__BODY_ENDED) {
 		fprintf(stderr, "vmm_boot: the VM does not run: %s\n",
 			p->error ? p->message : p->ended->message);
 		r = -1;
-	} else if (p->body_case == HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED) {
+	} else if (p->body_case == VMM__PACKET__BODY_AGENT_CONNECTED) {
 		ret->boot_ns = p->agent_connected->boot_ns;
 		ret->vcpu_start_ns = p->agent_connected->vcpu_start_ns;
 		r = 1;
 	}
-	husk__vmm__v1__packet__free_unpacked(p, NULL);
+	vmm__packet__free_unpacked(p, NULL);
 	return r;
 }
 
@@ -170,7 +170,7 @@ static void on_sandbox(const struct ttrpc_result *res, void *arg)
 	if (res->code < 0) {
 		err_set(&c->err, res->code, "%s", err_text(res->err));
 	} else {
-		const Husk__Agent__V1__CreateSandboxResponse *resp = (const void *)res->resp;
+		const Agent__CreateSandboxResponse *resp = (const void *)res->resp;
 		c->ready_ns = resp->ready_ns;
 	}
 	loop_stop(c->loop, res->code);
@@ -179,7 +179,7 @@ static void on_sandbox(const struct ttrpc_result *res, void *arg)
 /* Takes `agent` over. */
 static int ask_clock(int agent, int64_t *ret_ns)
 {
-	Husk__Agent__V1__CreateSandboxRequest req = HUSK__AGENT__V1__CREATE_SANDBOX_REQUEST__INIT;
+	Agent__CreateSandboxRequest req = AGENT__CREATE_SANDBOX_REQUEST__INIT;
 	struct clock_call c = { .ready_ns = 0 };
 	struct ttrpc_client *client = NULL;
 	req.id = (char *)"bench";
@@ -189,8 +189,8 @@ static int ask_clock(int agent, int64_t *ret_ns)
 	}
 	int r = ttrpc_client_new(c.loop, agent, NULL, NULL, &client, &c.err);
 	if (r == 0)
-		r = ttrpc_client_call(client, &husk__agent__v1__agent__descriptor, "CreateSandbox",
-				      &req.base, CALL_MS, on_sandbox, &c);
+		r = ttrpc_client_call(client, &agent__agent__descriptor, "CreateSandbox", &req.base,
+				      CALL_MS, on_sandbox, &c);
 	if (r == 0)
 		r = loop_run(c.loop);
 	ttrpc_client_free(client);

@@ -80,7 +80,7 @@ static long pss_kib(pid_t pid)
 
 static void up(struct pod *p, const char *id)
 {
-	Husk__Shim__V1__Options o = HUSK__SHIM__V1__OPTIONS__INIT;
+	Shim__Options o = SHIM__OPTIONS__INIT;
 	char *log = str_fmt("%s/shim.log", dir);
 	struct answer a = { 0 };
 	double t = now_ms();
@@ -155,13 +155,13 @@ static void case_life(void)
 	create(&p, "c1",
 	       "[\"sh\",\"-c\",\"echo hello; echo oops >&2; hostname; printf open; exit 3\"]", log);
 	ms_create = now_ms() - t;
-	check(task_state(&p, "c1", "") == CONTAINERD__V1__TYPES__STATUS__CREATED);
+	check(task_state(&p, "c1", "") == TASK__STATUS__CREATED);
 	t = now_ms();
 	check(task_start(&p, "c1", "", NULL) == 0);
 	ms_start = now_ms() - t;
 	check(task_wait(&p, "c1", "") == 3);
 	check(task_wait(&p, "c1", "") == 3); /* sticky */
-	check(task_state(&p, "c1", "") == CONTAINERD__V1__TYPES__STATUS__STOPPED);
+	check(task_state(&p, "c1", "") == TASK__STATUS__STOPPED);
 	/* Everything is in the log before the exit is told. */
 	check(has(log, "stdout F hello\n") && has(log, "stderr F oops\n"));
 	check(has(log, "stdout F web-0\n") && has(log, "stdout P open\n"));
@@ -222,7 +222,7 @@ static void exec_bulk(struct pod *p)
 		       NULL) == 0);
 	check(ev_io_set(&out.io, 0) == 0);
 	run_for(p, 500);
-	check(task_state(p, "c1", "bulk") == CONTAINERD__V1__TYPES__STATUS__RUNNING);
+	check(task_state(p, "c1", "bulk") == TASK__STATUS__RUNNING);
 	check(ev_io_set(&out.io, EPOLLIN) == 0);
 	check(task_wait(p, "c1", "bulk") == 0);
 	check(sink_wait_eof(p, &out, 20000) && out.n == MEGS * MIB && out.sum == 0);
@@ -256,7 +256,7 @@ static void exec_stdin(struct pod *p)
 	/* End of file needs both: the client's close and CloseIO. */
 	(void)close(fd);
 	run_for(p, 200);
-	check(task_state(p, "c1", "in") == CONTAINERD__V1__TYPES__STATUS__RUNNING);
+	check(task_state(p, "c1", "in") == TASK__STATUS__RUNNING);
 	check(task_close_io(p, "c1", "in") == 0);
 	check(task_wait(p, "c1", "in") == 0);
 	check(sink_wait_eof(p, &out, 5000) && strstr(out.text, "3000000"));
@@ -322,7 +322,7 @@ static void case_exec(void)
 	check(task_delete(&p, "c1", "") == -EBUSY);
 	check(task_kill(&p, "c1", "", 9) == 0);
 	check(task_wait(&p, "c1", "") == 137);
-	check(task_state(&p, "c1", "last") == CONTAINERD__V1__TYPES__STATUS__STOPPED);
+	check(task_state(&p, "c1", "last") == TASK__STATUS__STOPPED);
 	check(task_wait(&p, "c1", "last") == 137);
 	check(task_delete(&p, "c1", "last") == 0 && task_delete(&p, "c1", "") == 0);
 	down(&p);
@@ -361,7 +361,7 @@ static void case_share(void)
 
 static void case_log(void)
 {
-	Husk__Shim__V1__ReopenLogRequest req = HUSK__SHIM__V1__REOPEN_LOG_REQUEST__INIT;
+	Shim__ReopenLogRequest req = SHIM__REOPEN_LOG_REQUEST__INIT;
 	char *log = str_fmt("%s/rotate.log", dir), *old = str_fmt("%s/rotate.log.1", dir);
 	struct answer a = { 0 };
 	struct pod p;
@@ -372,7 +372,7 @@ static void case_log(void)
 	run_for(&p, 1000);
 	check(rename(log, old) == 0);
 	req.id = (char *)"c1";
-	call(&p, &husk__shim__v1__shim__descriptor, "ReopenLog", &req.base, &a);
+	call(&p, &shim__shim__descriptor, "ReopenLog", &req.base, &a);
 	check(a.code == 0 && access(log, F_OK) == 0);
 	/* Whoever led the pod goes away and another one comes. */
 	pod_disconnect(&p);
@@ -424,7 +424,7 @@ static void case_errors(void)
 /* What of the pod is left after its VM was killed from outside. */
 static void vm_killed(const char *id, bool kill_qemu)
 {
-	Husk__Shim__V1__ExitInfoRequest req = HUSK__SHIM__V1__EXIT_INFO_REQUEST__INIT;
+	Shim__ExitInfoRequest req = SHIM__EXIT_INFO_REQUEST__INIT;
 	struct answer w = { 0 }, a = { 0 };
 	struct pod p;
 
@@ -440,16 +440,15 @@ static void vm_killed(const char *id, bool kill_qemu)
 	/* With backend kvm the monitor is all there is. */
 	check(kill(kill_qemu && p.qemu ? p.qemu : p.vmm, SIGKILL) == 0);
 	check(answer_wait(&p, &w, 5000) && w.code == 0);
-	check(((Containerd__Task__V2__WaitResponse *)w.resp)->exit_status == 255);
+	check(((TaskV2__WaitResponse *)w.resp)->exit_status == 255);
 	check(task_wait(&p, "c1", "x") == 255 && task_wait(&p, "c2", "") == 255);
 	req.id = (char *)"c1";
-	call(&p, &husk__shim__v1__shim__descriptor, "ExitInfo", &req.base, &a);
+	call(&p, &shim__shim__descriptor, "ExitInfo", &req.base, &a);
 	check(a.code == 0);
-	fprintf(stderr, "  why: %s\n", ((Husk__Shim__V1__ExitInfoResponse *)a.resp)->sandbox_died);
-	check(*((Husk__Shim__V1__ExitInfoResponse *)a.resp)->sandbox_died);
+	fprintf(stderr, "  why: %s\n", ((Shim__ExitInfoResponse *)a.resp)->sandbox_died);
+	check(*((Shim__ExitInfoResponse *)a.resp)->sandbox_died);
 	check(sandbox_call(&p, "SandboxStatus", &a) == 0);
-	check(str_eq(((Containerd__Runtime__Sandbox__V1__SandboxStatusResponse *)a.resp)->state,
-		     "SANDBOX_NOTREADY"));
+	check(str_eq(((Sandbox__SandboxStatusResponse *)a.resp)->state, "SANDBOX_NOTREADY"));
 	check(process_gone(p.vmm, 2000) && process_gone(p.qemu, 2000));
 	check(task_start(&p, "c2", "", NULL) == -EBUSY);
 	check(task_delete(&p, "c1", "") == 0 && task_delete(&p, "c2", "") == 0);
@@ -478,7 +477,7 @@ static void case_shim_killed(void)
 	check(task_start(&p, "c1", "", NULL) == 0);
 	check(kill(p.shim, SIGTERM) == 0); /* ignored */
 	run_for(&p, 100);
-	check(task_state(&p, "c1", "") == CONTAINERD__V1__TYPES__STATUS__RUNNING);
+	check(task_state(&p, "c1", "") == TASK__STATUS__RUNNING);
 	check(kill(p.shim, SIGKILL) == 0);
 	check(process_gone(p.shim, 2000) && process_gone(p.vmm, 2000) &&
 	      process_gone(p.qemu, 2000));
@@ -499,7 +498,7 @@ static void case_shim_killed(void)
 /* The monitor cannot start: a clear error, and nothing is left. */
 static void case_no_kernel(void)
 {
-	Husk__Shim__V1__Options o = HUSK__SHIM__V1__OPTIONS__INIT;
+	Shim__Options o = SHIM__OPTIONS__INIT;
 	struct answer a = { 0 };
 	struct pod p;
 

@@ -15,7 +15,7 @@
 
 #define ARENA (16 * MIB)
 
-static void check_process(const PB(Process) * p)
+static void check_process(const Agent__Process *p)
 {
 	fuzz_assert(p->n_args >= 1 && p->n_args <= AGENT_ARGS_MAX && p->args[0][0]);
 	fuzz_assert(p->n_env <= AGENT_ENV_MAX && strlen(p->cwd) < PATH_MAX);
@@ -23,7 +23,7 @@ static void check_process(const PB(Process) * p)
 		fuzz_assert(rlimit_of(p->rlimits[i]->type) >= 0);
 }
 
-static void check_container(const PB(CreateContainerRequest) * req)
+static void check_container(const Agent__CreateContainerRequest *req)
 {
 	struct mount_opts o;
 
@@ -39,9 +39,9 @@ static void check_container(const PB(CreateContainerRequest) * req)
 static void check_all(int kind, const uint8_t *data, size_t size)
 {
 	static const ProtobufCMessageDescriptor *const descs[] = {
-		&husk__agent__v1__create_container_request__descriptor,
-		&husk__agent__v1__exec_process_request__descriptor,
-		&husk__agent__v1__create_sandbox_request__descriptor,
+		&agent__create_container_request__descriptor,
+		&agent__exec_process_request__descriptor,
+		&agent__create_sandbox_request__descriptor,
 	};
 	cleanup_pb_arena struct pb_arena arena;
 	ProtobufCMessage *msg;
@@ -53,7 +53,7 @@ static void check_all(int kind, const uint8_t *data, size_t size)
 	if (kind == 0 && validate_container((const void *)msg, &err) == 0)
 		check_container((const void *)msg);
 	if (kind == 1 && validate_exec((const void *)msg, &err) == 0)
-		check_process(((const PB(ExecProcessRequest) *)(const void *)msg)->process);
+		check_process(((const Agent__ExecProcessRequest *)(const void *)msg)->process);
 	if (kind == 2)
 		(void)!validate_sandbox((const void *)msg, &err);
 }

@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct user u;
 	const uint8_t *end = data + size, *passwd, *group;
-	PB(User) spec = PB_INIT(USER);
+	Agent__User spec = AGENT__USER__INIT;
 	struct err err = { 0 };
 	int r;
 

@@ -11,7 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void build(const Runtime__V1__CreateContainerRequest *req)
+static void build(const Cri__CreateContainerRequest *req)
 {
 	static char *none[] = { NULL }, *cmd[] = { (char *)"sh", NULL };
 	static char *env[] = { (char *)"A=b", (char *)"odd", (char *)"=x", NULL };
@@ -48,9 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct err err = { 0 };
 
 	pb_arena_init(&arena, RPC_DECODED_MAX);
-	if (rpc_decode(&arena, &runtime__v1__create_container_request__descriptor, data, size, &m,
-		       &err) == 0) {
-		const Runtime__V1__CreateContainerRequest *req = (const void *)m;
+	if (rpc_decode(&arena, &cri__create_container_request__descriptor, data, size, &m, &err) ==
+	    0) {
+		const Cri__CreateContainerRequest *req = (const void *)m;
 		/* As the handlers look: nothing is built for a pod or container without these. */
 		if (spec_check_pod(req->sandbox_config, &err) == 0 && req->config &&
 		    req->config->metadata && req->config->image)

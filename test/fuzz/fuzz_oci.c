@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	Husk__Agent__V1__Process *process;
+	Agent__Process *process;
 	struct pb_arena a;
 	struct oci_spec spec;
 	struct err e = { 0 };
@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pb_arena_init(&a, OCI_MEMORY_MAX);
 	if (oci_parse(&a, (const char *)data, size, &spec, &e) == 0) {
 		/* What was accepted can be sent. */
-		n = husk__agent__v1__create_container_request__get_packed_size(spec.req);
+		n = agent__create_container_request__get_packed_size(spec.req);
 		if (n > 4 * OCI_JSON_MAX || !spec.req->process || !spec.req->process->n_args)
 			abort();
 	}

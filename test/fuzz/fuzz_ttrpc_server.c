@@ -28,13 +28,12 @@ static void later(struct ttrpc_call *call, const ProtobufCMessage *req, void *ar
 
 static void now(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__ListProcessesResponse resp =
-		HUSK__AGENT__V1__LIST_PROCESSES_RESPONSE__INIT;
+	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
 	uint32_t pids[] = { 1, 2, 3 };
 
 	resp.pids = pids;
 	resp.n_pids = ARRAY_SIZE(pids);
-	if (req->descriptor == &husk__agent__v1__list_processes_request__descriptor)
+	if (req->descriptor == &agent__list_processes_request__descriptor)
 		ttrpc_reply(call, &resp.base);
 	else
 		ttrpc_reply_err(call, -ENOENT, NULL);
@@ -42,7 +41,7 @@ static void now(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 
 static void stream(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__Event ev = HUSK__AGENT__V1__EVENT__INIT;
+	Agent__Event ev = AGENT__EVENT__INIT;
 
 	for (ev.seq = 1; ev.seq < 4; ev.seq++)
 		if (ttrpc_send(call, &ev.base) < 0)
@@ -73,7 +72,7 @@ static void feed(struct loop *l, int fd, const uint8_t *data, size_t size, bool 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const ProtobufCServiceDescriptor *desc = &husk__agent__v1__agent__descriptor;
+	const ProtobufCServiceDescriptor *desc = &agent__agent__descriptor;
 	/* In the order of the methods in agent.proto. */
 	const ttrpc_handler handlers[64] = { now,  now, later, later,  now,
 					     NULL, now, now,   stream, now };

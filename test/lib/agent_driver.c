@@ -73,8 +73,8 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 static void send_call(struct driver *d, struct waiting *w, const char *method, const void *req)
 {
 	*w = (struct waiting){ .d = d };
-	assert_int_equal(ttrpc_client_call(d->client, &husk__agent__v1__agent__descriptor, method,
-					   req, CALL_MS, on_done, w),
+	assert_int_equal(ttrpc_client_call(d->client, &agent__agent__descriptor, method, req,
+					   CALL_MS, on_done, w),
 			 0);
 }
 
@@ -120,13 +120,13 @@ void drive_two(struct driver *d, const char *m1, const void *r1, int *ret1, cons
 
 static void on_event(const ProtobufCMessage *msg, void *arg)
 {
-	const PB(Event) *ev = (const void *)msg;
+	const Agent__Event *ev = (const void *)msg;
 	struct driver *d = arg;
 	struct seen_event *s = &d->events[d->n_events];
 
 	assert_true(d->n_events < DRIVER_EVENTS);
 	s->seq = ev->seq;
-	if (ev->event_case == HUSK__AGENT__V1__EVENT__EVENT_OOM) {
+	if (ev->event_case == AGENT__EVENT__EVENT_OOM) {
 		s->oom = true;
 		snprintf(s->id, sizeof(s->id), "%s", ev->oom->id);
 	} else {
@@ -147,10 +147,10 @@ static void on_events_end(const struct ttrpc_result *res, void *arg)
 
 void driver_events(struct driver *d)
 {
-	PB(EventsRequest) req = PB_INIT(EVENTS_REQUEST);
+	Agent__EventsRequest req = AGENT__EVENTS_REQUEST__INIT;
 
-	assert_int_equal(ttrpc_client_stream(d->client, &husk__agent__v1__agent__descriptor,
-					     "Events", &req.base, on_event, on_events_end, d),
+	assert_int_equal(ttrpc_client_stream(d->client, &agent__agent__descriptor, "Events",
+					     &req.base, on_event, on_events_end, d),
 			 0);
 }
 

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/api.h"
+#include "proto/agent.pb-c.h"
 #include "base/loop.h"
 #include "base/ttrpc/ttrpc.h"
 

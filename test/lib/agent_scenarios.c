@@ -24,16 +24,16 @@ static int next_container;
 
 struct setup {
 	char id[32];
-	PB(CreateContainerRequest) req;
-	PB(Rootfs) rootfs;
-	PB(Disk) base, top, scratch;
-	PB(Disk) * lower[2];
-	PB(Process) process;
-	PB(User) user;
-	PB(Stdio) stdio;
-	PB(Capabilities) caps;
-	PB(Mount) mount[10];
-	PB(Mount) * mounts[10];
+	Agent__CreateContainerRequest req;
+	Agent__Rootfs rootfs;
+	Agent__Disk base, top, scratch;
+	Agent__Disk *lower[2];
+	Agent__Process process;
+	Agent__User user;
+	Agent__Stdio stdio;
+	Agent__Capabilities caps;
+	Agent__Mount mount[10];
+	Agent__Mount *mounts[10];
 	char *args[4];
 	char *masked[3], *readonly[2];
 };
@@ -49,9 +49,9 @@ static char *options_bind[] = { (char *)"rbind", (char *)"rprivate", (char *)"rw
 static void add_mount(struct setup *s, const char *type, const char *dest, const char *source,
 		      char **options, size_t n)
 {
-	PB(Mount) *m = &s->mount[s->req.n_mounts];
+	Agent__Mount *m = &s->mount[s->req.n_mounts];
 
-	husk__agent__v1__mount__init(m);
+	agent__mount__init(m);
 	m->type = (char *)type;
 	m->destination = (char *)dest;
 	m->source = (char *)source;
@@ -60,22 +60,22 @@ static void add_mount(struct setup *s, const char *type, const char *dest, const
 	s->mounts[s->req.n_mounts++] = m;
 }
 
-static void disk_of(PB(Disk) * d, uint64_t first, bool readonly)
+static void disk_of(Agent__Disk *d, uint64_t first, bool readonly)
 {
-	husk__agent__v1__disk__init(d);
+	agent__disk__init(d);
 	d->first_sector = first;
 	d->sectors = DISK_SECTORS;
 	d->readonly = readonly;
 	d->fstype = (char *)"ext4";
 }
 
-static void process_of(PB(Process) * p, PB(User) * u, PB(Stdio) * io, PB(Capabilities) * caps,
-		       char **args, size_t n)
+static void process_of(Agent__Process *p, Agent__User *u, Agent__Stdio *io,
+		       Agent__Capabilities *caps, char **args, size_t n)
 {
-	husk__agent__v1__process__init(p);
-	husk__agent__v1__user__init(u);
-	husk__agent__v1__stdio__init(io);
-	husk__agent__v1__capabilities__init(caps);
+	agent__process__init(p);
+	agent__user__init(u);
+	agent__stdio__init(io);
+	agent__capabilities__init(caps);
 	caps->bounding = caps->effective = caps->permitted = DEFAULT_CAPS;
 	p->user = u;
 	p->stdio = io;
@@ -89,8 +89,8 @@ static void set_up(struct setup *s, const char *script)
 {
 	memset(s, 0, sizeof(*s));
 	snprintf(s->id, sizeof(s->id), "c%d", next_container++);
-	husk__agent__v1__create_container_request__init(&s->req);
-	husk__agent__v1__rootfs__init(&s->rootfs);
+	agent__create_container_request__init(&s->req);
+	agent__rootfs__init(&s->rootfs);
 	disk_of(&s->base, DISK_BASE, true);
 	disk_of(&s->top, DISK_TOP, true);
 	disk_of(&s->scratch, DISK_SCRATCH(next_scratch), false);
@@ -133,9 +133,9 @@ static void create(struct setup *s)
 		fail_msg("create: %s", err_text(&drv.err));
 }
 
-static PB(StartContainerResponse) * start(const char *id)
+static Agent__StartContainerResponse *start(const char *id)
 {
-	PB(StartContainerRequest) req = PB_INIT(START_CONTAINER_REQUEST);
+	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
 	ProtobufCMessage *m;
 
 	req.id = (char *)id;
@@ -145,14 +145,14 @@ static PB(StartContainerResponse) * start(const char *id)
 	return (void *)m;
 }
 
-static void free_resp(PB(StartContainerResponse) * r)
+static void free_resp(Agent__StartContainerResponse *r)
 {
-	husk__agent__v1__start_container_response__free_unpacked(r, NULL);
+	agent__start_container_response__free_unpacked(r, NULL);
 }
 
 static void start_ok(const char *id)
 {
-	PB(StartContainerResponse) *r = start(id);
+	Agent__StartContainerResponse *r = start(id);
 
 	if (r->failure)
 		fail_msg("start: %s: %d: %s", r->failure->stage, r->failure->error,
@@ -163,7 +163,7 @@ static void start_ok(const char *id)
 
 static void remove_it(const char *id)
 {
-	PB(RemoveContainerRequest) req = PB_INIT(REMOVE_CONTAINER_REQUEST);
+	Agent__RemoveContainerRequest req = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 
 	req.id = (char *)id;
 	if (drive_code(&drv, "RemoveContainer", &req) < 0)
@@ -172,7 +172,7 @@ static void remove_it(const char *id)
 
 static int kill_it(const char *id, const char *exec_id, int sig, bool all)
 {
-	PB(SignalProcessRequest) req = PB_INIT(SIGNAL_PROCESS_REQUEST);
+	Agent__SignalProcessRequest req = AGENT__SIGNAL_PROCESS_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -225,18 +225,18 @@ static void stop_idle(struct setup *s)
 }
 
 struct exec {
-	PB(ExecProcessRequest) req;
-	PB(Process) process;
-	PB(User) user;
-	PB(Stdio) stdio;
-	PB(Capabilities) caps;
+	Agent__ExecProcessRequest req;
+	Agent__Process process;
+	Agent__User user;
+	Agent__Stdio stdio;
+	Agent__Capabilities caps;
 	char *args[4];
 };
 
 static void set_up_exec(struct exec *e, const char *id, const char *exec_id, const char *script)
 {
 	memset(e, 0, sizeof(*e));
-	husk__agent__v1__exec_process_request__init(&e->req);
+	agent__exec_process_request__init(&e->req);
 	e->args[0] = (char *)"sh";
 	e->args[1] = (char *)"-c";
 	e->args[2] = (char *)script;
@@ -248,7 +248,7 @@ static void set_up_exec(struct exec *e, const char *id, const char *exec_id, con
 
 static void exec_ok(struct exec *e)
 {
-	PB(StartContainerResponse) *r = (void *)drive(&drv, "ExecProcess", &e->req);
+	Agent__StartContainerResponse *r = (void *)drive(&drv, "ExecProcess", &e->req);
 
 	if (!r)
 		fail_msg("exec: %s", err_text(&drv.err));
@@ -261,9 +261,9 @@ static void exec_ok(struct exec *e)
 
 static void test_sandbox(void **state)
 {
-	PB(CreateSandboxRequest) req = PB_INIT(CREATE_SANDBOX_REQUEST);
-	PB(CreateSandboxResponse) * resp;
-	PB(StartContainerRequest) early = PB_INIT(START_CONTAINER_REQUEST);
+	Agent__CreateSandboxRequest req = AGENT__CREATE_SANDBOX_REQUEST__INIT;
+	Agent__CreateSandboxResponse *resp;
+	Agent__StartContainerRequest early = AGENT__START_CONTAINER_REQUEST__INIT;
 
 	early.id = (char *)"x";
 	assert_int_equal(drive_code(&drv, "StartContainer", &early), -EBUSY);
@@ -278,7 +278,7 @@ static void test_sandbox(void **state)
 		fail_msg("sandbox: %s", err_text(&drv.err));
 	print_message("[ figure   ] guest kernel %s %s, agent ready at %lld us\n",
 		      resp->kernel_release, resp->machine, (long long)resp->ready_ns / 1000);
-	husk__agent__v1__create_sandbox_response__free_unpacked(resp, NULL);
+	agent__create_sandbox_response__free_unpacked(resp, NULL);
 	assert_int_equal(drive_code(&drv, "CreateSandbox", &req), -EEXIST);
 	driver_events(&drv);
 }
@@ -344,7 +344,7 @@ static void test_missing_command(void **state)
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct setup s;
-		PB(StartContainerResponse) * r;
+		Agent__StartContainerResponse *r;
 		size_t events = drv.n_events;
 
 		set_up(&s, "");
@@ -367,7 +367,7 @@ static void test_user_and_cwd(void **state)
 {
 	struct setup s;
 	unsigned status;
-	PB(StartContainerResponse) * r;
+	Agent__StartContainerResponse *r;
 
 	set_up(&s,
 	       "id; pwd; umask; echo $HOME; echo out >/dev/stdout; grep NoNew /proc/self/status;"
@@ -496,7 +496,7 @@ static void test_bulk(void **state)
 static void test_tty(void **state)
 {
 	struct setup s;
-	PB(ResizeTtyRequest) rz = PB_INIT(RESIZE_TTY_REQUEST);
+	Agent__ResizeTtyRequest rz = AGENT__RESIZE_TTY_REQUEST__INIT;
 	int in, out;
 
 	set_up(&s,
@@ -528,9 +528,9 @@ static void test_exec(void **state)
 {
 	struct setup s;
 	struct exec e;
-	PB(StartContainerResponse) * r;
-	PB(ListProcessesRequest) lr = PB_INIT(LIST_PROCESSES_REQUEST);
-	PB(ListProcessesResponse) * l;
+	Agent__StartContainerResponse *r;
+	Agent__ListProcessesRequest lr = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	Agent__ListProcessesResponse *l;
 	int out, in;
 
 	start_idle(&s);
@@ -578,7 +578,7 @@ static void test_exec(void **state)
 	l = (void *)drive(&drv, "ListProcesses", &lr);
 	assert_non_null(l);
 	assert_int_equal(l->n_pids, 2); /* sh and sleep */
-	husk__agent__v1__list_processes_response__free_unpacked(l, NULL);
+	agent__list_processes_response__free_unpacked(l, NULL);
 
 	/* An exec that is there when the container goes: its exit comes first. */
 	set_up_exec(&e, s.id, "late", "sleep 1000");
@@ -601,13 +601,13 @@ static void test_pod_pid_namespace(void **state)
 	int out;
 
 	set_up(&a, "sleep 1000 & wait");
-	a.req.pid_namespace = PB_NS_POD;
+	a.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
 	create(&a);
 	start_ok(a.id);
 	set_up(&b,
 	       "[ $$ != 1 ] && [ $(cat /proc/1/comm) = pause ] && ps | grep -c ' sleep 100[0]$';"
 	       "ls /proc/1/root 2>/dev/null | wc -l");
-	b.req.pid_namespace = PB_NS_POD;
+	b.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
 	assert_string_equal(finish(&b, NULL), "1\n0\n");
 	/* An orphan of the namespace goes to the pause process, and leaves no zombie. */
 	set_up_exec(&e, a.id, "orphan", "(sleep 0 &) ; sleep 1; ps | grep -c '\\[sleep\\]'");
@@ -628,7 +628,7 @@ static void test_signals(void **state)
 {
 	struct setup s;
 	struct exec e;
-	PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
+	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 
 	set_up(&s, "true");
 	create(&s);
@@ -695,10 +695,10 @@ static void test_stdin_bulk(void **state)
 
 static void test_settings(void **state)
 {
-	PB(CreateContainerRequest__SysctlsEntry)
-	sysctl = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
-	PB(CreateContainerRequest__SysctlsEntry) * sysctls[] = { &sysctl };
-	PB(Rlimit) lim = PB_INIT(RLIMIT), *limits[] = { &lim };
+	Agent__CreateContainerRequest__SysctlsEntry sysctl =
+		AGENT__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
+	Agent__CreateContainerRequest__SysctlsEntry *sysctls[] = { &sysctl };
+	Agent__Rlimit lim = AGENT__RLIMIT__INIT, *limits[] = { &lim };
 	char *env[] = { (char *)"A=b", (char *)"HOME=/tmp", (char *)"PATH=/nowhere:/bin" };
 	struct setup s;
 	unsigned status;
@@ -722,7 +722,7 @@ static void test_settings(void **state)
 	assert_string_equal(run("hostname; cat /proc/sys/kernel/msgmax", NULL), "seed\n8192\n");
 	/* What one container leaves in the pod's IPC namespace and /dev/shm, the next one finds. */
 	set_up(&s, "echo shared >/dev/shm/file");
-	s.req.ipc_namespace = PB_NS_POD;
+	s.req.ipc_namespace = AGENT__NAMESPACE_MODE__POD;
 	(void)finish(&s, NULL);
 	assert_string_equal(run("cat /dev/shm/file; rm /dev/shm/file", NULL), "shared\n");
 }
@@ -750,7 +750,7 @@ static void test_create_while_removing(void **state)
 {
 	for (int i = 0; i < 5; i++) {
 		struct setup a, b;
-		PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
+		Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 		int removed, created;
 
 		set_up(&a, "true");
@@ -804,8 +804,8 @@ static void test_latency(void **state)
 static void test_disks(void **state)
 {
 	struct setup a, b;
-	PB(RemoveContainerRequest) rm = PB_INIT(REMOVE_CONTAINER_REQUEST);
-	PB(RemoveContainerResponse) * r;
+	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
+	Agent__RemoveContainerResponse *r;
 
 	start_idle(&a);
 	start_idle(&b);
@@ -820,14 +820,14 @@ static void test_disks(void **state)
 	assert_non_null(r);
 	assert_int_equal(r->n_detached_disks, 1);
 	assert_int_equal(r->detached_disks[0], a.scratch.first_sector);
-	husk__agent__v1__remove_container_response__free_unpacked(r, NULL);
+	agent__remove_container_response__free_unpacked(r, NULL);
 	assert_int_equal(kill_it(b.id, "", SIGKILL, false), 0);
 	(void)drive_exit(&drv, b.id, "");
 	rm.id = b.id;
 	r = (void *)drive(&drv, "RemoveContainer", &rm);
 	assert_non_null(r);
 	assert_int_equal(r->n_detached_disks, 3);
-	husk__agent__v1__remove_container_response__free_unpacked(r, NULL);
+	agent__remove_container_response__free_unpacked(r, NULL);
 	/* A disk without a file system: refused, and forgotten. */
 	set_up(&a, "true");
 	a.scratch.first_sector = DISK_SCRATCH(SCRATCHES + 5);
@@ -859,9 +859,9 @@ static void test_early_exits(void **state)
 static void test_oom(void **state)
 {
 	struct setup s;
-	PB(CreateContainerRequest__CgroupEntry)
-	limit = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
-	PB(CreateContainerRequest__CgroupEntry) * list[1] = { &limit };
+	Agent__CreateContainerRequest__CgroupEntry limit =
+		AGENT__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
+	Agent__CreateContainerRequest__CgroupEntry *list[1] = { &limit };
 	const struct seen_event *ev;
 	bool oom = false;
 
@@ -905,7 +905,7 @@ static void test_refusals(void **state)
 	set_up(&s, "true");
 	add_mount(&s, "tmpfs", "/tmp", "tmpfs", bad, 1);
 	create(&s);
-	PB(StartContainerResponse) *r = start(s.id);
+	Agent__StartContainerResponse *r = start(s.id);
 	assert_non_null(r->failure);
 	assert_string_equal(r->failure->stage, "mount");
 	assert_text(r->failure->message, "/tmp");
@@ -930,7 +930,7 @@ static void test_hostile_paths(void **state)
 	assert_string_equal(drive_read_all(out, NULL), "ok\n");
 	set_up_exec(&e, s.id, "named", "true");
 	e.user.name = (char *)"app";
-	PB(StartContainerResponse) *r = (void *)drive(&drv, "ExecProcess", &e.req);
+	Agent__StartContainerResponse *r = (void *)drive(&drv, "ExecProcess", &e.req);
 	assert_non_null(r);
 	assert_string_equal(r->failure->stage, "user");
 	free_resp(r);

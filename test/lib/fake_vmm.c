@@ -58,25 +58,25 @@ static noreturn_fn void die(const char *why)
 	exit(77);
 }
 
-static void send_packet(Husk__Vmm__V1__Packet *p)
+static void send_packet(Vmm__Packet *p)
 {
 	uint8_t buf[4096];
-	size_t n = husk__vmm__v1__packet__pack(p, buf);
+	size_t n = vmm__packet__pack(p, buf);
 
 	if (send(CONTROL_FD, buf, n, MSG_NOSIGNAL) < 0)
 		exit(0);
 }
 
-static void ended(Husk__Vmm__V1__EndReason reason, const char *message)
+static void ended(Vmm__EndReason reason, const char *message)
 {
-	Husk__Vmm__V1__Packet p = HUSK__VMM__V1__PACKET__INIT;
-	Husk__Vmm__V1__Ended e = HUSK__VMM__V1__ENDED__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	Vmm__Ended e = VMM__ENDED__INIT;
 
 	for (size_t i = 0; i < TABLE; i++)
 		fd_close(&streams[i].fd);
 	e.reason = reason;
 	e.message = (char *)message;
-	p.body_case = HUSK__VMM__V1__PACKET__BODY_ENDED;
+	p.body_case = VMM__PACKET__BODY_ENDED;
 	p.ended = &e;
 	send_packet(&p);
 }
@@ -92,7 +92,7 @@ static struct task *find_task(const char *id, const char *exec_id)
 	return NULL;
 }
 
-static struct task *new_task(const char *id, const char *exec_id, const Husk__Agent__V1__Process *p)
+static struct task *new_task(const char *id, const char *exec_id, const Agent__Process *p)
 {
 	for (size_t i = 0; i < TABLE; i++) {
 		struct task *t = &tasks[i];
@@ -140,8 +140,8 @@ static void stream_end(uint64_t id)
 
 static void task_exit(struct task *t, uint32_t status)
 {
-	Husk__Agent__V1__Event ev = HUSK__AGENT__V1__EVENT__INIT;
-	Husk__Agent__V1__ExitEvent e = HUSK__AGENT__V1__EXIT_EVENT__INIT;
+	Agent__Event ev = AGENT__EVENT__INIT;
+	Agent__ExitEvent e = AGENT__EXIT_EVENT__INIT;
 
 	t->running = false;
 	if (!str_eq(t->what, "mute")) {
@@ -153,7 +153,7 @@ static void task_exit(struct task *t, uint32_t status)
 	e.exit_status = status;
 	e.oom_killed = status == 137;
 	ev.seq = ++seq;
-	ev.event_case = HUSK__AGENT__V1__EVENT__EVENT_EXIT;
+	ev.event_case = AGENT__EVENT__EVENT_EXIT;
 	ev.exit = &e;
 	if (!events || ttrpc_send(events, &ev.base) < 0)
 		die("nobody takes events");
@@ -164,9 +164,8 @@ static void on_control(struct ev_io *io, uint32_t ev);
 
 static void start(struct task *t, struct ttrpc_call *call)
 {
-	Husk__Agent__V1__StartContainerResponse resp =
-		HUSK__AGENT__V1__START_CONTAINER_RESPONSE__INIT;
-	Husk__Agent__V1__StartFailure f = HUSK__AGENT__V1__START_FAILURE__INIT;
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
+	Agent__StartFailure f = AGENT__START_FAILURE__INIT;
 
 	on_control(&control, 0);
 	if (str_eq(t->what, "die"))
@@ -193,16 +192,15 @@ static void start(struct task *t, struct ttrpc_call *call)
 	if (str_eq(t->what, "run") || str_eq(t->what, "mute"))
 		task_exit(t, t->status);
 	else if (str_eq(t->what, "end"))
-		ended(HUSK__VMM__V1__END_REASON__REBOOT, "panic");
+		ended(VMM__END_REASON__REBOOT, "panic");
 	else if (str_eq(t->what, "hangup"))
 		ttrpc_server_free(take_ptr(&server));
 }
 
 static void on_create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	const Husk__Agent__V1__CreateSandboxRequest *req = (const void *)m;
-	Husk__Agent__V1__CreateSandboxResponse resp =
-		HUSK__AGENT__V1__CREATE_SANDBOX_RESPONSE__INIT;
+	const Agent__CreateSandboxRequest *req = (const void *)m;
+	Agent__CreateSandboxResponse resp = AGENT__CREATE_SANDBOX_RESPONSE__INIT;
 	struct err e = { 0 };
 
 	if (str_eq(req->hostname, "bad")) {
@@ -213,7 +211,7 @@ static void on_create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *m
 	ttrpc_reply(call, &resp.base);
 }
 
-static void check_disk(const Husk__Agent__V1__Disk *d)
+static void check_disk(const Agent__Disk *d)
 {
 	on_control(&control, 0);
 	for (size_t i = 0; i < TABLE; i++) {
@@ -225,9 +223,8 @@ static void check_disk(const Husk__Agent__V1__Disk *d)
 
 static void on_create(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	static const Husk__Agent__V1__CreateContainerResponse ok =
-		HUSK__AGENT__V1__CREATE_CONTAINER_RESPONSE__INIT;
-	const Husk__Agent__V1__CreateContainerRequest *req = (const void *)m;
+	static const Agent__CreateContainerResponse ok = AGENT__CREATE_CONTAINER_RESPONSE__INIT;
+	const Agent__CreateContainerRequest *req = (const void *)m;
 	struct err e = { 0 };
 
 	for (size_t i = 0; i < req->rootfs->n_lower; i++)
@@ -244,23 +241,22 @@ static void on_create(struct ttrpc_call *call, const ProtobufCMessage *m, void *
 
 static void on_start(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	const Husk__Agent__V1__StartContainerRequest *req = (const void *)m;
+	const Agent__StartContainerRequest *req = (const void *)m;
 
 	start(find_task(req->id, ""), call);
 }
 
 static void on_exec(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	const Husk__Agent__V1__ExecProcessRequest *req = (const void *)m;
+	const Agent__ExecProcessRequest *req = (const void *)m;
 
 	start(new_task(req->id, req->exec_id, req->process), call);
 }
 
 static void on_signal(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	static const Husk__Agent__V1__SignalProcessResponse ok =
-		HUSK__AGENT__V1__SIGNAL_PROCESS_RESPONSE__INIT;
-	const Husk__Agent__V1__SignalProcessRequest *req = (const void *)m;
+	static const Agent__SignalProcessResponse ok = AGENT__SIGNAL_PROCESS_RESPONSE__INIT;
+	const Agent__SignalProcessRequest *req = (const void *)m;
 	struct task *t = find_task(req->id, req->exec_id);
 
 	if (!t || !t->running) {
@@ -279,9 +275,8 @@ static void on_signal(struct ttrpc_call *call, const ProtobufCMessage *m, void *
 
 static void on_remove(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	const Husk__Agent__V1__RemoveContainerRequest *req = (const void *)m;
-	Husk__Agent__V1__RemoveContainerResponse resp =
-		HUSK__AGENT__V1__REMOVE_CONTAINER_RESPONSE__INIT;
+	const Agent__RemoveContainerRequest *req = (const void *)m;
+	Agent__RemoveContainerResponse resp = AGENT__REMOVE_CONTAINER_RESPONSE__INIT;
 	uint64_t disks[TABLE];
 	struct task *t = find_task(req->id, "");
 
@@ -301,8 +296,7 @@ static void on_remove(struct ttrpc_call *call, const ProtobufCMessage *m, void *
 
 static void on_list(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	Husk__Agent__V1__ListProcessesResponse resp =
-		HUSK__AGENT__V1__LIST_PROCESSES_RESPONSE__INIT;
+	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
 	uint32_t pids[] = { 100, 101 };
 
 	resp.n_pids = 2;
@@ -317,11 +311,10 @@ static void on_events(struct ttrpc_call *call, const ProtobufCMessage *m, void *
 
 static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
 {
-	static const Husk__Agent__V1__ShutdownResponse ok =
-		HUSK__AGENT__V1__SHUTDOWN_RESPONSE__INIT;
+	static const Agent__ShutdownResponse ok = AGENT__SHUTDOWN_RESPONSE__INIT;
 
 	ttrpc_reply(call, &ok.base);
-	ended(HUSK__VMM__V1__END_REASON__POWEROFF, "");
+	ended(VMM__END_REASON__POWEROFF, "");
 }
 
 /* CreateSandbox CreateContainer StartContainer ExecProcess SignalProcess ResizeTty RemoveContainer
@@ -334,10 +327,10 @@ static const ttrpc_handler handlers[] = { on_create_sandbox, on_create,	 on_star
 
 static void boot(int fd)
 {
-	static struct ttrpc_service service = { .desc = &husk__agent__v1__agent__descriptor,
+	static struct ttrpc_service service = { .desc = &agent__agent__descriptor,
 						.handlers = handlers };
-	Husk__Vmm__V1__Packet p = HUSK__VMM__V1__PACKET__INIT;
-	Husk__Vmm__V1__AgentConnected c = HUSK__VMM__V1__AGENT_CONNECTED__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	Vmm__AgentConnected c = VMM__AGENT_CONNECTED__INIT;
 	struct err e;
 
 	service.server_streaming = 1 << 8;
@@ -345,12 +338,12 @@ static void boot(int fd)
 	    ttrpc_server_add(server, fd) < 0)
 		die("agent");
 	c.agent_ready_ns = now_mono_ns();
-	p.body_case = HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED;
+	p.body_case = VMM__PACKET__BODY_AGENT_CONNECTED;
 	p.agent_connected = &c;
 	send_packet(&p);
 }
 
-static void map(const Husk__Vmm__V1__MapWindow *w)
+static void map(const Vmm__MapWindow *w)
 {
 	size_t slot = TABLE;
 
@@ -392,34 +385,34 @@ static void connect_stream(int fd)
 	die("too many streams");
 }
 
-static void handle(Husk__Vmm__V1__Request *req, int fd)
+static void handle(Vmm__Request *req, int fd)
 {
-	Husk__Vmm__V1__Packet p = HUSK__VMM__V1__PACKET__INIT;
-	Husk__Vmm__V1__InfoReply info = HUSK__VMM__V1__INFO_REPLY__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	Vmm__InfoReply info = VMM__INFO_REPLY__INIT;
 
 	p.id = req->id;
-	if (req->request_case == HUSK__VMM__V1__REQUEST__REQUEST_INFO) {
+	if (req->request_case == VMM__REQUEST__REQUEST_INFO) {
 		info.backend = (char *)"fake";
-		p.body_case = HUSK__VMM__V1__PACKET__BODY_INFO;
+		p.body_case = VMM__PACKET__BODY_INFO;
 		p.info = &info;
 	}
 	send_packet(&p);
 	switch (req->request_case) {
-	case HUSK__VMM__V1__REQUEST__REQUEST_BOOT:
+	case VMM__REQUEST__REQUEST_BOOT:
 		boot(fd);
 		break;
-	case HUSK__VMM__V1__REQUEST__REQUEST_MAP_WINDOW:
+	case VMM__REQUEST__REQUEST_MAP_WINDOW:
 		map(req->map_window);
 		fd_close(&fd);
 		break;
-	case HUSK__VMM__V1__REQUEST__REQUEST_UNMAP_WINDOW:
+	case VMM__REQUEST__REQUEST_UNMAP_WINDOW:
 		unmap(req->unmap_window->first_sector);
 		break;
-	case HUSK__VMM__V1__REQUEST__REQUEST_CONNECT_VSOCK:
+	case VMM__REQUEST__REQUEST_CONNECT_VSOCK:
 		connect_stream(fd);
 		break;
-	case HUSK__VMM__V1__REQUEST__REQUEST_KILL:
-		ended(HUSK__VMM__V1__END_REASON__KILLED, "");
+	case VMM__REQUEST__REQUEST_KILL:
+		ended(VMM__END_REASON__KILLED, "");
 		break;
 	default:
 		break;
@@ -440,7 +433,7 @@ static void on_control(struct ev_io *io, uint32_t ev)
 				    .msg_control = c.bytes,
 				    .msg_controllen = sizeof(c.bytes) };
 		ssize_t n = recvmsg(CONTROL_FD, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-		Husk__Vmm__V1__Request *req;
+		Vmm__Request *req;
 		int fd = -1;
 
 		if (n < 0)
@@ -449,11 +442,11 @@ static void on_control(struct ev_io *io, uint32_t ev)
 			exit(0);
 		if (CMSG_FIRSTHDR(&m))
 			memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(fd));
-		req = husk__vmm__v1__request__unpack(NULL, (size_t)n, buf);
+		req = vmm__request__unpack(NULL, (size_t)n, buf);
 		if (!req)
 			die("malformed request");
 		handle(req, fd);
-		husk__vmm__v1__request__free_unpacked(req, NULL);
+		vmm__request__free_unpacked(req, NULL);
 	}
 }
 

@@ -54,19 +54,19 @@ char *read_all(const char *path)
 
 /* ---- the pod ---- */
 
-static void write_options(int fd, const Husk__Shim__V1__Options *opts)
+static void write_options(int fd, const Shim__Options *opts)
 {
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
 	uint8_t inner[4096], outer[5000];
 
 	any.type_url = (char *)"husk.shim.v1.Options";
-	any.value.len = husk__shim__v1__options__pack(opts, inner);
+	any.value.len = shim__options__pack(opts, inner);
 	any.value.data = inner;
-	check(write_all(fd, outer, google__protobuf__any__pack(&any, outer)) == 0);
+	check(write_all(fd, outer, wkt__any__pack(&any, outer)) == 0);
 }
 
 void pod_start(struct pod *p, const char *shim, const char *dir, const char *id,
-	       const Husk__Shim__V1__Options *opts)
+	       const Shim__Options *opts)
 {
 	const char *argv[] = { shim, "-namespace", "husk", "-id",   id,	 "-address",
 			       NULL, "-bundle",	   NULL,   "start", NULL };
@@ -190,7 +190,7 @@ void answer_clear(struct answer *a)
 	if (a->resp)
 		protobuf_c_message_free_unpacked(a->resp, NULL);
 	if (a->start_error)
-		husk__shim__v1__start_error__free_unpacked(a->start_error, NULL);
+		shim__start_error__free_unpacked(a->start_error, NULL);
 	*a = (struct answer){ 0 };
 }
 
@@ -205,8 +205,7 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 	a->status = res->status;
 	(void)snprintf(a->msg, sizeof(a->msg), "%s", res->err ? err_text(res->err) : "");
 	if (res->detail_type && str_eq(res->detail_type, "husk.shim.v1.StartError"))
-		a->start_error =
-			husk__shim__v1__start_error__unpack(NULL, res->detail_len, res->detail);
+		a->start_error = shim__start_error__unpack(NULL, res->detail_len, res->detail);
 	if (!res->resp)
 		return;
 	n = protobuf_c_message_get_packed_size(res->resp);
@@ -243,12 +242,10 @@ void call(struct pod *p, const ProtobufCServiceDescriptor *svc, const char *meth
 /* For requests that begin with the id of the sandbox, as all but CreateSandbox do. */
 int sandbox_call(struct pod *p, const char *method, struct answer *a)
 {
-	const ProtobufCServiceDescriptor *svc =
-		&containerd__runtime__sandbox__v1__sandbox__descriptor;
+	const ProtobufCServiceDescriptor *svc = &sandbox__sandbox__descriptor;
 	const ProtobufCMethodDescriptor *m =
 		protobuf_c_service_descriptor_get_method_by_name(svc, method);
-	Containerd__Runtime__Sandbox__V1__StartSandboxRequest *req =
-		must(calloc(1, m->input->sizeof_message));
+	Sandbox__StartSandboxRequest *req = must(calloc(1, m->input->sizeof_message));
 	struct answer own = { 0 };
 	int code;
 
@@ -263,9 +260,8 @@ int sandbox_call(struct pod *p, const char *method, struct answer *a)
 
 int create_sandbox(struct pod *p, const char *hostname)
 {
-	Containerd__Runtime__Sandbox__V1__CreateSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__CREATE_SANDBOX_REQUEST__INIT;
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	Sandbox__CreateSandboxRequest req = SANDBOX__CREATE_SANDBOX_REQUEST__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
 	struct answer a = { 0 };
 	uint8_t bytes[100];
 	int code;
@@ -279,8 +275,7 @@ int create_sandbox(struct pod *p, const char *hostname)
 	any.value.len = 2u + bytes[1];
 	req.sandbox_id = p->id;
 	req.options = &any;
-	call(p, &containerd__runtime__sandbox__v1__sandbox__descriptor, "CreateSandbox", &req.base,
-	     &a);
+	call(p, &sandbox__sandbox__descriptor, "CreateSandbox", &req.base, &a);
 	code = a.code;
 	answer_clear(&a);
 	return code;
@@ -288,7 +283,7 @@ int create_sandbox(struct pod *p, const char *hostname)
 
 static void task(struct pod *p, const char *method, const ProtobufCMessage *req, struct answer *a)
 {
-	call(p, &containerd__task__v2__task__descriptor, method, req, a);
+	call(p, &task_v2__task__descriptor, method, req, a);
 }
 
 /* An answer that nobody looks at but for its code. */
@@ -305,7 +300,7 @@ static int task_code(struct pod *p, const char *method, const ProtobufCMessage *
 
 int task_start(struct pod *p, const char *id, const char *exec_id, struct answer *a)
 {
-	Containerd__Task__V2__StartRequest req = CONTAINERD__TASK__V2__START_REQUEST__INIT;
+	TaskV2__StartRequest req = TASK_V2__START_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -317,7 +312,7 @@ int task_start(struct pod *p, const char *id, const char *exec_id, struct answer
 
 int task_kill(struct pod *p, const char *id, const char *exec_id, uint32_t sig)
 {
-	Containerd__Task__V2__KillRequest req = CONTAINERD__TASK__V2__KILL_REQUEST__INIT;
+	TaskV2__KillRequest req = TASK_V2__KILL_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -327,7 +322,7 @@ int task_kill(struct pod *p, const char *id, const char *exec_id, uint32_t sig)
 
 int task_delete(struct pod *p, const char *id, const char *exec_id)
 {
-	Containerd__Task__V2__DeleteRequest req = CONTAINERD__TASK__V2__DELETE_REQUEST__INIT;
+	TaskV2__DeleteRequest req = TASK_V2__DELETE_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -336,11 +331,11 @@ int task_delete(struct pod *p, const char *id, const char *exec_id)
 
 void task_wait_start(struct pod *p, const char *id, const char *exec_id, struct answer *a)
 {
-	Containerd__Task__V2__WaitRequest req = CONTAINERD__TASK__V2__WAIT_REQUEST__INIT;
+	TaskV2__WaitRequest req = TASK_V2__WAIT_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
-	call_start(p, &containerd__task__v2__task__descriptor, "Wait", &req.base, a);
+	call_start(p, &task_v2__task__descriptor, "Wait", &req.base, a);
 }
 
 uint32_t task_wait(struct pod *p, const char *id, const char *exec_id)
@@ -352,21 +347,21 @@ uint32_t task_wait(struct pod *p, const char *id, const char *exec_id)
 	check(answer_wait(p, &a, CALL_TIMEOUT_MS));
 	if (a.code < 0)
 		fatal("Wait %s %s: %s", id, exec_id, a.msg);
-	status = ((Containerd__Task__V2__WaitResponse *)a.resp)->exit_status;
+	status = ((TaskV2__WaitResponse *)a.resp)->exit_status;
 	answer_clear(&a);
 	return status;
 }
 
 int task_state(struct pod *p, const char *id, const char *exec_id)
 {
-	Containerd__Task__V2__StateRequest req = CONTAINERD__TASK__V2__STATE_REQUEST__INIT;
+	TaskV2__StateRequest req = TASK_V2__STATE_REQUEST__INIT;
 	struct answer a = { 0 };
 	int r;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
 	task(p, "State", &req.base, &a);
-	r = a.code < 0 ? a.code : (int)((Containerd__Task__V2__StateResponse *)a.resp)->status;
+	r = a.code < 0 ? a.code : (int)((TaskV2__StateResponse *)a.resp)->status;
 	answer_clear(&a);
 	return r;
 }
@@ -374,9 +369,8 @@ int task_state(struct pod *p, const char *id, const char *exec_id)
 int task_exec(struct pod *p, const char *id, const char *exec_id, bool tty, const char *in,
 	      const char *out, const char *err, const char *args_json)
 {
-	Containerd__Task__V2__ExecProcessRequest req =
-		CONTAINERD__TASK__V2__EXEC_PROCESS_REQUEST__INIT;
-	Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
+	TaskV2__ExecProcessRequest req = TASK_V2__EXEC_PROCESS_REQUEST__INIT;
+	Wkt__Any any = WKT__ANY__INIT;
 	char *spec =
 		must(str_fmt("{\"args\":%s,\"env\":[\"PATH=/bin\"],\"cwd\":\"/\"}", args_json));
 	int r;
@@ -398,7 +392,7 @@ int task_exec(struct pod *p, const char *id, const char *exec_id, bool tty, cons
 
 int task_close_io(struct pod *p, const char *id, const char *exec_id)
 {
-	Containerd__Task__V2__CloseIORequest req = CONTAINERD__TASK__V2__CLOSE_IOREQUEST__INIT;
+	TaskV2__CloseIORequest req = TASK_V2__CLOSE_IOREQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -408,7 +402,7 @@ int task_close_io(struct pod *p, const char *id, const char *exec_id)
 
 int task_resize(struct pod *p, const char *id, const char *exec_id, uint32_t w, uint32_t h)
 {
-	Containerd__Task__V2__ResizePtyRequest req = CONTAINERD__TASK__V2__RESIZE_PTY_REQUEST__INIT;
+	TaskV2__ResizePtyRequest req = TASK_V2__RESIZE_PTY_REQUEST__INIT;
 
 	req.id = (char *)id;
 	req.exec_id = (char *)exec_id;
@@ -454,29 +448,28 @@ char *make_bundle(struct pod *p, const char *id, const char *args, const char *c
 int task_create(struct pod *p, const char *id, const char *bundle, const char *out, const char *err,
 		const char *const *layers, const char *scratch, struct answer *a)
 {
-	Containerd__Task__V2__CreateTaskRequest req =
-		CONTAINERD__TASK__V2__CREATE_TASK_REQUEST__INIT;
+	TaskV2__CreateTaskRequest req = TASK_V2__CREATE_TASK_REQUEST__INIT;
 	static const char *const ro[] = { "ro", "loop" }, *const rw[] = { "rw", "loop" };
-	Containerd__Types__Mount m[70], *list[70];
+	Types__Mount m[70], *list[70];
 	struct answer own = { 0 };
 	size_t n = 0;
 	int code;
 
 	for (; layers && *layers; layers++, n++) {
-		containerd__types__mount__init(&m[n]);
+		types__mount__init(&m[n]);
 		m[n].type = (char *)"ext4";
 		m[n].source = (char *)*layers;
 		m[n].options = (char **)ro;
 		m[n].n_options = 2;
 	}
 	if (scratch) {
-		containerd__types__mount__init(&m[n]);
+		types__mount__init(&m[n]);
 		m[n].type = (char *)"ext4";
 		m[n].source = (char *)scratch;
 		m[n].options = (char **)rw;
 		m[n++].n_options = 2;
 	}
-	containerd__types__mount__init(&m[n]);
+	types__mount__init(&m[n]);
 	m[n].type = m[n].source = (char *)"overlay";
 	n++;
 	for (size_t i = 0; i < n; i++)

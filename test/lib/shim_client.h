@@ -30,7 +30,7 @@ struct answer {
 	int code;
 	enum rpc_code status;
 	char msg[500];
-	Husk__Shim__V1__StartError *start_error; /* NULL = none */
+	Shim__StartError *start_error; /* NULL = none */
 	ProtobufCMessage *resp;
 };
 
@@ -53,7 +53,7 @@ void fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn))
 char *test_dir(const char *name);
 /* `start` of the program at `shim`; options as in shim.proto. */
 void pod_start(struct pod *p, const char *shim, const char *dir, const char *id,
-	       const Husk__Shim__V1__Options *opts);
+	       const Shim__Options *opts);
 void pod_connect(struct pod *p); /* once more, e.g. as a huskd that was started again */
 void pod_disconnect(struct pod *p);
 void pod_fini(struct pod *p);

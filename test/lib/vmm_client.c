@@ -57,32 +57,32 @@ void vmm_start(struct vmm_client *c, const char *backend, const char *kernel, co
 
 /* One packet from the monitor: an event is noted, an answer returned. NULL: the socket is closed.
  */
-static Husk__Vmm__V1__Packet *take_packet(struct vmm_client *c, bool *ret_closed)
+static Vmm__Packet *take_packet(struct vmm_client *c, bool *ret_closed)
 {
 	static uint8_t data[65536];
 	ssize_t n = recv(c->control, data, sizeof(data), 0);
 	*ret_closed = n <= 0;
 	if (n <= 0)
 		return NULL;
-	Husk__Vmm__V1__Packet *p = husk__vmm__v1__packet__unpack(NULL, (size_t)n, data);
+	Vmm__Packet *p = vmm__packet__unpack(NULL, (size_t)n, data);
 	assert_non_null(p);
-	if (p->body_case == HUSK__VMM__V1__PACKET__BODY_AGENT_CONNECTED) {
+	if (p->body_case == VMM__PACKET__BODY_AGENT_CONNECTED) {
 		c->connected = true;
 		c->times = *p->agent_connected;
-	} else if (p->body_case == HUSK__VMM__V1__PACKET__BODY_ENDED) {
+	} else if (p->body_case == VMM__PACKET__BODY_ENDED) {
 		assert_null(c->ended);
 		c->ended = p->ended;
 		p->ended = NULL;
-		p->body_case = HUSK__VMM__V1__PACKET__BODY__NOT_SET;
+		p->body_case = VMM__PACKET__BODY__NOT_SET;
 	}
 	if (p->id != 0)
 		return p;
-	husk__vmm__v1__packet__free_unpacked(p, NULL);
+	vmm__packet__free_unpacked(p, NULL);
 	return NULL;
 }
 
-int vmm_call(struct vmm_client *c, Husk__Vmm__V1__Request *q, const int *fds, unsigned n_fds,
-	     Husk__Vmm__V1__Packet **ret_answer)
+int vmm_call(struct vmm_client *c, Vmm__Request *q, const int *fds, unsigned n_fds,
+	     Vmm__Packet **ret_answer)
 {
 	uint8_t data[8192];
 	union {
@@ -91,8 +91,8 @@ int vmm_call(struct vmm_client *c, Husk__Vmm__V1__Request *q, const int *fds, un
 	} control = { 0 };
 
 	q->id = ++c->next_id;
-	assert_true(husk__vmm__v1__request__get_packed_size(q) <= sizeof(data));
-	struct iovec iov = { .iov_base = data, .iov_len = husk__vmm__v1__request__pack(q, data) };
+	assert_true(vmm__request__get_packed_size(q) <= sizeof(data));
+	struct iovec iov = { .iov_base = data, .iov_len = vmm__request__pack(q, data) };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 	if (n_fds > 0) {
 		m.msg_control = &control;
@@ -107,7 +107,7 @@ int vmm_call(struct vmm_client *c, Husk__Vmm__V1__Request *q, const int *fds, un
 	for (;;) {
 		bool closed;
 		wait_readable(c->control, ANSWER_SECONDS, "answer");
-		Husk__Vmm__V1__Packet *p = take_packet(c, &closed);
+		Vmm__Packet *p = take_packet(c, &closed);
 		if (closed)
 			fail_msg("the monitor closed its control socket");
 		if (!p)
@@ -119,7 +119,7 @@ int vmm_call(struct vmm_client *c, Husk__Vmm__V1__Request *q, const int *fds, un
 		if (ret_answer)
 			*ret_answer = p;
 		else
-			husk__vmm__v1__packet__free_unpacked(p, NULL);
+			vmm__packet__free_unpacked(p, NULL);
 		return error;
 	}
 }
@@ -127,8 +127,8 @@ int vmm_call(struct vmm_client *c, Husk__Vmm__V1__Request *q, const int *fds, un
 int vmm_boot(struct vmm_client *c, unsigned vcpus, unsigned memory_mib, const char *cmdline,
 	     bool console)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Boot b = HUSK__VMM__V1__BOOT__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Boot b = VMM__BOOT__INIT;
 	int sv[2], p[2] = { -1, -1 };
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	if (console)
@@ -136,7 +136,7 @@ int vmm_boot(struct vmm_client *c, unsigned vcpus, unsigned memory_mib, const ch
 	b.vcpus = vcpus;
 	b.memory_mib = memory_mib;
 	b.cmdline = (char *)cmdline;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_BOOT;
+	q.request_case = VMM__REQUEST__REQUEST_BOOT;
 	q.boot = &b;
 	const int fds[2] = { sv[1], p[1] };
 	int r = vmm_call(c, &q, fds, console ? 2 : 1, NULL);
@@ -151,34 +151,34 @@ int vmm_boot(struct vmm_client *c, unsigned vcpus, unsigned memory_mib, const ch
 
 int vmm_map(struct vmm_client *c, uint64_t first, uint64_t sectors, int fd, bool readonly)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__MapWindow w = HUSK__VMM__V1__MAP_WINDOW__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__MapWindow w = VMM__MAP_WINDOW__INIT;
 	w.first_sector = first;
 	w.sectors = sectors;
 	w.readonly = readonly;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_MAP_WINDOW;
+	q.request_case = VMM__REQUEST__REQUEST_MAP_WINDOW;
 	q.map_window = &w;
 	return vmm_call(c, &q, &fd, 1, NULL);
 }
 
 int vmm_unmap(struct vmm_client *c, uint64_t first)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__UnmapWindow w = HUSK__VMM__V1__UNMAP_WINDOW__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__UnmapWindow w = VMM__UNMAP_WINDOW__INIT;
 	w.first_sector = first;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_UNMAP_WINDOW;
+	q.request_case = VMM__REQUEST__REQUEST_UNMAP_WINDOW;
 	q.unmap_window = &w;
 	return vmm_call(c, &q, NULL, 0, NULL);
 }
 
 int vmm_connect(struct vmm_client *c, uint32_t port, int *ret_fd)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__ConnectVsock v = HUSK__VMM__V1__CONNECT_VSOCK__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__ConnectVsock v = VMM__CONNECT_VSOCK__INIT;
 	int sv[2];
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	v.port = port;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_CONNECT_VSOCK;
+	q.request_case = VMM__REQUEST__REQUEST_CONNECT_VSOCK;
 	q.connect_vsock = &v;
 	int r = vmm_call(c, &q, &sv[1], 1, NULL);
 	close(sv[1]);
@@ -188,14 +188,14 @@ int vmm_connect(struct vmm_client *c, uint32_t port, int *ret_fd)
 
 pid_t vmm_qemu_pid(struct vmm_client *c)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Info i = HUSK__VMM__V1__INFO__INIT;
-	Husk__Vmm__V1__Packet *p;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_INFO;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Info i = VMM__INFO__INIT;
+	Vmm__Packet *p;
+	q.request_case = VMM__REQUEST__REQUEST_INFO;
 	q.info = &i;
 	assert_int_equal(vmm_call(c, &q, NULL, 0, &p), 0);
 	pid_t pid = (pid_t)p->info->qemu_pid;
-	husk__vmm__v1__packet__free_unpacked(p, NULL);
+	vmm__packet__free_unpacked(p, NULL);
 	return pid;
 }
 
@@ -205,7 +205,7 @@ static void wait_event(struct vmm_client *c, int seconds, bool (*come)(const str
 	while (!come(c)) {
 		bool closed;
 		wait_readable(c->control, seconds, what);
-		Husk__Vmm__V1__Packet *p = take_packet(c, &closed);
+		Vmm__Packet *p = take_packet(c, &closed);
 		assert_null(p);
 		if (closed)
 			fail_msg("the monitor closed its control socket; waiting for %s", what);
@@ -268,7 +268,7 @@ int vmm_stop(struct vmm_client *c)
 	fd_close(&c->agent);
 	fd_close(&c->console);
 	if (c->ended)
-		husk__vmm__v1__ended__free_unpacked(c->ended, NULL);
+		vmm__ended__free_unpacked(c->ended, NULL);
 	c->ended = NULL;
 	return status;
 }

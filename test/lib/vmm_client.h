@@ -15,9 +15,9 @@ struct vmm_client {
 	int agent;   /* our end of the agent channel */
 	int console; /* read end of the console's pipe, -1 = none */
 	uint64_t next_id;
-	Husk__Vmm__V1__Ended *ended; /* owned; NULL = not yet */
+	Vmm__Ended *ended; /* owned; NULL = not yet */
 	bool connected;
-	Husk__Vmm__V1__AgentConnected times;
+	Vmm__AgentConnected times;
 };
 
 /* All of these fail the test (cmocka) when they cannot do their work. */
@@ -25,8 +25,8 @@ void vmm_start(struct vmm_client *c, const char *backend, const char *kernel,
 	       const char *initramfs);
 /* Sends a request with descriptors, returns the error of its answer (0 = fine). Events that come
  * before are noted. `info`, if given, gets the InfoReply; free it with free_unpacked. */
-int vmm_call(struct vmm_client *c, Husk__Vmm__V1__Request *q, const int *fds, unsigned n_fds,
-	     Husk__Vmm__V1__Packet **ret_answer);
+int vmm_call(struct vmm_client *c, Vmm__Request *q, const int *fds, unsigned n_fds,
+	     Vmm__Packet **ret_answer);
 int vmm_boot(struct vmm_client *c, unsigned vcpus, unsigned memory_mib, const char *cmdline,
 	     bool console);
 int vmm_map(struct vmm_client *c, uint64_t first, uint64_t sectors, int fd, bool readonly);

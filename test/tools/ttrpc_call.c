@@ -28,17 +28,14 @@
 #include "proto/shim.pb-c.h"
 
 static const ProtobufCServiceDescriptor *const services[] = {
-	&containerd__task__v2__task__descriptor,
-	&containerd__task__v3__task__descriptor,
-	&containerd__runtime__sandbox__v1__sandbox__descriptor,
-	&husk__shim__v1__shim__descriptor,
-	&husk__agent__v1__agent__descriptor,
+	&task_v2__task__descriptor, &task_v3__task__descriptor, &sandbox__sandbox__descriptor,
+	&shim__shim__descriptor,    &agent__agent__descriptor,
 };
 
 static const ProtobufCMessageDescriptor *const any_types[] = {
-	&husk__shim__v1__options__descriptor,
-	&husk__shim__v1__start_error__descriptor,
-	&runtime__v1__pod_sandbox_config__descriptor,
+	&shim__options__descriptor,
+	&shim__start_error__descriptor,
+	&cri__pod_sandbox_config__descriptor,
 };
 
 static noreturn_fn void die(const char *what, const char *value)
@@ -69,7 +66,7 @@ static const ProtobufCMessageDescriptor *any_type(const char *name)
 
 static ProtobufCMessage *build(const ProtobufCMessageDescriptor *d, json_t *v);
 
-static void set_any(Google__Protobuf__Any *any, json_t *v)
+static void set_any(Wkt__Any *any, json_t *v)
 {
 	const ProtobufCMessageDescriptor *d =
 		any_type(json_string_value(json_object_get(v, "@type")));
@@ -169,8 +166,8 @@ static ProtobufCMessage *build(const ProtobufCMessageDescriptor *d, json_t *v)
 	if (!json_is_object(v))
 		die("not an object", d->name);
 	protobuf_c_message_init(d, m);
-	if (d == &google__protobuf__any__descriptor && json_object_get(v, "@type")) {
-		set_any((Google__Protobuf__Any *)m, v);
+	if (d == &wkt__any__descriptor && json_object_get(v, "@type")) {
+		set_any((Wkt__Any *)m, v);
 		return m;
 	}
 	json_object_foreach (v, key, e) {
@@ -308,7 +305,7 @@ static void on_data(const ProtobufCMessage *msg, void *arg)
 static int pack_any(const char *text)
 {
 	json_t *v = json_loads(text, 0, NULL);
-	ProtobufCMessage *m = v ? build(&google__protobuf__any__descriptor, v) : NULL;
+	ProtobufCMessage *m = v ? build(&wkt__any__descriptor, v) : NULL;
 	size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
 	uint8_t *packed = zalloc(n);
 

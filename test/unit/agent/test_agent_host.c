@@ -171,7 +171,7 @@ static int wait_for(pid_t pid)
 
 static int test_all(void)
 {
-	PB(ShutdownRequest) req = PB_INIT(SHUTDOWN_REQUEST);
+	Agent__ShutdownRequest req = AGENT__SHUTDOWN_REQUEST__INIT;
 	struct err err = { 0 };
 	int sv[2], streams, failed, status;
 	pid_t pid;

@@ -35,7 +35,7 @@ static struct err err;
 
 static int resolve(const char *name)
 {
-	PB(User) spec = PB_INIT(USER);
+	Agent__User spec = AGENT__USER__INIT;
 
 	spec.name = (char *)name;
 	err = (struct err){ 0 };
@@ -101,7 +101,7 @@ static void test_groups(void **state)
 static void test_ids(void **state)
 {
 	uint32_t gids[] = { 5, 6, 5 };
-	PB(User) spec = PB_INIT(USER);
+	Agent__User spec = AGENT__USER__INIT;
 
 	spec.uid = 1000;
 	spec.gid = 7;
@@ -127,7 +127,7 @@ static void test_too_many_groups(void **state)
 {
 	size_t cap = (AGENT_GROUPS_MAX + 2) * 32, n = 0;
 	char *text = malloc(cap);
-	PB(User) spec = PB_INIT(USER);
+	Agent__User spec = AGENT__USER__INIT;
 
 	spec.name = (char *)"app";
 	for (unsigned i = 0; i < AGENT_GROUPS_MAX + 1; i++)
@@ -140,7 +140,7 @@ static void test_too_many_groups(void **state)
 static void test_files(void **state)
 {
 	char dir[] = "/tmp/test_agent_user.XXXXXX";
-	PB(User) spec = PB_INIT(USER);
+	Agent__User spec = AGENT__USER__INIT;
 	char path[100];
 	int root, fd;
 

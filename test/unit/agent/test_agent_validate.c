@@ -10,27 +10,27 @@
 #include "agent/validate.h"
 #include "base/util.h"
 
-static PB(CreateContainerRequest) req;
-static PB(Rootfs) rootfs;
-static PB(Disk) disk, upper;
-static PB(Disk) * lower[AGENT_LOWER_MAX + 1];
-static PB(Process) process;
-static PB(User) user;
-static PB(Capabilities) caps;
-static PB(Stdio) stdio_;
+static Agent__CreateContainerRequest req;
+static Agent__Rootfs rootfs;
+static Agent__Disk disk, upper;
+static Agent__Disk *lower[AGENT_LOWER_MAX + 1];
+static Agent__Process process;
+static Agent__User user;
+static Agent__Capabilities caps;
+static Agent__Stdio stdio_;
 static char *args[AGENT_ARGS_MAX + 1];
 static struct err err;
 
 static int good(void **state)
 {
-	husk__agent__v1__create_container_request__init(&req);
-	husk__agent__v1__rootfs__init(&rootfs);
-	husk__agent__v1__disk__init(&disk);
-	husk__agent__v1__disk__init(&upper);
-	husk__agent__v1__process__init(&process);
-	husk__agent__v1__user__init(&user);
-	husk__agent__v1__capabilities__init(&caps);
-	husk__agent__v1__stdio__init(&stdio_);
+	agent__create_container_request__init(&req);
+	agent__rootfs__init(&rootfs);
+	agent__disk__init(&disk);
+	agent__disk__init(&upper);
+	agent__process__init(&process);
+	agent__user__init(&user);
+	agent__capabilities__init(&caps);
+	agent__stdio__init(&stdio_);
 	for (size_t i = 0; i < ARRAY_SIZE(args); i++)
 		args[i] = (char *)"x";
 	for (size_t i = 0; i < ARRAY_SIZE(lower); i++)
@@ -121,7 +121,7 @@ static void test_rootfs(void **state)
 
 static void test_mounts(void **state)
 {
-	PB(Mount) m = PB_INIT(MOUNT), *list[] = { &m };
+	Agent__Mount m = AGENT__MOUNT__INIT, *list[] = { &m };
 	char *one[] = { (char *)"ro" };
 
 #define REFUSED_MOUNT(code, text)                                                                  \
@@ -168,7 +168,7 @@ static void test_mount_options(void **state)
 	char *opts[] = { (char *)"nosuid",  (char *)"ro",	   (char *)"rw",
 			 (char *)"noatime", (char *)"strictatime", (char *)"size=1k",
 			 (char *)"rslave" };
-	PB(Mount) m = PB_INIT(MOUNT);
+	Agent__Mount m = AGENT__MOUNT__INIT;
 	struct mount_opts o;
 
 	m.type = (char *)"tmpfs";
@@ -188,7 +188,7 @@ static void test_mount_options(void **state)
 static void test_process(void **state)
 {
 	char *env[] = { (char *)"=x" };
-	PB(Rlimit) lim = PB_INIT(RLIMIT), *limits[] = { &lim };
+	Agent__Rlimit lim = AGENT__RLIMIT__INIT, *limits[] = { &lim };
 
 	process.n_args = 0;
 	REFUSED(-EINVAL, "no command");
@@ -244,12 +244,12 @@ static void test_process(void **state)
 
 static void test_settings(void **state)
 {
-	PB(CreateContainerRequest__SysctlsEntry)
-	s = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
-	PB(CreateContainerRequest__SysctlsEntry) * sl[] = { &s };
-	PB(CreateContainerRequest__CgroupEntry)
-	c = HUSK__AGENT__V1__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
-	PB(CreateContainerRequest__CgroupEntry) * cl[] = { &c };
+	Agent__CreateContainerRequest__SysctlsEntry s =
+		AGENT__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
+	Agent__CreateContainerRequest__SysctlsEntry *sl[] = { &s };
+	Agent__CreateContainerRequest__CgroupEntry c =
+		AGENT__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
+	Agent__CreateContainerRequest__CgroupEntry *cl[] = { &c };
 	static const char *const bad_sysctl[] = { "", "../x", "a/../b", "net..x", "/proc", "a b" };
 	static const char *const bad_file[] = { "",	  "memory",	  "a/b.c",
 						"../x.y", "cgroup.procs", ".x.y" };
@@ -268,7 +268,7 @@ static void test_settings(void **state)
 	req.sysctls = sl;
 	req.n_sysctls = 1;
 	assert_ok(validate_container(&req, &err), &err);
-	req.ipc_namespace = PB_NS_POD;
+	req.ipc_namespace = AGENT__NAMESPACE_MODE__POD;
 	REFUSED(-EOPNOTSUPP, "kernel.shmmax");
 	for (size_t i = 0; i < ARRAY_SIZE(bad_file); i++) {
 		c.key = (char *)bad_file[i];
@@ -290,7 +290,7 @@ static void test_settings(void **state)
 
 static void test_sandbox(void **state)
 {
-	PB(CreateSandboxRequest) s = PB_INIT(CREATE_SANDBOX_REQUEST);
+	Agent__CreateSandboxRequest s = AGENT__CREATE_SANDBOX_REQUEST__INIT;
 	char *big = malloc(AGENT_POD_FILE_MAX + 2);
 
 	s.id = (char *)"p";

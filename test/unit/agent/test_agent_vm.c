@@ -61,7 +61,7 @@ static void map_all(const char *dir)
 
 static int test_all(const char *kernel, const char *initramfs, const char *backend, char *dir)
 {
-	PB(ShutdownRequest) req = PB_INIT(SHUTDOWN_REQUEST);
+	Agent__ShutdownRequest req = AGENT__SHUTDOWN_REQUEST__INIT;
 	int failed;
 
 	vmm_start(&vm, backend, kernel, initramfs);

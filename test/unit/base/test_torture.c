@@ -62,8 +62,8 @@ static int files(void *arg)
 
 static int codec(void *arg)
 {
-	Husk__Agent__V1__CreateSandboxRequest req = HUSK__AGENT__V1__CREATE_SANDBOX_REQUEST__INIT;
-	Husk__Agent__V1__StartFailure detail = HUSK__AGENT__V1__START_FAILURE__INIT;
+	Agent__CreateSandboxRequest req = AGENT__CREATE_SANDBOX_REQUEST__INIT;
+	Agent__StartFailure detail = AGENT__START_FAILURE__INIT;
 	Ttrpc__Request head = TTRPC__REQUEST__INIT;
 	cleanup_pb_arena struct pb_arena a;
 	struct ttrpc_decoder d = { 0 };
@@ -113,8 +113,7 @@ struct talk {
 
 static void list(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__ListProcessesResponse resp =
-		HUSK__AGENT__V1__LIST_PROCESSES_RESPONSE__INIT;
+	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
 	uint32_t pids[2000] = { 0 };
 
 	resp.pids = pids;
@@ -124,7 +123,7 @@ static void list(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg
 
 static void events(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__Event ev = HUSK__AGENT__V1__EVENT__INIT;
+	Agent__Event ev = AGENT__EVENT__INIT;
 	struct err e = { 0 };
 
 	for (ev.seq = 1; ev.seq < 4; ev.seq++) {
@@ -158,9 +157,9 @@ static void on_close(void *arg)
 
 static int conversation(void *arg)
 {
-	Husk__Agent__V1__ListProcessesRequest lreq = HUSK__AGENT__V1__LIST_PROCESSES_REQUEST__INIT;
-	Husk__Agent__V1__EventsRequest ereq = HUSK__AGENT__V1__EVENTS_REQUEST__INIT;
-	const ProtobufCServiceDescriptor *desc = &husk__agent__v1__agent__descriptor;
+	Agent__ListProcessesRequest lreq = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	Agent__EventsRequest ereq = AGENT__EVENTS_REQUEST__INIT;
+	const ProtobufCServiceDescriptor *desc = &agent__agent__descriptor;
 	const ttrpc_handler handlers[64] = { [7] = list, [8] = events };
 	const struct ttrpc_service svc = { desc, handlers, NULL, 1u << 8 };
 	struct ttrpc_server *s = NULL;

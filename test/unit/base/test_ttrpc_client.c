@@ -12,7 +12,7 @@
 #include "proto/shim.pb-c.h"
 #include "test/lib/rawpeer.h"
 
-static const ProtobufCServiceDescriptor *const desc = &husk__agent__v1__agent__descriptor;
+static const ProtobufCServiceDescriptor *const desc = &agent__agent__descriptor;
 static struct loop *l;
 static struct ttrpc_client *c;
 static struct rawpeer p;
@@ -69,7 +69,7 @@ static void done(const struct ttrpc_result *res, void *arg);
 
 static int start(struct got *g, uint64_t timeout_ms)
 {
-	Husk__Agent__V1__StartContainerRequest req = HUSK__AGENT__V1__START_CONTAINER_REQUEST__INIT;
+	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
 
 	req.id = (char *)"c1";
 	return ttrpc_client_call(c, desc, "StartContainer", &req.base, timeout_ms, done, g);
@@ -87,8 +87,8 @@ static void done(const struct ttrpc_result *res, void *arg)
 		(void)snprintf(g->text, sizeof(g->text), "%s", err_text(res->err));
 	} else if (res->resp) {
 		assert_ptr_equal(res->resp->descriptor,
-				 &husk__agent__v1__start_container_response__descriptor);
-		g->value = ((const Husk__Agent__V1__StartContainerResponse *)res->resp)->pid;
+				 &agent__start_container_response__descriptor);
+		g->value = ((const Agent__StartContainerResponse *)res->resp)->pid;
 	}
 	(void)snprintf(g->detail_type, sizeof(g->detail_type), "%s", res->detail_type);
 	g->detail_len = res->detail_len;
@@ -105,14 +105,14 @@ static void data(const ProtobufCMessage *msg, void *arg)
 	struct got *g = arg;
 
 	g->data++;
-	g->value = ((const Husk__Agent__V1__Event *)msg)->seq;
+	g->value = ((const Agent__Event *)msg)->seq;
 	if (g->free_client_on_data)
 		ttrpc_client_free(take_ptr(&c));
 }
 
 static int stream(struct got *g)
 {
-	Husk__Agent__V1__EventsRequest req = HUSK__AGENT__V1__EVENTS_REQUEST__INIT;
+	Agent__EventsRequest req = AGENT__EVENTS_REQUEST__INIT;
 
 	req.after_seq = 5;
 	return ttrpc_client_stream(c, desc, "Events", &req.base, data, done, g);
@@ -260,8 +260,8 @@ static void malformed_answers(void **state)
 
 static void bad_calls(void **state)
 {
-	Husk__Shim__V1__ReopenLogRequest other = HUSK__SHIM__V1__REOPEN_LOG_REQUEST__INIT;
-	Husk__Agent__V1__CreateSandboxRequest big = HUSK__AGENT__V1__CREATE_SANDBOX_REQUEST__INIT;
+	Shim__ReopenLogRequest other = SHIM__REOPEN_LOG_REQUEST__INIT;
+	Agent__CreateSandboxRequest big = AGENT__CREATE_SANDBOX_REQUEST__INIT;
 	cleanup_free char *text = malloc(TTRPC_MESSAGE_MAX + 1);
 	struct got g = { 0 };
 	struct ttrpc_frame f;
@@ -288,7 +288,7 @@ static void bad_calls(void **state)
 
 static void queue_full(void **state)
 {
-	Husk__Agent__V1__CreateSandboxRequest big = HUSK__AGENT__V1__CREATE_SANDBOX_REQUEST__INIT;
+	Agent__CreateSandboxRequest big = AGENT__CREATE_SANDBOX_REQUEST__INIT;
 	cleanup_free char *text = malloc(MIB);
 	struct got g = { 0 };
 	int n = 0, r;
@@ -482,9 +482,8 @@ static void freed_inside_callbacks(void **state)
 
 static void reply_pid(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__StartContainerResponse resp =
-		HUSK__AGENT__V1__START_CONTAINER_RESPONSE__INIT;
-	const char *id = ((const Husk__Agent__V1__StartContainerRequest *)req)->id;
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
+	const char *id = ((const Agent__StartContainerRequest *)req)->id;
 	uint64_t n = 0;
 
 	assert_int_equal(str_to_u64(id, 0, 1000000, &n), 0);
@@ -497,8 +496,7 @@ static void check_pid(const struct ttrpc_result *res, void *arg)
 	static unsigned n;
 
 	assert_int_equal(res->code, 0);
-	assert_int_equal(((const Husk__Agent__V1__StartContainerResponse *)res->resp)->pid,
-			 (uintptr_t)arg);
+	assert_int_equal(((const Agent__StartContainerResponse *)res->resp)->pid, (uintptr_t)arg);
 	if (++n == 1000)
 		loop_stop(l, 1);
 }
@@ -506,9 +504,8 @@ static void check_pid(const struct ttrpc_result *res, void *arg)
 static void a_thousand_calls(void **state)
 {
 	static const ttrpc_handler handlers[64] = { [2] = reply_pid };
-	static const struct ttrpc_service svc = { &husk__agent__v1__agent__descriptor, handlers,
-						  NULL, 0 };
-	Husk__Agent__V1__StartContainerRequest req = HUSK__AGENT__V1__START_CONTAINER_REQUEST__INIT;
+	static const struct ttrpc_service svc = { &agent__agent__descriptor, handlers, NULL, 0 };
+	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
 	struct ttrpc_client *client;
 	struct ttrpc_server *s;
 	struct err e = { 0 };

@@ -111,11 +111,11 @@ static void largest_frame_fits(void **state)
 
 static void request_round_trip(void **state)
 {
-	Husk__Agent__V1__SignalProcessRequest req = HUSK__AGENT__V1__SIGNAL_PROCESS_REQUEST__INIT;
+	Agent__SignalProcessRequest req = AGENT__SIGNAL_PROCESS_REQUEST__INIT;
 	Ttrpc__Request head = TTRPC__REQUEST__INIT;
 	Ttrpc__KeyValue kv = TTRPC__KEY_VALUE__INIT, *kvp = &kv;
 	cleanup_pb_arena struct pb_arena a;
-	Husk__Agent__V1__SignalProcessRequest *got;
+	Agent__SignalProcessRequest *got;
 	struct ttrpc_decoder d = { 0 };
 	cleanup_buf struct buf b;
 	struct ttrpc_frame f;
@@ -148,10 +148,10 @@ static void request_round_trip(void **state)
 	assert_int_equal(h->timeout_nano, 123);
 	assert_int_equal(h->n_metadata, 1);
 	assert_string_equal(h->metadata[0]->value, "v");
-	assert_int_equal(pb_unpack(&a, &husk__agent__v1__signal_process_request__descriptor,
-				   h->payload.data, h->payload.len, &m),
+	assert_int_equal(pb_unpack(&a, &agent__signal_process_request__descriptor, h->payload.data,
+				   h->payload.len, &m),
 			 0);
-	got = (Husk__Agent__V1__SignalProcessRequest *)m;
+	got = (Agent__SignalProcessRequest *)m;
 	assert_string_equal(got->id, id);
 	assert_int_equal(got->signal, 9);
 	assert_false(ttrpc_decode(&d, &b, &f));
@@ -167,7 +167,7 @@ static void bytes_on_the_wire(void **state)
 		0, 0, 0, 0, 0, 0, 0, 5, 3, 5,				     /* its end */
 		0, 0, 0, 8, 0, 0, 0, 7, 2, 0, 0x0a, 6, 8,    5,	  0x12, 2,   'n', 'o', /* status */
 	};
-	Husk__Agent__V1__StartContainerRequest m = HUSK__AGENT__V1__START_CONTAINER_REQUEST__INIT;
+	Agent__StartContainerRequest m = AGENT__START_CONTAINER_REQUEST__INIT;
 	cleanup_buf struct buf b;
 
 	m.id = (char *)"id";
@@ -183,7 +183,7 @@ static void bytes_on_the_wire(void **state)
 
 static void status_with_detail(void **state)
 {
-	Husk__Agent__V1__StartFailure fail = HUSK__AGENT__V1__START_FAILURE__INIT;
+	Agent__StartFailure fail = AGENT__START_FAILURE__INIT;
 	cleanup_pb_arena struct pb_arena a;
 	struct ttrpc_decoder d = { 0 };
 	cleanup_buf struct buf b;
@@ -202,16 +202,16 @@ static void status_with_detail(void **state)
 	assert_int_equal(r->status->code, 5);
 	assert_int_equal(r->status->n_details, 1);
 	assert_string_equal(r->status->details[0]->type_url, "x.Y");
-	assert_int_equal(pb_unpack(&a, &husk__agent__v1__start_failure__descriptor,
+	assert_int_equal(pb_unpack(&a, &agent__start_failure__descriptor,
 				   r->status->details[0]->value.data,
 				   r->status->details[0]->value.len, &m),
 			 0);
-	assert_string_equal(((Husk__Agent__V1__StartFailure *)m)->stage, "exec");
+	assert_string_equal(((Agent__StartFailure *)m)->stage, "exec");
 }
 
 static void sizes_are_checked(void **state)
 {
-	Husk__Agent__V1__CreateSandboxRequest m = HUSK__AGENT__V1__CREATE_SANDBOX_REQUEST__INIT;
+	Agent__CreateSandboxRequest m = AGENT__CREATE_SANDBOX_REQUEST__INIT;
 	cleanup_free char *text = malloc(TTRPC_MESSAGE_MAX + 1);
 	cleanup_buf struct buf b;
 	size_t over;

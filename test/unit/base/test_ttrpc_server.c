@@ -27,8 +27,7 @@ static size_t answer_size;
 /* ListProcesses: an answer at once, of answer_size pids. */
 static void list(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__ListProcessesResponse resp =
-		HUSK__AGENT__V1__LIST_PROCESSES_RESPONSE__INIT;
+	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
 	cleanup_free uint32_t *pids = calloc(answer_size + 1, sizeof(*pids));
 
 	assert_string_equal(arg, "arg");
@@ -64,14 +63,14 @@ static void refuse(struct ttrpc_call *call, const ProtobufCMessage *req, void *a
 
 	ttrpc_reply_err(call,
 			err_set(&e, -ESRCH, "no container \"%s\"",
-				((const Husk__Agent__V1__RemoveContainerRequest *)req)->id),
+				((const Agent__RemoveContainerRequest *)req)->id),
 			&e);
 }
 
 /* Events: a stream of three, then kept. */
 static void events(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__Event ev = HUSK__AGENT__V1__EVENT__INIT;
+	Agent__Event ev = AGENT__EVENT__INIT;
 
 	for (ev.seq = 1; ev.seq <= 3; ev.seq++)
 		assert_int_equal(ttrpc_send(call, &ev.base), 0);
@@ -82,7 +81,7 @@ static void events(struct ttrpc_call *call, const ProtobufCMessage *req, void *a
 /* Shutdown: the server goes while the call is open. */
 static void shut(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
-	Husk__Agent__V1__ShutdownResponse resp = HUSK__AGENT__V1__SHUTDOWN_RESPONSE__INIT;
+	Agent__ShutdownResponse resp = AGENT__SHUTDOWN_RESPONSE__INIT;
 
 	ttrpc_server_free(take_ptr(&s));
 	assert_int_equal(ttrpc_send(call, &resp.base), -EINVAL);
@@ -95,7 +94,7 @@ static const ttrpc_handler handlers[64] = {
 	[2] = keep, [6] = refuse, [7] = list, [8] = events, [9] = shut
 };
 static const struct ttrpc_service services[] = {
-	{ &husk__agent__v1__agent__descriptor, handlers, (void *)"arg", 1u << 8 },
+	{ &agent__agent__descriptor, handlers, (void *)"arg", 1u << 8 },
 };
 
 static void disconnected(void *arg)
@@ -110,7 +109,7 @@ static int set_up(void **state)
 	n_kept = n_cancelled = n_disconnects = 0;
 	answer_on_cancel = free_on_cancel = false;
 	answer_size = 3;
-	assert_string_equal(husk__agent__v1__agent__descriptor.methods[7].name, "ListProcesses");
+	assert_string_equal(agent__agent__descriptor.methods[7].name, "ListProcesses");
 	assert_ok(loop_new(&l, &e), &e);
 	assert_ok(ttrpc_server_new(l, services, ARRAY_SIZE(services), &s, &e), &e);
 	ttrpc_server_on_disconnect(s, disconnected, NULL);
@@ -130,7 +129,7 @@ static int tear_down(void **state)
 
 static void ask(uint32_t id, const char *method)
 {
-	Husk__Agent__V1__StartContainerRequest req = HUSK__AGENT__V1__START_CONTAINER_REQUEST__INIT;
+	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
 
 	/* Field 1 is the id in all the messages that the tests use, but Events'. */
 	req.id = (char *)"c1";
@@ -154,8 +153,7 @@ static void answers(void **state)
 
 static void out_of_order(void **state)
 {
-	Husk__Agent__V1__StartContainerResponse resp =
-		HUSK__AGENT__V1__START_CONTAINER_RESPONSE__INIT;
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
 	const Ttrpc__Response *r;
 	ProtobufCMessage *m;
 
@@ -172,11 +170,10 @@ static void out_of_order(void **state)
 	}
 	for (int i = n_kept - 1; i >= 0; i--) {
 		r = rawpeer_expect(&p, (uint32_t)i * 2 + 1, RPC_OK);
-		assert_int_equal(pb_unpack(&p.arena,
-					   &husk__agent__v1__start_container_response__descriptor,
+		assert_int_equal(pb_unpack(&p.arena, &agent__start_container_response__descriptor,
 					   r->payload.data, r->payload.len, &m),
 				 0);
-		assert_int_equal(((Husk__Agent__V1__StartContainerResponse *)m)->pid, i);
+		assert_int_equal(((Agent__StartContainerResponse *)m)->pid, i);
 	}
 	ask(5003, "ListProcesses");
 	(void)rawpeer_expect(&p, 5003, RPC_OK);
@@ -342,7 +339,7 @@ static void deadlines(void **state)
 
 static void peer_goes_away(void **state)
 {
-	Husk__Agent__V1__Event ev = HUSK__AGENT__V1__EVENT__INIT;
+	Agent__Event ev = AGENT__EVENT__INIT;
 
 	ask(1, "StartContainer");
 	ask(3, "Events");
@@ -437,8 +434,7 @@ static void slow_peer(void **state)
 	answer_size = 2000; /* 10 kB */
 	assert_int_equal(fd_set_nonblock(p.fd, true), 0);
 	for (;;) {
-		Husk__Agent__V1__ListProcessesRequest req =
-			HUSK__AGENT__V1__LIST_PROCESSES_REQUEST__INIT;
+		Agent__ListProcessesRequest req = AGENT__LIST_PROCESSES_REQUEST__INIT;
 		Ttrpc__Request head = TTRPC__REQUEST__INIT;
 		cleanup_buf struct buf b;
 		ssize_t n;
@@ -485,15 +481,15 @@ static void slow_peer_hangs_up(void **state)
 /* A stream to a peer that does not read: refused at the limit, the connection lives. */
 static void slow_reader_of_a_stream(void **state)
 {
-	Husk__Agent__V1__Event ev = HUSK__AGENT__V1__EVENT__INIT;
-	Husk__Agent__V1__ExitEvent ex = HUSK__AGENT__V1__EXIT_EVENT__INIT;
+	Agent__Event ev = AGENT__EVENT__INIT;
+	Agent__ExitEvent ex = AGENT__EXIT_EVENT__INIT;
 	static char id[100000];
 	struct ttrpc_frame f;
 	int sent = 0, got = 0, r;
 
 	memset(id, 'i', sizeof(id) - 1);
 	ex.id = id;
-	ev.event_case = HUSK__AGENT__V1__EVENT__EVENT_EXIT;
+	ev.event_case = AGENT__EVENT__EVENT_EXIT;
 	ev.exit = &ex;
 	ask(1, "Events");
 	settle(l);
@@ -514,9 +510,8 @@ static void slow_reader_of_a_stream(void **state)
 /* Answers of open calls beyond the queue: the connection ends instead of the memory. */
 static void queue_overflow(void **state)
 {
-	Husk__Agent__V1__StartContainerResponse resp =
-		HUSK__AGENT__V1__START_CONTAINER_RESPONSE__INIT;
-	Husk__Agent__V1__StartFailure f = HUSK__AGENT__V1__START_FAILURE__INIT;
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
+	Agent__StartFailure f = AGENT__START_FAILURE__INIT;
 	char *text = malloc(3 * MIB);
 
 	memset(text, 't', 3 * MIB);

@@ -30,7 +30,7 @@ static struct {
 
 static void handle_version(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	Runtime__V1__VersionResponse resp = RUNTIME__V1__VERSION_RESPONSE__INIT;
+	Cri__VersionResponse resp = CRI__VERSION_RESPONSE__INIT;
 
 	resp.runtime_name = (char *)"test";
 	rpc_reply(call, &resp.base);
@@ -60,7 +60,7 @@ static void handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void
 /* An answer larger than any client takes. */
 static void handle_exec(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
-	Runtime__V1__ExecSyncResponse resp = RUNTIME__V1__EXEC_SYNC_RESPONSE__INIT;
+	Cri__ExecSyncResponse resp = CRI__EXEC_SYNC_RESPONSE__INIT;
 
 	resp.stdout.len = 17u << 20;
 	resp.stdout.data = calloc(1, resp.stdout.len);
@@ -70,7 +70,7 @@ static void handle_exec(struct rpc_call *call, const ProtobufCMessage *msg, void
 
 static void stream_step(struct ev_timer *t)
 {
-	Husk__V1__PullProgress m = HUSK__V1__PULL_PROGRESS__INIT;
+	Husk__PullProgress m = HUSK__PULL_PROGRESS__INIT;
 	struct rpc_call *call = t->arg;
 
 	m.total_ns = (uint64_t)g.left;
@@ -105,8 +105,8 @@ static const struct rpc_method husk[] = {
 };
 
 static const struct rpc_service services[] = {
-	{ &runtime__v1__runtime_service__descriptor, runtime, NULL, "later" },
-	{ &husk__v1__husk__descriptor, husk, NULL, NULL },
+	{ &cri__runtime_service__descriptor, runtime, NULL, "later" },
+	{ &husk__husk__descriptor, husk, NULL, NULL },
 };
 
 static int setup(void **state)
@@ -239,11 +239,10 @@ static void unary(void **state)
 
 	assert_int_equal(a.code, GRPC_STATUS_OK);
 	assert_int_equal(a.messages, 1);
-	Runtime__V1__VersionResponse *m =
-		runtime__v1__version_response__unpack(NULL, a.len, a.data);
+	Cri__VersionResponse *m = cri__version_response__unpack(NULL, a.len, a.data);
 	assert_non_null(m);
 	assert_string_equal(m->runtime_name, "test");
-	runtime__v1__version_response__free_unpacked(m, NULL);
+	cri__version_response__free_unpacked(m, NULL);
 }
 
 static void error_with_trailer(void **state)
@@ -301,10 +300,10 @@ static void stream(void **state)
 
 	assert_int_equal(a.code, GRPC_STATUS_OK);
 	assert_int_equal(a.messages, 6);
-	Husk__V1__PullProgress *m = husk__v1__pull_progress__unpack(NULL, a.len, a.data);
+	Husk__PullProgress *m = husk__pull_progress__unpack(NULL, a.len, a.data);
 	assert_non_null(m);
 	assert_string_equal(m->image_ref, "done");
-	husk__v1__pull_progress__free_unpacked(m, NULL);
+	husk__pull_progress__free_unpacked(m, NULL);
 }
 
 static void deadline_cancels(void **state)
@@ -329,7 +328,7 @@ static void wrong_table(void **state)
 {
 	static const struct rpc_method table[] = { { "NoSuchMethod", handle_version, false },
 						   { NULL, NULL, false } };
-	struct rpc_service s = { &runtime__v1__runtime_service__descriptor, table, NULL, NULL };
+	struct rpc_service s = { &cri__runtime_service__descriptor, table, NULL, NULL };
 	struct rpc_server *server;
 	struct err e = { 0 };
 

@@ -33,13 +33,13 @@ static void signals(void **state)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(signal_parse(bad[i], &n), -EINVAL);
-	assert_int_equal(signal_of_cri(RUNTIME__V1__SIGNAL__SIGNAL_SIGTERM), 15);
-	assert_int_equal(signal_of_cri(RUNTIME__V1__SIGNAL__SIGNAL_SIGXFSZ), 25);
-	assert_int_equal(signal_of_cri(RUNTIME__V1__SIGNAL__SIGNAL_SIGRTMAX), 64);
+	assert_int_equal(signal_of_cri(CRI__SIGNAL__SIGNAL_SIGTERM), 15);
+	assert_int_equal(signal_of_cri(CRI__SIGNAL__SIGNAL_SIGXFSZ), 25);
+	assert_int_equal(signal_of_cri(CRI__SIGNAL__SIGNAL_SIGRTMAX), 64);
 	assert_int_equal(signal_of_cri(0), 0);
 	assert_int_equal(signal_of_cri(1000), 0);
 	for (int i = 1; i <= 64; i++) {
-		Runtime__V1__Signal s = signal_to_cri(i);
+		Cri__Signal s = signal_to_cri(i);
 		if (i != 32 && i != 33) /* the C library's own */
 			assert_int_equal(signal_of_cri(s), i);
 	}
@@ -147,7 +147,7 @@ static int decode(const ProtobufCMessageDescriptor *d, const void *data, size_t 
 
 static void decoding(void **state)
 {
-	const ProtobufCMessageDescriptor *d = &runtime__v1__create_container_request__descriptor;
+	const ProtobufCMessageDescriptor *d = &cri__create_container_request__descriptor;
 	const size_t bomb_size = (12u << 20) + 1; /* an even number of bytes after the head */
 	uint8_t *bomb = malloc(bomb_size), *p = bomb;
 

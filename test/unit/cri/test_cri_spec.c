@@ -14,18 +14,18 @@ static char *none[] = { NULL };
 
 /* A pod, a container and an image with nothing special; tests change what they are about. */
 struct fixture {
-	Runtime__V1__PodSandboxMetadata pod_meta;
-	Runtime__V1__LinuxPodSandboxConfig pod_linux;
-	Runtime__V1__LinuxSandboxSecurityContext pod_sc;
-	Runtime__V1__NamespaceOption pod_ns, ns;
-	Runtime__V1__PodSandboxConfig pod;
-	Runtime__V1__ContainerMetadata meta;
-	Runtime__V1__ImageSpec image_spec;
-	Runtime__V1__LinuxContainerSecurityContext sc;
-	Runtime__V1__LinuxContainerResources res;
-	Runtime__V1__LinuxContainerConfig lin;
-	Runtime__V1__Capability caps;
-	Runtime__V1__ContainerConfig c;
+	Cri__PodSandboxMetadata pod_meta;
+	Cri__LinuxPodSandboxConfig pod_linux;
+	Cri__LinuxSandboxSecurityContext pod_sc;
+	Cri__NamespaceOption pod_ns, ns;
+	Cri__PodSandboxConfig pod;
+	Cri__ContainerMetadata meta;
+	Cri__ImageSpec image_spec;
+	Cri__LinuxContainerSecurityContext sc;
+	Cri__LinuxContainerResources res;
+	Cri__LinuxContainerConfig lin;
+	Cri__Capability caps;
+	Cri__ContainerConfig c;
 	struct image_config image;
 	struct spec_input in;
 	struct err err;
@@ -36,19 +36,19 @@ static void init(struct fixture *f)
 	static char *cmd[] = { (char *)"image-cmd", NULL };
 
 	memset(f, 0, sizeof(*f));
-	runtime__v1__pod_sandbox_metadata__init(&f->pod_meta);
-	runtime__v1__linux_pod_sandbox_config__init(&f->pod_linux);
-	runtime__v1__linux_sandbox_security_context__init(&f->pod_sc);
-	runtime__v1__namespace_option__init(&f->pod_ns);
-	runtime__v1__namespace_option__init(&f->ns);
-	runtime__v1__pod_sandbox_config__init(&f->pod);
-	runtime__v1__container_metadata__init(&f->meta);
-	runtime__v1__image_spec__init(&f->image_spec);
-	runtime__v1__linux_container_security_context__init(&f->sc);
-	runtime__v1__linux_container_resources__init(&f->res);
-	runtime__v1__linux_container_config__init(&f->lin);
-	runtime__v1__capability__init(&f->caps);
-	runtime__v1__container_config__init(&f->c);
+	cri__pod_sandbox_metadata__init(&f->pod_meta);
+	cri__linux_pod_sandbox_config__init(&f->pod_linux);
+	cri__linux_sandbox_security_context__init(&f->pod_sc);
+	cri__namespace_option__init(&f->pod_ns);
+	cri__namespace_option__init(&f->ns);
+	cri__pod_sandbox_config__init(&f->pod);
+	cri__container_metadata__init(&f->meta);
+	cri__image_spec__init(&f->image_spec);
+	cri__linux_container_security_context__init(&f->sc);
+	cri__linux_container_resources__init(&f->res);
+	cri__linux_container_config__init(&f->lin);
+	cri__capability__init(&f->caps);
+	cri__container_config__init(&f->c);
 	f->pod_meta.name = (char *)"pod";
 	f->pod.metadata = &f->pod_meta;
 	f->pod.hostname = (char *)"podhost";
@@ -153,7 +153,7 @@ static void test_env(void **state)
 {
 	struct fixture f;
 	char *image_env[] = { (char *)"A=image", (char *)"B=image=x", (char *)"PATH=/img", NULL };
-	Runtime__V1__KeyValue kv[2], *list[] = { &kv[0], &kv[1] };
+	Cri__KeyValue kv[2], *list[] = { &kv[0], &kv[1] };
 
 	init(&f);
 	json_t *j = build(&f);
@@ -167,7 +167,7 @@ static void test_env(void **state)
 	f.c.n_envs = 2;
 	f.c.envs = list;
 	for (int i = 0; i < 2; i++)
-		runtime__v1__key_value__init(&kv[i]);
+		cri__key_value__init(&kv[i]);
 	kv[0].key = (char *)"A";
 	kv[0].value = (ProtobufCBinaryData){ 3, (uint8_t *)"own" };
 	kv[1].key = (char *)"EMPTY";
@@ -204,7 +204,7 @@ static void test_env_of_image_is_bounded(void **state)
 	refused(&f, -EINVAL, "environment");
 }
 
-static void user_is(const Runtime__V1__LinuxContainerSecurityContext *sc, const char *image,
+static void user_is(const Cri__LinuxContainerSecurityContext *sc, const char *image,
 		    const char *want)
 {
 	cleanup_free char *got = NULL;
@@ -216,8 +216,8 @@ static void user_is(const Runtime__V1__LinuxContainerSecurityContext *sc, const 
 static void test_user(void **state)
 {
 	struct fixture f;
-	Runtime__V1__Int64Value user = RUNTIME__V1__INT64_VALUE__INIT;
-	Runtime__V1__Int64Value group = RUNTIME__V1__INT64_VALUE__INIT;
+	Cri__Int64Value user = CRI__INT64_VALUE__INIT;
+	Cri__Int64Value group = CRI__INT64_VALUE__INIT;
 	int64_t groups[] = { 5, 6 };
 	char *got;
 
@@ -253,14 +253,14 @@ static void test_user(void **state)
 	groups[0] = -4;
 	refused(&f, -EINVAL, "out of range");
 	groups[0] = 1;
-	f.sc.supplemental_groups_policy = RUNTIME__V1__SUPPLEMENTAL_GROUPS_POLICY__Strict;
+	f.sc.supplemental_groups_policy = CRI__SUPPLEMENTAL_GROUPS_POLICY__Strict;
 	refused(&f, -ENOSYS, "Strict");
 }
 
 #define BIT(n) (1ull << (n))
 #define DEFAULTS 0xa80425fbull /* the 14 of every container runtime */
 
-static uint64_t caps(Runtime__V1__Capability *c, const char *add, const char *drop, bool privileged)
+static uint64_t caps(Cri__Capability *c, const char *add, const char *drop, bool privileged)
 {
 	static char *a[1], *d[1];
 	uint64_t set = 0, ambient = 0;
@@ -278,7 +278,7 @@ static uint64_t caps(Runtime__V1__Capability *c, const char *add, const char *dr
 
 static void test_capabilities(void **state)
 {
-	Runtime__V1__Capability c = RUNTIME__V1__CAPABILITY__INIT;
+	Cri__Capability c = CRI__CAPABILITY__INIT;
 	uint64_t all = BIT(41) - 1, set, ambient;
 	char *bad[] = { (char *)"NO_SUCH" }, *net[] = { (char *)"NET_ADMIN" };
 
@@ -292,7 +292,7 @@ static void test_capabilities(void **state)
 	assert_int_equal(caps(&c, "ALL", "SYS_TIME", false), all & ~BIT(25));
 	assert_int_equal(caps(&c, "ALL", "ALL", false), 0);
 	assert_int_equal(caps(&c, NULL, "ALL", true), all);
-	c = (Runtime__V1__Capability)RUNTIME__V1__CAPABILITY__INIT;
+	c = (Cri__Capability)CRI__CAPABILITY__INIT;
 	c.n_add_ambient_capabilities = 1;
 	c.add_ambient_capabilities = net;
 	assert_int_equal(spec_capabilities(&c, false, &set, &ambient, NULL), 0);
@@ -326,16 +326,16 @@ static void test_namespaces(void **state)
 	assert_string_equal(ns_path(j, "mount"), "own");
 	assert_string_equal(ns_path(j, "cgroup"), "own");
 	json_decref(j);
-	f.ns.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+	f.ns.pid = CRI__NAMESPACE_MODE__CONTAINER;
 	j = build(&f);
 	assert_string_equal(ns_path(j, "pid"), "own");
 	json_decref(j);
-	f.ns.pid = RUNTIME__V1__NAMESPACE_MODE__TARGET;
+	f.ns.pid = CRI__NAMESPACE_MODE__TARGET;
 	refused(&f, -ENOSYS, "TARGET");
-	f.ns.pid = RUNTIME__V1__NAMESPACE_MODE__NODE;
+	f.ns.pid = CRI__NAMESPACE_MODE__NODE;
 	refused(&f, -EBUSY, "host's processes");
 	f.ns.pid = 0;
-	f.ns.network = RUNTIME__V1__NAMESPACE_MODE__NODE;
+	f.ns.network = CRI__NAMESPACE_MODE__NODE;
 	refused(&f, -EBUSY, "host's network");
 }
 
@@ -369,16 +369,16 @@ static void test_privileged(void **state)
 static void test_what_is_not_there_yet(void **state)
 {
 	struct fixture f;
-	Runtime__V1__SecurityProfile p = RUNTIME__V1__SECURITY_PROFILE__INIT;
-	Runtime__V1__SELinuxOption se = RUNTIME__V1__SELINUX_OPTION__INIT;
-	Runtime__V1__Mount m = RUNTIME__V1__MOUNT__INIT, *mounts[] = { &m };
-	Runtime__V1__Device d = RUNTIME__V1__DEVICE__INIT, *devices[] = { &d };
-	Runtime__V1__CDIDevice cdi = RUNTIME__V1__CDIDEVICE__INIT, *cdis[] = { &cdi };
+	Cri__SecurityProfile p = CRI__SECURITY_PROFILE__INIT;
+	Cri__SELinuxOption se = CRI__SELINUX_OPTION__INIT;
+	Cri__Mount m = CRI__MOUNT__INIT, *mounts[] = { &m };
+	Cri__Device d = CRI__DEVICE__INIT, *devices[] = { &d };
+	Cri__CDIDevice cdi = CRI__CDIDEVICE__INIT, *cdis[] = { &cdi };
 
 	init(&f);
 	f.sc.seccomp = &p; /* RuntimeDefault is 0 */
 	refused(&f, -ENOSYS, "seccomp");
-	p.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Unconfined;
+	p.profile_type = CRI__SECURITY_PROFILE__PROFILE_TYPE__Unconfined;
 	json_decref(build(&f));
 	f.sc.seccomp = NULL;
 	f.sc.seccomp_profile_path = (char *)"runtime/default";
@@ -387,7 +387,7 @@ static void test_what_is_not_there_yet(void **state)
 	json_decref(build(&f));
 	f.sc.apparmor = &p;
 	json_decref(build(&f));
-	p.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
+	p.profile_type = CRI__SECURITY_PROFILE__PROFILE_TYPE__Localhost;
 	p.localhost_ref = (char *)"mine";
 	refused(&f, -EBUSY, "mine");
 	f.sc.apparmor = NULL;
@@ -511,7 +511,7 @@ static void test_stop_signal(void **state)
 	assert_int_equal(spec_stop_signal(&f.in, &n, &chosen, NULL), 0);
 	assert_int_equal(n, 3);
 	assert_true(chosen);
-	f.c.stop_signal = RUNTIME__V1__SIGNAL__SIGNAL_SIGUSR1;
+	f.c.stop_signal = CRI__SIGNAL__SIGNAL_SIGUSR1;
 	assert_int_equal(spec_stop_signal(&f.in, &n, &chosen, NULL), 0);
 	assert_int_equal(n, 10);
 	f.c.stop_signal = 0;
@@ -541,8 +541,8 @@ static void test_exec(void **state)
 static void test_pod(void **state)
 {
 	struct fixture f;
-	Runtime__V1__PortMapping pm = RUNTIME__V1__PORT_MAPPING__INIT, *ports[] = { &pm };
-	Runtime__V1__UserNamespace u = RUNTIME__V1__USER_NAMESPACE__INIT;
+	Cri__PortMapping pm = CRI__PORT_MAPPING__INIT, *ports[] = { &pm };
+	Cri__UserNamespace u = CRI__USER_NAMESPACE__INIT;
 
 	init(&f);
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), 0);
@@ -560,17 +560,17 @@ static void test_pod(void **state)
 	pm.host_port = 80;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -ENOSYS);
 	f.pod.n_port_mappings = 0;
-	f.pod_ns.network = RUNTIME__V1__NAMESPACE_MODE__NODE;
+	f.pod_ns.network = CRI__NAMESPACE_MODE__NODE;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -EBUSY);
 	f.pod_ns.network = 0;
-	f.pod_ns.pid = RUNTIME__V1__NAMESPACE_MODE__TARGET;
+	f.pod_ns.pid = CRI__NAMESPACE_MODE__TARGET;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -EINVAL);
 	f.pod_ns.pid = 0;
 	f.pod_ns.userns_options = &u;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -ENOSYS);
-	u.mode = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+	u.mode = CRI__NAMESPACE_MODE__CONTAINER;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -EINVAL);
-	u.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
+	u.mode = CRI__NAMESPACE_MODE__NODE;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), 0);
 	f.pod.log_directory = (char *)"logs";
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -EINVAL);

@@ -64,11 +64,10 @@ static int teardown(void **state)
 
 static int try_pod(struct fixture *f, const char *name, unsigned attempt, struct pod **ret)
 {
-	Runtime__V1__PodSandboxMetadata m = RUNTIME__V1__POD_SANDBOX_METADATA__INIT;
-	Runtime__V1__PodSandboxConfig c = RUNTIME__V1__POD_SANDBOX_CONFIG__INIT, *copy;
-	Runtime__V1__PodSandboxConfig__LabelsEntry l =
-		RUNTIME__V1__POD_SANDBOX_CONFIG__LABELS_ENTRY__INIT;
-	Runtime__V1__PodSandboxConfig__LabelsEntry *labels[] = { &l };
+	Cri__PodSandboxMetadata m = CRI__POD_SANDBOX_METADATA__INIT;
+	Cri__PodSandboxConfig c = CRI__POD_SANDBOX_CONFIG__INIT, *copy;
+	Cri__PodSandboxConfig__LabelsEntry l = CRI__POD_SANDBOX_CONFIG__LABELS_ENTRY__INIT;
+	Cri__PodSandboxConfig__LabelsEntry *labels[] = { &l };
 	uint8_t buf[1024];
 
 	m.name = (char *)name;
@@ -80,19 +79,19 @@ static int try_pod(struct fixture *f, const char *name, unsigned attempt, struct
 	l.value = (char *)name;
 	c.n_labels = 1;
 	c.labels = labels;
-	size_t n = runtime__v1__pod_sandbox_config__pack(&c, buf);
-	copy = runtime__v1__pod_sandbox_config__unpack(NULL, n, buf);
+	size_t n = cri__pod_sandbox_config__pack(&c, buf);
+	copy = cri__pod_sandbox_config__unpack(NULL, n, buf);
 	int r = state_add_pod(&f->s, NULL, copy, "husk", ret, NULL, &f->err);
 	if (r < 0)
-		runtime__v1__pod_sandbox_config__free_unpacked(copy, NULL);
+		cri__pod_sandbox_config__free_unpacked(copy, NULL);
 	return r;
 }
 
 static int try_container(struct fixture *f, struct pod *p, const char *name, struct container **ret)
 {
-	Runtime__V1__ContainerMetadata m = RUNTIME__V1__CONTAINER_METADATA__INIT;
-	Runtime__V1__ImageSpec spec = RUNTIME__V1__IMAGE_SPEC__INIT;
-	Runtime__V1__ContainerConfig c = RUNTIME__V1__CONTAINER_CONFIG__INIT, *copy;
+	Cri__ContainerMetadata m = CRI__CONTAINER_METADATA__INIT;
+	Cri__ImageSpec spec = CRI__IMAGE_SPEC__INIT;
+	Cri__ContainerConfig c = CRI__CONTAINER_CONFIG__INIT, *copy;
 	char *none[] = { NULL }, *tags[] = { (char *)"reg/img:latest", NULL };
 	struct image_info image = { .id = (char *)"sha256:abc",
 				    .repo_tags = tags,
@@ -103,11 +102,11 @@ static int try_container(struct fixture *f, struct pod *p, const char *name, str
 	spec.image = (char *)"img";
 	c.metadata = &m;
 	c.image = &spec;
-	size_t n = runtime__v1__container_config__pack(&c, buf);
-	copy = runtime__v1__container_config__unpack(NULL, n, buf);
+	size_t n = cri__container_config__pack(&c, buf);
+	copy = cri__container_config__unpack(NULL, n, buf);
 	int r = state_add_container(&f->s, p, copy, &image, ret, &f->err);
 	if (r < 0)
-		runtime__v1__container_config__free_unpacked(copy, NULL);
+		cri__container_config__free_unpacked(copy, NULL);
 	return r;
 }
 
@@ -351,13 +350,13 @@ static void filters(void **state)
 	struct fixture *f = *state;
 	struct pod *p = add_pod(f, "a"), *q = add_pod(f, "b");
 	struct container *c = add_container(f, p, "c");
-	Runtime__V1__PodSandboxFilter pf = RUNTIME__V1__POD_SANDBOX_FILTER__INIT;
-	Runtime__V1__PodSandboxStateValue ps = RUNTIME__V1__POD_SANDBOX_STATE_VALUE__INIT;
-	Runtime__V1__PodSandboxFilter__LabelSelectorEntry
-		l = RUNTIME__V1__POD_SANDBOX_FILTER__LABEL_SELECTOR_ENTRY__INIT,
+	Cri__PodSandboxFilter pf = CRI__POD_SANDBOX_FILTER__INIT;
+	Cri__PodSandboxStateValue ps = CRI__POD_SANDBOX_STATE_VALUE__INIT;
+	Cri__PodSandboxFilter__LabelSelectorEntry
+		l = CRI__POD_SANDBOX_FILTER__LABEL_SELECTOR_ENTRY__INIT,
 		*ls[] = { &l };
-	Runtime__V1__ContainerFilter cf = RUNTIME__V1__CONTAINER_FILTER__INIT;
-	Runtime__V1__ContainerStateValue cs = RUNTIME__V1__CONTAINER_STATE_VALUE__INIT;
+	Cri__ContainerFilter cf = CRI__CONTAINER_FILTER__INIT;
+	Cri__ContainerStateValue cs = CRI__CONTAINER_STATE_VALUE__INIT;
 
 	assert_true(filter_pod(NULL, p));
 	assert_true(filter_pod(&pf, p));
@@ -366,13 +365,13 @@ static void filters(void **state)
 	assert_false(filter_pod(&pf, q));
 	pf.state = &ps;
 	assert_true(filter_pod(&pf, p));
-	ps.state = RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
+	ps.state = CRI__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
 	assert_false(filter_pod(&pf, p));
 	p->state = POD_NOTREADY;
 	assert_true(filter_pod(&pf, p));
 	l.key = (char *)"app";
 	l.value = (char *)"b";
-	pf = (Runtime__V1__PodSandboxFilter)RUNTIME__V1__POD_SANDBOX_FILTER__INIT;
+	pf = (Cri__PodSandboxFilter)CRI__POD_SANDBOX_FILTER__INIT;
 	pf.n_label_selector = 1;
 	pf.label_selector = ls;
 	assert_true(filter_pod(&pf, q));
@@ -386,7 +385,7 @@ static void filters(void **state)
 	cf.pod_sandbox_id = p->id;
 	cf.state = &cs;
 	assert_true(filter_container(&cf, c));
-	cs.state = RUNTIME__V1__CONTAINER_STATE__CONTAINER_EXITED;
+	cs.state = CRI__CONTAINER_STATE__CONTAINER_EXITED;
 	assert_false(filter_container(&cf, c));
 	c->state = CONTAINER_EXITED;
 	assert_true(filter_container(&cf, c));

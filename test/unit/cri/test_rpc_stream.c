@@ -39,7 +39,7 @@ static void on_cancelled(struct rpc_call *call, void *arg)
 
 static void answer_step(struct rpc_call *call, void *arg)
 {
-	Husk__V1__LoadProgress m = HUSK__V1__LOAD_PROGRESS__INIT;
+	Husk__LoadProgress m = HUSK__LOAD_PROGRESS__INIT;
 
 	m.image = (char *)"an image";
 	if (g.answers-- == 0) {
@@ -57,7 +57,7 @@ static void on_timer(struct ev_timer *t)
 	rpc_recv(g.call, on_chunk, NULL);
 }
 
-static void handle_chunk(struct rpc_call *call, const Husk__V1__LoadChunk *m)
+static void handle_chunk(struct rpc_call *call, const Husk__LoadChunk *m)
 {
 	struct err err = { 0 };
 
@@ -98,7 +98,7 @@ static void handle_load(struct rpc_call *call, const ProtobufCMessage *msg, void
 static void save_step(struct rpc_call *call, void *arg)
 {
 	static uint8_t bytes[CHUNK];
-	Husk__V1__SaveChunk m = HUSK__V1__SAVE_CHUNK__INIT;
+	Husk__SaveChunk m = HUSK__SAVE_CHUNK__INIT;
 
 	if (g.sent == g.to_send) {
 		rpc_reply(call, NULL);
@@ -125,7 +125,7 @@ static const struct rpc_method methods[] = {
 	{ 0 },
 };
 static const struct rpc_service services[] = {
-	{ &husk__v1__husk__descriptor, methods, NULL, NULL },
+	{ &husk__husk__descriptor, methods, NULL, NULL },
 };
 
 static int setup(void **state)
@@ -148,7 +148,7 @@ struct client {
 	uint64_t to_send, sent, got;
 	uint64_t give_up_at; /* bytes sent or got; 0 = never */
 	int answers;
-	Husk__V1__LoadChunk chunk;
+	Husk__LoadChunk chunk;
 	uint8_t bytes[CHUNK];
 };
 
@@ -160,7 +160,7 @@ static int next(void *arg, const ProtobufCMessage **ret)
 		return 0;
 	if (c->give_up_at && c->sent >= c->give_up_at)
 		return -EINTR;
-	husk__v1__load_chunk__init(&c->chunk);
+	husk__load_chunk__init(&c->chunk);
 	c->chunk.data.data = c->bytes;
 	c->chunk.data.len = CHUNK;
 	c->sent += CHUNK;
@@ -173,14 +173,14 @@ static int on_answer(const ProtobufCMessage *msg, void *arg)
 {
 	struct client *c = arg;
 
-	assert_string_equal(((const Husk__V1__LoadProgress *)(const void *)msg)->image, "an image");
+	assert_string_equal(((const Husk__LoadProgress *)(const void *)msg)->image, "an image");
 	c->answers++;
 	return 0;
 }
 
 static int on_bytes(const ProtobufCMessage *msg, void *arg)
 {
-	const Husk__V1__SaveChunk *m = (const void *)msg;
+	const Husk__SaveChunk *m = (const void *)msg;
 	struct client *c = arg;
 
 	assert_int_equal(m->data.len, CHUNK);
@@ -206,7 +206,7 @@ static void done(struct client *c)
 
 static int upload(struct client *c)
 {
-	return rpc_upload(c->rpc, &husk__v1__husk__descriptor, "LoadImages", next, on_answer, c,
+	return rpc_upload(c->rpc, &husk__husk__descriptor, "LoadImages", next, on_answer, c,
 			  &c->err);
 }
 
@@ -257,12 +257,12 @@ static void client_goes_away(void **state)
 
 static void down_in_order(void **state)
 {
-	Husk__V1__SaveImagesRequest req = HUSK__V1__SAVE_IMAGES_REQUEST__INIT;
+	Husk__SaveImagesRequest req = HUSK__SAVE_IMAGES_REQUEST__INIT;
 	struct client *c = client(0);
 
 	g.to_send = 64 * CHUNK;
-	assert_ok(rpc_stream(c->rpc, &husk__v1__husk__descriptor, "SaveImages", &req.base, on_bytes,
-			     c, &c->err),
+	assert_ok(rpc_stream(c->rpc, &husk__husk__descriptor, "SaveImages", &req.base, on_bytes, c,
+			     &c->err),
 		  &c->err);
 	assert_int_equal(c->got, 64 * CHUNK);
 	done(c);
@@ -282,18 +282,18 @@ static int on_bytes_slowly(const ProtobufCMessage *msg, void *arg)
 
 static void slow_client_holds_the_server_back(void **state)
 {
-	Husk__V1__SaveImagesRequest req = HUSK__V1__SAVE_IMAGES_REQUEST__INIT;
+	Husk__SaveImagesRequest req = HUSK__SAVE_IMAGES_REQUEST__INIT;
 	struct client *c = client(0);
 
 	g.to_send = 64 * CHUNK;
-	assert_ok(rpc_stream(c->rpc, &husk__v1__husk__descriptor, "SaveImages", &req.base,
+	assert_ok(rpc_stream(c->rpc, &husk__husk__descriptor, "SaveImages", &req.base,
 			     on_bytes_slowly, c, &c->err),
 		  &c->err);
 	assert_int_equal(c->got, 64 * CHUNK);
 	c->got = 0;
 	g.sent = 0;
 	c->give_up_at = 3 * CHUNK;
-	assert_int_equal(rpc_stream(c->rpc, &husk__v1__husk__descriptor, "SaveImages", &req.base,
+	assert_int_equal(rpc_stream(c->rpc, &husk__husk__descriptor, "SaveImages", &req.base,
 				    on_bytes, c, &c->err),
 			 -EINTR);
 	for (int i = 0; i < 200 && __atomic_load_n(&g.cancelled, __ATOMIC_SEQ_CST) == 0; i++)

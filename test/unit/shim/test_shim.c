@@ -16,9 +16,9 @@
 #include "base/util.h"
 #include "test/lib/shim_client.h"
 
-#define STOPPED CONTAINERD__V1__TYPES__STATUS__STOPPED
-#define RUNNING CONTAINERD__V1__TYPES__STATUS__RUNNING
-#define CREATED CONTAINERD__V1__TYPES__STATUS__CREATED
+#define STOPPED TASK__STATUS__STOPPED
+#define RUNNING TASK__STATUS__RUNNING
+#define CREATED TASK__STATUS__CREATED
 
 static char *here, *dir, *layer, *scratch;
 
@@ -47,7 +47,7 @@ static int tear_down(void **state)
 
 static void start_shim(struct pod *p, const char *id)
 {
-	Husk__Shim__V1__Options o = HUSK__SHIM__V1__OPTIONS__INIT;
+	Shim__Options o = SHIM__OPTIONS__INIT;
 	char *shim = str_fmt("%s/../bin/containerd-shim-husk-v2", here);
 	char *log = str_fmt("%s/shim.log", dir);
 
@@ -245,16 +245,14 @@ static void test_failures(void **state)
 /* The VM ends in one of many ways while containers run, are created and are started. */
 static void vm_ends(const char *id, const char *how, const char *why)
 {
-	Husk__Shim__V1__ExitInfoRequest req = HUSK__SHIM__V1__EXIT_INFO_REQUEST__INIT;
+	Shim__ExitInfoRequest req = SHIM__EXIT_INFO_REQUEST__INIT;
 	struct answer w = { 0 }, sw = { 0 }, a = { 0 };
-	Containerd__Runtime__Sandbox__V1__WaitSandboxRequest wait_req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_REQUEST__INIT;
+	Sandbox__WaitSandboxRequest wait_req = SANDBOX__WAIT_SANDBOX_REQUEST__INIT;
 	struct pod p;
 
 	up(&p, id);
 	wait_req.sandbox_id = p.id;
-	call_start(&p, &containerd__runtime__sandbox__v1__sandbox__descriptor, "WaitSandbox",
-		   &wait_req.base, &sw);
+	call_start(&p, &sandbox__sandbox__descriptor, "WaitSandbox", &wait_req.base, &sw);
 	assert_int_equal(create(&p, "a", "[\"sleep\"]"), 0);
 	assert_int_equal(create(&p, "b", "[\"sleep\"]"), 0);
 	assert_int_equal(create(&p, "c", how), 0);
@@ -262,10 +260,10 @@ static void vm_ends(const char *id, const char *how, const char *why)
 	task_wait_start(&p, "a", "", &w);
 	assert_false(answer_wait(&p, &w, 50));
 	if (str_eq(how, "[\"silent\"]")) {
-		Containerd__Task__V2__StartRequest sr = CONTAINERD__TASK__V2__START_REQUEST__INIT;
+		TaskV2__StartRequest sr = TASK_V2__START_REQUEST__INIT;
 
 		sr.id = (char *)"c";
-		call_start(&p, &containerd__task__v2__task__descriptor, "Start", &sr.base, &a);
+		call_start(&p, &task_v2__task__descriptor, "Start", &sr.base, &a);
 		assert_false(answer_wait(&p, &a, 100));
 		assert_int_equal(kill(p.vmm, SIGKILL), 0);
 		assert_true(answer_wait(&p, &a, 3000) && a.code < 0);
@@ -277,14 +275,12 @@ static void vm_ends(const char *id, const char *how, const char *why)
 	assert_int_equal(task_wait(&p, "b", ""), 255);
 	assert_int_equal(task_wait(&p, "c", ""), 255);
 	req.id = (char *)"a";
-	call(&p, &husk__shim__v1__shim__descriptor, "ExitInfo", &req.base, &a);
+	call(&p, &shim__shim__descriptor, "ExitInfo", &req.base, &a);
 	assert_int_equal(a.code, 0);
-	assert_string_equal(((Husk__Shim__V1__ExitInfoResponse *)a.resp)->sandbox_died, why);
+	assert_string_equal(((Shim__ExitInfoResponse *)a.resp)->sandbox_died, why);
 	assert_true(answer_wait(&p, &sw, 1000) && sw.code == 0);
 	assert_int_equal(sandbox_call(&p, "SandboxStatus", &a), 0);
-	assert_string_equal(
-		((Containerd__Runtime__Sandbox__V1__SandboxStatusResponse *)a.resp)->state,
-		"SANDBOX_NOTREADY");
+	assert_string_equal(((Sandbox__SandboxStatusResponse *)a.resp)->state, "SANDBOX_NOTREADY");
 	assert_int_equal(create(&p, "d", "[\"run\"]"), -EBUSY);
 	assert_int_equal(task_start(&p, "b", "", NULL), -EBUSY);
 	assert_int_equal(task_delete(&p, "a", ""), 0);
@@ -360,7 +356,7 @@ static void test_sandbox(void **state)
 /* A task without a sandbox service brings the VM with it, and Shutdown ends it. */
 static void test_task_alone(void **state)
 {
-	Containerd__Task__V2__ShutdownRequest req = CONTAINERD__TASK__V2__SHUTDOWN_REQUEST__INIT;
+	TaskV2__ShutdownRequest req = TASK_V2__SHUTDOWN_REQUEST__INIT;
 	struct answer a = { 0 };
 	struct pod p;
 
@@ -369,10 +365,10 @@ static void test_task_alone(void **state)
 	assert_int_equal(task_start(&p, "alone", "", NULL), 0);
 	assert_int_equal(task_wait(&p, "alone", ""), 2);
 	pod_read_pids(&p);
-	call(&p, &containerd__task__v2__task__descriptor, "Shutdown", &req.base, &a);
+	call(&p, &task_v2__task__descriptor, "Shutdown", &req.base, &a);
 	assert_int_equal(a.code, 0); /* not yet: the task is still there */
 	assert_int_equal(task_delete(&p, "alone", ""), 0);
-	call(&p, &containerd__task__v2__task__descriptor, "Shutdown", &req.base, &a);
+	call(&p, &task_v2__task__descriptor, "Shutdown", &req.base, &a);
 	assert_int_equal(a.code, 0);
 	assert_true(process_gone(p.vmm, 2000) && process_gone(p.shim, 2000));
 	answer_clear(&a);
@@ -382,16 +378,14 @@ static void test_task_alone(void **state)
 /* A sandbox that is stopped before it was started is waited for like any other. */
 static void test_never_started(void **state)
 {
-	Containerd__Runtime__Sandbox__V1__WaitSandboxRequest req =
-		CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_REQUEST__INIT;
+	Sandbox__WaitSandboxRequest req = SANDBOX__WAIT_SANDBOX_REQUEST__INIT;
 	struct answer w = { 0 };
 	struct pod p;
 
 	start_shim(&p, "never");
 	assert_int_equal(create_sandbox(&p, "h"), 0);
 	req.sandbox_id = p.id;
-	call_start(&p, &containerd__runtime__sandbox__v1__sandbox__descriptor, "WaitSandbox",
-		   &req.base, &w);
+	call_start(&p, &sandbox__sandbox__descriptor, "WaitSandbox", &req.base, &w);
 	assert_false(answer_wait(&p, &w, 50));
 	assert_int_equal(sandbox_call(&p, "StopSandbox", NULL), 0);
 	assert_true(answer_wait(&p, &w, 1000) && w.code == 0);

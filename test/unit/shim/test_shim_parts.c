@@ -300,7 +300,7 @@ static void test_oci_good(void **state)
 		"\"unified\":{\"memory.oom.group\":\"1\"},\"devices\":[{\"allow\":false,\"access\":"
 		"\"rwm\"},{\"allow\":true,\"type\":\"c\",\"major\":1,\"minor\":3,\"access\":"
 		"\"rwm\"}]}");
-	const Husk__Agent__V1__Process *p;
+	const Agent__Process *p;
 	struct pb_arena a;
 	struct oci_spec s;
 	struct err e;
@@ -315,8 +315,8 @@ static void test_oci_good(void **state)
 	assert_true(p->rlimits[0]->hard == UINT64_MAX && p->rlimits[0]->soft == 1024);
 	assert_string_equal(s.req->hostname, "h");
 	assert_true(s.rootfs_readonly && !s.req->privileged);
-	assert_int_equal(s.req->pid_namespace, HUSK__AGENT__V1__NAMESPACE_MODE__PRIVATE);
-	assert_int_equal(s.req->ipc_namespace, HUSK__AGENT__V1__NAMESPACE_MODE__POD);
+	assert_int_equal(s.req->pid_namespace, AGENT__NAMESPACE_MODE__PRIVATE);
+	assert_int_equal(s.req->ipc_namespace, AGENT__NAMESPACE_MODE__POD);
 	assert_string_equal(cgroup_value(&s, "memory.max"), "1048576");
 	assert_string_equal(cgroup_value(&s, "memory.swap.max"), "2097152");
 	assert_string_equal(cgroup_value(&s, "cpu.weight"), "39");
@@ -389,10 +389,10 @@ static void test_oci_refused(void **state)
 static int open_rootfs(const char *const rows[][3], size_t n, struct rootfs **ret, struct err *err)
 {
 	static const char *const ro[] = { "ro", "loop" }, *const rw[] = { "rw", "loop" };
-	Containerd__Types__Mount m[8], *list[8];
+	Types__Mount m[8], *list[8];
 
 	for (size_t i = 0; i < n; i++) {
-		containerd__types__mount__init(&m[i]);
+		types__mount__init(&m[i]);
 		m[i].type = (char *)rows[i][0];
 		m[i].source = (char *)rows[i][1];
 		if (rows[i][2]) {
@@ -410,7 +410,7 @@ static void test_rootfs(void **state)
 	char *a = in_dir("a.img"), *b = in_dir("b.img"), *fifo = in_dir("fifo");
 	const char *overlay[3] = { "overlay", "overlay", NULL };
 	struct windows *w = calloc(1, sizeof(*w));
-	Husk__Agent__V1__Rootfs *msg;
+	Agent__Rootfs *msg;
 	struct pb_arena arena;
 	struct rootfs *rf;
 	struct err e = { 0 };

@@ -11,7 +11,7 @@
 #include "proto/vmm.pb-c.h"
 #include "vmm/vmctl.h"
 
-#define REQ(r) HUSK__VMM__V1__REQUEST__REQUEST_##r
+#define REQ(r) VMM__REQUEST__REQUEST_##r
 
 static struct loop *loop;
 static struct vm vm;
@@ -78,34 +78,34 @@ static void send_bytes(const void *data, size_t len, const int *fds, unsigned n_
 	assert_int_equal(sendmsg(client, &m, MSG_NOSIGNAL), (int)len);
 }
 
-static Husk__Vmm__V1__Packet *receive(void)
+static Vmm__Packet *receive(void)
 {
 	static uint8_t data[VMCTL_PACKET_MAX];
 	ssize_t n = recv(client, data, sizeof(data), MSG_DONTWAIT);
-	return n > 0 ? husk__vmm__v1__packet__unpack(NULL, (size_t)n, data) : NULL;
+	return n > 0 ? vmm__packet__unpack(NULL, (size_t)n, data) : NULL;
 }
 
 /* Sends a request, returns the error of its answer. */
-static int call(Husk__Vmm__V1__Request *q, const int *fds, unsigned n_fds)
+static int call(Vmm__Request *q, const int *fds, unsigned n_fds)
 {
 	uint8_t data[4096];
 	static uint64_t id;
 	q->id = ++id;
-	send_bytes(data, husk__vmm__v1__request__pack(q, data), fds, n_fds);
+	send_bytes(data, vmm__request__pack(q, data), fds, n_fds);
 	rounds();
-	Husk__Vmm__V1__Packet *p = receive();
+	Vmm__Packet *p = receive();
 	assert_non_null(p);
 	assert_int_equal(p->id, id);
 	assert_true(!p->error || *p->message);
 	int error = p->error;
-	husk__vmm__v1__packet__free_unpacked(p, NULL);
+	vmm__packet__free_unpacked(p, NULL);
 	return error;
 }
 
 static int call_map(uint64_t first, uint64_t sectors, const int *fds, unsigned n_fds)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__MapWindow w = HUSK__VMM__V1__MAP_WINDOW__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__MapWindow w = VMM__MAP_WINDOW__INIT;
 	w.first_sector = first;
 	w.sectors = sectors;
 	w.readonly = true;
@@ -116,8 +116,8 @@ static int call_map(uint64_t first, uint64_t sectors, const int *fds, unsigned n
 
 static int call_boot(uint32_t vcpus, uint32_t memory, const int *fds, unsigned n_fds)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Boot b = HUSK__VMM__V1__BOOT__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Boot b = VMM__BOOT__INIT;
 	b.vcpus = vcpus;
 	b.memory_mib = memory;
 	q.request_case = REQ(BOOT);
@@ -135,8 +135,8 @@ static void test_windows(void **state)
 	assert_int_equal(call_map(8, 8, NULL, 0), EINVAL);
 	assert_int_equal(call_map(8, 8, fd, 2), EINVAL);
 	assert_int_equal(call_map(9, 8, fd, 1), EINVAL);
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__UnmapWindow u = HUSK__VMM__V1__UNMAP_WINDOW__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__UnmapWindow u = VMM__UNMAP_WINDOW__INIT;
 	q.request_case = REQ(UNMAP_WINDOW);
 	q.unmap_window = &u;
 	assert_int_equal(call(&q, NULL, 0), 0);
@@ -149,9 +149,9 @@ static void test_windows(void **state)
 
 static void test_states(void **state)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Kill k = HUSK__VMM__V1__KILL__INIT;
-	Husk__Vmm__V1__ConnectVsock v = HUSK__VMM__V1__CONNECT_VSOCK__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Kill k = VMM__KILL__INIT;
+	Vmm__ConnectVsock v = VMM__CONNECT_VSOCK__INIT;
 	int sv[2], fd = memfd_create("w", MFD_CLOEXEC);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
 	q.request_case = REQ(KILL);
@@ -160,7 +160,7 @@ static void test_states(void **state)
 	q.request_case = REQ(CONNECT_VSOCK);
 	q.connect_vsock = &v;
 	assert_int_equal(call(&q, &sv[0], 1), EPROTO);
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST__NOT_SET;
+	q.request_case = VMM__REQUEST__REQUEST__NOT_SET;
 	assert_int_equal(call(&q, NULL, 0), ENOSYS);
 	assert_int_equal(call_boot(1, 256, &fd, 1), EINVAL); /* no socket */
 	assert_int_equal(call_boot(65, 256, sv, 1), EINVAL);
@@ -176,28 +176,28 @@ static void test_states(void **state)
 
 static void test_info(void **state)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Info i = HUSK__VMM__V1__INFO__INIT;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Info i = VMM__INFO__INIT;
 	uint8_t data[64];
 	q.id = 7;
 	q.request_case = REQ(INFO);
 	q.info = &i;
-	send_bytes(data, husk__vmm__v1__request__pack(&q, data), NULL, 0);
+	send_bytes(data, vmm__request__pack(&q, data), NULL, 0);
 	rounds();
-	Husk__Vmm__V1__Packet *p = receive();
+	Vmm__Packet *p = receive();
 	assert_non_null(p);
-	assert_int_equal(p->body_case, HUSK__VMM__V1__PACKET__BODY_INFO);
+	assert_int_equal(p->body_case, VMM__PACKET__BODY_INFO);
 	assert_string_equal(p->info->state, "new");
 	assert_int_equal(p->info->pid, getpid());
-	husk__vmm__v1__packet__free_unpacked(p, NULL);
+	vmm__packet__free_unpacked(p, NULL);
 }
 
 /* A client that does not read: no more requests are taken, no answer is lost, no memory grows. */
 static void test_deaf_client(void **state)
 {
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Info i = HUSK__VMM__V1__INFO__INIT;
-	Husk__Vmm__V1__Packet *p;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Info i = VMM__INFO__INIT;
+	Vmm__Packet *p;
 	uint8_t data[64];
 	unsigned sent = 0, seen = 0;
 	q.request_case = REQ(INFO);
@@ -205,7 +205,7 @@ static void test_deaf_client(void **state)
 	assert_int_equal(fd_set_nonblock(client, true), 0);
 	for (bool full = false; !full; rounds()) {
 		q.id = sent + 1;
-		full = send(client, data, husk__vmm__v1__request__pack(&q, data), 0) < 0;
+		full = send(client, data, vmm__request__pack(&q, data), 0) < 0;
 		sent += !full;
 	}
 	assert_true(ctl.n_queued <= VMCTL_QUEUE_MAX);
@@ -218,7 +218,7 @@ static void test_deaf_client(void **state)
 			assert_int_equal(p->id, seen + 1);
 			seen++;
 		}
-		husk__vmm__v1__packet__free_unpacked(p, NULL);
+		vmm__packet__free_unpacked(p, NULL);
 		rounds();
 	}
 	assert_int_equal(seen, sent);

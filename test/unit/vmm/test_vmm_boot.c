@@ -72,7 +72,7 @@ static uint64_t guest_hash(const char *path, uint64_t off, uint64_t len)
 
 static void test_times(void **state)
 {
-	const Husk__Vmm__V1__AgentConnected *t = &vm.times;
+	const Vmm__AgentConnected *t = &vm.times;
 	assert_true(t->boot_ns > 0 && t->boot_ns <= t->vcpu_start_ns &&
 		    t->vcpu_start_ns < t->agent_ready_ns);
 	print_message("[ figure   ] boot request to agent ready: %llu ms\n",
@@ -328,7 +328,7 @@ static void test_reboot(void **state)
 	start_vm(state);
 	assert_int_equal(send(vm.agent, "reboot\n", 7, 0), 7);
 	vmm_wait_ended(&vm, 10);
-	assert_int_equal(vm.ended->reason, HUSK__VMM__V1__END_REASON__REBOOT);
+	assert_int_equal(vm.ended->reason, VMM__END_REASON__REBOOT);
 	char b;
 	assert_int_equal(read(vm.agent, &b, 1), 0); /* the channel ends with the VM */
 	assert_int_equal(vmm_boot(&vm, 1, 256, "", false), EPROTO);
@@ -344,7 +344,7 @@ static void test_panic_and_console(void **state)
 	vmm_wait_connected(&vm, BOOT_SECONDS);
 	assert_int_equal(send(vm.agent, "panic\n", 6, 0), 6);
 	vmm_wait_ended(&vm, 10);
-	assert_int_equal(vm.ended->reason, HUSK__VMM__V1__END_REASON__REBOOT);
+	assert_int_equal(vm.ended->reason, VMM__END_REASON__REBOOT);
 	assert_int_equal(fd_set_nonblock(vm.console, true), 0);
 	for (ssize_t r; n < sizeof(text) - 1; n += (size_t)r) {
 		r = read(vm.console, text + n, sizeof(text) - 1 - n);
@@ -358,13 +358,13 @@ static void test_panic_and_console(void **state)
 static void test_kill(void **state)
 {
 	start_vm(state);
-	Husk__Vmm__V1__Request q = HUSK__VMM__V1__REQUEST__INIT;
-	Husk__Vmm__V1__Kill k = HUSK__VMM__V1__KILL__INIT;
-	q.request_case = HUSK__VMM__V1__REQUEST__REQUEST_KILL;
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__Kill k = VMM__KILL__INIT;
+	q.request_case = VMM__REQUEST__REQUEST_KILL;
 	q.kill = &k;
 	assert_int_equal(vmm_call(&vm, &q, NULL, 0, NULL), 0);
 	vmm_wait_ended(&vm, 10);
-	assert_int_equal(vm.ended->reason, HUSK__VMM__V1__END_REASON__KILLED);
+	assert_int_equal(vm.ended->reason, VMM__END_REASON__KILLED);
 	stop_vm(state);
 }
 
@@ -377,7 +377,7 @@ static void test_qemu_killed(void **state)
 	assert_true(qemu > 1);
 	assert_int_equal(kill(qemu, SIGKILL), 0);
 	vmm_wait_ended(&vm, 10);
-	assert_int_equal(vm.ended->reason, HUSK__VMM__V1__END_REASON__BACKEND_DIED);
+	assert_int_equal(vm.ended->reason, VMM__END_REASON__BACKEND_DIED);
 	print_message("[ ended    ] %s\n", vm.ended->message);
 	stop_vm(state);
 }
