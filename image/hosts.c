@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "image/registry/auth.h"
+#include "image/address.h"
 #include "image/toml.h"
 
 #define DOCKER_SERVER "registry-1.docker.io"

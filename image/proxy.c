@@ -6,7 +6,7 @@
 #include <strings.h>
 
 #include "base/util.h"
-#include "image/registry/auth.h"
+#include "image/address.h"
 
 #define MAX_ENTRY 300
 

@@ -20,6 +20,7 @@
 #include "base/util.h"
 #include "image/job/load.h"
 #include "image/credentials.h"
+#include "image/failure.h"
 #include "image/job/fetcher.h"
 #include "image/manifest.h"
 #include "image/job/merge.h"
@@ -213,7 +214,7 @@ static bool somebody_fetches(const struct image_store *s, const char *diff_id)
 /* Is what has come so far worth keeping for the next pull? */
 static bool may_go_on(int code)
 {
-	return image_err_unavailable(code) || code == -EBUSY || code == -EACCES ||
+	return failure_unavailable(code) || code == -EBUSY || code == -EACCES ||
 	       code == -ECANCELED || code == -ENOMEM;
 }
 
@@ -708,6 +709,5 @@ void pulls_close(struct image_store *s)
 
 bool image_err_unavailable(int code)
 {
-	return code == -EHOSTUNREACH || code == -ECONNREFUSED || code == -ETIMEDOUT ||
-	       code == -EREMOTEIO;
+	return failure_unavailable(code);
 }

@@ -1,4 +1,4 @@
-/* What a registry's 401 says ("WWW-Authenticate"), and which hosts are on this machine. Pure. */
+/* What a registry's 401 says ("WWW-Authenticate"). Pure. */
 #ifndef HUSK_IMAGE_REGISTRY_AUTH_H
 #define HUSK_IMAGE_REGISTRY_AUTH_H
 
@@ -22,12 +22,5 @@ struct auth_challenge {
  * unchanged).
  */
 int auth_challenge_parse(const char *value, size_t len, struct auth_challenge *c) must_check;
-
-/* "localhost", "x.localhost", 127/8, ::1, with or without a port and brackets. */
-bool host_is_loopback(const char *host);
-/* Where a numeric address is: what is neither of this machine nor of the link (where clouds have
- * their metadata) is elsewhere. Text that is no address counts as the link. */
-enum address_kind { ADDRESS_ELSEWHERE, ADDRESS_LOOPBACK, ADDRESS_LINK };
-enum address_kind address_kind(const char *ip);
 
 #endif

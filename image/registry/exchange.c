@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "base/util.h"
+#include "image/address.h"
 #include "image/proxy.h"
 #include "image/registry/internal.h"
 

@@ -1,3 +1,4 @@
+#include "image/address.h"
 #include "image/registry/registry.h"
 
 #include <errno.h>

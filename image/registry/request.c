@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/failure.h"
 #include "image/registry/internal.h"
 #include "image/registry/retry.h"
 
@@ -462,7 +463,7 @@ static bool changes(const struct request *q)
 static void no_answer(struct request *q, int code)
 {
 	struct err err = q->x.err;
-	bool temporary = retry_errno(code);
+	bool temporary = failure_unavailable(code);
 	bool theirs = temporary || code == -EPROTO || code == -EFBIG || code == -EBADMSG;
 
 	if (q->op == REGISTRY_LAYER && q->sink.done && code == -EREMOTEIO)

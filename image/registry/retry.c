@@ -1,18 +1,10 @@
 #include "image/registry/retry.h"
 
-#include <errno.h>
-
 #include "base/util.h"
 
 bool retry_status(long status)
 {
 	return status == 408 || status == 429 || (status >= 500 && status != 501 && status != 505);
-}
-
-bool retry_errno(int code)
-{
-	return code == -EHOSTUNREACH || code == -ECONNREFUSED || code == -ETIMEDOUT ||
-	       code == -EREMOTEIO;
 }
 
 uint64_t retry_delay_ms(unsigned base_ms, unsigned failures, uint32_t random, uint64_t after_s)

@@ -12,9 +12,8 @@
 #define RETRY_MAX_AFTER_S 120	/* a Retry-After beyond that is a refusal */
 #define RETRY_NEWS (16 * 1024u) /* bytes of a blob that make a try a success */
 
-/* Of an HTTP status, or of the negative errno of a failed connection: may another try help? */
+/* Of an HTTP status: may another try help? (Of a failed connection: failure_unavailable.) */
 bool retry_status(long status);
-bool retry_errno(int code);
 /*
  * Before try number `failures` + 1: base_ms, doubled each time, RETRY_CAP_MS at most, of which
  * `random` takes away up to a half so that many clients do not come back together; not less than

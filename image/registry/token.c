@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/util.h"
+#include "image/failure.h"
 #include "image/registry/internal.h"
 #include "image/registry/retry.h"
 
@@ -215,7 +216,7 @@ static void on_answer(struct exchange *x, int code)
 		e = exchange_status_error(x, "the registry's token service", "token",
 					  t->login && r->password, &err);
 	}
-	temporary = code < 0 ? retry_errno(code) : retry_status(x->status);
+	temporary = code < 0 ? failure_unavailable(code) : retry_status(x->status);
 	after_s = e < 0 ? exchange_retry_after(x) : 0;
 	wipe(&t->form);
 	if (e < 0)

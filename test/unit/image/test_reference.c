@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "image/address.h"
 #include "image/reference.h"
-#include "image/registry/auth.h"
 
 #define HEX "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define X50 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
@@ -114,35 +114,6 @@ static void parts(void **state)
 	assert_string_equal(out, "h.example:1/p/q:t");
 }
 
-static void challenge(void **state)
-{
-	static const char bearer[] =
-		" Bearer realm=\"https://auth.example/token\",service=\"reg\","
-		"scope=\"repository:a/b:pull\"";
-	static const char *const bad[] = {
-		"Bearer",	    "Bearer realm",	    "Bearer realm=",
-		"Bearer realm=\"x", "Bearer service=\"x\"", "Bearer realm=\"a\nb\"",
-		"Bearer =x"
-	};
-	struct auth_challenge c = { 0 };
-
-	assert_int_equal(auth_challenge_parse(bearer, strlen(bearer), &c), 0);
-	assert_int_equal(c.scheme, AUTH_BEARER);
-	assert_string_equal(c.realm, "https://auth.example/token");
-	assert_string_equal(c.service, "reg");
-	assert_string_equal(c.scope, "repository:a/b:pull");
-	/* A weaker one later does not take its place, an unknown one is no error. */
-	assert_int_equal(auth_challenge_parse("Basic realm=\"x\"", 15, &c), 0);
-	assert_int_equal(auth_challenge_parse("Negotiate", 9, &c), 0);
-	assert_int_equal(c.scheme, AUTH_BEARER);
-	for (size_t k = 0; k < ARRAY_SIZE(bad); k++)
-		assert_int_equal(auth_challenge_parse(bad[k], strlen(bad[k]), &c), -EPROTO);
-	assert_int_equal(c.scheme, AUTH_BEARER);
-	memset(&c, 0, sizeof(c));
-	assert_int_equal(auth_challenge_parse("basic realm=x", 13, &c), 0);
-	assert_int_equal(c.scheme, AUTH_BASIC);
-}
-
 static void local_hosts(void **state)
 {
 	static const char *const here[] = { "localhost",   "localhost:5000", "a.localhost",
@@ -171,8 +142,10 @@ static void local_hosts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(normalise), cmocka_unit_test(refuse),	    cmocka_unit_test(parts),
-		cmocka_unit_test(challenge), cmocka_unit_test(local_hosts),
+		cmocka_unit_test(normalise),
+		cmocka_unit_test(refuse),
+		cmocka_unit_test(parts),
+		cmocka_unit_test(local_hosts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* The parts of the registry client that know no network: when to try again, where bytes go. */
+/* The parts of the registry client that know no network: when to try again, what a
+ * 401 says, where bytes go. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -13,6 +14,8 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "image/failure.h"
+#include "image/registry/auth.h"
 #include "image/registry/retry.h"
 #include "image/registry/sink.h"
 
@@ -37,9 +40,38 @@ static void kinds(void **state)
 		assert_true(retry_status(again[k]));
 	for (size_t k = 0; k < ARRAY_SIZE(never); k++)
 		assert_false(retry_status(never[k]));
-	assert_true(retry_errno(-ECONNREFUSED));
-	assert_false(retry_errno(-EPROTO));
-	assert_false(retry_errno(-ENOSPC));
+	assert_true(failure_unavailable(-ECONNREFUSED));
+	assert_false(failure_unavailable(-EPROTO));
+	assert_false(failure_unavailable(-ENOSPC));
+}
+
+static void challenge(void **state)
+{
+	static const char bearer[] =
+		" Bearer realm=\"https://auth.example/token\",service=\"reg\","
+		"scope=\"repository:a/b:pull\"";
+	static const char *const bad[] = {
+		"Bearer",	    "Bearer realm",	    "Bearer realm=",
+		"Bearer realm=\"x", "Bearer service=\"x\"", "Bearer realm=\"a\nb\"",
+		"Bearer =x"
+	};
+	struct auth_challenge c = { 0 };
+
+	assert_int_equal(auth_challenge_parse(bearer, strlen(bearer), &c), 0);
+	assert_int_equal(c.scheme, AUTH_BEARER);
+	assert_string_equal(c.realm, "https://auth.example/token");
+	assert_string_equal(c.service, "reg");
+	assert_string_equal(c.scope, "repository:a/b:pull");
+	/* A weaker one later does not take its place, an unknown one is no error. */
+	assert_int_equal(auth_challenge_parse("Basic realm=\"x\"", 15, &c), 0);
+	assert_int_equal(auth_challenge_parse("Negotiate", 9, &c), 0);
+	assert_int_equal(c.scheme, AUTH_BEARER);
+	for (size_t k = 0; k < ARRAY_SIZE(bad); k++)
+		assert_int_equal(auth_challenge_parse(bad[k], strlen(bad[k]), &c), -EPROTO);
+	assert_int_equal(c.scheme, AUTH_BEARER);
+	memset(&c, 0, sizeof(c));
+	assert_int_equal(auth_challenge_parse("basic realm=x", 13, &c), 0);
+	assert_int_equal(c.scheme, AUTH_BASIC);
 }
 
 /* ---- sink ---- */
@@ -200,6 +232,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(delays),
 		cmocka_unit_test(kinds),
+		cmocka_unit_test(challenge),
 		cmocka_unit_test_setup_teardown(through, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(goes_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(wrong_bytes, set_up, tear_down),
