@@ -30,8 +30,8 @@ char *path_container_data(const struct huskd *d, const char *id); /* <root>: scr
 char *path_exec(const struct huskd *d, const char *exec_id);	  /* FIFOs */
 
 /* ---- method tables, for main.c ---- */
-extern const struct rpc_method runtime_methods[]; /* runtime.c; arg = struct huskd */
-extern const struct rpc_method image_methods[];	  /* image_service.c */
+extern const struct rpc_method runtime_methods[]; /* runtime/service.c; arg = struct huskd */
+extern const struct rpc_method image_methods[];	  /* images/service.c */
 extern const struct rpc_method husk_methods[];	  /* husk_service.c */
 
 /* ---- handlers, by file ---- */

@@ -3,7 +3,7 @@
  *
  * A frame is a header of 10 bytes, big-endian, and a payload of at most TTRPC_MESSAGE_MAX bytes:
  *	u32 length of the payload, u32 stream id, u8 type, u8 flags
- * REQUEST carries ttrpc.Request, RESPONSE ttrpc.Response (proto/ttrpc.proto), DATA a message as it
+ * REQUEST carries ttrpc.Request, RESPONSE ttrpc.Response (ttrpc.proto), DATA a message as it
  * is. Clients choose odd, growing stream ids. A frame of an unknown type is skipped.
  */
 #ifndef HUSK_BASE_TTRPC_CODEC_H

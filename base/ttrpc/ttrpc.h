@@ -1,5 +1,5 @@
 /*
- * ttrpc: RPC over a stream socket. Client and server on a loop, over the codec of ttrpc_codec.h.
+ * ttrpc: RPC over a stream socket. Client and server on a loop, over the codec of codec.h.
  * Messages are protobuf-c; services are described by the generated ProtobufCServiceDescriptor.
  * Everything here runs on the loop's thread. Outgoing bytes are queued up to TTRPC_QUEUE_MAX; a
  * peer that does not read loses its connection then, it never blocks the loop.

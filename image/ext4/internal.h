@@ -1,4 +1,4 @@
-/* Shared by ext4_writer.c (stream of data), ext4_meta.c (the rest) and ext4_scratch.c. */
+/* Shared by writer.c (stream of data), meta.c (the rest) and scratch.c. */
 #ifndef HUSK_IMAGE_EXT4_INTERNAL_H
 #define HUSK_IMAGE_EXT4_INTERNAL_H
 

@@ -1,4 +1,4 @@
-/* Shared by pull.c and pull_runs.c. */
+/* Shared by pull.c and pull_groups.c. */
 #ifndef HUSK_IMAGE_JOB_PULL_INTERNAL_H
 #define HUSK_IMAGE_JOB_PULL_INTERNAL_H
 

@@ -29,7 +29,7 @@ struct endpoint {
 	bool no_range;			 /* does not do what Range asks for */
 };
 
-/* ---- one HTTP exchange, redirects included (registry_exchange.c) ---- */
+/* ---- one HTTP exchange, redirects included (exchange.c) ---- */
 
 struct exchange_auth {
 	const char *bearer;
@@ -90,7 +90,7 @@ uint64_t exchange_retry_after(const struct exchange *x); /* seconds, 0 = not sai
 int url_split(const char *url, char **ret_origin, char **ret_host, unsigned *ret_port,
 	      struct err *err) must_check;
 
-/* ---- Bearer tokens (registry_token.c) ---- */
+/* ---- Bearer tokens (token.c) ---- */
 
 struct token;
 struct tokens {
@@ -109,7 +109,7 @@ int token_get(struct registry *r, struct endpoint *ep, const char *scopes, const
 void token_forget(struct registry *r, const char *value);
 void tokens_fini(struct registry *r);
 
-/* ---- requests (registry_request.c) ---- */
+/* ---- requests (request.c) ---- */
 
 enum step {
 	STEP_REPLAY,   /* what a layer's file has already */
@@ -170,7 +170,7 @@ struct registry {
 
 /* NULL gives NULL; *ok becomes false without memory. */
 char *registry_copy(const char *s, bool *ok);
-/* (registry_request.c) Requests that wait for the token go on, or fail with it (temporary: may be
+/* (request.c) Requests that wait for the token go on, or fail with it (temporary: may be
  * tried again). */
 void registry_token_ready(struct registry *r, uint64_t id, int code, bool temporary,
 			  uint64_t after_s, const struct err *err);

@@ -5,16 +5,16 @@
  *
  * A registry is a list of endpoints (mirrors, then the server itself) that are tried in order. What
  * can get better (connections, timeouts, 408, 429, 5xx) is tried again, at the next endpoint at
- * once and, when all have failed, after a pause that grows (registry_retry.h); a blob goes on by
+ * once and, when all have failed, after a pause that grows (retry.h); a blob goes on by
  * Range where it stopped. What cannot (401, 403, 404, a wrong certificate) is not.
  *
  * Redirects: to http(s) only, never from https to http, and never from a registry elsewhere to this
  * machine or a link-local address; credentials, headers and client certificates do not follow them
  * to another host.
  *
- * Files: registry.c (the list of requests, endpoints), registry_request.c (one request, from one
- * try to the next), registry_exchange.c (one HTTP exchange), registry_token.c (Bearer tokens),
- * registry_sink.c (where a layer's bytes go), registry_retry.c, registry_auth.c, proxy.c (pure).
+ * Files: registry.c (the list of requests, endpoints), request.c (one request, from one
+ * try to the next), exchange.c (one HTTP exchange), token.c (Bearer tokens),
+ * sink.c (where a layer's bytes go), retry.c, auth.c, proxy.c (pure).
  */
 #ifndef HUSK_IMAGE_REGISTRY_REGISTRY_H
 #define HUSK_IMAGE_REGISTRY_REGISTRY_H

@@ -1,4 +1,4 @@
-/* The store's life and its layers. Images and names are in store_images.c. */
+/* The store's life and its layers. Images and names are in images.c. */
 #include "image/store/store.h"
 
 #include <dirent.h>

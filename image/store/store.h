@@ -3,7 +3,7 @@
  *
  * <dir>/images.db	SQLite: layers, blobs, images, names, holds
  * <dir>/layers/sha256/<hex of diff id>.ext4
- * <dir>/blobs/, ingest/	see store_blobs.h
+ * <dir>/blobs/, ingest/	see blobs.h
  * <dir>/tmp/		layers being made; emptied at each start
  * <dir>/scratch-*.ext4	template of a container's disk
  * <dir>/lock		flock'ed while open
@@ -97,7 +97,7 @@ int store_remove_image(struct image_store *s, const char *id, struct err *err) m
 /* Is one of the names (in full) among those that the options pin? */
 bool store_is_pinned(const struct image_store *s, char *const *names);
 
-/* ---- what protects from collection (store_gc.c) ---- */
+/* ---- what protects from collection (gc.c) ---- */
 
 /*
  * A layer or blob stays as long as an image refers to it (and holds keep images), or a lease names
@@ -126,7 +126,7 @@ void store_discard(struct image_store *s, const char *path);
 /* The time before which pending things are too old, s. */
 int64_t store_pending_limit(void);
 /* Layers that came are read once, when nothing else is to do, so that later readings can be
- * compared. (store_verify.c) */
+ * compared. (job/verify.c) */
 void store_note_later(struct image_store *s);
 void verifies_close(struct image_store *s);
 /* Ends all pulls and reaps all children. (pull.c) */
@@ -138,7 +138,7 @@ int store_sync_dir(const char *path, struct err *err) must_check;
 int store_each_name(const char *dir, int (*fn)(struct image_store *, const char *, struct err *),
 		    struct image_store *s, struct err *err) must_check;
 
-/* ---- database (store_db.c) ---- */
+/* ---- database (db.c) ---- */
 
 /* A statement with text arguments; NULL ends them. */
 int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)

@@ -173,7 +173,7 @@ static int op_get(struct fetch *f, const json_t *j, enum registry_op op, struct 
 	return 0;
 }
 
-/* ---- pushing (registry_push.h), and whether credentials are right ---- */
+/* ---- pushing (registry/push.h), and whether credentials are right ---- */
 
 static void on_pushed(void *arg, uint32_t id, int code, enum push_how how, const struct err *err)
 {

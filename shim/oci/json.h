@@ -1,6 +1,6 @@
 /*
  * How the OCI files read a JSON object: a table says for each field what becomes of it, so that
- * none can be forgotten. Private to oci.c and oci_resources.c.
+ * none can be forgotten. Private to oci.c and resources.c.
  */
 #ifndef HUSK_SHIM_OCI_JSON_H
 #define HUSK_SHIM_OCI_JSON_H
@@ -55,7 +55,7 @@ int oci_i64(struct oci *o, const char *path, json_t *v, int64_t min, int64_t max
 	    int64_t *ret) must_check;
 bool oci_empty(json_t *v);
 
-/* linux.resources -> req->cgroup, req->privileged. In oci_resources.c. */
+/* linux.resources -> req->cgroup, req->privileged. In resources.c. */
 int oci_resources(struct oci *o, const char *path, json_t *v) must_check;
 
 #endif

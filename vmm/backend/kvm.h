@@ -1,6 +1,6 @@
 /*
- * Inside backend kvm: what its files share. backend_kvm.c has the VM, its devices, the vCPU threads
- * and their exits; backend_kvm_x86.c the architecture: CPUID, registers, interrupt chip, boot.
+ * Inside backend kvm: what its files share. kvm.c has the VM, its devices, the vCPU threads
+ * and their exits; x86_64/kvm.c the architecture: CPUID, registers, interrupt chip, boot.
  */
 #ifndef HUSK_VMM_BACKEND_KVM_H
 #define HUSK_VMM_BACKEND_KVM_H
