@@ -1,7 +1,7 @@
 /* What a shim does with an agent, and what a container sees. Runs against `drv`, wherever that is.
  */
 #include "test/lib/unit.h"
-#include "test/lib/agent_driver.h"
+#include "test/lib/agent_requests.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,249 +13,6 @@
 #include "base/util.h"
 
 #define STREAM_BULK (32u << 20)
-#define ALL_CAPS ((2ull << 40) - 1)
-/* containerd's default set. */
-#define DEFAULT_CAPS 0xa80425fbull
-
-static int next_scratch;
-static int next_container;
-
-/* ---- requests ---- */
-
-struct setup {
-	char id[32];
-	Agent__CreateContainerRequest req;
-	Agent__Rootfs rootfs;
-	Agent__Disk base, top, scratch;
-	Agent__Disk *lower[2];
-	Agent__Process process;
-	Agent__User user;
-	Agent__Stdio stdio;
-	Agent__Capabilities caps;
-	Agent__Mount mount[10];
-	Agent__Mount *mounts[10];
-	char *args[4];
-	char *masked[3], *readonly[2];
-};
-
-static char *options_proc[] = { (char *)"nosuid", (char *)"noexec", (char *)"nodev" };
-static char *options_dev[] = { (char *)"nosuid", (char *)"strictatime", (char *)"mode=755",
-			       (char *)"size=65536k" };
-static char *options_pts[] = { (char *)"nosuid",	(char *)"noexec",    (char *)"newinstance",
-			       (char *)"ptmxmode=0666", (char *)"mode=0620", (char *)"gid=5" };
-static char *options_ro[] = { (char *)"nosuid", (char *)"noexec", (char *)"nodev", (char *)"ro" };
-static char *options_bind[] = { (char *)"rbind", (char *)"rprivate", (char *)"rw" };
-
-static void add_mount(struct setup *s, const char *type, const char *dest, const char *source,
-		      char **options, size_t n)
-{
-	Agent__Mount *m = &s->mount[s->req.n_mounts];
-
-	agent__mount__init(m);
-	m->type = (char *)type;
-	m->destination = (char *)dest;
-	m->source = (char *)source;
-	m->options = options;
-	m->n_options = n;
-	s->mounts[s->req.n_mounts++] = m;
-}
-
-static void disk_of(Agent__Disk *d, uint64_t first, bool readonly)
-{
-	agent__disk__init(d);
-	d->first_sector = first;
-	d->sectors = DISK_SECTORS;
-	d->readonly = readonly;
-	d->fstype = (char *)"ext4";
-}
-
-static void process_of(Agent__Process *p, Agent__User *u, Agent__Stdio *io,
-		       Agent__Capabilities *caps, char **args, size_t n)
-{
-	agent__process__init(p);
-	agent__user__init(u);
-	agent__stdio__init(io);
-	agent__capabilities__init(caps);
-	caps->bounding = caps->effective = caps->permitted = DEFAULT_CAPS;
-	p->user = u;
-	p->stdio = io;
-	p->capabilities = caps;
-	p->args = args;
-	p->n_args = n;
-}
-
-/* A container as the shim would ask for it: two layers, a scratch disk, OCI's default mounts. */
-static void set_up(struct setup *s, const char *script)
-{
-	memset(s, 0, sizeof(*s));
-	snprintf(s->id, sizeof(s->id), "c%d", next_container++);
-	agent__create_container_request__init(&s->req);
-	agent__rootfs__init(&s->rootfs);
-	disk_of(&s->base, DISK_BASE, true);
-	disk_of(&s->top, DISK_TOP, true);
-	disk_of(&s->scratch, DISK_SCRATCH(next_scratch), false);
-	next_scratch = (next_scratch + 1) % SCRATCHES;
-	s->lower[0] = &s->base;
-	s->lower[1] = &s->top;
-	s->rootfs.lower = s->lower;
-	s->rootfs.n_lower = 2;
-	s->rootfs.upper = &s->scratch;
-	s->args[0] = (char *)"sh";
-	s->args[1] = (char *)"-c";
-	s->args[2] = (char *)script;
-	process_of(&s->process, &s->user, &s->stdio, &s->caps, s->args, 3);
-	s->req.id = s->id;
-	s->req.rootfs = &s->rootfs;
-	s->req.process = &s->process;
-	s->req.mounts = s->mounts;
-	add_mount(s, "proc", "/proc", "proc", options_proc, 3);
-	add_mount(s, "tmpfs", "/dev", "tmpfs", options_dev, 4);
-	add_mount(s, "devpts", "/dev/pts", "devpts", options_pts, 6);
-	add_mount(s, "mqueue", "/dev/mqueue", "mqueue", options_proc, 3);
-	add_mount(s, "sysfs", "/sys", "sysfs", options_ro, 4);
-	add_mount(s, "cgroup2", "/sys/fs/cgroup", "cgroup", options_ro, 4);
-	add_mount(s, "bind", "/dev/shm", "sandbox:shm", options_bind, 3);
-	add_mount(s, "bind", "/etc/hosts", "sandbox:hosts", options_bind, 3);
-	s->masked[0] = (char *)"/proc/kcore";
-	s->masked[1] = (char *)"/sys/firmware";
-	s->masked[2] = (char *)"/proc/nonexistent";
-	s->readonly[0] = (char *)"/proc/sys";
-	s->readonly[1] = (char *)"/proc/bus";
-	s->req.masked_paths = s->masked;
-	s->req.n_masked_paths = 3;
-	s->req.readonly_paths = s->readonly;
-	s->req.n_readonly_paths = 2;
-}
-
-static void create(struct setup *s)
-{
-	if (drive_code(&drv, "CreateContainer", &s->req) < 0)
-		fail_msg("create: %s", err_text(&drv.err));
-}
-
-static Agent__StartContainerResponse *start(const char *id)
-{
-	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
-	ProtobufCMessage *m;
-
-	req.id = (char *)id;
-	m = drive(&drv, "StartContainer", &req);
-	if (!m)
-		fail_msg("start: %s", err_text(&drv.err));
-	return (void *)m;
-}
-
-static void free_resp(Agent__StartContainerResponse *r)
-{
-	agent__start_container_response__free_unpacked(r, NULL);
-}
-
-static void start_ok(const char *id)
-{
-	Agent__StartContainerResponse *r = start(id);
-
-	if (r->failure)
-		fail_msg("start: %s: %d: %s", r->failure->stage, r->failure->error,
-			 r->failure->message);
-	assert_true(r->pid > 1);
-	free_resp(r);
-}
-
-static void remove_it(const char *id)
-{
-	Agent__RemoveContainerRequest req = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
-
-	req.id = (char *)id;
-	if (drive_code(&drv, "RemoveContainer", &req) < 0)
-		fail_msg("remove: %s", err_text(&drv.err));
-}
-
-static int kill_it(const char *id, const char *exec_id, int sig, bool all)
-{
-	Agent__SignalProcessRequest req = AGENT__SIGNAL_PROCESS_REQUEST__INIT;
-
-	req.id = (char *)id;
-	req.exec_id = (char *)exec_id;
-	req.signal = (uint32_t)sig;
-	req.all = all;
-	return drive_code(&drv, "SignalProcess", &req);
-}
-
-/* Runs a prepared container to its end; its output (stdout and stderr in one) stays valid until the
- * next. */
-static char *finish(struct setup *s, unsigned *ret_status)
-{
-	uint64_t id = drv.next_stream++;
-	int fd = drive_stream(&drv, id);
-	const struct seen_event *ev;
-	char *out;
-
-	s->stdio.stdout_stream = id;
-	create(s);
-	start_ok(s->id);
-	out = drive_read_all(fd, NULL);
-	ev = drive_exit(&drv, s->id, "");
-	if (ret_status)
-		*ret_status = ev->status;
-	remove_it(s->id);
-	return out;
-}
-
-static char *run(const char *script, unsigned *ret_status)
-{
-	struct setup s;
-
-	set_up(&s, script);
-	return finish(&s, ret_status);
-}
-
-/* A container that does nothing until it is killed. */
-static void start_idle(struct setup *s)
-{
-	set_up(s, "trap 'exit 7' TERM; while :; do sleep 1000 & wait; done");
-	create(s);
-	start_ok(s->id);
-}
-
-static void stop_idle(struct setup *s)
-{
-	assert_int_equal(kill_it(s->id, "", SIGKILL, false), 0);
-	assert_int_equal(drive_exit(&drv, s->id, "")->status, 128 + SIGKILL);
-	remove_it(s->id);
-}
-
-struct exec {
-	Agent__ExecProcessRequest req;
-	Agent__Process process;
-	Agent__User user;
-	Agent__Stdio stdio;
-	Agent__Capabilities caps;
-	char *args[4];
-};
-
-static void set_up_exec(struct exec *e, const char *id, const char *exec_id, const char *script)
-{
-	memset(e, 0, sizeof(*e));
-	agent__exec_process_request__init(&e->req);
-	e->args[0] = (char *)"sh";
-	e->args[1] = (char *)"-c";
-	e->args[2] = (char *)script;
-	process_of(&e->process, &e->user, &e->stdio, &e->caps, e->args, 3);
-	e->req.id = (char *)id;
-	e->req.exec_id = (char *)exec_id;
-	e->req.process = &e->process;
-}
-
-static void exec_ok(struct exec *e)
-{
-	Agent__StartContainerResponse *r = (void *)drive(&drv, "ExecProcess", &e->req);
-
-	if (!r)
-		fail_msg("exec: %s", err_text(&drv.err));
-	if (r->failure)
-		fail_msg("exec: %s: %s", r->failure->stage, r->failure->message);
-	free_resp(r);
-}
 
 /* ---- the tests ---- */
 
@@ -287,34 +44,35 @@ static void test_hello(void **state)
 {
 	unsigned status;
 
-	assert_string_equal(run("echo hello; cat /etc/layer; exit 3", &status), "hello\ntop\n");
+	assert_string_equal(run_script("echo hello; cat /etc/layer; exit 3", &status),
+			    "hello\ntop\n");
 	assert_int_equal(status, 3);
 }
 
 static void test_view(void **state)
 {
 	unsigned status;
-	char *out =
-		run("set -e\n"
-		    "[ $$ = 1 ]; [ \"$(hostname)\" = seed ]; [ \"$HOME\" = /root ]\n"
-		    "[ \"$PATH\" = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ]\n"
-		    "[ \"$(pwd)\" = / ]; grep -q localhost /etc/hosts\n"
-		    "[ \"$(stat -c %a /dev/shm)\" = 1777 ]\n"
-		    "[ \"$(readlink /dev/ptmx)\" = pts/ptmx ]\n"
-		    "echo x >/dev/null; [ \"$(head -c 4 /dev/zero | wc -c)\" = 4 ]\n"
-		    "[ \"$(readlink /dev/stdout)\" = /proc/self/fd/1 ]\n"
-		    "! echo 1 >/proc/sys/kernel/sysrq 2>/dev/null\n"
-		    "! mkdir /sys/fs/cgroup/x 2>/dev/null\n"
-		    "[ \"$(cat /proc/self/cgroup | grep ^0:)\" = 0::/ ]\n"
-		    "[ -z \"$(cat /proc/kcore 2>/dev/null | head -c 1)\" ]\n"
-		    "echo w >/etc/new; rm /etc/plain; [ ! -e /etc/plain ]\n"
-		    "[ \"$(umask)\" = 0022 ]; [ ! -e /dev/console ]\n"
-		    "[ \"$(ls /proc/self/fd | wc -l)\" = 4 ]\n" /* 0 1 2, and ls' own */
-		    "[ \"$(ulimit -n)\" = 1024 ]\n"
-		    "[ \"$(grep CapEff /proc/self/status)\" = 'CapEff:	00000000a80425fb' ]\n"
-		    "[ \"$(grep Seccomp: /proc/self/status)\" = 'Seccomp:	0' ]\n"
-		    "[ \"$(mount | grep -c ' / type overlay')\" = 1 ]; mount | wc -l; echo fine",
-		    &status);
+	char *out = run_script(
+		"set -e\n"
+		"[ $$ = 1 ]; [ \"$(hostname)\" = seed ]; [ \"$HOME\" = /root ]\n"
+		"[ \"$PATH\" = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ]\n"
+		"[ \"$(pwd)\" = / ]; grep -q localhost /etc/hosts\n"
+		"[ \"$(stat -c %a /dev/shm)\" = 1777 ]\n"
+		"[ \"$(readlink /dev/ptmx)\" = pts/ptmx ]\n"
+		"echo x >/dev/null; [ \"$(head -c 4 /dev/zero | wc -c)\" = 4 ]\n"
+		"[ \"$(readlink /dev/stdout)\" = /proc/self/fd/1 ]\n"
+		"! echo 1 >/proc/sys/kernel/sysrq 2>/dev/null\n"
+		"! mkdir /sys/fs/cgroup/x 2>/dev/null\n"
+		"[ \"$(cat /proc/self/cgroup | grep ^0:)\" = 0::/ ]\n"
+		"[ -z \"$(cat /proc/kcore 2>/dev/null | head -c 1)\" ]\n"
+		"echo w >/etc/new; rm /etc/plain; [ ! -e /etc/plain ]\n"
+		"[ \"$(umask)\" = 0022 ]; [ ! -e /dev/console ]\n"
+		"[ \"$(ls /proc/self/fd | wc -l)\" = 4 ]\n" /* 0 1 2, and ls' own */
+		"[ \"$(ulimit -n)\" = 1024 ]\n"
+		"[ \"$(grep CapEff /proc/self/status)\" = 'CapEff:	00000000a80425fb' ]\n"
+		"[ \"$(grep Seccomp: /proc/self/status)\" = 'Seccomp:	0' ]\n"
+		"[ \"$(mount | grep -c ' / type overlay')\" = 1 ]; mount | wc -l; echo fine",
+		&status);
 	assert_text(out, "fine");
 	assert_int_equal(status, 0);
 }
@@ -322,10 +80,10 @@ static void test_view(void **state)
 /* Another container's disks are not to be had, even with CAP_MKNOD. */
 static void test_devices(void **state)
 {
-	char *out =
-		run("mknod /dev/other b 254 0; cat /dev/other; mknod /dev/m c 1 1; cat /dev/m;\n"
-		    "mknod /null c 1 3 && echo x >/null && echo fine",
-		    NULL);
+	char *out = run_script(
+		"mknod /dev/other b 254 0; cat /dev/other; mknod /dev/m c 1 1; cat /dev/m;\n"
+		"mknod /null c 1 3 && echo x >/null && echo fine",
+		NULL);
 	assert_text(out, "fine");
 }
 
@@ -347,18 +105,18 @@ static void test_missing_command(void **state)
 		Agent__StartContainerResponse *r;
 		size_t events = drv.n_events;
 
-		set_up(&s, "");
+		request_container(&s, "");
 		s.args[0] = (char *)cases[i].command;
-		create(&s);
-		r = start(s.id);
+		do_create(&s);
+		r = do_start(s.id);
 		assert_non_null(r->failure);
 		assert_string_equal(r->failure->stage, "exec");
 		assert_int_equal(r->failure->error, cases[i].error);
 		assert_text(r->failure->message, cases[i].text);
 		assert_text(r->failure->message, cases[i].command);
-		free_resp(r);
-		assert_int_equal(kill_it(s.id, "", SIGTERM, false), -ENOENT);
-		remove_it(s.id);
+		start_free(r);
+		assert_int_equal(do_kill(s.id, "", SIGTERM, false), -ENOENT);
+		do_remove(s.id);
 		assert_int_equal(drv.n_events, events);
 	}
 }
@@ -369,33 +127,34 @@ static void test_user_and_cwd(void **state)
 	unsigned status;
 	Agent__StartContainerResponse *r;
 
-	set_up(&s,
-	       "id; pwd; umask; echo $HOME; echo out >/dev/stdout; grep NoNew /proc/self/status;"
-	       "grep CapEff /proc/self/status");
+	request_container(
+		&s,
+		"id; pwd; umask; echo $HOME; echo out >/dev/stdout; grep NoNew /proc/self/status;"
+		"grep CapEff /proc/self/status");
 	s.user.name = (char *)"app";
 	s.user.umask = 027;
 	s.process.cwd = (char *)"/made/for/it";
 	s.process.no_new_privileges = true;
-	char *out = finish(&s, &status);
+	char *out = run_to_end(&s, &status);
 	assert_int_equal(status, 0);
 	assert_text(out, "uid=1000(app) gid=1000(app) groups=2000(extra)");
 	assert_text(
 		out,
 		"/made/for/it\n0027\n/home/app\nout\nNoNewPrivs:\t1\nCapEff:\t0000000000000000");
 
-	set_up(&s, "id -u; id -g; pwd");
+	request_container(&s, "id -u; id -g; pwd");
 	s.user.name = (char *)"4000:extra";
 	s.process.cwd = (char *)"/closed"; /* only root may enter; the image's choice */
-	assert_string_equal(finish(&s, &status), "4000\n2000\n/closed\n");
+	assert_string_equal(run_to_end(&s, &status), "4000\n2000\n/closed\n");
 
-	set_up(&s, "");
+	request_container(&s, "");
 	s.user.name = (char *)"nobody-here";
-	create(&s);
-	r = start(s.id);
+	do_create(&s);
+	r = do_start(s.id);
 	assert_string_equal(r->failure->stage, "user");
 	assert_int_equal(r->failure->error, ENOENT);
-	free_resp(r);
-	remove_it(s.id);
+	start_free(r);
+	do_remove(s.id);
 }
 
 static void test_readonly_root(void **state)
@@ -403,21 +162,21 @@ static void test_readonly_root(void **state)
 	struct setup s;
 	unsigned status;
 
-	set_up(&s, "touch /x 2>/dev/null || echo refused; touch /dev/shm/y && echo shm");
+	request_container(&s, "touch /x 2>/dev/null || echo refused; touch /dev/shm/y && echo shm");
 	s.rootfs.readonly = true;
-	assert_string_equal(finish(&s, &status), "refused\nshm\n");
+	assert_string_equal(run_to_end(&s, &status), "refused\nshm\n");
 	/* No upper disk at all, and one layer only: its mount points are not all there. */
-	set_up(&s, "touch /x 2>/dev/null || echo refused");
+	request_container(&s, "touch /x 2>/dev/null || echo refused");
 	s.rootfs.upper = NULL;
 	s.req.n_mounts = 0;
 	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
-	assert_string_equal(finish(&s, &status), "refused\n");
-	set_up(&s, "cat /etc/layer; touch /x 2>/dev/null || echo refused");
+	assert_string_equal(run_to_end(&s, &status), "refused\n");
+	request_container(&s, "cat /etc/layer; touch /x 2>/dev/null || echo refused");
 	s.rootfs.upper = NULL;
 	s.rootfs.n_lower = 1;
 	s.req.n_mounts = 0;
 	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
-	assert_string_equal(finish(&s, &status), "base\nrefused\n");
+	assert_string_equal(run_to_end(&s, &status), "base\nrefused\n");
 }
 
 static void test_dangling_mount_point(void **state)
@@ -425,9 +184,9 @@ static void test_dangling_mount_point(void **state)
 	struct setup s;
 	unsigned status;
 
-	set_up(&s, "cat /nowhere/file");
+	request_container(&s, "cat /nowhere/file");
 	s.mount[7].destination = (char *)"/etc/dangling";
-	assert_string_equal(finish(&s, &status), "127.0.0.1 localhost\n");
+	assert_string_equal(run_to_end(&s, &status), "127.0.0.1 localhost\n");
 }
 
 static void test_stdin(void **state)
@@ -436,11 +195,11 @@ static void test_stdin(void **state)
 	int in, out;
 	char *text;
 
-	set_up(&s, "cat; echo done");
+	request_container(&s, "cat; echo done");
 	s.stdio.stdin_stream = drv.next_stream++;
 	s.stdio.stdout_stream = drv.next_stream++;
-	create(&s);
-	start_ok(s.id);
+	do_create(&s);
+	do_start_ok(s.id);
 	/* Streams after the start, and the host ends its direction of stdin only. */
 	out = drive_stream(&drv, s.stdio.stdout_stream);
 	in = drive_stream(&drv, s.stdio.stdin_stream);
@@ -452,7 +211,7 @@ static void test_stdin(void **state)
 	assert_string_equal(text, "two\ndone\n");
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
 	close(in);
-	remove_it(s.id);
+	do_remove(s.id);
 }
 
 /* Much output while another stream is not read at all, and separate stderr. */
@@ -466,19 +225,19 @@ static void test_bulk(void **state)
 	struct setup idle;
 
 	start_idle(&idle);
-	set_up_exec(&e, idle.id, "stuck", "cat /dev/zero");
+	request_exec(&e, idle.id, "stuck", "cat /dev/zero");
 	e.stdio.stdout_stream = drv.next_stream++;
 	stuck = drive_stream(&drv, e.stdio.stdout_stream);
-	exec_ok(&e);
+	do_exec_ok(&e);
 
-	set_up(&s, "echo problem >&2; head -c 33554432 /dev/zero");
+	request_container(&s, "echo problem >&2; head -c 33554432 /dev/zero");
 	s.stdio.stdout_stream = drv.next_stream++;
 	s.stdio.stderr_stream = drv.next_stream++;
 	out = drive_stream(&drv, s.stdio.stdout_stream);
 	err_fd = drive_stream(&drv, s.stdio.stderr_stream);
-	create(&s);
+	do_create(&s);
 	begin = now_mono_ns();
-	start_ok(s.id);
+	do_start_ok(s.id);
 	(void)drive_read_all(out, &total);
 	assert_int_equal(total, STREAM_BULK);
 	print_message(
@@ -486,8 +245,8 @@ static void test_bulk(void **state)
 		(unsigned long long)(STREAM_BULK / MIB * 1000000000ull / (now_mono_ns() - begin)));
 	assert_string_equal(drive_read_all(err_fd, NULL), "problem\n");
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
-	remove_it(s.id);
-	assert_int_equal(kill_it(idle.id, "stuck", SIGKILL, false), 0);
+	do_remove(s.id);
+	assert_int_equal(do_kill(idle.id, "stuck", SIGKILL, false), 0);
 	assert_int_equal(drive_exit(&drv, idle.id, "stuck")->status, 137);
 	close(stuck);
 	stop_idle(&idle);
@@ -499,9 +258,10 @@ static void test_tty(void **state)
 	Agent__ResizeTtyRequest rz = AGENT__RESIZE_TTY_REQUEST__INIT;
 	int in, out;
 
-	set_up(&s,
-	       "stty size; tty; [ -c /dev/console ] && echo console; read x; stty size; echo got "
-	       "$x");
+	request_container(
+		&s,
+		"stty size; tty; [ -c /dev/console ] && echo console; read x; stty size; echo got "
+		"$x");
 	s.process.terminal = true;
 	s.process.width = 80;
 	s.process.height = 25;
@@ -509,8 +269,8 @@ static void test_tty(void **state)
 	s.stdio.stdout_stream = drv.next_stream++;
 	in = drive_stream(&drv, s.stdio.stdin_stream);
 	out = drive_stream(&drv, s.stdio.stdout_stream);
-	create(&s);
-	start_ok(s.id);
+	do_create(&s);
+	do_start_ok(s.id);
 	drive_expect(out, "25 80\r\n/dev/pts/0\r\nconsole\r\n");
 	rz.id = s.id;
 	rz.width = 132;
@@ -521,7 +281,7 @@ static void test_tty(void **state)
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
 	assert_int_equal(drive_code(&drv, "ResizeTty", &rz), -ENOENT);
 	close(in);
-	remove_it(s.id);
+	do_remove(s.id);
 }
 
 static void test_exec(void **state)
@@ -534,32 +294,32 @@ static void test_exec(void **state)
 	int out, in;
 
 	start_idle(&s);
-	set_up_exec(
+	request_exec(
 		&e, s.id, "one",
 		"hostname; echo $$ >/tmp/pid; [ $(cat /proc/1/comm) = sh ] && echo same; exit 5");
 	e.stdio.stdout_stream = drv.next_stream++;
 	out = drive_stream(&drv, e.stdio.stdout_stream);
-	exec_ok(&e);
+	do_exec_ok(&e);
 	assert_string_equal(drive_read_all(out, NULL), "seed\nsame\n");
 	assert_int_equal(drive_exit(&drv, s.id, "one")->status, 5);
 
-	set_up_exec(&e, s.id, "bad", "");
+	request_exec(&e, s.id, "bad", "");
 	e.args[0] = (char *)"nope";
 	r = (void *)drive(&drv, "ExecProcess", &e.req);
 	assert_non_null(r);
 	assert_non_null(r->failure);
 	assert_int_equal(r->failure->error, ENOENT);
-	free_resp(r);
+	start_free(r);
 
 	/* Its cwd is not made. */
-	set_up_exec(&e, s.id, "cwd", "true");
+	request_exec(&e, s.id, "cwd", "true");
 	e.process.cwd = (char *)"/not/there";
 	r = (void *)drive(&drv, "ExecProcess", &e.req);
 	assert_string_equal(r->failure->stage, "cwd");
-	free_resp(r);
+	start_free(r);
 
 	/* A terminal of the container's own devpts. */
-	set_up_exec(&e, s.id, "tty", "stty size; cat");
+	request_exec(&e, s.id, "tty", "stty size; cat");
 	e.process.terminal = true;
 	e.process.width = 100;
 	e.process.height = 30;
@@ -567,7 +327,7 @@ static void test_exec(void **state)
 	e.stdio.stdout_stream = drv.next_stream++;
 	out = drive_stream(&drv, e.stdio.stdout_stream);
 	in = drive_stream(&drv, e.stdio.stdin_stream);
-	exec_ok(&e);
+	do_exec_ok(&e);
 	drive_expect(out, "30 100\r\n");
 	assert_int_equal(write_all(in, "\004", 1), 0);
 	(void)drive_read_all(out, NULL);
@@ -581,17 +341,17 @@ static void test_exec(void **state)
 	agent__list_processes_response__free_unpacked(l, NULL);
 
 	/* An exec that is there when the container goes: its exit comes first. */
-	set_up_exec(&e, s.id, "late", "sleep 1000");
-	exec_ok(&e);
-	set_up_exec(&e, s.id, "late", "true");
+	request_exec(&e, s.id, "late", "sleep 1000");
+	do_exec_ok(&e);
+	request_exec(&e, s.id, "late", "true");
 	assert_int_equal(drive_code(&drv, "ExecProcess", &e.req), -EEXIST);
-	assert_int_equal(kill_it(s.id, "", SIGTERM, false), 0);
+	assert_int_equal(do_kill(s.id, "", SIGTERM, false), 0);
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 7);
 	assert_int_equal(drive_exit(&drv, s.id, "late")->status, 137);
 	assert_true(drive_exit(&drv, s.id, "late")->seq < drive_exit(&drv, s.id, "")->seq);
 	assert_int_equal(drive_code(&drv, "ExecProcess", &e.req), -EBUSY);
-	assert_int_equal(kill_it(s.id, "", SIGTERM, false), -ENOENT);
-	remove_it(s.id);
+	assert_int_equal(do_kill(s.id, "", SIGTERM, false), -ENOENT);
+	do_remove(s.id);
 }
 
 static void test_pod_pid_namespace(void **state)
@@ -600,28 +360,29 @@ static void test_pod_pid_namespace(void **state)
 	struct exec e;
 	int out;
 
-	set_up(&a, "sleep 1000 & wait");
+	request_container(&a, "sleep 1000 & wait");
 	a.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
-	create(&a);
-	start_ok(a.id);
-	set_up(&b,
-	       "[ $$ != 1 ] && [ $(cat /proc/1/comm) = pause ] && ps | grep -c ' sleep 100[0]$';"
-	       "ls /proc/1/root 2>/dev/null | wc -l");
+	do_create(&a);
+	do_start_ok(a.id);
+	request_container(
+		&b,
+		"[ $$ != 1 ] && [ $(cat /proc/1/comm) = pause ] && ps | grep -c ' sleep 100[0]$';"
+		"ls /proc/1/root 2>/dev/null | wc -l");
 	b.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
-	assert_string_equal(finish(&b, NULL), "1\n0\n");
+	assert_string_equal(run_to_end(&b, NULL), "1\n0\n");
 	/* An orphan of the namespace goes to the pause process, and leaves no zombie. */
-	set_up_exec(&e, a.id, "orphan", "(sleep 0 &) ; sleep 1; ps | grep -c '\\[sleep\\]'");
+	request_exec(&e, a.id, "orphan", "(sleep 0 &) ; sleep 1; ps | grep -c '\\[sleep\\]'");
 	e.stdio.stdout_stream = drv.next_stream++;
 	out = drive_stream(&drv, e.stdio.stdout_stream);
-	exec_ok(&e);
+	do_exec_ok(&e);
 	assert_string_equal(drive_read_all(out, NULL), "0\n");
 	/* The first process goes, the rest of the container with it. */
-	set_up_exec(&e, a.id, "rest", "sleep 1000");
-	exec_ok(&e);
-	assert_int_equal(kill_it(a.id, "", SIGKILL, false), 0);
+	request_exec(&e, a.id, "rest", "sleep 1000");
+	do_exec_ok(&e);
+	assert_int_equal(do_kill(a.id, "", SIGKILL, false), 0);
 	assert_int_equal(drive_exit(&drv, a.id, "rest")->status, 137);
 	assert_int_equal(drive_exit(&drv, a.id, "")->status, 137);
-	remove_it(a.id);
+	do_remove(a.id);
 }
 
 static void test_signals(void **state)
@@ -630,25 +391,25 @@ static void test_signals(void **state)
 	struct exec e;
 	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 
-	set_up(&s, "true");
-	create(&s);
-	assert_int_equal(kill_it(s.id, "", SIGTERM, false), -EBUSY);
-	start_ok(s.id);
+	request_container(&s, "true");
+	do_create(&s);
+	assert_int_equal(do_kill(s.id, "", SIGTERM, false), -EBUSY);
+	do_start_ok(s.id);
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
-	remove_it(s.id);
+	do_remove(s.id);
 
 	start_idle(&s);
 	rm.id = s.id;
 	assert_int_equal(drive_code(&drv, "RemoveContainer", &rm), -EBUSY);
-	set_up_exec(&e, s.id, "x", "sleep 1000");
-	exec_ok(&e);
-	assert_int_equal(kill_it(s.id, "x", 0, false), -EINVAL);
-	assert_int_equal(kill_it(s.id, "x", 65, false), -EINVAL);
-	assert_int_equal(kill_it(s.id, "", SIGUSR1, true), 0); /* ends the exec, not the init */
+	request_exec(&e, s.id, "x", "sleep 1000");
+	do_exec_ok(&e);
+	assert_int_equal(do_kill(s.id, "x", 0, false), -EINVAL);
+	assert_int_equal(do_kill(s.id, "x", 65, false), -EINVAL);
+	assert_int_equal(do_kill(s.id, "", SIGUSR1, true), 0); /* ends the exec, not the init */
 	assert_int_equal(drive_exit(&drv, s.id, "x")->status, 128 + SIGUSR1);
-	assert_int_equal(kill_it(s.id, "", SIGKILL, true), 0);
+	assert_int_equal(do_kill(s.id, "", SIGKILL, true), 0);
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 137);
-	remove_it(s.id);
+	do_remove(s.id);
 	assert_int_equal(drive_code(&drv, "RemoveContainer", &rm), -ENOENT);
 }
 
@@ -660,13 +421,13 @@ static void test_stdin_bulk(void **state)
 	struct setup s;
 	int in, out;
 
-	set_up(&s, "cat");
+	request_container(&s, "cat");
 	s.stdio.stdin_stream = drv.next_stream++;
 	s.stdio.stdout_stream = drv.next_stream++;
 	in = drive_stream(&drv, s.stdio.stdin_stream);
 	out = drive_stream(&drv, s.stdio.stdout_stream);
-	create(&s);
-	start_ok(s.id);
+	do_create(&s);
+	do_start_ok(s.id);
 	assert_int_equal(fd_set_nonblock(in, true), 0);
 	while (total < len) {
 		struct pollfd p[2] = { { .fd = out, .events = POLLIN },
@@ -690,7 +451,7 @@ static void test_stdin_bulk(void **state)
 	assert_string_equal(drive_read_all(out, NULL), "");
 	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
 	close(in);
-	remove_it(s.id);
+	do_remove(s.id);
 }
 
 static void test_settings(void **state)
@@ -703,9 +464,10 @@ static void test_settings(void **state)
 	struct setup s;
 	unsigned status;
 
-	set_up(&s,
-	       "hostname; cat /proc/sys/kernel/msgmax; ulimit -c; echo $A $HOME $PATH;"
-	       "cat /proc/self/oom_score_adj; ipcs -q | wc -l >/dev/null; hostname >/dev/null");
+	request_container(
+		&s,
+		"hostname; cat /proc/sys/kernel/msgmax; ulimit -c; echo $A $HOME $PATH;"
+		"cat /proc/self/oom_score_adj; ipcs -q | wc -l >/dev/null; hostname >/dev/null");
 	s.req.hostname = (char *)"own";
 	sysctl.key = (char *)"kernel.msgmax";
 	sysctl.value = (char *)"4321";
@@ -717,32 +479,34 @@ static void test_settings(void **state)
 	s.process.env = env;
 	s.process.n_env = 3;
 	s.process.oom_score_adj = 500;
-	assert_string_equal(finish(&s, &status), "own\n4321\n0\nb /tmp /nowhere:/bin\n500\n");
+	assert_string_equal(run_to_end(&s, &status), "own\n4321\n0\nb /tmp /nowhere:/bin\n500\n");
 	/* Others do not see it. */
-	assert_string_equal(run("hostname; cat /proc/sys/kernel/msgmax", NULL), "seed\n8192\n");
+	assert_string_equal(run_script("hostname; cat /proc/sys/kernel/msgmax", NULL),
+			    "seed\n8192\n");
 	/* What one container leaves in the pod's IPC namespace and /dev/shm, the next one finds. */
-	set_up(&s, "echo shared >/dev/shm/file");
+	request_container(&s, "echo shared >/dev/shm/file");
 	s.req.ipc_namespace = AGENT__NAMESPACE_MODE__POD;
-	(void)finish(&s, NULL);
-	assert_string_equal(run("cat /dev/shm/file; rm /dev/shm/file", NULL), "shared\n");
+	(void)run_to_end(&s, NULL);
+	assert_string_equal(run_script("cat /dev/shm/file; rm /dev/shm/file", NULL), "shared\n");
 }
 
 static void test_privileged(void **state)
 {
 	struct setup s;
 
-	set_up(&s,
-	       "[ -e /dev/urandom ] && ls /dev | wc -l | { read n; [ $n -gt 15 ] && echo many; };"
-	       "mkdir /sys/fs/cgroup/sub/ && rmdir /sys/fs/cgroup/sub && echo cgroup;"
-	       "mount -t tmpfs none /tmp && echo mounted;"
-	       "mkdir -p /sys/fs/cgroup/a/b/c && echo nested");
+	request_container(
+		&s,
+		"[ -e /dev/urandom ] && ls /dev | wc -l | { read n; [ $n -gt 15 ] && echo many; };"
+		"mkdir /sys/fs/cgroup/sub/ && rmdir /sys/fs/cgroup/sub && echo cgroup;"
+		"mount -t tmpfs none /tmp && echo mounted;"
+		"mkdir -p /sys/fs/cgroup/a/b/c && echo nested");
 	s.req.privileged = true;
 	s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS;
 	if (!drv.in_vm) /* not more than this host has to give */
 		s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS & ~(1ull << 24);
 	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
 	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
-	assert_string_equal(finish(&s, NULL), "many\ncgroup\nmounted\nnested\n");
+	assert_string_equal(run_to_end(&s, NULL), "many\ncgroup\nmounted\nnested\n");
 }
 
 /* A layer that is just being detached is wanted again: the create waits for it. */
@@ -753,17 +517,17 @@ static void test_create_while_removing(void **state)
 		Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 		int removed, created;
 
-		set_up(&a, "true");
-		create(&a);
-		set_up(&b, "cat /etc/layer");
+		request_container(&a, "true");
+		do_create(&a);
+		request_container(&b, "cat /etc/layer");
 		rm.id = a.id;
 		drive_two(&drv, "RemoveContainer", &rm, &removed, "CreateContainer", &b.req,
 			  &created);
 		assert_int_equal(removed, 0);
 		assert_int_equal(created, 0);
-		start_ok(b.id);
+		do_start_ok(b.id);
 		assert_int_equal(drive_exit(&drv, b.id, "")->status, 0);
-		remove_it(b.id);
+		do_remove(b.id);
 	}
 }
 
@@ -775,10 +539,10 @@ static void test_latency(void **state)
 	uint64_t begin = now_mono_ns(), created, started;
 	const int n = 20;
 
-	set_up(&s, "exec sleep 1000");
-	create(&s);
+	request_container(&s, "exec sleep 1000");
+	do_create(&s);
 	created = now_mono_ns();
-	start_ok(s.id);
+	do_start_ok(s.id);
 	started = now_mono_ns();
 	print_message("[ figure   ] create %llu us, start %llu us\n",
 		      (unsigned long long)(created - begin) / 1000,
@@ -786,10 +550,10 @@ static void test_latency(void **state)
 	begin = now_mono_ns();
 	for (int i = 0; i < n; i++) {
 		snprintf(name, sizeof(name), "e%d", i);
-		set_up_exec(&e, s.id, name, "");
+		request_exec(&e, s.id, name, "");
 		e.args[0] = (char *)"/bin/true";
 		e.process.n_args = 1;
-		exec_ok(&e);
+		do_exec_ok(&e);
 		assert_int_equal(drive_exit(&drv, s.id, name)->status, 0);
 	}
 	print_message("[ figure   ] exec of true, to its exit event: %llu us\n",
@@ -804,16 +568,18 @@ static void test_latency(void **state)
 static void test_disks(void **state)
 {
 	struct setup a, b;
+	char id[sizeof(b.id)];
 	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 	Agent__RemoveContainerResponse *r;
 
 	start_idle(&a);
 	start_idle(&b);
-	disk_of(&b.scratch, a.scratch.first_sector, false);
+	request_disk(&b.scratch, a.scratch.first_sector, false);
+	memcpy(id, b.id, sizeof(id));
 	snprintf(b.id, sizeof(b.id), "other");
 	assert_int_equal(drive_code(&drv, "CreateContainer", &b.req), -EBUSY);
-	snprintf(b.id, sizeof(b.id), "c%d", next_container - 1);
-	assert_int_equal(kill_it(a.id, "", SIGKILL, false), 0);
+	memcpy(b.id, id, sizeof(id));
+	assert_int_equal(do_kill(a.id, "", SIGKILL, false), 0);
 	(void)drive_exit(&drv, a.id, "");
 	rm.id = a.id;
 	r = (void *)drive(&drv, "RemoveContainer", &rm);
@@ -821,7 +587,7 @@ static void test_disks(void **state)
 	assert_int_equal(r->n_detached_disks, 1);
 	assert_int_equal(r->detached_disks[0], a.scratch.first_sector);
 	agent__remove_container_response__free_unpacked(r, NULL);
-	assert_int_equal(kill_it(b.id, "", SIGKILL, false), 0);
+	assert_int_equal(do_kill(b.id, "", SIGKILL, false), 0);
 	(void)drive_exit(&drv, b.id, "");
 	rm.id = b.id;
 	r = (void *)drive(&drv, "RemoveContainer", &rm);
@@ -829,12 +595,12 @@ static void test_disks(void **state)
 	assert_int_equal(r->n_detached_disks, 3);
 	agent__remove_container_response__free_unpacked(r, NULL);
 	/* A disk without a file system: refused, and forgotten. */
-	set_up(&a, "true");
+	request_container(&a, "true");
 	a.scratch.first_sector = DISK_SCRATCH(SCRATCHES + 5);
 	assert_true(drive_code(&drv, "CreateContainer", &a.req) < 0);
 	assert_text(drv.err.msg, "disk");
-	set_up(&a, "true");
-	assert_string_equal(finish(&a, NULL), "");
+	request_container(&a, "true");
+	assert_string_equal(run_to_end(&a, NULL), "");
 }
 
 static void test_early_exits(void **state)
@@ -842,7 +608,7 @@ static void test_early_exits(void **state)
 	for (int i = 0; i < 20; i++) {
 		unsigned status;
 
-		(void)run("exit 9", &status);
+		(void)run_script("exit 9", &status);
 		assert_int_equal(status, 9);
 	}
 	/* Exactly one event for each, with numbers that have no gap. */
@@ -867,21 +633,21 @@ static void test_oom(void **state)
 
 	if (!drv.in_vm)
 		skip(); /* the host may have no memory controller in v2 */
-	set_up(&s, "tail /dev/zero");
+	request_container(&s, "tail /dev/zero");
 	limit.key = (char *)"memory.max";
 	limit.value = (char *)"16777216";
 	s.req.cgroup = list;
 	s.req.n_cgroup = 1;
-	create(&s);
-	start_ok(s.id);
+	do_create(&s);
+	do_start_ok(s.id);
 	ev = drive_exit(&drv, s.id, "");
 	assert_true(ev->oom_killed);
 	for (size_t i = 0; i < drv.n_events; i++)
 		oom |= drv.events[i].oom && str_eq(drv.events[i].id, s.id);
 	assert_true(oom);
-	remove_it(s.id);
+	do_remove(s.id);
 	limit.key = (char *)"memory.nonsense";
-	set_up(&s, "true");
+	request_container(&s, "true");
 	s.req.cgroup = list;
 	s.req.n_cgroup = 1;
 	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -ENOSYS);
@@ -891,26 +657,26 @@ static void test_refusals(void **state)
 {
 	struct setup s;
 
-	set_up(&s, "true");
+	request_container(&s, "true");
 	s.mount[0].type = (char *)"nfs";
 	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -ENOSYS);
-	set_up(&s, "true");
+	request_container(&s, "true");
 	s.mount[7].source = (char *)"/etc/shadow";
 	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -ENOSYS);
-	set_up(&s, "true");
+	request_container(&s, "true");
 	s.req.id = (char *)"../up";
 	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -EINVAL);
 	/* What only the kernel knows to be wrong is a failed start. */
 	char *bad[] = { (char *)"size=nonsense" };
-	set_up(&s, "true");
-	add_mount(&s, "tmpfs", "/tmp", "tmpfs", bad, 1);
-	create(&s);
-	Agent__StartContainerResponse *r = start(s.id);
+	request_container(&s, "true");
+	request_mount(&s, "tmpfs", "/tmp", "tmpfs", bad, 1);
+	do_create(&s);
+	Agent__StartContainerResponse *r = do_start(s.id);
 	assert_non_null(r->failure);
 	assert_string_equal(r->failure->stage, "mount");
 	assert_text(r->failure->message, "/tmp");
-	free_resp(r);
-	remove_it(s.id);
+	start_free(r);
+	do_remove(s.id);
 }
 
 static void test_hostile_paths(void **state)
@@ -921,19 +687,19 @@ static void test_hostile_paths(void **state)
 
 	/* The container swaps what an exec's set-up looks at. */
 	start_idle(&s);
-	set_up_exec(&e, s.id, "swap",
-		    "rm /etc/passwd; mkfifo /etc/passwd; rm -rf /etc/group;"
-		    "ln -s /proc/1/root/etc/group /etc/group; echo ok");
+	request_exec(&e, s.id, "swap",
+		     "rm /etc/passwd; mkfifo /etc/passwd; rm -rf /etc/group;"
+		     "ln -s /proc/1/root/etc/group /etc/group; echo ok");
 	e.stdio.stdout_stream = drv.next_stream++;
 	out = drive_stream(&drv, e.stdio.stdout_stream);
-	exec_ok(&e);
+	do_exec_ok(&e);
 	assert_string_equal(drive_read_all(out, NULL), "ok\n");
-	set_up_exec(&e, s.id, "named", "true");
+	request_exec(&e, s.id, "named", "true");
 	e.user.name = (char *)"app";
 	Agent__StartContainerResponse *r = (void *)drive(&drv, "ExecProcess", &e.req);
 	assert_non_null(r);
 	assert_string_equal(r->failure->stage, "user");
-	free_resp(r);
+	start_free(r);
 	stop_idle(&s);
 }
 
