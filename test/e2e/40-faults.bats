@@ -47,11 +47,9 @@ exited_nonzero() {
 	start_huskd main
 	run -0 husk ps -a
 	[[ $output == *late*exited* ]]
-	if [ -x "$CRICTL" ]; then
-		ids_of late
-		run -0 crictl inspect "$ct"
-		jq -e '.status.exitCode == 9' <<<"$output"
-	fi
+	ids_of late
+	run -0 --separate-stderr crictl inspect "$ct"
+	jq -e '.status.exitCode == 9' <<<"$output"
 	run -0 husk rm late
 }
 
@@ -63,12 +61,10 @@ kill_one_and_see() { # NAME SIGNAL-TARGET-FUNCTION
 	[ -n "$victim" ]
 	kill -9 "$victim"
 	wait_until 20 exited_nonzero "$1"
-	if [ -x "$CRICTL" ]; then
-		run -0 crictl inspect "$ct"
-		jq -e '.status.exitCode != 0 and .status.reason != "Completed"' <<<"$output"
-		run -0 crictl inspectp "$pod"
-		jq -e '.status.state == "SANDBOX_NOTREADY"' <<<"$output"
-	fi
+	run -0 --separate-stderr crictl inspect "$ct"
+	jq -e '.status.exitCode != 0 and .status.reason != "Completed"' <<<"$output"
+	run -0 --separate-stderr crictl inspectp "$pod"
+	jq -e '.status.state == "SANDBOX_NOTREADY"' <<<"$output"
 	run ! husk exec "$1" true
 	run -0 husk rm "$1"
 	pod_gone() { ! our_processes | grep -qF -- "$pod"; }
@@ -116,7 +112,7 @@ kill_one_and_see() { # NAME SIGNAL-TARGET-FUNCTION
 	start_huskd nokernel --kernel /no/such/vmlinux
 	HUSK_ENDPOINT=unix://$HUSK_E2E/nokernel/husk.sock husk pull "$BUSYBOX" >/dev/null 2>&1
 	HUSK_ENDPOINT=unix://$HUSK_E2E/nokernel/husk.sock run -125 husk run --rm "$BUSYBOX" true
-	[[ $output == *"/no/such/vmlinux"* ]]
+	[[ $output == *"guest kernel /no/such/vmlinux (--kernel; made by 'make kernel'): No such file or directory"* ]]
 	stop_huskd nokernel
 }
 

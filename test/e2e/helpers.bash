@@ -34,6 +34,8 @@ start_huskd() {
 	local name=$1 dir=$HUSK_E2E/$1 root=$HUSK_STORE/$1
 	shift
 	mkdir -p "$dir" "$root"
+	printf '%s: %s\n' runtime-endpoint "unix://$dir/husk.sock" image-endpoint "unix://$dir/husk.sock" \
+		timeout 120 >"$dir/crictl.yaml" # seconds, for VMs that are emulated
 	"$HUSK_BIN/huskd" --root "$root" --state "$dir" --listen "unix://$dir/husk.sock" \
 		--backend "$HUSK_BACKEND" --log-level debug "$@" </dev/null >>"$dir/huskd.log" 2>&1 3>&- &
 	echo $! >"$dir/huskd.pid"
@@ -66,28 +68,30 @@ kill9_huskd() {
 
 husk() { "$HUSK_BIN/husk" "$@"; }
 
+# After each test, so that one that fails does not take the next along.
+teardown() {
+	huskd_answers main || start_huskd main
+	remove_all_pods main
+}
+
+# remove_all_pods NAME: of the huskd of that name.
 remove_all_pods() {
-	local ids
-	ids=$(HUSK_ENDPOINT=unix://$HUSK_E2E/$1/husk.sock "$HUSK_BIN/husk" ps -aq) || return 1
-	[ -z "$ids" ] || HUSK_ENDPOINT=unix://$HUSK_E2E/$1/husk.sock "$HUSK_BIN/husk" rm -f $ids >/dev/null || return 1
-	if [ -x "$CRICTL" ]; then
-		ids=$("$CRICTL" -r "unix://$HUSK_E2E/$1/husk.sock" -t 60s pods -q) || return 1
-		[ -z "$ids" ] || "$CRICTL" -r "unix://$HUSK_E2E/$1/husk.sock" -t 120s rmp -f $ids >/dev/null
-	fi
+	local ids HUSK_ENDPOINT=unix://$HUSK_E2E/$1/husk.sock
+	export HUSK_ENDPOINT
+	ids=$(husk ps -aq) || return 1
+	[ -z "$ids" ] || husk rm -f $ids >/dev/null || return 1
+	ids=$(crictl pods -q) || return 1
+	[ -z "$ids" ] || crictl rmp -f $ids >/dev/null
 }
 
-need_crictl() {
-	[ -x "$CRICTL" ] || skip "crictl is not on this machine (no go to build it)"
-}
-
-# crictl with time for VMs that are emulated.
-crictl() { "$CRICTL" -r "$HUSK_ENDPOINT" -i "$HUSK_ENDPOINT" -t 120s "$@"; }
+# The configuration lies beside the socket.
+crictl() { "$CRICTL" -c "$(dirname "${HUSK_ENDPOINT#unix://}")/crictl.yaml" "$@"; }
 
 # pod_json NAME > FILE; container_json NAME IMAGE COMMAND... > FILE
 pod_json() {
 	jq -n --arg n "$1" --arg d "$HUSK_LOG_DIR/crictl-$1" '{metadata: {name: $n, namespace: "e2e", uid: ("uid-" + $n), attempt: 0},
 		hostname: $n, log_directory: $d, labels: {app: $n}, annotations: {"e2e/note": "yes"},
-		dns_config: {servers: ["10.10.10.10"], searches: ["example.org"], options: ["ndots:8"]}, linux: {}}'
+		dns_config: {servers: ["10.10.10.10"], searches: ["example.org"], options: ["ndots:8"]}, linux: {cgroup_parent: "/e2e"}}'
 }
 container_json() {
 	local name=$1 image=$2
