@@ -98,7 +98,7 @@ static void pack_entry(struct packer *p, const struct tree_entry *e)
 static int new_block(struct ext4_writer *w, struct tree *t, uint32_t dir, struct packer *p,
 		     uint32_t *ret_block, struct err *err)
 {
-	int r = out_block(w, &p->block, ret_block, err);
+	int r = out_block(&w->out, &p->block, ret_block, err);
 
 	if (r < 0)
 		return r;

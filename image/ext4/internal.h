@@ -1,4 +1,7 @@
-/* Shared by writer.c (stream of data), meta.c (the rest) and scratch.c. */
+/*
+ * Shared by writer.c (the data of files), meta.c and dir.c (the rest) and scratch.c (a container's
+ * disk). One thread.
+ */
 #ifndef HUSK_IMAGE_EXT4_INTERNAL_H
 #define HUSK_IMAGE_EXT4_INTERNAL_H
 
@@ -8,12 +11,12 @@
 #include <ext2fs/ext2_fs.h>
 #include <ext2fs/ext2fs.h>
 
+#include "image/ext4/out.h"
 #include "image/ext4/writer.h"
 #include "image/ext4/tree.h"
 
 #define GDT_BLOCKS 8u /* room for 1024 groups of 128 MiB */
 #define FIRST_DATA_BLOCK (1 + GDT_BLOCKS)
-#define OUT_BLOCKS 256u /* 1 MiB at a time goes to the file */
 #define BLOCKS_PER_GROUP 32768u
 #define MAX_INODES_PER_GROUP 32768u
 #define INODE_SIZE 256u
@@ -28,13 +31,10 @@ struct extent {
 };
 
 struct ext4_writer {
-	int fd;
+	struct out out;
 	uint8_t uuid[16];
 	uint32_t seed; /* of checksums */
 	int failed;
-	/* blocks [buf_first, buf_first + buf_blocks) are in buf, all before are in the file */
-	uint8_t *buf;
-	uint32_t buf_first, buf_blocks;
 	/* the file being written */
 	struct extent *extents;
 	size_t n_extents, cap_extents;
@@ -56,14 +56,6 @@ struct geometry {
 	uint32_t log_flex;
 };
 
-int out_flush(struct ext4_writer *w, struct err *err) must_check;
-/* The next block of the stream, to be filled at once (EXT4_BLOCK bytes, not cleared). */
-int out_block(struct ext4_writer *w, uint8_t **ret, uint32_t *ret_block,
-	      struct err *err) must_check;
-static inline uint32_t out_next(const struct ext4_writer *w)
-{
-	return w->buf_first + w->buf_blocks;
-}
 /* Checksums of metadata are CRC-32C, begun with the file system's UUID, and for what belongs to an
  * inode with its number and generation (0). */
 static inline uint32_t ext4_crc(uint32_t crc, const void *data, size_t len)
@@ -110,6 +102,5 @@ static inline unsigned inline_rest(const struct tree_inode *i)
 
 void super_fill(struct ext2_super_block *sb, const struct geometry *g, const uint8_t uuid[16]);
 void hash_seed(const uint8_t uuid[16], uint32_t seed[4]);
-int write_at(int fd, const void *data, size_t len, uint64_t offset, struct err *err) must_check;
 
 #endif

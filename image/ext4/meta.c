@@ -123,7 +123,7 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 
 	if (sizeof(*h) + xattrs_size(i) > EXT4_BLOCK)
 		return err_set(err, -EFBIG, "extended attributes of more than a block");
-	r = out_block(m->w, &p, &i->xattrs->block, err);
+	r = out_block(&m->w->out, &p, &i->xattrs->block, err);
 	if (r < 0)
 		return r;
 	memset(p, 0, EXT4_BLOCK);
@@ -152,7 +152,7 @@ static bool xattrs_fit_inode(const struct tree_inode *i)
 static int write_long_link(struct meta *m, struct tree_inode *i, struct err *err)
 {
 	uint8_t *p;
-	int r = out_block(m->w, &p, &i->link.block, err);
+	int r = out_block(&m->w->out, &p, &i->link.block, err);
 
 	if (r < 0)
 		return r;
@@ -320,10 +320,10 @@ static int write_inode_tables(struct meta *m, struct err *err)
 	uint32_t total = m->g.groups * m->g.inodes_per_group;
 	struct inode_walk walk = { .next = FIRST_INO };
 
-	m->g.inode_tables = out_next(m->w);
+	m->g.inode_tables = out_next(&m->w->out);
 	for (uint32_t ino = 1; ino <= total; ino += INODES_PER_BLOCK) {
 		uint8_t *p;
-		int r = out_block(m->w, &p, NULL, err);
+		int r = out_block(&m->w->out, &p, NULL, err);
 
 		if (r < 0)
 			return r;
@@ -358,7 +358,7 @@ static int choose_geometry(struct meta *m, struct err *err)
 		g->groups = n;
 		g->inodes_per_group =
 			div_up(div_up(inodes, n), INODES_PER_BLOCK) * INODES_PER_BLOCK;
-		g->blocks = out_next(m->w) + n * (g->inodes_per_group / INODES_PER_BLOCK + 2);
+		g->blocks = out_next(&m->w->out) + n * (g->inodes_per_group / INODES_PER_BLOCK + 2);
 		if (g->blocks > EXT4_MAX_BLOCKS)
 			return err_set(err, -EFBIG, "layer of more than %zu GiB",
 				       (size_t)EXT4_MAX_BLOCKS * EXT4_BLOCK / GIB);
@@ -415,12 +415,12 @@ static int write_block_bitmaps(struct meta *m, struct ext2_group_desc *gd, struc
 	struct geometry *g = &m->g;
 	size_t next = 0;
 
-	g->block_bitmaps = out_next(m->w);
+	g->block_bitmaps = out_next(&m->w->out);
 	for (uint32_t k = 0; k < g->groups; k++) {
 		uint32_t first = k * g->blocks_per_group;
 		uint32_t n = MIN_OF(g->blocks_per_group, g->blocks - first);
 		uint8_t *p;
-		int r = out_block(m->w, &p, &gd[k].bg_block_bitmap, err);
+		int r = out_block(&m->w->out, &p, &gd[k].bg_block_bitmap, err);
 
 		if (r < 0)
 			return r;
@@ -438,12 +438,12 @@ static int write_inode_bitmaps(struct meta *m, struct ext2_group_desc *gd, struc
 	struct geometry *g = &m->g;
 	uint32_t used = FIRST_INO - 1 + m->n_inodes; /* inodes 1 .. used */
 
-	g->inode_bitmaps = out_next(m->w);
+	g->inode_bitmaps = out_next(&m->w->out);
 	for (uint32_t k = 0; k < g->groups; k++) {
 		uint32_t first = k * g->inodes_per_group;
 		uint32_t here = used <= first ? 0 : MIN_OF(used - first, g->inodes_per_group);
 		uint8_t *p;
-		int r = out_block(m->w, &p, &gd[k].bg_inode_bitmap, err);
+		int r = out_block(&m->w->out, &p, &gd[k].bg_inode_bitmap, err);
 
 		if (r < 0)
 			return r;
@@ -520,10 +520,10 @@ static int write_super(struct meta *m, struct ext2_group_desc *gd, struct err *e
 	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_METADATA_CSUM;
 	sb.s_checksum_type = EXT2_CRC32C_CHKSUM;
 	sb.s_checksum = ext4_crc(~0u, &sb, offsetof(struct ext2_super_block, s_checksum));
-	r = write_at(m->w->fd, gd, m->g.groups * sizeof(*gd), EXT4_BLOCK, err);
+	r = out_write_at(m->w->out.fd, gd, m->g.groups * sizeof(*gd), EXT4_BLOCK, err);
 	if (r < 0)
 		return r;
-	return write_at(m->w->fd, &sb, sizeof(sb), 1024, err);
+	return out_write_at(m->w->out.fd, &sb, sizeof(sb), 1024, err);
 }
 
 /* ---- the whole ---- */
@@ -546,7 +546,7 @@ static int free_ranges(struct meta *m, struct err *err)
 	qsort(w->dropped, w->n_dropped, sizeof(*w->dropped), by_block);
 	/* Where the file system below cannot punch holes, they keep their space and do no harm. */
 	for (size_t k = 0; k < w->n_dropped; k++)
-		(void)fallocate(w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		(void)fallocate(w->out.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				(off_t)w->dropped[k].block * EXT4_BLOCK,
 				(off_t)w->dropped[k].len * EXT4_BLOCK);
 	return 0;
@@ -582,7 +582,7 @@ static int write_all_meta(struct meta *m, struct err *err)
 	if (r >= 0)
 		r = write_inode_bitmaps(m, gd, err);
 	if (r >= 0)
-		r = out_flush(m->w, err);
+		r = out_flush(&m->w->out, err);
 	if (r >= 0)
 		r = write_super(m, gd, err);
 	return r;
@@ -600,26 +600,8 @@ int ext4_writer_finish(struct ext4_writer *w, struct tree *t, uint64_t *ret_size
 	free(m.dirs);
 	if (r < 0)
 		return r;
-	if (ftruncate(w->fd, (off_t)size) < 0)
+	if (ftruncate(w->out.fd, (off_t)size) < 0)
 		return err_errno(err, -errno, "set the length of the layer's file");
 	*ret_size = size;
-	return 0;
-}
-
-int write_at(int fd, const void *data, size_t len, uint64_t offset, struct err *err)
-{
-	const char *p = data;
-
-	while (len) {
-		ssize_t r = pwrite(fd, p, len, (off_t)offset);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return err_errno(err, -errno, "write the layer's file");
-		p += r;
-		len -= (size_t)r;
-		offset += (uint64_t)r;
-	}
 	return 0;
 }

@@ -44,7 +44,7 @@ static int put_root(struct scratch *s, struct err *err)
 	d->name_len = 2;
 	d->file_type = EXT2_FT_DIR;
 	memcpy(d->name, "..", 2);
-	r = write_at(s->fd, block, sizeof(block), (uint64_t)s->root_block * EXT4_BLOCK, err);
+	r = out_write_at(s->fd, block, sizeof(block), (uint64_t)s->root_block * EXT4_BLOCK, err);
 	if (r < 0)
 		return r;
 	memset(block, 0, sizeof(block));
@@ -60,7 +60,8 @@ static int put_root(struct scratch *s, struct err *err)
 	h->eh_max = EXTENTS_IN_INODE;
 	*(struct ext3_extent *)(void *)(h + 1) =
 		(struct ext3_extent){ .ee_len = 1, .ee_start = s->root_block };
-	return write_at(s->fd, block, sizeof(block), (uint64_t)s->g.inode_tables * EXT4_BLOCK, err);
+	return out_write_at(s->fd, block, sizeof(block), (uint64_t)s->g.inode_tables * EXT4_BLOCK,
+			    err);
 }
 
 /* Blocks [0, first_free) are in use, all others are free. */
@@ -92,15 +93,15 @@ static int put_groups(struct scratch *s, struct err *err)
 		memset(map, 0xff, used / 8);
 		if (used % 8)
 			map[used / 8] = (uint8_t)((1u << (used % 8)) - 1);
-		r = write_at(s->fd, map, sizeof(map), (uint64_t)d->bg_block_bitmap * EXT4_BLOCK,
-			     err);
+		r = out_write_at(s->fd, map, sizeof(map), (uint64_t)d->bg_block_bitmap * EXT4_BLOCK,
+				 err);
 		if (r < 0)
 			return r;
 	}
 	memset(map, 0, sizeof(map));
 	map[0] = 0xff; /* inodes 1 to 10 */
 	map[1] = 0x03;
-	return write_at(s->fd, map, sizeof(map), (uint64_t)g->inode_bitmaps * EXT4_BLOCK, err);
+	return out_write_at(s->fd, map, sizeof(map), (uint64_t)g->inode_bitmaps * EXT4_BLOCK, err);
 }
 
 int ext4_make_scratch(int fd, uint64_t size, struct err *err)
@@ -136,8 +137,8 @@ int ext4_make_scratch(int fd, uint64_t size, struct err *err)
 	if (r < 0)
 		return r;
 	super_fill(&sb, g, scratch_uuid);
-	r = write_at(fd, gd, g->groups * sizeof(*gd), EXT4_BLOCK, err);
+	r = out_write_at(fd, gd, g->groups * sizeof(*gd), EXT4_BLOCK, err);
 	if (r < 0)
 		return r;
-	return write_at(fd, &sb, sizeof(sb), 1024, err);
+	return out_write_at(fd, &sb, sizeof(sb), 1024, err);
 }

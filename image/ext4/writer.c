@@ -17,47 +17,6 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "ext4 is little-endian, and so are we");
 
-/* ---- the stream of blocks ---- */
-
-int out_flush(struct ext4_writer *w, struct err *err)
-{
-	size_t off = 0, n = (size_t)w->buf_blocks * EXT4_BLOCK;
-	off_t at = (off_t)w->buf_first * EXT4_BLOCK;
-
-	while (off < n) {
-		ssize_t r = pwrite(w->fd, w->buf + off, n - off, at + (off_t)off);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return err_errno(err, -errno, "write the layer's file");
-		off += (size_t)r;
-	}
-	/* The disk starts while we go on; the sync at the end then finds little to do. */
-	if (n)
-		(void)sync_file_range(w->fd, at, (off_t)n, SYNC_FILE_RANGE_WRITE);
-	w->buf_first += w->buf_blocks;
-	w->buf_blocks = 0;
-	return 0;
-}
-
-int out_block(struct ext4_writer *w, uint8_t **ret, uint32_t *ret_block, struct err *err)
-{
-	if (w->buf_blocks == OUT_BLOCKS) {
-		int r = out_flush(w, err);
-		if (r < 0)
-			return r;
-	}
-	if (w->buf_first + w->buf_blocks >= EXT4_MAX_BLOCKS)
-		return err_set(err, -EFBIG, "layer of more than %zu GiB",
-			       (size_t)EXT4_MAX_BLOCKS * EXT4_BLOCK / GIB);
-	*ret = w->buf + (size_t)w->buf_blocks * EXT4_BLOCK;
-	if (ret_block)
-		*ret_block = w->buf_first + w->buf_blocks;
-	w->buf_blocks++;
-	return 0;
-}
-
 /* ---- file data ---- */
 
 void ext4_writer_begin(struct ext4_writer *w)
@@ -108,7 +67,7 @@ static int put_block(struct ext4_writer *w, uint32_t logical, const uint8_t *dat
 
 	if (all_zero(data))
 		return 0;
-	r = out_block(w, &p, &block, err);
+	r = out_block(&w->out, &p, &block, err);
 	if (r < 0)
 		return r;
 	memcpy(p, data, EXT4_BLOCK);
@@ -186,29 +145,6 @@ static void put_extents(void *at, const struct extent *x, size_t n)
 					     .ee_start = x[k].block };
 }
 
-/* A block of the stream, wherever it is by now. */
-static int reread(struct ext4_writer *w, uint32_t block, void *buf, struct err *err)
-{
-	ssize_t n;
-
-	if (block >= w->buf_first) {
-		memcpy(buf, w->buf + (size_t)(block - w->buf_first) * EXT4_BLOCK, EXT4_BLOCK);
-		return 0;
-	}
-	do
-		n = pread(w->fd, buf, EXT4_BLOCK, (off_t)block * EXT4_BLOCK);
-	while (n < 0 && errno == EINTR);
-	return n == EXT4_BLOCK ? 0 : err_errno(err, n < 0 ? -errno : -EIO, "read the layer's file");
-}
-
-static int rewrite(struct ext4_writer *w, uint32_t block, const void *buf, struct err *err)
-{
-	if (block < w->buf_first)
-		return write_at(w->fd, buf, EXT4_BLOCK, (uint64_t)block * EXT4_BLOCK, err);
-	memcpy(w->buf + (size_t)(block - w->buf_first) * EXT4_BLOCK, buf, EXT4_BLOCK);
-	return 0;
-}
-
 /* `at`: i_block or an extent block. As deep as the tree, which is three at most. */
 static int sum_below(struct ext4_writer *w, const void *at, uint32_t seed, struct err *err)
 {
@@ -220,14 +156,14 @@ static int sum_below(struct ext4_writer *w, const void *at, uint32_t seed, struc
 	for (unsigned k = 0; h->eh_depth && k < h->eh_entries && r >= 0; k++) {
 		uint32_t sum;
 
-		r = reread(w, x[k].ei_leaf, buf, err);
+		r = out_read(&w->out, x[k].ei_leaf, buf, err);
 		if (r >= 0)
 			r = sum_below(w, buf, seed, err);
 		if (r < 0)
 			break;
 		sum = ext4_crc(seed, buf, EXT4_BLOCK - sizeof(sum));
 		memcpy(buf + EXT4_BLOCK - sizeof(sum), &sum, sizeof(sum));
-		r = rewrite(w, x[k].ei_leaf, buf, err);
+		r = out_rewrite(&w->out, x[k].ei_leaf, buf, err);
 	}
 	return r;
 }
@@ -250,7 +186,7 @@ static int extent_level(struct ext4_writer *w, struct extent *x, size_t n, unsig
 		size_t here = MIN_OF(n - k, EXTENTS_PER_BLOCK);
 		uint32_t block;
 		uint8_t *p;
-		int r = out_block(w, &p, &block, err);
+		int r = out_block(&w->out, &p, &block, err);
 
 		if (r < 0)
 			return r;
@@ -385,13 +321,10 @@ int ext4_writer_new(int fd, const uint8_t uuid[16], struct ext4_writer **ret, st
 
 	if (!w)
 		return err_set(err, -ENOMEM, "no memory");
-	w->buf = aligned_alloc(EXT4_BLOCK, OUT_BLOCKS * EXT4_BLOCK);
-	if (!w->buf) {
+	if (out_init(&w->out, fd, FIRST_DATA_BLOCK) < 0) {
 		free(w);
 		return err_set(err, -ENOMEM, "no memory");
 	}
-	w->fd = fd;
-	w->buf_first = FIRST_DATA_BLOCK;
 	memcpy(w->uuid, uuid, 16);
 	w->seed = ext4_crc(~0u, uuid, 16);
 	*ret = w;
@@ -402,7 +335,7 @@ void ext4_writer_free(struct ext4_writer *w)
 {
 	if (!w)
 		return;
-	free(w->buf);
+	out_fini(&w->out);
 	free(w->extents);
 	free(w->dropped);
 	free(w);
