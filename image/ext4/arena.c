@@ -68,6 +68,7 @@ int arena_chunk(struct arena *a, void **ret)
 	if (!a->base) {
 		void *p = mmap(NULL, ARENA_MAX_CHUNKS * ARENA_CHUNK, PROT_NONE,
 			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
 		if (p == MAP_FAILED)
 			return -errno;
 		a->base = p;

@@ -255,13 +255,13 @@ static int hashed_tree(struct ext4_writer *w, struct tree *t, uint32_t dir, uint
 	if (nodes > ROOT_LIMIT)
 		return err_set(err, -EFBIG, "directory too large");
 	r = put_root(w, t, dir, l, leaves, nodes, ret_first, err);
-	for (uint32_t k = 0; k < nodes && r >= 0; k++) {
+	for (uint32_t k = 0; k < nodes && r == 0; k++) {
 		uint32_t first = k * NODE_LIMIT;
 		uint32_t here = leaves - first < NODE_LIMIT ? leaves - first : NODE_LIMIT;
 
 		r = put_node(w, t, dir, l + first, here, 1 + nodes + first, err);
 	}
-	for (uint32_t k = 0; k < leaves && r >= 0; k++) {
+	for (uint32_t k = 0; k < leaves && r == 0; k++) {
 		uint32_t end = k + 1 < leaves ? l[k + 1].first : n;
 
 		r = new_block(w, t, dir, &p, NULL, err);
@@ -301,7 +301,7 @@ int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_
 	if (!l)
 		return err_set(err, -ENOMEM, "no memory");
 	r = sort_entries(t, dir, n, seed, &h, err);
-	if (r >= 0)
+	if (r == 0)
 		r = hashed_tree(w, t, dir, n, h, l, &d->dir.block, &d->dir.n_blocks, err);
 	free(h);
 	free(l);

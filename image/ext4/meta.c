@@ -167,11 +167,11 @@ static int write_attributes(struct meta *m, struct tree_inode *i, struct err *er
 
 	if (i->opaque && S_ISDIR(i->mode))
 		r = tree_xattr_opaque(m->t, i, err);
-	if (r >= 0 && i->xattrs && !xattrs_fit_inode(i))
+	if (r == 0 && i->xattrs && !xattrs_fit_inode(i))
 		r = write_xattr_block(m, i, err);
-	if (r >= 0 && S_ISLNK(i->mode) && i->size >= IBLOCK_SIZE)
+	if (r == 0 && S_ISLNK(i->mode) && i->size >= IBLOCK_SIZE)
 		r = write_long_link(m, i, err);
-	if (r >= 0 && S_ISREG(i->mode) && i->file.spill && !ext4_is_inline(i))
+	if (r == 0 && S_ISREG(i->mode) && i->file.spill && !ext4_is_inline(i))
 		r = extents_sum(m->w, i->file.spill, i->ino, err);
 	return r;
 }
@@ -370,8 +370,8 @@ static int choose_geometry(struct meta *m, struct err *err)
 	if (n > 1 && g->blocks <= (n - 1) * BLOCKS_PER_GROUP)
 		g->blocks_per_group = div_up(div_up(g->blocks, n), 8) * 8;
 	if (div_up(g->blocks, g->blocks_per_group) != n)
-		return err_set(err, -EFBIG, "no shape for %u blocks and %u inodes", g->blocks,
-			       inodes);
+		return err_set(err, -EFBIG, "%u blocks and %u inodes fit no layout of groups",
+			       g->blocks, inodes);
 	g->log_flex = 4;
 	return 0;
 }
@@ -539,6 +539,7 @@ static int free_ranges(struct meta *m, struct err *err)
 	if (used < GDT_BLOCKS) {
 		struct tree_inode spare = { .file = { .block = 1 + used,
 						      .n_blocks = GDT_BLOCKS - used } };
+
 		ext4_writer_drop(w, &spare);
 	}
 	if (w->failed)
@@ -561,13 +562,13 @@ static int write_all_meta(struct meta *m, struct err *err)
 
 	tree_close_index(m->t);
 	r = number_inodes(m, err);
-	if (r >= 0)
+	if (r == 0)
 		r = write_attributes(m, tree_entry(m->t, TREE_ROOT)->inode, err);
-	while (r >= 0 && (i = next_inode(m, &walk)))
+	while (r == 0 && (i = next_inode(m, &walk)))
 		r = write_attributes(m, i, err);
-	for (uint32_t d = 0; d < m->n_dirs && r >= 0; d++)
+	for (uint32_t d = 0; d < m->n_dirs && r == 0; d++)
 		r = dir_write(m->w, m->t, m->dirs[d], m->seed, err);
-	if (r >= 0)
+	if (r == 0)
 		r = choose_geometry(m, err);
 	if (r < 0)
 		return r;
@@ -575,15 +576,15 @@ static int write_all_meta(struct meta *m, struct err *err)
 	if (!gd)
 		return err_set(err, -ENOMEM, "no memory");
 	r = write_inode_tables(m, err);
-	if (r >= 0)
+	if (r == 0)
 		r = free_ranges(m, err);
-	if (r >= 0)
+	if (r == 0)
 		r = write_block_bitmaps(m, gd, err);
-	if (r >= 0)
+	if (r == 0)
 		r = write_inode_bitmaps(m, gd, err);
-	if (r >= 0)
+	if (r == 0)
 		r = out_flush(&m->w->out, err);
-	if (r >= 0)
+	if (r == 0)
 		r = write_super(m, gd, err);
 	return r;
 }

@@ -132,7 +132,7 @@ int ext4_make_scratch(int fd, uint64_t size, struct err *err)
 	if (ftruncate(fd, (off_t)size) < 0)
 		return err_errno(err, -errno, "set the length of the scratch disk");
 	r = put_root(&s, err);
-	if (r >= 0)
+	if (r == 0)
 		r = put_groups(&s, err);
 	if (r < 0)
 		return r;

@@ -210,7 +210,7 @@ int tree_attach(struct tree *t, uint32_t parent, const char *name, size_t len,
 	void *copy;
 	int r = tree_alloc(t, len + 1, &copy, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = entry_new(t, &e, err);
 	if (r < 0)
 		return r;
@@ -253,6 +253,7 @@ static void clear_dir(struct tree *t, uint32_t dir)
 	for (;;) {
 		struct tree_inode *i = tree_entry(t, at)->inode;
 		uint32_t child = i->dir.first;
+		struct tree_entry *c;
 
 		tree_tick(t);
 		if (!child) {
@@ -263,7 +264,7 @@ static void clear_dir(struct tree *t, uint32_t dir)
 			at = tree_entry(t, at)->parent;
 			continue;
 		}
-		struct tree_entry *c = tree_entry(t, child);
+		c = tree_entry(t, child);
 		i->dir.first = c->next;
 		index_remove(t, child);
 		c->removed = true;
@@ -293,7 +294,7 @@ static int make_dir(struct tree *t, uint32_t parent, const char *name, size_t le
 	struct tree_inode *i;
 	int r = tree_inode_new(t, S_IFDIR | 0755, &i, err);
 
-	if (r >= 0) {
+	if (r == 0) {
 		i->implied = true;
 		r = tree_attach(t, parent, name, len, i, err);
 	}
@@ -368,7 +369,7 @@ static int name_component(const char **p, size_t *ret_len, struct err *err)
 {
 	int r = next_component(p, ret_len, err);
 
-	if (r >= 0 && is_dotdot(*p, *ret_len))
+	if (r == 0 && is_dotdot(*p, *ret_len))
 		return err_set(err, -EPROTO, "name with \"..\"");
 	return r;
 }
@@ -441,17 +442,17 @@ static int step(struct tree *t, uint32_t *at, const char *name, size_t len, bool
 		if (follow(t, *at, i->link.target, steps, at))
 			return 0;
 		return err_set(err, -EPROTO,
-			       "passes through the symbolic link %.*s, which leads to no directory "
-			       "of this layer",
+			       "passes through the symbolic link %.*s, which does not lead to a "
+			       "directory of this layer",
 			       (int)len, name);
 	}
 	if (make && tree_is_whiteout(i)) {
 		r = tree_replace(t, e, S_IFDIR | 0755, err);
-		if (r >= 0)
+		if (r == 0)
 			tree_entry(t, e)->inode->implied = true;
 	} else if (!S_ISDIR(i->mode)) {
-		return err_set(err, -EPROTO, "passes through %.*s, which is no directory", (int)len,
-			       name);
+		return err_set(err, -EPROTO, "passes through %.*s, which is not a directory",
+			       (int)len, name);
 	}
 	if (make)
 		tree_entry(t, e)->layer = t->layer;
@@ -468,7 +469,7 @@ static int walk_to(struct tree *t, const char *path, bool make, struct walk *w, 
 	size_t len;
 	int r = check_path(path, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = name_component(&s, &len, err);
 	if (r < 0)
 		return r;
@@ -556,13 +557,13 @@ int tree_add(struct tree *t, const char *path, const struct tree_attr *a, struct
 	if (has_whiteout_name(&w))
 		return tree_whiteout(t, &w, err);
 	if (!w.len && !S_ISDIR(a->mode))
-		return err_set(err, -EPROTO, "the root is no directory");
+		return err_set(err, -EPROTO, "the root is not a directory");
 	if (S_ISLNK(a->mode) && (!a->target || !*a->target || strlen(a->target) > TREE_MAX_PATH))
 		return err_set(err, -EPROTO, "symbolic link with a bad target");
 	e = walk_end(t, &w);
 	if (!e) {
 		r = tree_inode_new(t, a->mode & S_IFMT, &i, err);
-		if (r >= 0)
+		if (r == 0)
 			r = tree_attach(t, w.parent, w.name, w.len, i, err);
 	} else if (!S_ISDIR(a->mode) || !S_ISDIR(tree_entry(t, e)->inode->mode)) {
 		r = tree_replace(t, e, a->mode & S_IFMT, err);
@@ -572,9 +573,9 @@ int tree_add(struct tree *t, const char *path, const struct tree_attr *a, struct
 		i->xattrs = NULL;
 		tree_entry(t, e)->layer = t->layer;
 	}
-	if (r >= 0)
+	if (r == 0)
 		r = set_attr(t, i, a, err);
-	if (r >= 0)
+	if (r == 0)
 		*ret = i;
 	return r;
 }

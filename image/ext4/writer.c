@@ -153,11 +153,11 @@ static int sum_below(struct ext4_writer *w, const void *at, uint32_t seed, struc
 	uint8_t buf[EXT4_BLOCK];
 	int r = 0;
 
-	for (unsigned k = 0; h->eh_depth && k < h->eh_entries && r >= 0; k++) {
+	for (unsigned k = 0; h->eh_depth && k < h->eh_entries && r == 0; k++) {
 		uint32_t sum;
 
 		r = out_read(&w->out, x[k].ei_leaf, buf, err);
-		if (r >= 0)
+		if (r == 0)
 			r = sum_below(w, buf, seed, err);
 		if (r < 0)
 			break;
@@ -216,6 +216,7 @@ int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *i
 	*meta_blocks = 0;
 	while (n > EXTENTS_IN_INODE) {
 		int r = extent_level(w, x, n, depth, &n, err);
+
 		if (r < 0)
 			return r;
 		*meta_blocks += (uint32_t)n;

@@ -22,7 +22,7 @@ struct decoder {
 	EVP_MD_CTX *sha;
 	bool inside;  /* of a member or frame */
 	bool any;     /* a first member or frame has begun */
-	bool padding; /* zeros behind the last member */
+	bool padding; /* zeros after the last member */
 	struct inflate_state *gz;
 	ZSTD_DStream *zs;
 	uint8_t buf[OUT_SIZE];
@@ -80,7 +80,7 @@ static const char *gz_text(int r)
 	}
 }
 
-/* Behind a member comes another one, or zeros that fill up a tape block. */
+/* After a member comes another one, or zeros that fill up a tape block. */
 static int gz_between(struct decoder *d, struct err *err)
 {
 	while (d->any && d->gz->avail_in && !*d->gz->next_in) {
@@ -92,7 +92,7 @@ static int gz_between(struct decoder *d, struct err *err)
 		return 0;
 	/* 0x1f: the next member; its other bytes are the decoder's to check */
 	if (d->any && (d->padding || *d->gz->next_in != 0x1f))
-		return err_set(err, -EBADMSG, "damaged gzip: data behind its end");
+		return err_set(err, -EBADMSG, "damaged gzip: data past its end");
 	isal_inflate_reset(d->gz);
 	d->gz->crc_flag = ISAL_GZIP;
 	d->inside = d->any = true;

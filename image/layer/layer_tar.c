@@ -29,7 +29,7 @@ struct reader {
 	struct source src;
 };
 
-static la_ssize_t read_cb(struct archive *a, void *arg, const void **ret)
+static la_ssize_t layer_tar_on_read(struct archive *a, void *arg, const void **ret)
 {
 	struct source *s = arg;
 	ssize_t n = s->fn(s->arg, ret);
@@ -49,14 +49,14 @@ static void archive_freep(struct archive **a)
 }
 #define cleanup_archive cleanup_with(archive_freep)
 
-static int tar_error(struct reader *r, struct err *err)
+static int tar_error(struct reader *rd, struct err *err)
 {
-	const char *text = archive_error_string(r->a);
+	const char *text = archive_error_string(rd->a);
 
-	if (r->src.failed)
-		return err_errno(err, r->src.failed, "read the layer");
-	if (archive_errno(r->a) == ENOMEM)
-		return err_set(err, -ENOMEM, "tar: %s", text ? text : "no memory");
+	if (rd->src.failed)
+		return err_errno(err, rd->src.failed, "read the layer");
+	if (archive_errno(rd->a) == ENOMEM)
+		return err_set(err, -ENOMEM, "tar: %s", text ? text : "out of memory");
 	return err_set(err, -EBADMSG, "damaged tar: %s", text ? text : "no reason given");
 }
 
@@ -102,29 +102,29 @@ static int attr_of(struct archive_entry *e, struct tree_attr *a, struct err *err
 	return 0;
 }
 
-static int read_data(struct reader *r, struct tree_inode *file, int64_t size, struct err *err)
+static int read_data(struct reader *rd, struct tree_inode *file, int64_t size, struct err *err)
 {
 	const void *buf;
 	int64_t offset;
 	size_t len;
-	int k, c;
+	int k, r;
 
 	if (size < 0)
 		return err_set(err, -EPROTO, "negative size");
-	ext4_writer_begin(r->w);
-	while ((k = archive_read_data_block(r->a, &buf, &len, &offset)) != ARCHIVE_EOF) {
+	ext4_writer_begin(rd->w);
+	while ((k = archive_read_data_block(rd->a, &buf, &len, &offset)) != ARCHIVE_EOF) {
 		if (k != ARCHIVE_OK)
-			return tar_error(r, err);
+			return tar_error(rd, err);
 		if (offset < 0 || offset > size || len > (uint64_t)(size - offset))
-			return err_set(err, -EPROTO, "data behind the end of the file");
-		c = ext4_writer_data(r->w, (uint64_t)offset, buf, len, err);
-		if (c < 0)
-			return c;
+			return err_set(err, -EPROTO, "data past the end of the file");
+		r = ext4_writer_data(rd->w, (uint64_t)offset, buf, len, err);
+		if (r < 0)
+			return r;
 	}
-	return ext4_writer_end(r->w, r->t, file, (uint64_t)size, err);
+	return ext4_writer_end(rd->w, rd->t, file, (uint64_t)size, err);
 }
 
-static int read_xattrs(struct reader *r, struct archive_entry *e, struct tree_inode *i,
+static int read_xattrs(struct reader *rd, struct archive_entry *e, struct tree_inode *i,
 		       struct err *err)
 {
 	const char *name;
@@ -134,37 +134,38 @@ static int read_xattrs(struct reader *r, struct archive_entry *e, struct tree_in
 	if (!archive_entry_xattr_reset(e))
 		return 0;
 	while (archive_entry_xattr_next(e, &name, &value, &len) == ARCHIVE_OK) {
-		int c = name ? tree_xattr(r->t, i, name, value, len, err) : 0;
-		if (c < 0)
-			return c;
+		int r = name ? tree_xattr(rd->t, i, name, value, len, err) : 0;
+
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
 
-static int read_entry(struct reader *r, struct archive_entry *e, struct err *err)
+static int read_entry(struct reader *rd, struct archive_entry *e, struct err *err)
 {
 	const char *path = archive_entry_pathname(e), *link = archive_entry_hardlink(e);
 	struct tree_inode *i;
 	struct tree_attr a;
-	int c;
+	int r;
 
 	if (!path)
-		return err_set(err, -EPROTO, "entry with a name that is no UTF-8");
+		return err_set(err, -EPROTO, "entry with a name that is not UTF-8");
 	if (link) {
-		c = tree_link(r->t, path, link, err);
-		return c < 0 ? err_wrap(err, c, "\"%.200s\"", path) : 0;
+		r = tree_link(rd->t, path, link, err);
+		return r < 0 ? err_wrap(err, r, "\"%.200s\"", path) : 0;
 	}
-	c = attr_of(e, &a, err);
-	if (c >= 0)
-		c = tree_add(r->t, path, &a, &i, err);
-	if (c >= 0 && i)
-		c = read_xattrs(r, e, i, err);
-	if (c >= 0 && i && S_ISREG(i->mode))
-		c = read_data(r, i, archive_entry_size(e), err);
-	return c < 0 ? err_wrap(err, c, "\"%.200s\"", path) : 0;
+	r = attr_of(e, &a, err);
+	if (r == 0)
+		r = tree_add(rd->t, path, &a, &i, err);
+	if (r == 0 && i)
+		r = read_xattrs(rd, e, i, err);
+	if (r == 0 && i && S_ISREG(i->mode))
+		r = read_data(rd, i, archive_entry_size(e), err);
+	return r < 0 ? err_wrap(err, r, "\"%.200s\"", path) : 0;
 }
 
-static void on_drop(void *arg, struct tree_inode *file)
+static void layer_tar_on_drop(void *arg, struct tree_inode *file)
 {
 	ext4_writer_drop(arg, file);
 }
@@ -175,7 +176,7 @@ static int open_tar(struct source *s, struct archive **ret)
 
 	if (!a || archive_read_support_format_tar(a) != ARCHIVE_OK ||
 	    archive_read_support_format_empty(a) != ARCHIVE_OK ||
-	    archive_read_open(a, s, NULL, read_cb, NULL) != ARCHIVE_OK) {
+	    archive_read_open(a, s, NULL, layer_tar_on_read, NULL) != ARCHIVE_OK) {
 		if (s->failed)
 			return s->failed;
 		return a && archive_errno(a) != ENOMEM ? -EBADMSG : -ENOMEM;
@@ -195,7 +196,7 @@ static int drain(struct source *s)
 }
 
 /*
- * libarchive warns of what it leaves out, which would be a wrong file. Only a name that is no UTF-8
+ * libarchive warns of what it leaves out, which would be a wrong file. Only a name that is not UTF-8
  * is kept byte for byte, and that is how we want it.
  */
 static bool is_harmless(struct archive *a)
@@ -209,31 +210,31 @@ int layer_tar_read(layer_read_fn fn, void *arg, struct tree *t, struct ext4_writ
 		   struct err *err)
 {
 	cleanup_archive struct archive *a = NULL;
-	struct reader r = { .t = t, .w = w, .src = { .fn = fn, .arg = arg } };
+	struct reader rd = { .t = t, .w = w, .src = { .fn = fn, .arg = arg } };
 	struct archive_entry *e;
 	unsigned n = 0;
-	int k, c = open_tar(&r.src, &a);
+	int k, r = open_tar(&rd.src, &a);
 
-	if (c < 0)
-		return err_set(err, c, "not a tar");
-	r.a = a;
-	tree_on_drop(t, on_drop, w);
+	if (r < 0)
+		return err_set(err, r, "not a tar");
+	rd.a = a;
+	tree_on_drop(t, layer_tar_on_drop, w);
 	while ((k = archive_read_next_header(a, &e)) == ARCHIVE_OK ||
 	       (k == ARCHIVE_WARN && is_harmless(a))) {
 		if (++n > LAYER_MAX_RECORDS)
 			return err_set(err, -EFBIG, "more than %u entries in the tar",
 				       LAYER_MAX_RECORDS);
-		c = read_entry(&r, e, err);
-		if (c < 0)
-			return c;
+		r = read_entry(&rd, e, err);
+		if (r < 0)
+			return r;
 	}
 	if (k == ARCHIVE_WARN)
 		return err_set(err, -EPROTO, "\"%.200s\": %s", archive_entry_pathname(e),
 			       archive_error_string(a));
 	if (k != ARCHIVE_EOF)
-		return tar_error(&r, err);
-	c = drain(&r.src);
-	return c < 0 ? err_errno(err, c, "read the layer") : 0;
+		return tar_error(&rd, err);
+	r = drain(&rd.src);
+	return r < 0 ? err_errno(err, r, "read the layer") : 0;
 }
 
 /* ---- warm-up ---- */
@@ -244,7 +245,7 @@ struct sample {
 	bool done;
 };
 
-static ssize_t sample_cb(void *arg, const void **ret)
+static ssize_t layer_tar_on_sample(void *arg, const void **ret)
 {
 	struct sample *s = arg;
 
@@ -278,7 +279,7 @@ int layer_tar_prepare(struct err *err)
 	static const char pax[] = "11 path=\303\244\n";
 	cleanup_archive struct archive *a = NULL;
 	struct sample s = { 0 };
-	struct source src = { .fn = sample_cb, .arg = &s };
+	struct source src = { .fn = layer_tar_on_sample, .arg = &s };
 	struct archive_entry *e;
 
 	/* Names in pax headers are UTF-8; libarchive gives them in the locale's character set. */
@@ -290,6 +291,6 @@ int layer_tar_prepare(struct err *err)
 	if (open_tar(&src, &a) < 0 || archive_read_next_header(a, &e) != ARCHIVE_OK ||
 	    !str_eq(archive_entry_pathname(e), "\303\244"))
 		return err_set(err, -EIO, "libarchive does not read pax headers here: %s",
-			       a ? archive_error_string(a) : "no memory");
+			       a ? archive_error_string(a) : "out of memory");
 	return 0;
 }

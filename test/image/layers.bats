@@ -211,7 +211,7 @@ refused() {
 	refused hard-symlink.gz 71 'name with \"..\"'
 	refused hard-missing.gz 71 "not in this layer"
 	refused hard-dir.gz 71 "not a file"
-	refused through-file.gz 71 "no directory"
+	refused through-file.gz 71 "which is not a directory"
 }
 
 @test "too much of something" {
@@ -238,7 +238,7 @@ refused() {
 	refused cut.gz 74 "Truncated"
 	refused cut.gz.gz 74 "truncated"
 	refused crc.gz 74 "wrong checksum"
-	refused garbage.gz 74 "data behind its end"
+	refused garbage.gz 74 "data past its end"
 	refused empty.gz 74 "truncated"
 	refused notar.gz 74 "not a tar"
 	refused checksum.gz 74 "not a tar"
