@@ -12,7 +12,7 @@
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/job/proc.h"
-#include "image/store/store.h"
+#include "image/image.h"
 #include "image/worker/worker.h"
 
 struct checker {
@@ -105,8 +105,8 @@ static void on_exit_ignored(void *owner, int status)
 	c->proc = NULL;
 }
 
-static int start(struct image_store *s, struct checker *c, const struct checker_file *files,
-		 size_t n, bool when_idle, struct err *err)
+static int start(struct procs *ps, struct checker *c, const struct checker_file *files, size_t n,
+		 bool when_idle, struct err *err)
 {
 	char kinds[CHECKER_MAX_FILES + 1] = "";
 	char *const args[] = { (char *)"check", kinds, when_idle ? (char *)"idle" : NULL, NULL };
@@ -124,16 +124,16 @@ static int start(struct image_store *s, struct checker *c, const struct checker_
 		fds[CHECK_FIRST_FD + k] = files[k].fd;
 		kinds[k] = files[k].is_layer ? CHECK_LAYER : CHECK_BLOB;
 	}
-	r = proc_start(s, args, fds, CHECK_FIRST_FD + (int)n, on_exit_ignored, c, &c->proc, err);
+	r = proc_start(ps, args, fds, CHECK_FIRST_FD + (int)n, on_exit_ignored, c, &c->proc, err);
 	if (r < 0)
 		return r;
 	if (fd_set_nonblock(c->report_fd, true) < 0 ||
-	    ev_io_add(s->loop, &c->io, c->report_fd, EPOLLIN, on_io, c) < 0)
+	    ev_io_add(ps->loop, &c->io, c->report_fd, EPOLLIN, on_io, c) < 0)
 		return err_set(err, -ENOMEM, "no memory");
 	return 0;
 }
 
-int checker_new(struct image_store *s, const struct checker_file *files, size_t n, bool when_idle,
+int checker_new(struct procs *ps, const struct checker_file *files, size_t n, bool when_idle,
 		checker_done_fn done, void *arg, struct checker **ret, struct err *err)
 {
 	struct checker *c = calloc(1, sizeof(*c));
@@ -146,7 +146,7 @@ int checker_new(struct image_store *s, const struct checker_file *files, size_t 
 	c->arg = arg;
 	c->left = MIN_OF(n, (size_t)CHECKER_MAX_FILES);
 	buf_init(&c->in, WORKER_MAX_LINE);
-	r = start(s, c, files, c->left, when_idle, err);
+	r = start(ps, c, files, c->left, when_idle, err);
 	if (r < 0) {
 		checker_free(c);
 		return r;

@@ -13,7 +13,7 @@
 #define CHECKER_MAX_FILES 32u /* of one process */
 
 struct checker;
-struct image_store;
+struct procs;
 
 struct checker_file {
 	bool is_layer; /* else a blob */
@@ -28,7 +28,7 @@ struct checker_file {
 typedef void (*checker_done_fn)(void *arg, int code, const char *digest, const struct err *err);
 
 /* when_idle: nobody waits for it, all else goes first. */
-int checker_new(struct image_store *s, const struct checker_file *files, size_t n, bool when_idle,
+int checker_new(struct procs *ps, const struct checker_file *files, size_t n, bool when_idle,
 		checker_done_fn done, void *arg, struct checker **ret, struct err *err) must_check;
 void checker_free(struct checker *c); /* kills the process; NULL is fine */
 

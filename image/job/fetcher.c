@@ -15,7 +15,7 @@
 #include "image/credentials.h"
 #include "image/hosts.h"
 #include "image/job/proc.h"
-#include "image/store/store.h"
+#include "image/image.h"
 #include "image/worker/worker.h"
 
 #define READ_MAX (64 * KIB)
@@ -34,25 +34,27 @@ struct fetcher {
 	bool *freed; /* set by fetcher_free while a callback runs */
 };
 
-int fetcher_open(struct image_store *s, const char *host, const struct image_auth *auth,
-		 struct credentials *c, const struct fetcher_ops *ops, void *arg,
-		 struct fetcher **ret, struct err *err)
+int fetcher_open(struct procs *ps, const struct fetcher_config *config, const char *host,
+		 const struct image_auth *auth, struct credentials *c,
+		 const struct fetcher_ops *ops, void *arg, struct fetcher **ret, struct err *err)
 {
 	struct fetcher_options o = { .host = host };
 	struct hosts hosts = { 0 };
 	int r = credentials_set(c, auth, err);
 
 	if (r >= 0)
-		r = hosts_load(s->hosts_dir, host, &hosts, err);
+		r = hosts_load(config->hosts_dir, host, &hosts, err);
 	if (r < 0)
 		return r;
 	credentials_mark(c, host, &hosts);
 	o.hosts = &hosts;
+	o.retry_base_ms = config->retry_base_ms;
+	o.stall_s = config->stall_s;
 	o.user = c->user;
 	o.password = c->password;
 	o.token = c->token;
 	o.identity_token = c->identity_token;
-	r = fetcher_new(s, &o, ops, arg, ret, err);
+	r = fetcher_new(ps, &o, ops, arg, ret, err);
 	hosts_fini(&hosts);
 	return r;
 }
@@ -239,7 +241,7 @@ static const char *env(const char *upper, const char *lower)
 	return str_empty(v) ? getenv(lower) : v;
 }
 
-static json_t *pack_options(const struct image_store *s, const struct fetcher_options *o)
+static json_t *pack_options(const struct fetcher_options *o)
 {
 	json_t *hosts = json_array();
 
@@ -250,14 +252,13 @@ static json_t *pack_options(const struct image_store *s, const struct fetcher_op
 			 o->token, "identity_token", o->identity_token, "http_proxy",
 			 env("HTTP_PROXY", "http_proxy"), "https_proxy",
 			 env("HTTPS_PROXY", "https_proxy"), "no_proxy", env("NO_PROXY", "no_proxy"),
-			 "retry_base_ms", (int)s->retry_base_ms, "stall_s", (int)s->stall_s);
+			 "retry_base_ms", (int)o->retry_base_ms, "stall_s", (int)o->stall_s);
 }
 
 /* Certificates make it long, and secrets do not belong into a socket's queue: a file in memory. */
-static int send_open(struct fetcher *f, const struct image_store *s,
-		     const struct fetcher_options *o, struct err *err)
+static int send_open(struct fetcher *f, const struct fetcher_options *o, struct err *err)
 {
-	json_t *j = pack_options(s, o);
+	json_t *j = pack_options(o);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	cleanup_fd int fd = memfd_create("husk-fetch", MFD_CLOEXEC);
 	int r;
@@ -338,8 +339,8 @@ static void on_exit_ignored(void *owner, int status)
 	f->proc = NULL;
 }
 
-int fetcher_new(struct image_store *s, const struct fetcher_options *o,
-		const struct fetcher_ops *ops, void *arg, struct fetcher **ret, struct err *err)
+int fetcher_new(struct procs *ps, const struct fetcher_options *o, const struct fetcher_ops *ops,
+		void *arg, struct fetcher **ret, struct err *err)
 {
 	char *const args[] = { (char *)(o->from_archive ? "archive" : "fetch"), NULL };
 	struct fetcher *f = calloc(1, sizeof(*f));
@@ -362,14 +363,14 @@ int fetcher_new(struct image_store *s, const struct fetcher_options *o,
 	fds[0] = theirs;
 	fds[1] = -1;
 	fds[2] = STDERR_FILENO;
-	r = proc_start(s, args, fds, 3, on_exit_ignored, f, &f->proc, err);
+	r = proc_start(ps, args, fds, 3, on_exit_ignored, f, &f->proc, err);
 	if (r >= 0 && fd_set_nonblock(f->fd, true) < 0)
 		r = err_set(err, -EIO, "cannot set up a socket");
 	if (r >= 0)
 		r = o->from_archive ? send_command(f, json_pack("{s:s}", "op", "open"),
 						   &o->archive_fd, 1, err)
-				    : send_open(f, s, o, err);
-	if (r >= 0 && ev_io_add(s->loop, &f->io, f->fd, EPOLLIN, on_io, f) < 0)
+				    : send_open(f, o, err);
+	if (r >= 0 && ev_io_add(ps->loop, &f->io, f->fd, EPOLLIN, on_io, f) < 0)
 		r = err_set(err, -ENOMEM, "no memory");
 	if (r < 0) {
 		fetcher_free(f);

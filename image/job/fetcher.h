@@ -17,7 +17,7 @@ struct credentials;
 struct fetcher;
 struct hosts;
 struct image_auth;
-struct image_store;
+struct procs;
 
 /* Each may call fetcher_free. */
 struct fetcher_ops {
@@ -31,25 +31,33 @@ struct fetcher_ops {
 	void (*error)(void *arg, uint32_t id, int code, bool again, const struct err *err);
 };
 
+/* What is the same for all registries. */
+struct fetcher_config {
+	char *hosts_dir;	/* certs.d of containerd (hosts.h); NULL = none */
+	unsigned retry_base_ms; /* before the second try */
+	unsigned stall_s;	/* without bytes; 0 = the worker's own, for both */
+};
+
 /* What the process is told about its registry. Copied; NULL = none. */
 struct fetcher_options {
 	const char *host; /* as in the image's name */
 	const struct hosts *hosts;
 	const char *user, *password, *token, *identity_token;
+	unsigned retry_base_ms, stall_s; /* as in fetcher_config */
 	/* An archive of images instead of a registry, and no other option; borrowed. */
 	bool from_archive;
 	int archive_fd;
 };
 
 /* Proxies are those of huskd's environment. */
-int fetcher_new(struct image_store *s, const struct fetcher_options *o,
-		const struct fetcher_ops *ops, void *arg, struct fetcher **ret,
-		struct err *err) must_check;
+int fetcher_new(struct procs *ps, const struct fetcher_options *o, const struct fetcher_ops *ops,
+		void *arg, struct fetcher **ret, struct err *err) must_check;
 /* For images of `host`, by what hosts.toml says of it. *c, which outlives the call for the caller
  * to free also on failure, becomes `auth` (NULL = none). */
-int fetcher_open(struct image_store *s, const char *host, const struct image_auth *auth,
-		 struct credentials *c, const struct fetcher_ops *ops, void *arg,
-		 struct fetcher **ret, struct err *err) must_check;
+int fetcher_open(struct procs *ps, const struct fetcher_config *config, const char *host,
+		 const struct image_auth *auth, struct credentials *c,
+		 const struct fetcher_ops *ops, void *arg, struct fetcher **ret,
+		 struct err *err) must_check;
 void fetcher_free(struct fetcher *f); /* kills the process; NULL is fine */
 int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, const char *reference,
 		     struct err *err) must_check;

@@ -270,7 +270,7 @@ int image_load_start(struct image_load *l, struct err *err)
 
 	o.archive_fd = fd;
 	if (r >= 0)
-		r = fetcher_new(l->s, &o, &list_ops, l, &l->fetcher, err);
+		r = fetcher_new(&l->s->procs, &o, &list_ops, l, &l->fetcher, err);
 	return r < 0 ? r : fetcher_list(l->fetcher, LIST_ID, l->expanded, err);
 }
 

@@ -95,10 +95,13 @@ int merge_start(struct image_store *s, const struct merge_run *run,
 	struct unpacker_layer l[IMAGE_MAX_LAYERS];
 	struct merge *m = calloc(1, sizeof(*m));
 	size_t opened = 0;
+	cleanup_free char *path = store_tmp_path(s, ".ext4");
 	int r = 0;
 
-	if (!m)
+	if (!m || !path) {
+		free(m);
 		return err_set(err, -ENOMEM, "no memory");
+	}
 	m->store = s;
 	m->done = done;
 	m->arg = arg;
@@ -111,8 +114,8 @@ int merge_start(struct image_store *s, const struct merge_run *run,
 		r = blob_open(s, from->digest, &l[opened].fd, NULL, err);
 	}
 	if (r >= 0)
-		r = unpacker_new_merged(s, m->id, l, run->n, run->first == 0, on_unpacked, m,
-					&m->unpacker, err);
+		r = unpacker_new_merged(&s->procs, path, m->id, l, run->n, run->first == 0,
+					on_unpacked, m, &m->unpacker, err);
 	for (size_t k = 0; k < opened; k++)
 		fd_close(&l[k].fd);
 	if (r < 0) {

@@ -2,19 +2,32 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/spawn.h"
 #include "base/util.h"
-#include "image/store/store.h"
 
 #define MAX_ARGS 8
 
+int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err)
+{
+	cleanup_free char *dir = NULL;
+	int r = worker ? 0 : program_dir(&dir, err);
+
+	*ps = (struct procs){ .loop = loop };
+	if (r < 0)
+		return r;
+	ps->worker = worker ? strdup(worker) : str_fmt("%s/husk-image-worker", dir);
+	return ps->worker ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
 static void proc_free(struct proc *p)
 {
-	struct proc **at = &p->store->procs;
+	struct proc **at = &p->procs->list;
 
 	while (*at != p)
 		at = &(*at)->next;
@@ -33,11 +46,11 @@ static void on_child(struct ev_child *c, int status)
 		on_exit_fn(owner, status);
 }
 
-int proc_start(struct image_store *s, char *const *args, const int *fds, int n_fds,
+int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *, int), void *owner, struct proc **ret, struct err *err)
 {
-	char *argv[MAX_ARGS + 2] = { s->worker };
-	struct spawn sp = spawn_of(s->worker, argv);
+	char *argv[MAX_ARGS + 2] = { ps->worker };
+	struct spawn sp = spawn_of(ps->worker, argv);
 	struct proc *p = calloc(1, sizeof(*p));
 	pid_t pid;
 	int pidfd, r;
@@ -52,20 +65,20 @@ int proc_start(struct image_store *s, char *const *args, const int *fds, int n_f
 	r = spawn_run(&sp, &pid, &pidfd, err);
 	if (r < 0) {
 		free(p);
-		return err_wrap(err, r, "start %s", s->worker);
+		return err_wrap(err, r, "start %s", ps->worker);
 	}
-	p->store = s;
+	p->procs = ps;
 	p->on_exit = on_exit;
 	p->owner = owner;
-	r = ev_child_add(s->loop, &p->child, pid, pidfd, on_child, p);
+	r = ev_child_add(ps->loop, &p->child, pid, pidfd, on_child, p);
 	if (r < 0) {
 		(void)kill(pid, SIGKILL);
 		(void)waitpid(pid, NULL, 0);
 		free(p);
 		return err_errno(err, r, "watch a child");
 	}
-	p->next = s->procs;
-	s->procs = p;
+	p->next = ps->list;
+	ps->list = p;
 	*ret = p;
 	return 0;
 }
@@ -84,12 +97,12 @@ void proc_drop(struct proc *p)
 	proc_kill(p);
 }
 
-void procs_close(struct image_store *s)
+void procs_close(struct procs *ps)
 {
-	for (struct proc *p = s->procs; p; p = p->next)
+	for (struct proc *p = ps->list; p; p = p->next)
 		proc_kill(p);
-	while (s->procs) {
-		struct proc *p = s->procs;
+	while (ps->list) {
+		struct proc *p = ps->list;
 		pid_t pid = p->child.pid;
 
 		ev_child_del(&p->child);
@@ -97,4 +110,6 @@ void procs_close(struct image_store *s)
 			;
 		proc_free(p);
 	}
+	free(ps->worker);
+	ps->worker = NULL;
 }

@@ -1,6 +1,6 @@
 /*
- * Children of a pull. A child outlives its owner's interest: when the owner lets go, it is killed
- * and reaped later, without anybody waiting. Loop thread only.
+ * The worker processes of one store. A child outlives its owner's interest: when the owner lets go,
+ * it is killed and reaped later, without anybody waiting. Loop thread only.
  */
 #ifndef HUSK_IMAGE_JOB_PROC_H
 #define HUSK_IMAGE_JOB_PROC_H
@@ -11,10 +11,16 @@
 
 #define PROC_MAX_FDS 4
 
-struct image_store;
+struct proc;
+
+struct procs {
+	struct loop *loop; /* borrowed */
+	char *worker;	   /* path of husk-image-worker */
+	struct proc *list; /* children not reaped yet, also those that were let go */
+};
 
 struct proc {
-	struct image_store *store;
+	struct procs *procs;
 	struct proc *next;
 	struct ev_child child;
 	/* NULL when the owner has let go. The proc is gone when it is called. */
@@ -22,13 +28,16 @@ struct proc {
 	void *owner;
 };
 
+/* worker: NULL = the one in the directory of the running program. */
+int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err) must_check;
+/* Kills all children and waits for them. Fine for what procs_init has failed on or has not seen. */
+void procs_close(struct procs *ps);
+
 /* Starts the worker with `args` (a mode and its options) and fds[i] as descriptor i. */
-int proc_start(struct image_store *s, char *const *args, const int *fds, int n_fds,
+int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *owner, int status), void *owner, struct proc **ret,
 	       struct err *err) must_check;
 /* Kills it; on_exit will not be called. NULL is fine. */
 void proc_drop(struct proc *p);
-/* Kills and reaps all children of a store; waits for them. */
-void procs_close(struct image_store *s);
 
 #endif

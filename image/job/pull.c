@@ -332,9 +332,14 @@ static int layer_start(struct layer *l, struct err *err)
 		(void)!ev_timer_add(p->s->loop, &p->busy_timer, BUSY_NS, on_kick, p);
 		return r;
 	}
-	if (r >= 0 && !is_part(l))
-		r = unpacker_new(p->s, l->what.kind, l->diff_id, on_unpacked, l, &l->unpacker,
-				 &pipe, err);
+	if (r >= 0 && !is_part(l)) {
+		cleanup_free char *path = store_tmp_path(p->s, ".ext4");
+
+		if (!path)
+			return err_set(err, -ENOMEM, "no memory");
+		r = unpacker_new(&p->s->procs, path, l->what.kind, l->diff_id, on_unpacked, l,
+				 &l->unpacker, &pipe, err);
+	}
 	if (r < 0)
 		return r;
 	l->state = IMAGE_LAYER_FETCHING;
@@ -669,7 +674,7 @@ int pull_archive(struct image_store *s, int archive_fd, const char *digest,
 	memcpy(p->ref.digest, digest, sizeof(p->ref.digest));
 	r = lease_new(s, &p->lease, err);
 	if (r >= 0)
-		r = fetcher_new(s, &o, &fetch_ops, p, &p->fetcher, err);
+		r = fetcher_new(&s->procs, &o, &fetch_ops, p, &p->fetcher, err);
 	return pull_start(p, r, digest, ret, err);
 }
 
@@ -686,8 +691,8 @@ int image_pull(struct image_store *s, const char *ref, const struct image_auth *
 	if (r >= 0)
 		r = lease_new(s, &p->lease, err);
 	if (r >= 0)
-		r = fetcher_open(s, p->ref.host, auth, &p->credentials, &fetch_ops, p, &p->fetcher,
-				 err);
+		r = fetcher_open(&s->procs, &s->fetcher_config, p->ref.host, auth, &p->credentials,
+				 &fetch_ops, p, &p->fetcher, err);
 	return pull_start(p, r, *p->ref.digest ? p->ref.digest : p->ref.tag, ret, err);
 }
 
@@ -704,7 +709,7 @@ void pulls_close(struct image_store *s)
 		err_set(&err, -ECANCELED, "the image store is closing");
 		pull_fail(s->pulls, -ECANCELED, &err);
 	}
-	procs_close(s);
+	procs_close(&s->procs);
 }
 
 bool image_err_unavailable(int code)

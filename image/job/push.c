@@ -338,8 +338,8 @@ int image_push(struct image_store *s, const char *ref, const struct image_auth *
 	p->start_ns = now_mono_ns();
 	r = set_content(p, ref, err);
 	if (r >= 0)
-		r = fetcher_open(s, p->ref.host, auth, &p->credentials, &push_ops, p, &p->fetcher,
-				 err);
+		r = fetcher_open(&s->procs, &s->fetcher_config, p->ref.host, auth, &p->credentials,
+				 &push_ops, p, &p->fetcher, err);
 	for (size_t k = 0; r >= 0 && k < MIN_OF((size_t)AT_ONCE, p->n_blobs); k++)
 		if (k == 0 || !str_eq(p->blobs[k].digest, p->blobs[k - 1].digest))
 			r = start_blob(p, k, err);
@@ -407,7 +407,8 @@ int image_login(struct image_store *s, const char *server, const struct image_au
 	if (r < 0 || !str_eq(ref.host, server))
 		r = err_set(err, -EINVAL, "'%.100s' is no registry's host name", server);
 	else
-		r = fetcher_open(s, server, auth, &l->credentials, &login_ops, l, &l->fetcher, err);
+		r = fetcher_open(&s->procs, &s->fetcher_config, server, auth, &l->credentials,
+				 &login_ops, l, &l->fetcher, err);
 	if (r >= 0)
 		r = fetcher_ping(l->fetcher, MANIFEST_ID, err);
 	if (r < 0) {

@@ -13,7 +13,7 @@
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/job/proc.h"
-#include "image/store/store.h"
+#include "image/image.h"
 #include "image/worker/worker.h"
 
 #define PIPE_SIZE (1 * MIB)
@@ -122,7 +122,7 @@ static void on_exit_ignored(void *owner, int status)
 }
 
 /* `input`: 0, and the layers after the first. */
-static int start(struct image_store *s, struct unpacker *u, char *const *args, int input,
+static int start(struct procs *ps, struct unpacker *u, char *const *args, int input,
 		 const struct unpacker_layer *more, size_t n_more, struct err *err)
 {
 	cleanup_fd int report_write = -1, file = -1;
@@ -141,16 +141,16 @@ static int start(struct image_store *s, struct unpacker *u, char *const *args, i
 	fds[WORKER_OUT_FD] = file;
 	for (size_t k = 0; k < n_more; k++)
 		fds[WORKER_LAYER_FD(k + 1)] = more[k].fd;
-	r = proc_start(s, args, fds, 4 + (int)n_more, on_exit_ignored, u, &u->proc, err);
+	r = proc_start(ps, args, fds, 4 + (int)n_more, on_exit_ignored, u, &u->proc, err);
 	if (r < 0)
 		return r;
 	if (fd_set_nonblock(u->report_fd, true) < 0 ||
-	    ev_io_add(s->loop, &u->io, u->report_fd, EPOLLIN, on_io, u) < 0)
+	    ev_io_add(ps->loop, &u->io, u->report_fd, EPOLLIN, on_io, u) < 0)
 		return err_set(err, -ENOMEM, "no memory");
 	return 0;
 }
 
-static int make(struct image_store *s, const char *id, unpacker_done_fn done, void *arg,
+static int make(const char *path, const char *id, unpacker_done_fn done, void *arg,
 		struct unpacker **ret, struct err *err)
 {
 	struct unpacker *u = calloc(1, sizeof(*u));
@@ -162,7 +162,7 @@ static int make(struct image_store *s, const char *id, unpacker_done_fn done, vo
 	u->arg = arg;
 	buf_init(&u->in, WORKER_MAX_LINE);
 	snprintf(u->id, sizeof(u->id), "%s", id);
-	u->path = str_fmt("%s/%llu.ext4", s->tmp_dir, (unsigned long long)++s->tmp_serial);
+	u->path = strdup(path);
 	if (!u->path) {
 		unpacker_free(u);
 		return err_set(err, -ENOMEM, "no memory");
@@ -171,7 +171,7 @@ static int make(struct image_store *s, const char *id, unpacker_done_fn done, vo
 	return 0;
 }
 
-int unpacker_new(struct image_store *s, enum decode_kind kind, const char *diff_id,
+int unpacker_new(struct procs *ps, const char *path, enum decode_kind kind, const char *diff_id,
 		 unpacker_done_fn done, void *arg, struct unpacker **ret, int *ret_fd,
 		 struct err *err)
 {
@@ -186,10 +186,10 @@ int unpacker_new(struct image_store *s, enum decode_kind kind, const char *diff_
 	in_read = p[0];
 	in_write = p[1];
 	(void)fcntl(in_write, F_SETPIPE_SZ, PIPE_SIZE); /* a smaller one works, too */
-	r = make(s, diff_id, done, arg, &u, err);
+	r = make(path, diff_id, done, arg, &u, err);
 	if (r < 0)
 		return r;
-	r = start(s, u, args, in_read, NULL, 0, err);
+	r = start(ps, u, args, in_read, NULL, 0, err);
 	if (r < 0) {
 		unpacker_free(u);
 		return r;
@@ -210,9 +210,9 @@ static int set_want(struct unpacker *u, const struct unpacker_layer *l, size_t n
 	return u->want ? 0 : -ENOMEM;
 }
 
-int unpacker_new_merged(struct image_store *s, const char *id, const struct unpacker_layer *l,
-			size_t n, bool bottom, unpacker_done_fn done, void *arg,
-			struct unpacker **ret, struct err *err)
+int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
+			const struct unpacker_layer *l, size_t n, bool bottom,
+			unpacker_done_fn done, void *arg, struct unpacker **ret, struct err *err)
 {
 	char kinds[UNPACKER_MAX_LAYERS * 5 + 1];
 	char *const args[] = { (char *)"unpack",
@@ -231,11 +231,11 @@ int unpacker_new_merged(struct image_store *s, const char *id, const struct unpa
 	for (size_t k = 0; k < n; k++)
 		at += (size_t)snprintf(kinds + at, sizeof(kinds) - at, "%s%s", k ? "," : "",
 				       decode_kind_name(l[k].kind));
-	r = make(s, id, done, arg, &u, err);
+	r = make(path, id, done, arg, &u, err);
 	if (r < 0)
 		return r;
 	r = set_want(u, l, n);
-	r = r < 0 ? err_set(err, r, "no memory") : start(s, u, args, l[0].fd, l + 1, n - 1, err);
+	r = r < 0 ? err_set(err, r, "no memory") : start(ps, u, args, l[0].fd, l + 1, n - 1, err);
 	if (r < 0) {
 		unpacker_free(u);
 		return r;

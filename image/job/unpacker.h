@@ -10,15 +10,16 @@
 #include "base/err.h"
 #include "image/layer/decode.h"
 
-struct image_store;
+struct procs;
 struct unpacker;
 
 /* `diff_id` is the digest of the tar as the process found it, when code == 0 (merged: the id that
  * was asked for, and all diff ids were as they should be). May call unpacker_free. */
 typedef void (*unpacker_done_fn)(void *arg, int code, const char *diff_id, const struct err *err);
 
-/* *ret_fd: where the blob's bytes go, owned by the caller. */
-int unpacker_new(struct image_store *s, enum decode_kind kind, const char *diff_id,
+/* path: of the file to be made, which must not exist. *ret_fd: where the blob's bytes go, owned by
+ * the caller. */
+int unpacker_new(struct procs *ps, const char *path, enum decode_kind kind, const char *diff_id,
 		 unpacker_done_fn done, void *arg, struct unpacker **ret, int *ret_fd,
 		 struct err *err) must_check;
 /* Layers that become one disk, lowest first. */
@@ -30,9 +31,10 @@ struct unpacker_layer {
 #define UNPACKER_MAX_LAYERS 128u
 
 /* `bottom`: the lowest of them is the lowest of the image. -EBADMSG (done): wrong diff ids. */
-int unpacker_new_merged(struct image_store *s, const char *id, const struct unpacker_layer *l,
-			size_t n, bool bottom, unpacker_done_fn done, void *arg,
-			struct unpacker **ret, struct err *err) must_check;
+int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
+			const struct unpacker_layer *l, size_t n, bool bottom,
+			unpacker_done_fn done, void *arg, struct unpacker **ret,
+			struct err *err) must_check;
 /* The file it made. Owned by the unpacker, which removes it at its end if it is still there. */
 const char *unpacker_path(const struct unpacker *u);
 void unpacker_free(struct unpacker *u); /* kills the process; NULL is fine */

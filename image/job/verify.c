@@ -238,7 +238,7 @@ static void on_step(struct ev_timer *t)
 		object_done(v, "its file is gone");
 		return;
 	}
-	r = checker_new(v->s, files, n, false, on_checked, v, &v->checker, &err);
+	r = checker_new(&v->s->procs, files, n, false, on_checked, v, &v->checker, &err);
 	for (size_t k = 0; k < n; k++)
 		fd_close(&files[k].fd);
 	if (r < 0)
@@ -401,7 +401,7 @@ static int note(struct noting *n, int fd)
 {
 	const struct checker_file file = { .is_layer = true, .fd = fd };
 
-	return checker_new(n->s, &file, 1, true, on_noted, n, &n->checker, NULL);
+	return checker_new(&n->s->procs, &file, 1, true, on_noted, n, &n->checker, NULL);
 }
 
 static void on_quiet(struct ev_timer *t)

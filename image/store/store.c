@@ -18,6 +18,11 @@
 
 /* ---- layers ---- */
 
+char *store_tmp_path(struct image_store *s, const char *suffix)
+{
+	return str_fmt("%s/%llu%s", s->tmp_dir, (unsigned long long)++s->tmp_serial, suffix);
+}
+
 char *store_layer_path(const struct image_store *s, const char *diff_id)
 {
 	return str_fmt("%s/%s.ext4", s->layers_dir, diff_id + strlen("sha256:"));
@@ -187,7 +192,6 @@ static int lock(struct image_store *s, struct err *err)
 
 static int set_strings(struct image_store *s, const struct image_store_options *o, struct err *err)
 {
-	cleanup_free char *bin = NULL;
 	struct utsname u;
 	int r = mkdir_p(o->dir, 0700, err);
 
@@ -200,19 +204,12 @@ static int set_strings(struct image_store *s, const struct image_store_options *
 	s->tmp_dir = str_fmt("%s/tmp", s->dir);
 	s->ingest_dir = str_fmt("%s/ingest/sha256", s->dir);
 	s->blobs_dir = str_fmt("%s/blobs/sha256", s->dir);
-	if (!o->worker) {
-		r = program_dir(&bin, err);
-		if (r < 0)
-			return r;
-	}
-	s->worker = o->worker ? strdup(o->worker) : str_fmt("%s/husk-image-worker", bin);
-	s->hosts_dir = o->hosts_dir ? strdup(o->hosts_dir) : NULL;
-	if (o->hosts_dir && !s->hosts_dir)
+	s->fetcher_config.hosts_dir = o->hosts_dir ? strdup(o->hosts_dir) : NULL;
+	if (o->hosts_dir && !s->fetcher_config.hosts_dir)
 		return err_set(err, -ENOMEM, "no memory");
 	uname(&u);
 	s->arch = strdup(o->arch ? o->arch : str_eq(u.machine, "aarch64") ? "arm64" : "amd64");
-	if (!s->layers_dir || !s->tmp_dir || !s->ingest_dir || !s->blobs_dir || !s->worker ||
-	    !s->arch)
+	if (!s->layers_dir || !s->tmp_dir || !s->ingest_dir || !s->blobs_dir || !s->arch)
 		return err_set(err, -ENOMEM, "no memory");
 	r = mkdir_p(s->layers_dir, 0700, err);
 	return r < 0 ? r : mkdir_p(s->tmp_dir, 0700, err);
@@ -256,10 +253,12 @@ int image_store_open(const struct image_store_options *o, struct image_store **r
 	s->lock_fd = -1;
 	s->max_layers_at_once = o->max_layers_at_once ? MIN_OF(o->max_layers_at_once, 16u) : 3;
 	s->max_layers_in_all = o->max_layers_in_all ? o->max_layers_in_all : 8;
-	s->retry_base_ms = o->retry_base_ms;
-	s->stall_s = o->stall_s;
+	s->fetcher_config.retry_base_ms = o->retry_base_ms;
+	s->fetcher_config.stall_s = o->stall_s;
 	s->drop_blobs = o->drop_blobs;
 	r = set_strings(s, o, err);
+	if (r >= 0)
+		r = procs_init(&s->procs, o->loop, o->worker, err);
 	if (r >= 0)
 		r = set_pinned(s, o->pinned, err);
 	if (r >= 0)
@@ -305,8 +304,7 @@ void image_store_close(struct image_store *s)
 	free(s->tmp_dir);
 	free(s->ingest_dir);
 	free(s->blobs_dir);
-	free(s->worker);
-	free(s->hosts_dir);
+	free(s->fetcher_config.hosts_dir);
 	free(s->arch);
 	free(s->scratch);
 	strv_free(s->pinned);

@@ -29,6 +29,8 @@
 #include "base/loop.h"
 #include "image/digest.h"
 #include "image/image.h"
+#include "image/job/fetcher.h"
+#include "image/job/proc.h"
 #include "image/reference.h"
 
 struct disk;
@@ -38,11 +40,11 @@ struct manifest;
 
 struct image_store {
 	struct loop *loop;
-	char *dir, *layers_dir, *tmp_dir, *ingest_dir, *blobs_dir, *worker, *arch, *scratch;
+	char *dir, *layers_dir, *tmp_dir, *ingest_dir, *blobs_dir, *arch, *scratch;
 	int lock_fd;
 	sqlite3 *db;
-	unsigned max_layers_at_once, max_layers_in_all, retry_base_ms, stall_s;
-	char *hosts_dir;	  /* NULL = none */
+	unsigned max_layers_at_once, max_layers_in_all;
+	struct fetcher_config fetcher_config;
 	struct image_pull *pulls; /* running */
 	struct ingest *ingests;	  /* blobs coming in */
 	struct lease *leases;
@@ -54,7 +56,7 @@ struct image_store {
 	struct ev_timer room_timer;
 	char **pinned; /* names in full; never NULL */
 	bool drop_blobs;
-	struct proc *procs; /* children not reaped yet, also of cancelled pulls */
+	struct procs procs;
 	uint64_t tmp_serial;
 };
 
@@ -75,6 +77,8 @@ struct image_commit {
 
 /* ---- layer disks: <dir>/layers/sha256/<hex>.ext4, by diff id (or merged id) ---- */
 
+/* Of a file in <dir>/tmp that does not exist yet. The caller frees; NULL: no memory. */
+char *store_tmp_path(struct image_store *s, const char *suffix);
 char *store_layer_path(const struct image_store *s, const char *diff_id);
 /* 1 when the layer is there and not known to be damaged, 0 when not. */
 int store_has_layer(struct image_store *s, const char *diff_id, struct err *err) must_check;
