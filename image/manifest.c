@@ -105,54 +105,15 @@ static int descriptor(const json_t *j, const char *what, char digest[DIGEST_LEN 
 	return 0;
 }
 
-static int layer_kind(const char *type, enum decode_kind *ret, struct err *err)
-{
-	static const struct {
-		const char *type;
-		enum decode_kind kind;
-	} known[] = {
-		{ "application/vnd.oci.image.layer.v1.tar", DECODE_NONE },
-		{ "application/vnd.oci.image.layer.v1.tar+gzip", DECODE_GZIP },
-		{ "application/vnd.oci.image.layer.v1.tar+zstd", DECODE_ZSTD },
-		{ "application/vnd.docker.image.rootfs.diff.tar", DECODE_NONE },
-		{ "application/vnd.docker.image.rootfs.diff.tar.gzip", DECODE_GZIP },
-		{ "application/vnd.docker.image.rootfs.diff.tar.zstd", DECODE_ZSTD },
-	};
-
-	for (size_t k = 0; k < ARRAY_SIZE(known); k++) {
-		if (str_eq(type, known[k].type)) {
-			*ret = known[k].kind;
-			return 0;
-		}
-	}
-	if (strstr(type, "foreign") || strstr(type, "nondistributable"))
-		return err_set(err, -ENOTSUP, "foreign layer (%.100s): registries do not have it",
-			       type);
-	if (strstr(type, "encrypted"))
-		return err_set(err, -ENOTSUP, "encrypted layer (%.100s)", type);
-	return err_set(err, -ENOTSUP, "layer of unknown media type \"%.100s\"", type);
-}
-
 static int parse_layer(const json_t *j, struct manifest_layer *l, struct err *err)
 {
 	int r = descriptor(j, "layer", l->digest, &l->size, err);
 
 	if (r >= 0)
-		r = layer_kind(text(j, "mediaType"), &l->kind, err);
+		r = media_layer(text(j, "mediaType"), &l->compression, err);
 	if (r >= 0 && l->size > IMAGE_MAX_LAYER)
 		r = err_set(err, -EFBIG, "layer of more than %zu GiB", IMAGE_MAX_LAYER / GIB);
 	return r;
-}
-
-static bool is_manifest_type(const char *type)
-{
-	return str_eq(type, MANIFEST_TYPE_OCI) || str_eq(type, MANIFEST_TYPE_DOCKER);
-}
-
-static bool is_config_type(const char *type)
-{
-	return str_eq(type, "application/vnd.oci.image.config.v1+json") ||
-	       str_eq(type, "application/vnd.docker.container.image.v1+json");
 }
 
 static int parse_image(const json_t *j, struct manifest *m, struct err *err)
@@ -163,7 +124,7 @@ static int parse_image(const json_t *j, struct manifest *m, struct err *err)
 
 	if (!json_is_object(config) || !json_is_array(layers))
 		return err_set(err, -EPROTO, "manifest without config or layers");
-	if (!is_config_type(type))
+	if (!media_is_config(type))
 		return err_set(err, -ENOTSUP,
 			       "not a container image but an artifact of type \"%.100s\"",
 			       *artifact ? artifact : type);
@@ -181,12 +142,12 @@ static int parse_image(const json_t *j, struct manifest *m, struct err *err)
 			return err_wrap(err, r, "layer %zu", k + 1);
 	}
 	m->n_layers = json_array_size(layers);
-	m->media_type = str_starts(type, "application/vnd.docker.") ? MANIFEST_TYPE_DOCKER
-								    : MANIFEST_TYPE_OCI;
-	if (is_manifest_type(text(j, "mediaType")))
-		m->media_type = str_eq(text(j, "mediaType"), MANIFEST_TYPE_OCI)
-					? MANIFEST_TYPE_OCI
-					: MANIFEST_TYPE_DOCKER;
+	m->media_type = str_starts(type, "application/vnd.docker.") ? MEDIA_MANIFEST_DOCKER
+								    : MEDIA_MANIFEST_OCI;
+	if (media_is_manifest(text(j, "mediaType")))
+		m->media_type = str_eq(text(j, "mediaType"), MEDIA_MANIFEST_OCI)
+					? MEDIA_MANIFEST_OCI
+					: MEDIA_MANIFEST_DOCKER;
 	return 0;
 }
 
@@ -240,7 +201,7 @@ static int choose(const json_t *j, const char *arch, char ret[DIGEST_LEN + 1], s
 	for (size_t k = 0; k < json_array_size(list); k++) {
 		json_t *e = json_array_get(list, k);
 
-		f = is_manifest_type(text(e, "mediaType"))
+		f = media_is_manifest(text(e, "mediaType"))
 			    ? platform_fit(json_object_get(e, "platform"), arch)
 			    : 0;
 		if (f > fit) {
@@ -251,7 +212,7 @@ static int choose(const json_t *j, const char *arch, char ret[DIGEST_LEN + 1], s
 	/* An index of one manifest that does not say for what: its configuration will. */
 	if (!best && json_array_size(list) == 1 &&
 	    !json_object_get(json_array_get(list, 0), "platform") &&
-	    is_manifest_type(text(json_array_get(list, 0), "mediaType")))
+	    media_is_manifest(text(json_array_get(list, 0), "mediaType")))
 		best = json_array_get(list, 0);
 	if (!best) {
 		list_platforms(list, have, sizeof(have));

@@ -10,22 +10,19 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "image/layer/decode.h"
 #include "image/digest.h"
 #include "image/image.h"
+#include "image/media.h"
 
 #define MANIFEST_MAX_ENTRIES 1000u /* of an index */
 #define MANIFEST_MAX_NODES 200000u /* JSON values in a document: memory of the parser */
 #define MANIFEST_MAX_DEPTH 32u
 #define MANIFEST_MAX_STRINGS 10000u /* entries of Env, Cmd, Labels, ... */
 
-#define MANIFEST_TYPE_OCI "application/vnd.oci.image.manifest.v1+json"
-#define MANIFEST_TYPE_DOCKER "application/vnd.docker.distribution.manifest.v2+json"
-
 struct manifest_layer {
 	char digest[DIGEST_LEN + 1];
 	uint64_t size;
-	enum decode_kind kind;
+	enum media_compression compression;
 };
 
 struct manifest {

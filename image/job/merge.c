@@ -109,7 +109,7 @@ int merge_start(struct image_store *s, const struct merge_run *run,
 	for (; r >= 0 && opened < run->n; opened += r >= 0) {
 		const struct manifest_layer *from = &layers[run->first + opened];
 
-		l[opened] = (struct unpacker_layer){ .kind = from->kind,
+		l[opened] = (struct unpacker_layer){ .compression = from->compression,
 						     .diff_id = diff_ids[run->first + opened] };
 		r = blob_open(s, from->digest, &l[opened].fd, NULL, err);
 	}

@@ -337,8 +337,8 @@ static int layer_start(struct layer *l, struct err *err)
 
 		if (!path)
 			return err_set(err, -ENOMEM, "no memory");
-		r = unpacker_new(&p->s->procs, path, l->what.kind, l->diff_id, on_unpacked, l,
-				 &l->unpacker, &pipe, err);
+		r = unpacker_new(&p->s->procs, path, l->what.compression, l->diff_id, on_unpacked,
+				 l, &l->unpacker, &pipe, err);
 	}
 	if (r < 0)
 		return r;

@@ -255,8 +255,7 @@ static int add_all(struct image_save *v, char *const *refs, size_t n, enum image
 	if (r >= 0)
 		r = add_json(v, "index.json",
 			     json_pack("{s:i, s:s, s:O}", "schemaVersion", 2, "mediaType",
-				       "application/vnd.oci.image.index.v1+json", "manifests",
-				       manifests),
+				       MEDIA_INDEX_OCI, "manifests", manifests),
 			     err);
 	if (r >= 0 && format == IMAGE_ARCHIVE_DOCKER)
 		r = add_json(v, "manifest.json", json_incref(docker), err);

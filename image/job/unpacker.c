@@ -171,12 +171,14 @@ static int make(const char *path, const char *id, unpacker_done_fn done, void *a
 	return 0;
 }
 
-int unpacker_new(struct procs *ps, const char *path, enum decode_kind kind, const char *diff_id,
-		 unpacker_done_fn done, void *arg, struct unpacker **ret, int *ret_fd,
-		 struct err *err)
+int unpacker_new(struct procs *ps, const char *path, enum media_compression compression,
+		 const char *diff_id, unpacker_done_fn done, void *arg, struct unpacker **ret,
+		 int *ret_fd, struct err *err)
 {
-	char *const args[] = { (char *)"unpack", (char *)"--layers", (char *)decode_kind_name(kind),
-			       (char *)"--id",	 (char *)diff_id,    NULL };
+	char *const args[] = {
+		(char *)"unpack", (char *)"--layers", (char *)media_compression_name(compression),
+		(char *)"--id",	  (char *)diff_id,    NULL
+	};
 	cleanup_fd int in_read = -1, in_write = -1;
 	struct unpacker *u;
 	int p[2], r;
@@ -230,7 +232,7 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 		return err_set(err, -EINVAL, "%zu layers in one", n);
 	for (size_t k = 0; k < n; k++)
 		at += (size_t)snprintf(kinds + at, sizeof(kinds) - at, "%s%s", k ? "," : "",
-				       decode_kind_name(l[k].kind));
+				       media_compression_name(l[k].compression));
 	r = make(path, id, done, arg, &u, err);
 	if (r < 0)
 		return r;

@@ -8,7 +8,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "image/layer/decode.h"
+#include "image/media.h"
 
 struct procs;
 struct unpacker;
@@ -19,12 +19,12 @@ typedef void (*unpacker_done_fn)(void *arg, int code, const char *diff_id, const
 
 /* path: of the file to be made, which must not exist. *ret_fd: where the blob's bytes go, owned by
  * the caller. */
-int unpacker_new(struct procs *ps, const char *path, enum decode_kind kind, const char *diff_id,
-		 unpacker_done_fn done, void *arg, struct unpacker **ret, int *ret_fd,
-		 struct err *err) must_check;
+int unpacker_new(struct procs *ps, const char *path, enum media_compression compression,
+		 const char *diff_id, unpacker_done_fn done, void *arg, struct unpacker **ret,
+		 int *ret_fd, struct err *err) must_check;
 /* Layers that become one disk, lowest first. */
 struct unpacker_layer {
-	enum decode_kind kind;
+	enum media_compression compression;
 	const char *diff_id;
 	int fd; /* the blob, from its start; borrowed, and free again when the function returns */
 };

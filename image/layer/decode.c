@@ -15,7 +15,7 @@
 #define ZSTD_MAX_WINDOW_LOG 25 /* 32 MiB: four times what every decoder must accept */
 
 struct decoder {
-	enum decode_kind kind;
+	enum media_compression kind;
 	uint64_t max, bytes, taken; /* limit and number of the tar's bytes; those of the blob */
 	decode_out_fn out;
 	void *arg;
@@ -27,24 +27,6 @@ struct decoder {
 	ZSTD_DStream *zs;
 	uint8_t buf[OUT_SIZE];
 };
-
-static const char *const kind_names[] = { "none", "gzip", "zstd" };
-
-int decode_kind_parse(const char *s, enum decode_kind *ret)
-{
-	for (size_t k = 0; k < ARRAY_SIZE(kind_names); k++) {
-		if (str_eq(s, kind_names[k])) {
-			*ret = (enum decode_kind)k;
-			return 0;
-		}
-	}
-	return -EINVAL;
-}
-
-const char *decode_kind_name(enum decode_kind k)
-{
-	return kind_names[k];
-}
 
 static int emit(struct decoder *d, const void *data, size_t len, struct err *err)
 {
@@ -160,9 +142,9 @@ int decoder_put(struct decoder *d, const void *data, size_t len, struct err *err
 		return 0;
 	d->taken += len;
 	switch (d->kind) {
-	case DECODE_GZIP:
+	case MEDIA_GZIP:
 		return put_gzip(d, data, len, err);
-	case DECODE_ZSTD:
+	case MEDIA_ZSTD:
 		return put_zstd(d, data, len, err);
 	default:
 		return emit(d, data, len, err);
@@ -171,15 +153,16 @@ int decoder_put(struct decoder *d, const void *data, size_t len, struct err *err
 
 int decoder_end(struct decoder *d, uint8_t sha256[32], uint64_t *ret_bytes, struct err *err)
 {
-	if (d->kind != DECODE_NONE && (d->inside || !d->any))
-		return err_set(err, -EBADMSG, "%s stream is truncated", kind_names[d->kind]);
+	if (d->kind != MEDIA_PLAIN && (d->inside || !d->any))
+		return err_set(err, -EBADMSG, "%s stream is truncated",
+			       media_compression_name(d->kind));
 	if (!EVP_DigestFinal_ex(d->sha, sha256, NULL))
 		return err_set(err, -ENOMEM, "sha256 failed");
 	*ret_bytes = d->bytes;
 	return 0;
 }
 
-int decoder_new(enum decode_kind kind, uint64_t max, decode_out_fn out, void *arg,
+int decoder_new(enum media_compression kind, uint64_t max, decode_out_fn out, void *arg,
 		struct decoder **ret)
 {
 	struct decoder *d = calloc(1, sizeof(*d));
@@ -193,13 +176,13 @@ int decoder_new(enum decode_kind kind, uint64_t max, decode_out_fn out, void *ar
 	d->sha = EVP_MD_CTX_new();
 	if (!d->sha || !EVP_DigestInit_ex(d->sha, EVP_sha256(), NULL))
 		goto fail;
-	if (kind == DECODE_GZIP) {
+	if (kind == MEDIA_GZIP) {
 		d->gz = calloc(1, sizeof(*d->gz));
 		if (!d->gz)
 			goto fail;
 		isal_inflate_init(d->gz);
 	}
-	if (kind == DECODE_ZSTD) {
+	if (kind == MEDIA_ZSTD) {
 		d->zs = ZSTD_createDStream();
 		if (!d->zs || ZSTD_isError(ZSTD_initDStream(d->zs)) ||
 		    ZSTD_isError(ZSTD_DCtx_setParameter(d->zs, ZSTD_d_windowLogMax,

@@ -11,8 +11,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-
-enum decode_kind { DECODE_NONE, DECODE_GZIP, DECODE_ZSTD };
+#include "image/media.h"
 
 /* A bomb: what is larger than this must not be so many times larger than the blob. (gzip does not
  * get beyond 1032; real layers stay below 20.) */
@@ -24,12 +23,8 @@ struct decoder;
 /* Takes bytes of the tar; 0 or -errno, which ends the decoding. */
 typedef int (*decode_out_fn)(void *arg, const void *data, size_t len);
 
-/* "none", "gzip", "zstd". -EINVAL. */
-int decode_kind_parse(const char *s, enum decode_kind *ret) must_check;
-const char *decode_kind_name(enum decode_kind k);
-
 /* max: of the tar's bytes; more gives -EFBIG, as does a bomb. */
-int decoder_new(enum decode_kind kind, uint64_t max, decode_out_fn out, void *arg,
+int decoder_new(enum media_compression kind, uint64_t max, decode_out_fn out, void *arg,
 		struct decoder **ret) must_check;
 void decoder_free(struct decoder *d);
 /* -EBADMSG: damaged. -EFBIG: also a zstd window of more than 32 MiB. What `out` returned. */

@@ -60,7 +60,8 @@ static int put_expanded(void *arg, const void *data, size_t len)
 	return write_all(*(const int *)arg, data, len);
 }
 
-static int expand(struct source *s, enum decode_kind kind, uint64_t size, int out, struct err *err)
+static int expand(struct source *s, enum media_compression kind, uint64_t size, int out,
+		  struct err *err)
 {
 	uint64_t max = size * MAX_EXPANSION + EXPANSION_FREE, at = 0, bytes;
 	struct decoder *d = NULL;
@@ -93,15 +94,15 @@ static int expand_if_needed(struct source *s, int out, bool *ret_expanded, struc
 	static const struct {
 		const char *magic, *name;
 		size_t len;
-		enum decode_kind kind;
+		enum media_compression kind;
 	} kinds[] = {
-		{ "\x1f\x8b", "gzip", 2, DECODE_GZIP },
-		{ "\x28\xb5\x2f\xfd", "zstd", 4, DECODE_ZSTD },
+		{ "\x1f\x8b", "gzip", 2, MEDIA_GZIP },
+		{ "\x28\xb5\x2f\xfd", "zstd", 4, MEDIA_ZSTD },
 		{ "\xfd"
 		  "7zXZ",
-		  "xz", 5, DECODE_NONE },
-		{ "BZh", "bzip2", 3, DECODE_NONE },
-		{ "PK\x03\x04", "zip", 4, DECODE_NONE },
+		  "xz", 5, MEDIA_PLAIN },
+		{ "BZh", "bzip2", 3, MEDIA_PLAIN },
+		{ "PK\x03\x04", "zip", 4, MEDIA_PLAIN },
 	};
 	struct stat st;
 	uint8_t head[8] = { 0 };
@@ -114,7 +115,7 @@ static int expand_if_needed(struct source *s, int out, bool *ret_expanded, struc
 
 		if (memcmp(head, kinds[k].magic, kinds[k].len) != 0)
 			continue;
-		if (kinds[k].kind == DECODE_NONE)
+		if (kinds[k].kind == MEDIA_PLAIN)
 			return err_set(err, -ENOTSUP,
 				       "the archive is compressed by %s; gzip, zstd or none "
 				       "can be read",

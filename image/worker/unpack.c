@@ -41,7 +41,7 @@
 #define FRAME_END UINT32_MAX /* end of the last one */
 
 struct unpack {
-	enum decode_kind kinds[IMAGE_MAX_LAYERS];
+	enum media_compression kinds[IMAGE_MAX_LAYERS];
 	size_t n_layers;
 	bool bottom;
 	uint8_t uuid[16];
@@ -365,7 +365,7 @@ static int parse_kinds(struct unpack *u, const char *s)
 			return -EINVAL;
 		memcpy(name, s, len);
 		name[len] = 0;
-		if (decode_kind_parse(name, &u->kinds[u->n_layers++]) < 0)
+		if (media_compression_parse(name, &u->kinds[u->n_layers++]) < 0)
 			return -EINVAL;
 		s += len;
 		if (!*s)

@@ -23,8 +23,8 @@ static int take(void *arg, const void *data, size_t len)
 	return 0;
 }
 
-static int run(enum decode_kind kind, const uint8_t *data, size_t size, size_t piece, struct out *o,
-	       uint8_t sha[32])
+static int run(enum media_compression kind, const uint8_t *data, size_t size, size_t piece,
+	       struct out *o, uint8_t sha[32])
 {
 	struct decoder *d;
 	uint64_t bytes = 0;
@@ -49,12 +49,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t a[32] = { 0 }, b[32] = { 0 };
 	struct out oa = { 0 }, ob = { 0 };
-	enum decode_kind kind;
+	enum media_compression kind;
 	int ra, rb;
 
 	if (!size)
 		return 0;
-	kind = (enum decode_kind)(data[0] % 3);
+	kind = (enum media_compression)(data[0] % 3);
 	ra = run(kind, data + 1, size - 1, size, &oa, a);
 	rb = run(kind, data + 1, size - 1, 1 + data[0] / 3, &ob, b);
 	fuzz_assert((ra < 0) == (rb < 0));

@@ -35,8 +35,8 @@ static size_t gzip(uint8_t *out, size_t cap, const uint8_t *data, size_t len)
 }
 
 /* Decodes in pieces of `step` bytes; the result is in `out`. */
-static int decode(enum decode_kind kind, const uint8_t *data, size_t len, size_t step, uint64_t max,
-		  struct buf *out, uint8_t sha[32])
+static int decode(enum media_compression kind, const uint8_t *data, size_t len, size_t step,
+		  uint64_t max, struct buf *out, uint8_t sha[32])
 {
 	struct decoder *d;
 	uint64_t bytes;
@@ -54,7 +54,7 @@ static int decode(enum decode_kind kind, const uint8_t *data, size_t len, size_t
 	return r;
 }
 
-static void check(enum decode_kind kind, const uint8_t *data, size_t len, size_t copies)
+static void check(enum media_compression kind, const uint8_t *data, size_t len, size_t copies)
 {
 	static const size_t steps[] = { 1, 7, 4096, 1 << 20 };
 	uint8_t sha[32], want[32];
@@ -77,16 +77,16 @@ static void good(void **state)
 	uint8_t *z = malloc(cap);
 
 	assert_non_null(z);
-	check(DECODE_NONE, plain, PLAIN, 1);
+	check(MEDIA_PLAIN, plain, PLAIN, 1);
 	n = gzip(z, cap, plain, PLAIN);
-	check(DECODE_GZIP, z, n, 1);
+	check(MEDIA_GZIP, z, n, 1);
 	m = n + gzip(z + n, cap - n, plain, PLAIN); /* two members */
 	memset(z + m, 0, 100);			    /* and padding */
-	check(DECODE_GZIP, z, m + 100, 2);
+	check(MEDIA_GZIP, z, m + 100, 2);
 	n = ZSTD_compress(z, cap, plain, PLAIN, 3);
-	check(DECODE_ZSTD, z, n, 1);
+	check(MEDIA_ZSTD, z, n, 1);
 	n += ZSTD_compress(z + n, cap - n, plain, PLAIN, 3);
-	check(DECODE_ZSTD, z, n, 2);
+	check(MEDIA_ZSTD, z, n, 2);
 	free(z);
 }
 
@@ -98,9 +98,9 @@ static void bad(void **state)
 
 	assert_non_null(z);
 	buf_init(&out, 4 * MIB);
-	for (int kind = DECODE_GZIP; kind <= DECODE_ZSTD; kind++) {
-		n = kind == DECODE_GZIP ? gzip(z, cap, plain, PLAIN)
-					: ZSTD_compress(z, cap, plain, PLAIN, 3);
+	for (int kind = MEDIA_GZIP; kind <= MEDIA_ZSTD; kind++) {
+		n = kind == MEDIA_GZIP ? gzip(z, cap, plain, PLAIN)
+				       : ZSTD_compress(z, cap, plain, PLAIN, 3);
 		assert_int_equal(decode(kind, z, n - 1, 4096, MIB, &out, sha), -EBADMSG);
 		assert_int_equal(decode(kind, z, n / 2, 4096, MIB, &out, sha), -EBADMSG);
 		assert_int_equal(decode(kind, z, 0, 4096, MIB, &out, sha), -EBADMSG);
@@ -111,11 +111,11 @@ static void bad(void **state)
 	}
 	n = gzip(z, cap, plain, PLAIN);
 	z[n - 6] ^= 1; /* the checksum */
-	assert_int_equal(decode(DECODE_GZIP, z, n, 4096, MIB, &out, sha), -EBADMSG);
+	assert_int_equal(decode(MEDIA_GZIP, z, n, 4096, MIB, &out, sha), -EBADMSG);
 	/* what the receiver says ends it */
 	out.max = 100;
 	buf_clear(&out);
-	assert_int_equal(decode(DECODE_NONE, plain, PLAIN, 4096, MIB, &out, sha), -ENOBUFS);
+	assert_int_equal(decode(MEDIA_PLAIN, plain, PLAIN, 4096, MIB, &out, sha), -ENOBUFS);
 	free(z);
 }
 

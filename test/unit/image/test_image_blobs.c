@@ -196,7 +196,7 @@ static void put_image(struct image_store *s, const char *ref, char manifest_dige
 	assert_ok(blob_put(s, CONFIG, strlen(CONFIG), id, &err), &err);
 	assert_ok(blob_put(s, "layer", 5, layer, &err), &err);
 	text = str_fmt(
-		"{\"schemaVersion\":2,\"mediaType\":\"" MANIFEST_TYPE_OCI
+		"{\"schemaVersion\":2,\"mediaType\":\"" MEDIA_MANIFEST_OCI
 		"\",\"config\":{\"mediaType\":"
 		"\"application/vnd.oci.image.config.v1+json\",\"digest\":\"%s\",\"size\":%zu}"
 		",\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\","
@@ -249,7 +249,7 @@ static void content(void **state)
 	assert_ok(content_open(s, "h.example/b:2", &c, &err), &err);
 	assert_string_equal(c->manifest_digest, manifest);
 	assert_string_equal(c->target, manifest);
-	assert_string_equal(c->manifest.media_type, MANIFEST_TYPE_OCI);
+	assert_string_equal(c->manifest.media_type, MEDIA_MANIFEST_OCI);
 	assert_int_equal(c->manifest.n_layers, 1);
 	expect_blob(s, c->manifest.layers[0].digest, "layer");
 	assert_ok(image_usage(s, u, &err), &err);

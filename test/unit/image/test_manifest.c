@@ -45,10 +45,10 @@ static void image(void **state)
 	assert_string_equal(m.config_digest, "sha256:" HEX);
 	assert_int_equal(m.config_size, 7);
 	assert_int_equal(m.n_layers, 4);
-	assert_int_equal(m.layers[0].kind, DECODE_GZIP);
-	assert_int_equal(m.layers[1].kind, DECODE_ZSTD);
-	assert_int_equal(m.layers[2].kind, DECODE_NONE);
-	assert_int_equal(m.layers[3].kind, DECODE_GZIP);
+	assert_int_equal(m.layers[0].compression, MEDIA_GZIP);
+	assert_int_equal(m.layers[1].compression, MEDIA_ZSTD);
+	assert_int_equal(m.layers[2].compression, MEDIA_PLAIN);
+	assert_int_equal(m.layers[3].compression, MEDIA_GZIP);
 	assert_string_equal(m.layers[1].digest, "sha256:" HEX2);
 	assert_int_equal(m.layers[1].size, 8);
 }
