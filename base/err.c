@@ -1,5 +1,6 @@
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +42,11 @@ int err_errno(struct err *err, int code, const char *fmt, ...)
 	set_text(err, code, fmt, ap, ": ", strerror(-code));
 	va_end(ap);
 	return code;
+}
+
+int err_nomem(struct err *err)
+{
+	return err_set(err, -ENOMEM, "out of memory");
 }
 
 int err_wrap(struct err *err, int code, const char *fmt, ...)

@@ -22,6 +22,9 @@ int err_set(struct err *err, int code, const char *fmt, ...) printf_like(3, 4);
 /* As err_set, and appends ": " and strerror(-code). */
 int err_errno(struct err *err, int code, const char *fmt, ...) printf_like(3, 4);
 
+/* Sets "out of memory", the only wording for it, and returns -ENOMEM. */
+int err_nomem(struct err *err);
+
 /* Puts "<fmt>: " in front of the text that is there; returns `code`. */
 int err_wrap(struct err *err, int code, const char *fmt, ...) printf_like(3, 4);
 

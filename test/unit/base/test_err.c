@@ -32,6 +32,16 @@ static void wrap(void **state)
 	assert_string_equal(err_text(&e), "stop: No such file or directory");
 }
 
+static void out_of_memory(void **state)
+{
+	struct err e = { 0 };
+
+	assert_int_equal(err_nomem(&e), -ENOMEM);
+	assert_int_equal(e.code, -ENOMEM);
+	assert_string_equal(err_text(&e), "out of memory");
+	assert_int_equal(err_nomem(NULL), -ENOMEM);
+}
+
 static void without_object(void **state)
 {
 	assert_int_equal(err_set(NULL, -1, "x"), -1);
@@ -73,7 +83,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(set_and_text),	  cmocka_unit_test(wrap),
 		cmocka_unit_test(without_object), cmocka_unit_test(long_texts_are_cut),
-		cmocka_unit_test(text_of_itself),
+		cmocka_unit_test(text_of_itself), cmocka_unit_test(out_of_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
