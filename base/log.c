@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "base/util.h"
 
 #define LOG_LINE_MAX 4096u
@@ -71,24 +72,6 @@ static void puts_line(struct line *l, const char *s)
 	put(l, s, strlen(s));
 }
 
-/* Length of the UTF-8 character at s, 0 if the bytes are none (RFC 3629). */
-static size_t utf8_len(const unsigned char *s)
-{
-	static const unsigned char least[] = { 0, 0, 0x80, 0xa0, 0x90 };
-	size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-
-	if (n < 2)
-		return n;
-	/* Too long a form, a surrogate, above U+10FFFF. */
-	if (s[0] > 0xf4 || ((s[0] == 0xe0 || s[0] == 0xf0) && s[1] < least[n]) ||
-	    (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
 /* Quotes and escapes as JSON does; bytes that are no UTF-8 become U+FFFD. */
 static void put_quoted(struct line *l, const char *s)
 {
@@ -101,7 +84,7 @@ static void put_quoted(struct line *l, const char *s)
 	for (; *s && l->len + 16 < sizeof(l->text); s += n ? n : 1) {
 		unsigned char c = (unsigned char)*s;
 
-		n = utf8_len((const unsigned char *)s);
+		n = utf8_len(s);
 		if (c == '"' || c == '\\') {
 			esc[0] = '\\';
 			esc[1] = (char)c;

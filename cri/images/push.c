@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "base/util.h"
 #include "cri/images/husk_images.h"
-#include "cri/utf8.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 

@@ -2,8 +2,8 @@
 #ifndef HUSK_CRI_IMAGES_SERVICE_H
 #define HUSK_CRI_IMAGES_SERVICE_H
 
+#include "base/utf8.h"
 #include "cri/huskd.h"
-#include "cri/utf8.h"
 
 HANDLER(image_handle_list);
 HANDLER(image_handle_status);

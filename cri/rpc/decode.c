@@ -1,8 +1,8 @@
 /* Requests of CRI clients are foreign bytes: bounded decoding and a check of every string. */
 #include <errno.h>
 
+#include "base/utf8.h"
 #include "cri/rpc/grpc.h"
-#include "cri/utf8.h"
 
 static int check_message(const ProtobufCMessage *m, struct err *err);
 

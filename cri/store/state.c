@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "base/util.h"
 #include "cri/store/db.h"
-#include "cri/utf8.h"
 #include "image/image.h"
 
 void state_init(struct state *s, struct db *db)

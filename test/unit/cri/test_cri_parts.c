@@ -1,4 +1,4 @@
-/* The small parts of huskd: signals, UTF-8, waiters, the shim's answer, decoding of requests. */
+/* The small parts of huskd: signals, waiters, the shim's answer, decoding of requests. */
 #include "test/lib/unit.h"
 
 #include <errno.h>
@@ -9,7 +9,6 @@
 #include "cri/rpc/grpc.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/rpc/signals.h"
-#include "cri/utf8.h"
 #include "cri/waits.h"
 #include "proto/cri.pb-c.h"
 
@@ -43,35 +42,6 @@ static void signals(void **state)
 		if (i != 32 && i != 33) /* the C library's own */
 			assert_int_equal(signal_of_cri(s), i);
 	}
-}
-
-static void utf8(void **state)
-{
-	static const char *const bad[] = { "\x80",
-					   "\xc0\x80",
-					   "\xc1\xbf",
-					   "\xe0\x80\x80",
-					   "\xed\xa0\x80",
-					   "\xf4\x90\x80\x80",
-					   "\xf5\x80\x80\x80",
-					   "a\xc3",
-					   "\xe2\x82",
-					   "\xff" };
-	char text[] =
-		"a\xff"
-		"\xc3\xa4"
-		"\xe2\x82z";
-
-	assert_true(utf8_valid(""));
-	assert_true(utf8_valid("a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"));
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-		assert_false(utf8_valid(bad[i]));
-	utf8_repair(text);
-	assert_true(utf8_valid(text));
-	assert_string_equal(text,
-			    "a?"
-			    "\xc3\xa4"
-			    "??z");
 }
 
 static char calls[32];
@@ -175,7 +145,7 @@ static void decoding(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(signals),   cmocka_unit_test(utf8),	 cmocka_unit_test(waits),
+		cmocka_unit_test(signals),   cmocka_unit_test(waits),
 		cmocka_unit_test(addresses), cmocka_unit_test(decoding),
 	};
 
