@@ -16,6 +16,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
+#include "base/rpc_code.h"
 
 #define TTRPC_MESSAGE_MAX (4u << 20) /* payload of one frame */
 #define TTRPC_QUEUE_MAX (16u << 20)  /* queued for one peer */
@@ -24,34 +25,6 @@
 #define TTRPC_CALLS_MAX 1024u	     /* open calls of one connection */
 #define TTRPC_SERVER_CALLS_MAX 8192u /* calls of one server whose handler has not answered */
 #define TTRPC_CONNS_MAX 256u	     /* connections of one server */
-
-/* gRPC status codes, as ttrpc and gRPC use them. */
-enum rpc_code {
-	RPC_OK = 0,
-	RPC_CANCELLED = 1,
-	RPC_UNKNOWN = 2,
-	RPC_INVALID_ARGUMENT = 3,
-	RPC_DEADLINE_EXCEEDED = 4,
-	RPC_NOT_FOUND = 5,
-	RPC_ALREADY_EXISTS = 6,
-	RPC_PERMISSION_DENIED = 7,
-	RPC_RESOURCE_EXHAUSTED = 8,
-	RPC_FAILED_PRECONDITION = 9,
-	RPC_ABORTED = 10,
-	RPC_OUT_OF_RANGE = 11,
-	RPC_UNIMPLEMENTED = 12,
-	RPC_INTERNAL = 13,
-	RPC_UNAVAILABLE = 14,
-};
-
-/* The one table between errno and rpc codes: -ENOENT/-ESRCH <-> NOT_FOUND, -EEXIST <->
- * ALREADY_EXISTS, -EINVAL <-> INVALID_ARGUMENT, -EBUSY/-EPROTO -> FAILED_PRECONDITION (back:
- * -EBUSY), -ETIMEDOUT <-> DEADLINE_EXCEEDED, -ENOSYS/-EOPNOTSUPP -> UNIMPLEMENTED (back: -ENOSYS),
- * -ENOSPC/-ENOMEM/-ENOBUFS -> RESOURCE_EXHAUSTED (back: -ENOBUFS), -ECANCELED <-> CANCELLED,
- * -ECONNRESET/-EPIPE/-ECONNREFUSED -> UNAVAILABLE (back: -ECONNRESET), -EPERM/-EACCES ->
- * PERMISSION_DENIED (back: -EPERM), others -> UNKNOWN (back: -EIO). */
-enum rpc_code rpc_code_of_errno(int code);
-int rpc_code_to_errno(enum rpc_code code);
 
 /* ---- server ---- */
 struct ttrpc_server;

@@ -1,0 +1,35 @@
+/*
+ * The status codes of gRPC, which ttrpc has, too, and their one table to and from errno. Pure
+ * functions.
+ */
+#ifndef HUSK_BASE_RPC_CODE_H
+#define HUSK_BASE_RPC_CODE_H
+
+enum rpc_code {
+	RPC_OK = 0,
+	RPC_CANCELLED = 1,
+	RPC_UNKNOWN = 2,
+	RPC_INVALID_ARGUMENT = 3,
+	RPC_DEADLINE_EXCEEDED = 4,
+	RPC_NOT_FOUND = 5,
+	RPC_ALREADY_EXISTS = 6,
+	RPC_PERMISSION_DENIED = 7,
+	RPC_RESOURCE_EXHAUSTED = 8,
+	RPC_FAILED_PRECONDITION = 9,
+	RPC_ABORTED = 10,
+	RPC_OUT_OF_RANGE = 11,
+	RPC_UNIMPLEMENTED = 12,
+	RPC_INTERNAL = 13,
+	RPC_UNAVAILABLE = 14,
+};
+
+/* -ENOENT/-ESRCH <-> NOT_FOUND, -EEXIST <-> ALREADY_EXISTS, -EINVAL <-> INVALID_ARGUMENT,
+ * -EBUSY/-EPROTO -> FAILED_PRECONDITION (back: -EBUSY), -ETIMEDOUT <-> DEADLINE_EXCEEDED,
+ * -ENOSYS/-EOPNOTSUPP -> UNIMPLEMENTED (back: -ENOSYS), -ENOSPC/-ENOMEM/-ENOBUFS ->
+ * RESOURCE_EXHAUSTED (back: -ENOBUFS), -ECANCELED <-> CANCELLED, -ECONNRESET/-EPIPE/-ECONNREFUSED
+ * -> UNAVAILABLE (back: -ECONNRESET), -EPERM/-EACCES -> PERMISSION_DENIED (back: -EPERM), others
+ * -> UNKNOWN (back: -EIO). */
+enum rpc_code rpc_code_of_errno(int code);
+int rpc_code_to_errno(enum rpc_code code);
+
+#endif
