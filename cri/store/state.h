@@ -16,7 +16,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
-#include "cri/waits.h"
+#include "base/waits.h"
 #include "proto/cri.pb-c.h"
 
 #define STATE_PODS_MAX 4096

@@ -1,4 +1,4 @@
-/* The small parts of huskd: signals, waiters, the shim's answer, decoding of requests. */
+/* The small parts of huskd: signals, the shim's answer, decoding of requests. */
 #include "test/lib/unit.h"
 
 #include <errno.h>
@@ -9,7 +9,6 @@
 #include "cri/rpc/grpc.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/rpc/signals.h"
-#include "cri/waits.h"
 #include "proto/cri.pb-c.h"
 
 static void signals(void **state)
@@ -42,39 +41,6 @@ static void signals(void **state)
 		if (i != 32 && i != 33) /* the C library's own */
 			assert_int_equal(signal_of_cri(s), i);
 	}
-}
-
-static char calls[32];
-
-static void called(void *arg, int code, const struct err *err)
-{
-	size_t n = strlen(calls);
-
-	assert_non_null(err);
-	(void)snprintf(calls + n, sizeof(calls) - n, "%s", (const char *)arg);
-}
-
-static void waits(void **state)
-{
-	struct waits w = { 0 };
-
-	calls[0] = 0;
-	waits_run(&w, 0, NULL);
-	assert_int_equal(waits_add(&w, called, (void *)"a"), 0);
-	char *b = (char *)"b";
-	assert_int_equal(waits_add(&w, called, b), 0);
-	assert_int_equal(waits_add(&w, called, (void *)"c"), 0);
-	waits_remove(&w, b);
-	waits_remove(&w, b);
-	waits_run(&w, 0, NULL);
-	assert_string_equal(calls, "ac");
-	assert_true(waits_empty(&w));
-	/* The last one goes, and another comes. */
-	assert_int_equal(waits_add(&w, called, b), 0);
-	waits_remove(&w, b);
-	assert_int_equal(waits_add(&w, called, (void *)"d"), 0);
-	waits_run(&w, 0, NULL);
-	assert_string_equal(calls, "acd");
 }
 
 static void address(const char *text, const char *want)
@@ -145,8 +111,9 @@ static void decoding(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(signals),   cmocka_unit_test(waits),
-		cmocka_unit_test(addresses), cmocka_unit_test(decoding),
+		cmocka_unit_test(signals),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(decoding),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
