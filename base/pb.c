@@ -2,9 +2,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "proto/wkt.pb-c.h"
 
 #define CHUNK_FIRST (4 * KIB)
 #define CHUNK_LAST (1 * MIB)
+#define TYPE_PREFIX "type.googleapis.com/"
 
 struct pb_chunk {
 	struct pb_chunk *older;
@@ -93,4 +98,29 @@ int pb_unpack(struct pb_arena *a, const ProtobufCMessageDescriptor *desc, const 
 		return -EBADMSG;
 	*ret = m;
 	return 0;
+}
+
+uint8_t *pb_pack(const ProtobufCMessage *m, size_t *ret_len)
+{
+	size_t n = protobuf_c_message_get_packed_size(m);
+	uint8_t *bytes = malloc(n + 1);
+
+	if (bytes)
+		*ret_len = protobuf_c_message_pack(m, bytes);
+	return bytes;
+}
+
+ProtobufCMessage *pb_clone(const ProtobufCMessage *m)
+{
+	size_t n;
+	cleanup_free uint8_t *bytes = pb_pack(m, &n);
+
+	return bytes ? protobuf_c_message_unpack(m->descriptor, NULL, n, bytes) : NULL;
+}
+
+const char *pb_any_type(const Wkt__Any *any)
+{
+	const char *type = any ? any->type_url : "";
+
+	return str_starts(type, TYPE_PREFIX) ? type + strlen(TYPE_PREFIX) : type;
 }

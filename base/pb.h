@@ -1,8 +1,10 @@
 /*
- * Reading protobuf messages of somebody else: unpacked into an arena with a maximum. A few bytes on
- * the wire can ask for fifty times as much memory (an empty element of a repeated message field is
- * two bytes), so the size of the packed bytes alone is no limit. The arena is given back as a
- * whole. Not thread-safe.
+ * What protobuf-c leaves to its users: reading messages of somebody else within a limit, copies of
+ * our own, type names. Not thread-safe.
+ *
+ * Foreign messages are unpacked into an arena with a maximum. A few bytes on the wire can ask for
+ * fifty times as much memory (an empty element of a repeated message field is two bytes), so the
+ * size of the packed bytes alone is no limit. The arena is given back as a whole.
  */
 #ifndef HUSK_BASE_PB_H
 #define HUSK_BASE_PB_H
@@ -14,6 +16,7 @@
 
 #include "base/compiler.h"
 
+struct Wkt__Any;
 struct pb_chunk;
 
 struct pb_arena {
@@ -36,5 +39,15 @@ void *pb_arena_alloc(struct pb_arena *a, size_t n) must_check;
  */
 int pb_unpack(struct pb_arena *a, const ProtobufCMessageDescriptor *desc, const void *data,
 	      size_t len, ProtobufCMessage **ret) must_check;
+
+/* The packed bytes, *ret_len of them (may be 0); the caller frees. NULL: out of memory. */
+uint8_t *pb_pack(const ProtobufCMessage *m, size_t *ret_len) must_check;
+/* A deep copy of a message of ours, on the heap; the caller gives it to
+ * protobuf_c_message_free_unpacked. NULL: out of memory. */
+ProtobufCMessage *pb_clone(const ProtobufCMessage *m) must_check;
+
+/* The full name of the message inside, without the "type.googleapis.com/" that some put in front.
+ * NULL has the type "". Valid as long as `any`. */
+const char *pb_any_type(const struct Wkt__Any *any);
 
 #endif

@@ -12,7 +12,6 @@
 #define BUCKETS 64u
 #define METADATA_MAX 8u
 #define TIMEOUT_MAX_MS (365ull * 86400 * 1000)
-#define ANY_PREFIX "type.googleapis.com/"
 
 struct out_call {
 	LIST_ENTRY(out_call) link;
@@ -111,17 +110,13 @@ static void finish_status(struct out_call *call, const Rpc__Status *st)
 {
 	struct ttrpc_result res = { .status = (enum rpc_code)st->code, .detail_type = "" };
 	struct err err = { 0 };
-	const char *type;
 
 	res.code = rpc_code_to_errno(res.status);
 	(void)err_set(&err, res.code, "%s",
 		      str_empty(st->message) ? strerror(-res.code) : st->message);
 	res.err = &err;
 	if (st->n_details > 0) {
-		type = st->details[0]->type_url;
-		if (str_starts(type, ANY_PREFIX))
-			type += strlen(ANY_PREFIX);
-		res.detail_type = type;
+		res.detail_type = pb_any_type(st->details[0]);
 		res.detail = st->details[0]->value.data;
 		res.detail_len = st->details[0]->value.len;
 	}

@@ -236,70 +236,13 @@ static void sizes_are_checked(void **state)
 	assert_int_equal(buf_len(&b), 2 * TTRPC_FRAME_MAX);
 }
 
-/* ---- the arena ---- */
-
-static void arena(void **state)
-{
-	cleanup_pb_arena struct pb_arena a;
-	uint8_t *p, *last = NULL;
-
-	pb_arena_init(&a, 10 * KIB);
-	for (size_t i = 0; i < 640; i++) {
-		p = pb_arena_alloc(&a, 1 + i % 16);
-		assert_non_null(p);
-		assert_int_equal((uintptr_t)p % 16, 0);
-		assert_ptr_not_equal(p, last);
-		memset(p, 0xff, 1 + i % 16);
-		last = p;
-	}
-	assert_int_equal(a.used, a.max);
-	assert_null(pb_arena_alloc(&a, 1));
-	assert_true(a.full);
-	pb_arena_fini(&a);
-	assert_int_equal(a.max, 10 * KIB);
-	assert_null(pb_arena_alloc(&a, SIZE_MAX));
-	assert_null(pb_arena_alloc(&a, SIZE_MAX - 7));
-	assert_non_null(pb_arena_alloc(&a, 10 * KIB));
-}
-
-/* Two bytes on the wire, more than a hundred in memory: refused, not believed. */
-static void amplification_is_bounded(void **state)
-{
-	cleanup_free uint8_t *bytes = malloc(TTRPC_MESSAGE_MAX);
-	cleanup_pb_arena struct pb_arena a;
-	ProtobufCMessage *m = NULL;
-
-	for (size_t i = 0; i < TTRPC_MESSAGE_MAX; i += 2) {
-		bytes[i] = 0x2a; /* metadata */
-		bytes[i + 1] = 0;
-	}
-	pb_arena_init(&a, TTRPC_UNPACKED_MAX);
-	assert_int_equal(pb_unpack(&a, &ttrpc__request__descriptor, bytes, TTRPC_MESSAGE_MAX, &m),
-			 -ENOBUFS);
-	assert_null(m);
-	assert_true(a.used <= a.max);
-	pb_arena_fini(&a);
-	/* The same arena serves a decent message. */
-	assert_int_equal(pb_unpack(&a, &ttrpc__request__descriptor, bytes, 2000, &m), 0);
-	assert_int_equal(((Ttrpc__Request *)m)->n_metadata, 1000);
-	assert_int_equal(pb_unpack(&a, &ttrpc__request__descriptor, "\xff", 1, &m), -EBADMSG);
-	assert_int_equal(pb_unpack(&a, &ttrpc__request__descriptor, "\x0a\x05xx", 4, &m), -EBADMSG);
-	assert_int_equal(pb_unpack(&a, &ttrpc__request__descriptor, NULL, 0, &m), 0);
-	assert_string_equal(((Ttrpc__Request *)m)->service, "");
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(frames_byte_by_byte),
-		cmocka_unit_test(oversize_is_skipped),
-		cmocka_unit_test(largest_frame_fits),
-		cmocka_unit_test(request_round_trip),
-		cmocka_unit_test(bytes_on_the_wire),
-		cmocka_unit_test(status_with_detail),
+		cmocka_unit_test(frames_byte_by_byte), cmocka_unit_test(oversize_is_skipped),
+		cmocka_unit_test(largest_frame_fits),  cmocka_unit_test(request_round_trip),
+		cmocka_unit_test(bytes_on_the_wire),   cmocka_unit_test(status_with_detail),
 		cmocka_unit_test(sizes_are_checked),
-		cmocka_unit_test(arena),
-		cmocka_unit_test(amplification_is_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
