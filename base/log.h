@@ -13,10 +13,19 @@
 
 #include "base/compiler.h"
 
+#define LOG_CONTEXT_PAIRS 2u
+#define LOG_KEY_MAX 15u
+#define LOG_VALUE_MAX 128u
+
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 /* Before other threads start. fd is borrowed. `program` must stay valid. */
 void log_init(const char *program, int fd, enum log_level min, bool json);
+/* A pair that every record of this process carries from now on, in front of its own, e.g. the pod.
+ * A key that is there gets the new value; NULL removes it. Both are copied: at most
+ * LOG_CONTEXT_PAIRS keys of LOG_KEY_MAX bytes, values are cut at LOG_VALUE_MAX. As log_init: before
+ * other threads log. */
+void log_set_context(const char *key, const char *value);
 int log_level_parse(const char *s, enum log_level *ret) must_check; /* -EINVAL */
 const char *log_level_name(enum log_level l);
 bool log_on(enum log_level l);

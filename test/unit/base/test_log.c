@@ -1,4 +1,4 @@
-#include "test/lib/unit.h"
+#include "test/lib/aborts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -85,6 +85,46 @@ static void json_lines(void **state)
 	assert_int_equal(strncmp(text, "{\"time\":\"20", 11), 0);
 }
 
+static void set_context_a_third_time(void *arg)
+{
+	log_set_context("third", "x");
+}
+
+/* In front of a record's own pairs, so that a long one does not lose them. */
+static void context(void **state)
+{
+	char big[9000], id[200];
+
+	log_init("prog", pipe_fds[1], LOG_DEBUG, false);
+	log_set_context("pod", "4f2a");
+	log_info("started", "vcpus", "2");
+	assert_text(logged(), " info prog: started pod=4f2a vcpus=2\n");
+	log_set_context("ns", "two words");
+	log_info("m");
+	assert_text(logged(), " info prog: m pod=4f2a ns=\"two words\"\n");
+	assert_aborts(set_context_a_third_time, NULL, "log_set_context");
+	/* Again replaces, NULL removes; log_init does not touch it. */
+	log_set_context("pod", "b0");
+	log_set_context("ns", NULL);
+	log_set_context("ns", NULL);
+	log_init("prog", pipe_fds[1], LOG_DEBUG, true);
+	memset(big, 'a', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	log_info("m", "k", big);
+	assert_text(logged(), "\"msg\":\"m\",\"pod\":\"b0\",\"k\":\"aaa");
+	/* A value that is too long is cut. */
+	memset(id, 'i', sizeof(id) - 1);
+	id[sizeof(id) - 1] = '\0';
+	log_set_context("pod", id);
+	log_info("m");
+	id[LOG_VALUE_MAX] = '\0';
+	assert_text(logged(), id);
+	assert_null(strstr(text, (id[LOG_VALUE_MAX] = 'i', id)));
+	log_set_context("pod", NULL);
+	log_info("m");
+	assert_text(logged(), "\"msg\":\"m\"}\n");
+}
+
 /* Bytes that are no UTF-8 would make the line no JSON. */
 static void json_of_foreign_bytes(void **state)
 {
@@ -143,6 +183,7 @@ int main(void)
 		T(levels),
 		T(text_lines),
 		T(json_lines),
+		T(context),
 		T(json_of_foreign_bytes),
 		T(long_lines_stay_records),
 		T(many_pairs),
