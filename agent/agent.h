@@ -8,13 +8,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/proc/cgroup.h"
-#include "agent/rootfs/disk.h"
 #include "agent/events.h"
-#include "agent/limits.h"
-#include "agent/reap.h"
 #include "agent/io/stream.h"
-#include "agent/worker.h"
+#include "agent/limits.h"
+#include "agent/proc/cgroup.h"
+#include "agent/proc/ns.h"
+#include "agent/proc/reap.h"
+#include "agent/proc/worker.h"
+#include "agent/rootfs/disk.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
@@ -44,10 +45,7 @@ struct agent {
 	bool sandboxed;
 	bool ending;	  /* Shutdown was asked for */
 	int64_t ready_ns; /* CLOCK_MONOTONIC when the agent was ready to serve */
-	int own_pidns;	  /* /proc/self/ns/pid */
-	/* The pod's own pid namespace, from the first container on that shares it. */
-	int pod_pidns; /* -1 = not yet */
-	struct child pause;
+	struct pidns pidns;
 	struct container *containers[AGENT_CONTAINERS_MAX];
 	struct waiting_create *creates; /* oldest first */
 	struct worker end_worker;

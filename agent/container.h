@@ -14,10 +14,10 @@
 
 #include "agent/agent.h"
 #include "proto/agent.pb-c.h"
-#include "agent/proc/child.h"
+#include "agent/proc/report.h"
 #include "agent/limits.h"
 #include "agent/rootfs/rootfs.h"
-#include "agent/worker.h"
+#include "agent/proc/worker.h"
 #include "base/ttrpc/ttrpc.h"
 
 enum container_state {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/container.h"
+#include "agent/proc/child.h"
 #include "agent/proc/ns.h"
 #include "base/util.h"
 
@@ -230,10 +231,10 @@ static int clone_child(struct process *p, const Agent__Process *spec, const stru
 			flags |= CLONE_NEWIPC;
 		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__PRIVATE)
 			flags |= CLONE_NEWPID;
-		else if ((r = ns_pod_pid(a, &ns, err)) < 0)
+		else if ((r = ns_pod_pid(&a->pidns, &ns, err)) < 0)
 			return r;
 	}
-	p->pid = ns_clone(a, ns, flags, c->cgroup, &p->pidfd);
+	p->pid = ns_clone(&a->pidns, ns, flags, c->cgroup, &p->pidfd);
 	if (p->pid == 0) {
 		struct child_job job = {
 			.run_dir = a->cfg.run_dir,

@@ -289,12 +289,11 @@ int agent_init(struct agent *a, struct loop *l, const struct agent_config *cfg, 
 	memset(a, 0, sizeof(*a));
 	a->cfg = *cfg;
 	a->loop = l;
-	a->pod_pidns = -1;
 	a->cgroups.pod = a->cgroups.dev_prog = a->cgroups.inotify = -1;
-	a->own_pidns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-	if (a->own_pidns < 0) {
+	r = ns_init(&a->pidns, &a->reaper, cfg->run_dir, err);
+	if (r < 0) {
 		close(cfg->stream_listener);
-		return err_errno(err, -errno, "/proc/self/ns/pid");
+		return r;
 	}
 	r = stdio_init(&a->stdio, l, cfg->stream_listener, cfg->vsock, err);
 	if (r == 0)
@@ -314,11 +313,9 @@ void agent_fini(struct agent *a)
 	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
 		container_free(a->containers[i]);
 	events_fini(&a->events);
-	reaper_del(&a->reaper, &a->pause);
+	ns_fini(&a->pidns);
 	reaper_fini(&a->reaper);
 	cgroups_fini(&a->cgroups);
 	stdio_fini(&a->stdio);
 	disks_fini(&a->disks);
-	fd_close(&a->pod_pidns);
-	fd_close(&a->own_pidns);
 }

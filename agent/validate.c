@@ -4,13 +4,14 @@
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "agent/limits.h"
+#include "agent/proc/rlimit.h"
+#include "agent/proc/sysctl.h"
 #include "agent/rootfs/mountopt.h"
 #include "base/util.h"
 
-/* /dev/vda is 8 TiB (DESIGN 4.1). */
+/* The size of /dev/vda, whatever is mapped into it (vmm/window.h). */
 #define DISK_SECTORS_MAX (8ull * 1024 * GIB / 512)
 #define TTY_SIDE_MAX 65535u /* struct winsize */
 
@@ -87,49 +88,6 @@ static int check_sysctl(const char *name, const char *value, struct err *err)
 		return err_set(err, -EINVAL, "sysctls: value of %s is longer than %u bytes", name,
 			       AGENT_VALUE_MAX);
 	return 0;
-}
-
-bool sysctl_namespaced(const char *name, bool own_ipc)
-{
-	static const char *const ipc[] = { "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.",
-					   "kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/" };
-
-	if (str_starts(name, "net.") || str_starts(name, "net/"))
-		return true; /* the pod's network namespace, shared by its containers */
-	for (size_t i = 0; own_ipc && i < ARRAY_SIZE(ipc); i++)
-		if (str_starts(name, ipc[i]))
-			return true;
-	return false;
-}
-
-int rlimit_of(const char *name)
-{
-	static const struct {
-		const char *name;
-		int resource;
-	} table[] = {
-		{ "RLIMIT_AS", RLIMIT_AS },
-		{ "RLIMIT_CORE", RLIMIT_CORE },
-		{ "RLIMIT_CPU", RLIMIT_CPU },
-		{ "RLIMIT_DATA", RLIMIT_DATA },
-		{ "RLIMIT_FSIZE", RLIMIT_FSIZE },
-		{ "RLIMIT_LOCKS", RLIMIT_LOCKS },
-		{ "RLIMIT_MEMLOCK", RLIMIT_MEMLOCK },
-		{ "RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE },
-		{ "RLIMIT_NICE", RLIMIT_NICE },
-		{ "RLIMIT_NOFILE", RLIMIT_NOFILE },
-		{ "RLIMIT_NPROC", RLIMIT_NPROC },
-		{ "RLIMIT_RSS", RLIMIT_RSS },
-		{ "RLIMIT_RTPRIO", RLIMIT_RTPRIO },
-		{ "RLIMIT_RTTIME", RLIMIT_RTTIME },
-		{ "RLIMIT_SIGPENDING", RLIMIT_SIGPENDING },
-		{ "RLIMIT_STACK", RLIMIT_STACK },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-		if (str_eq(table[i].name, name))
-			return table[i].resource;
-	return -1;
 }
 
 int validate_sandbox(const Agent__CreateSandboxRequest *req, struct err *err)

@@ -20,9 +20,5 @@ int validate_container(const Agent__CreateContainerRequest *req, struct err *err
 /* `what` names the process in the text. A container's process may have its cwd made. */
 int validate_process(const Agent__Process *p, const char *what, struct err *err) must_check;
 int validate_exec(const Agent__ExecProcessRequest *req, struct err *err) must_check;
-/* A sysctl that belongs to one of the namespaces that a container has for itself. */
-bool sysctl_namespaced(const char *name, bool own_ipc);
-/* RLIMIT_x of its name, -1 = no such. */
-int rlimit_of(const char *name);
 
 #endif

@@ -18,12 +18,13 @@
 #include <unistd.h>
 
 #include "agent/proc/caps.h"
+#include "agent/proc/report.h"
+#include "agent/proc/rlimit.h"
+#include "agent/proc/sysctl.h"
+#include "agent/proc/user.h"
 #include "agent/rootfs/mnt.h"
 #include "agent/rootfs/mounts.h"
 #include "agent/rootfs/path.h"
-#include "agent/proc/sysctl.h"
-#include "agent/proc/user.h"
-#include "agent/validate.h"
 #include "base/util.h"
 
 #define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,8 +37,8 @@
 #define FDS_KEPT_MAX 8
 
 /* Ends the child: reports where and why. */
-noreturn_fn static void fail(const struct child_job *j, const char *stage, int code,
-			     const char *text)
+noreturn_fn static void child_fail(const struct child_job *j, const char *stage, int code,
+				   const char *text)
 {
 	struct report rep = { .kind = REPORT_FAILED, .error = -code };
 
@@ -48,20 +49,20 @@ noreturn_fn static void fail(const struct child_job *j, const char *stage, int c
 	_exit(255);
 }
 
-static void check(const struct child_job *j, const char *stage, int code, const char *what)
+static void must(const struct child_job *j, const char *stage, int code, const char *what)
 {
 	struct err err = { 0 };
 
 	if (code >= 0)
 		return;
 	err_errno(&err, code, "%s", what);
-	fail(j, stage, code, err.msg);
+	child_fail(j, stage, code, err.msg);
 }
 
-static void check_err(const struct child_job *j, const char *stage, int code, const struct err *err)
+static void must_err(const struct child_job *j, const char *stage, int code, const struct err *err)
 {
 	if (code < 0)
-		fail(j, stage, code, err_text(err));
+		child_fail(j, stage, code, err_text(err));
 }
 
 /* ---- descriptors ---- */
@@ -95,7 +96,7 @@ static void set_std(const struct child_job *j, const int fds[3])
 {
 	for (int i = 0; i < 3; i++)
 		if (dup2(fds[i], i) < 0)
-			check(j, "stdio", -errno, "dup2");
+			must(j, "stdio", -errno, "dup2");
 }
 
 /* The program may open its streams again through /proc/self/fd, also when it is not root. */
@@ -105,11 +106,11 @@ static void own_std(const struct child_job *j, const struct user *u)
 		struct stat st;
 
 		if (fstat(i, &st) < 0)
-			check(j, "stdio", -errno, "fstat");
+			must(j, "stdio", -errno, "fstat");
 		if (S_ISCHR(st.st_mode) && !isatty(i))
 			continue; /* /dev/null is everybody's */
 		if (st.st_uid != u->uid && fchown(i, u->uid, st.st_gid) < 0)
-			check(j, "stdio", -errno, "change the owner");
+			must(j, "stdio", -errno, "change the owner");
 	}
 }
 
@@ -122,8 +123,8 @@ static void set_oom_score_adj(const struct child_job *j)
 	if (j->process->oom_score_adj == 0)
 		return;
 	snprintf(text, sizeof(text), "%d", j->process->oom_score_adj);
-	check(j, "oom_score_adj", write_at(AT_FDCWD, "/proc/self/oom_score_adj", text),
-	      "oom_score_adj");
+	must(j, "oom_score_adj", write_at(AT_FDCWD, "/proc/self/oom_score_adj", text),
+	     "oom_score_adj");
 }
 
 static void set_sysctls(const struct child_job *j)
@@ -132,8 +133,8 @@ static void set_sysctls(const struct child_job *j)
 	struct err err = { 0 };
 
 	for (size_t i = 0; i < c->n_sysctls; i++)
-		check_err(j, "sysctl", sysctl_write(c->sysctls[i]->key, c->sysctls[i]->value, &err),
-			  &err);
+		must_err(j, "sysctl", sysctl_write(c->sysctls[i]->key, c->sysctls[i]->value, &err),
+			 &err);
 }
 
 /* A new container: from the agent's mount namespace (a copy) into the image's root. */
@@ -144,18 +145,18 @@ static int enter_new(const struct child_job *j, struct tty *tty)
 	struct err err = { 0 };
 
 	if (unshare(CLONE_NEWCGROUP) < 0)
-		check(j, "namespace", -errno, "cgroup namespace");
+		must(j, "namespace", -errno, "cgroup namespace");
 	if (!str_empty(c->hostname) && sethostname(c->hostname, strlen(c->hostname)) < 0)
-		check(j, "namespace", -errno, "hostname");
+		must(j, "namespace", -errno, "hostname");
 	set_sysctls(j);
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		check(j, "mount", -errno, "make mounts private");
-	check(j, "mount", place ? mnt_attach_path(j->rootfs, place) : -ENOMEM, "root file system");
-	check_err(j, "mount", mounts_set_up(j->rootfs, j->run_dir, c, tty, &err), &err);
+		must(j, "mount", -errno, "make mounts private");
+	must(j, "mount", place ? mnt_attach_path(j->rootfs, place) : -ENOMEM, "root file system");
+	must_err(j, "mount", mounts_set_up(j->rootfs, j->run_dir, c, tty, &err), &err);
 	if (c->rootfs->readonly)
-		check(j, "mount", mnt_attr(j->rootfs, MOUNT_ATTR_RDONLY, 0, false),
-		      "read-only root file system");
-	check_err(j, "mount", mounts_enter(j->rootfs, &err), &err);
+		must(j, "mount", mnt_attr(j->rootfs, MOUNT_ATTR_RDONLY, 0, false),
+		     "read-only root file system");
+	must_err(j, "mount", mounts_enter(j->rootfs, &err), &err);
 	return j->rootfs;
 }
 
@@ -166,12 +167,12 @@ static int enter_running(const struct child_job *j, struct tty *tty)
 	int root;
 
 	if (setns(j->init_pidfd, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
-		check(j, "namespace", -errno, "join the container");
+		must(j, "namespace", -errno, "join the container");
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
-		check(j, "namespace", -errno, "/");
+		must(j, "namespace", -errno, "/");
 	if (j->process->terminal)
-		check_err(j, "terminal", tty_open(root, tty, &err), &err);
+		must_err(j, "terminal", tty_open(root, tty, &err), &err);
 	return root;
 }
 
@@ -189,12 +190,12 @@ static void set_stdio(const struct child_job *j, const struct tty *tty)
 				      .ws_row = (unsigned short)p->height };
 
 		if (ioctl(tty->master, TIOCSWINSZ, &ws) < 0)
-			check(j, "terminal", -errno, "set the size");
+			must(j, "terminal", -errno, "set the size");
 	}
 	set_std(j, (const int[3]){ tty->slave, tty->slave, tty->slave });
 	if (ioctl(0, TIOCSCTTY, 0) < 0)
-		check(j, "terminal", -errno, "controlling terminal");
-	check(j, "terminal", report_send(j->report, &rep, tty->master), "hand over");
+		must(j, "terminal", -errno, "controlling terminal");
+	must(j, "terminal", report_send(j->report, &rep, tty->master), "hand over");
 }
 
 /* Before the identity changes, as Docker does: a working directory that only root may enter is the
@@ -209,13 +210,13 @@ static void set_cwd(const struct child_job *j, int root)
 			      : path_open(root, cwd, O_PATH | O_DIRECTORY, &fd);
 	if (r == 0 && fchdir(fd) < 0)
 		r = -errno;
-	check(j, "cwd", r, cwd);
+	must(j, "cwd", r, cwd);
 	fd_close(&fd);
 	/* The kernel's own answer, not libc's: outside of the root it says "(unreachable)". */
 	if (syscall(SYS_getcwd, where, sizeof(where)) < 0)
-		check(j, "cwd", -errno, cwd);
+		must(j, "cwd", -errno, cwd);
 	if (where[0] != '/')
-		check(j, "cwd", -EXDEV, cwd);
+		must(j, "cwd", -EXDEV, cwd);
 }
 
 static void set_rlimits(const struct child_job *j)
@@ -224,17 +225,17 @@ static void set_rlimits(const struct child_job *j)
 	struct rlimit nofile;
 
 	if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
-		check(j, "rlimit", -errno, "RLIMIT_NOFILE");
+		must(j, "rlimit", -errno, "RLIMIT_NOFILE");
 	nofile.rlim_max = MIN_OF(nofile.rlim_max, NOFILE_HARD);
 	nofile.rlim_cur = MIN_OF(nofile.rlim_max, NOFILE_SOFT);
 	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
-		check(j, "rlimit", -errno, "RLIMIT_NOFILE");
+		must(j, "rlimit", -errno, "RLIMIT_NOFILE");
 	for (size_t i = 0; i < p->n_rlimits; i++) {
 		struct rlimit lim = { p->rlimits[i]->soft, p->rlimits[i]->hard };
 		int what = rlimit_of(p->rlimits[i]->type);
 
 		if (what < 0 || setrlimit((__rlimit_resource_t)what, &lim) < 0)
-			check(j, "rlimit", what < 0 ? -EINVAL : -errno, p->rlimits[i]->type);
+			must(j, "rlimit", what < 0 ? -EINVAL : -errno, p->rlimits[i]->type);
 	}
 }
 
@@ -256,7 +257,7 @@ static char **make_env(const struct child_job *j, const struct user *u)
 	size_t n = p->n_env;
 
 	if (!env)
-		check(j, "exec", -ENOMEM, "environment");
+		must(j, "exec", -ENOMEM, "environment");
 	if (n > 0)
 		memcpy(env, p->env, n * sizeof(*env));
 	if (!env_get(env, "PATH"))
@@ -264,7 +265,7 @@ static char **make_env(const struct child_job *j, const struct user *u)
 	if (!env_get(env, "HOME")) {
 		env[n] = str_fmt("HOME=%s", u->home);
 		if (!env[n])
-			check(j, "exec", -ENOMEM, "environment");
+			must(j, "exec", -ENOMEM, "environment");
 	}
 	return env;
 }
@@ -308,7 +309,7 @@ noreturn_fn static void exec_program(const struct child_job *j, const struct use
 	int r;
 
 	if (!argv)
-		check(j, "exec", -ENOMEM, "arguments");
+		must(j, "exec", -ENOMEM, "arguments");
 	memcpy(argv, p->args, p->n_args * sizeof(*argv));
 	sigemptyset(&none);
 	signal(SIGPIPE, SIG_DFL);
@@ -317,7 +318,7 @@ noreturn_fn static void exec_program(const struct child_job *j, const struct use
 	snprintf(text, sizeof(text), "\"%.300s\": %s", argv[0],
 		 r == -ENOENT && !strchr(argv[0], '/') ? "executable file not found in $PATH"
 						       : strerror(-r));
-	fail(j, "exec", r, text);
+	child_fail(j, "exec", r, text);
 }
 
 void child_run(const struct child_job *job)
@@ -330,24 +331,25 @@ void child_run(const struct child_job *job)
 	int root, r;
 
 	close_others(job);
-	/* Not to be looked into by the container before it is one of its own. */
+	/* Until exec the process has a copy of the agent's memory: the container's processes, which
+	 * see it in their pid namespace, may not trace it or open what /proc shows of it. */
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (setsid() < 0)
-		check(job, "session", -errno, "setsid");
+		must(job, "session", -errno, "setsid");
 	set_oom_score_adj(job);
 	root = job->init_pidfd < 0 ? enter_new(job, &tty) : enter_running(job, &tty);
 	set_stdio(job, &tty);
-	check_err(job, "user", user_lookup(root, p->user, &u, &err), &err);
+	must_err(job, "user", user_lookup(root, p->user, &u, &err), &err);
 	set_cwd(job, root);
 	set_rlimits(job);
 	own_std(job, &u);
 	umask(p->user && p->user->umask ? p->user->umask : DEFAULT_UMASK);
 	r = caps_become(&u, p->capabilities, &what);
-	check(job, what, r, what);
+	must(job, what, r, what);
 	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		check(job, "capabilities", -errno, "no_new_privs");
+		must(job, "capabilities", -errno, "no_new_privs");
 	/* Only 0, 1 and 2 reach the program. */
 	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-		check(job, "exec", -errno, "close_range");
+		must(job, "exec", -errno, "close_range");
 	exec_program(job, &u);
 }

@@ -13,12 +13,26 @@
 #include <unistd.h>
 
 #include "agent/proc/caps.h"
+#include "agent/proc/clone.h"
 #include "agent/rootfs/mnt.h"
 #include "agent/rootfs/mounts.h"
-#include "agent/worker.h"
 #include "base/util.h"
 
-pid_t ns_clone(struct agent *a, int ns, uint64_t flags, int cgroup, int *ret_pidfd)
+int ns_init(struct pidns *n, struct reaper *reaper, const char *run_dir, struct err *err)
+{
+	*n = (struct pidns){ .reaper = reaper, .run_dir = run_dir, .pod = -1 };
+	n->own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+	return n->own < 0 ? err_errno(err, -errno, "/proc/self/ns/pid") : 0;
+}
+
+void ns_fini(struct pidns *n)
+{
+	reaper_del(n->reaper, &n->pause);
+	fd_close(&n->pod);
+	fd_close(&n->own);
+}
+
+pid_t ns_clone(struct pidns *n, int ns, uint64_t flags, int cgroup, int *ret_pidfd)
 {
 	pid_t pid;
 
@@ -29,7 +43,7 @@ pid_t ns_clone(struct agent *a, int ns, uint64_t flags, int cgroup, int *ret_pid
 		return 0;
 	/* Going back to our own cannot fail; if it did, all that follows would be born in the wrong
 	 * place. */
-	if (ns >= 0 && setns(a->own_pidns, CLONE_NEWPID) < 0)
+	if (ns >= 0 && setns(n->own, CLONE_NEWPID) < 0)
 		_exit(1);
 	return pid;
 }
@@ -60,30 +74,30 @@ noreturn_fn static void pause_run(const char *run_dir)
 		(void)sigwaitinfo(&all, NULL);
 }
 
-static void on_pause_exit(struct child *c, int status)
+static void ns_on_pause_exit(struct child *c, int status)
 {
-	struct agent *a = container_of(c, struct agent, pause);
+	struct pidns *n = container_of(c, struct pidns, pause);
 
-	fd_close(&a->pod_pidns);
+	fd_close(&n->pod);
 }
 
-int ns_pod_pid(struct agent *a, int *ret_ns, struct err *err)
+int ns_pod_pid(struct pidns *n, int *ret_ns, struct err *err)
 {
 	char path[48]; /* "/proc/" + pid + "/ns/pid" */
 	pid_t pid;
 
-	if (a->pod_pidns < 0) {
+	if (n->pod < 0) {
 		pid = clone_process(CLONE_NEWPID | CLONE_NEWNS, -1, NULL);
 		if (pid < 0)
 			return err_errno(err, pid, "the pod's pid namespace");
 		if (pid == 0)
-			pause_run(a->cfg.run_dir);
-		reaper_add(&a->reaper, &a->pause, pid, on_pause_exit, NULL);
+			pause_run(n->run_dir);
+		reaper_add(n->reaper, &n->pause, pid, ns_on_pause_exit, NULL);
 		snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
-		a->pod_pidns = open(path, O_RDONLY | O_CLOEXEC);
-		if (a->pod_pidns < 0)
+		n->pod = open(path, O_RDONLY | O_CLOEXEC);
+		if (n->pod < 0)
 			return err_errno(err, -errno, "the pod's pid namespace");
 	}
-	*ret_ns = a->pod_pidns;
+	*ret_ns = n->pod;
 	return 0;
 }

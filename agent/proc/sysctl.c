@@ -2,10 +2,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "agent/rootfs/path.h"
 #include "base/util.h"
+
+bool sysctl_namespaced(const char *name, bool own_ipc)
+{
+	static const char *const ipc[] = { "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.",
+					   "kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/" };
+
+	if (str_starts(name, "net.") || str_starts(name, "net/"))
+		return true; /* the pod's network namespace, shared by its containers */
+	for (size_t i = 0; own_ipc && i < ARRAY_SIZE(ipc); i++)
+		if (str_starts(name, ipc[i]))
+			return true;
+	return false;
+}
 
 int sysctl_write(const char *name, const char *value, struct err *err)
 {

@@ -9,6 +9,7 @@
 #include "agent/limits.h"
 #include "agent/rootfs/mountopt.h"
 #include "agent/io/stream.h"
+#include "agent/proc/rlimit.h"
 #include "agent/validate.h"
 #include "base/pb.h"
 #include "test/fuzz/fuzz.h"

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/proc/clone.h"
 #include "base/util.h"
 
 static char dir[] = "/tmp/test_agent_host.XXXXXX";

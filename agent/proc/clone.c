@@ -1,10 +1,9 @@
-#include "agent/worker.h"
+#include "agent/proc/clone.h"
 
 #include <errno.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 pid_t clone_process(uint64_t flags, int cgroup, int *ret_pidfd)
@@ -24,25 +23,4 @@ pid_t clone_process(uint64_t flags, int cgroup, int *ret_pidfd)
 	if (pid > 0 && ret_pidfd)
 		*ret_pidfd = pidfd;
 	return (pid_t)pid;
-}
-
-static void on_exit_of(struct child *c, int status)
-{
-	struct worker *w = container_of(c, struct worker, child);
-
-	w->done(w, WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO);
-}
-
-int worker_start(struct reaper *r, struct worker *w, int (*fn)(void *arg), void *arg,
-		 void (*done)(struct worker *, int))
-{
-	pid_t pid = clone_process(0, -1, NULL);
-
-	if (pid < 0)
-		return pid;
-	if (pid == 0)
-		_exit(-fn(arg));
-	w->done = done;
-	reaper_add(r, &w->child, pid, on_exit_of, w);
-	return 0;
 }

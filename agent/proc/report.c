@@ -1,4 +1,4 @@
-#include "agent/proc/child.h"
+#include "agent/proc/report.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "agent/reap.h"
+#include "agent/proc/reap.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -3,8 +3,8 @@
  * SIGCHLD handler on the loop; because fork, adding and reaping happen on the same thread, a child
  * that ends at once is still found.
  */
-#ifndef HUSK_AGENT_REAP_H
-#define HUSK_AGENT_REAP_H
+#ifndef HUSK_AGENT_PROC_REAP_H
+#define HUSK_AGENT_PROC_REAP_H
 
 #include <sys/types.h>
 
