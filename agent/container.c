@@ -129,7 +129,122 @@ int container_create(struct agent *a, const Agent__CreateContainerRequest *req, 
 	return 0;
 }
 
+/* ---- news ---- */
+
+static void publish(struct container *c, const struct event *ev)
+{
+	/* Without memory for the ring, nobody can be told; the next one tries again. */
+	(void)!events_add(&c->agent->events, ev);
+}
+
+static void check_oom(struct container *c)
+{
+	uint64_t n = cgroup_oom_kills(c->cgroup);
+	struct event ev = { .oom = true };
+
+	if (n <= c->oom_kills)
+		return;
+	c->oom_kills = n;
+	memcpy(ev.id, c->id, sizeof(ev.id));
+	publish(c, &ev);
+}
+
+void container_on_memory_event(int wd, void *arg)
+{
+	struct agent *a = arg;
+
+	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+		if (a->containers[i] && a->containers[i]->memory_wd == wd)
+			check_oom(a->containers[i]);
+}
+
+static void publish_exit(struct container *c, const struct process *p)
+{
+	struct event ev = {
+		.pid = (uint32_t)p->pid,
+		.exit_status = p->exit_status,
+		.exited_at_ns = p->exited_at_ns,
+		.oom_killed = c->oom_kills > p->oom_kills,
+	};
+
+	memcpy(ev.id, c->id, sizeof(ev.id));
+	memcpy(ev.exec_id, p->exec_id, sizeof(ev.exec_id));
+	publish(c, &ev);
+}
+
+static void container_on_running(struct process *p)
+{
+	struct container *c = p->owner;
+
+	if (!p->exec_id[0])
+		c->state = CONTAINER_RUNNING;
+}
+
+static void container_on_gone(struct process *p)
+{
+	struct container *c = p->owner;
+	struct process **at = &c->processes;
+
+	while (*at && *at != p)
+		at = &(*at)->next;
+	if (*at) {
+		*at = p->next;
+		c->n_processes--;
+	}
+	check_oom(c);
+	if (!p->exec_id[0]) {
+		c->state = CONTAINER_STOPPED;
+		/* In a pid namespace of its own everything else is dead already. */
+		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__POD)
+			(void)!cgroup_kill(c->cgroup);
+		if (p->failure.kind == 0) {
+			c->gone_first = p;
+			p = NULL;
+		}
+	} else if (p->failure.kind == 0) {
+		publish_exit(c, p);
+	}
+	process_free(p);
+	/* The container's own exit comes after those of its execs. */
+	if (c->gone_first && c->n_processes == 0) {
+		publish_exit(c, c->gone_first);
+		process_free(take_ptr(&c->gone_first));
+	}
+}
+
 /* ---- processes ---- */
+
+static const struct process_ops container_process_ops = {
+	.running = container_on_running,
+	.gone = container_on_gone,
+};
+
+/* Starts a process in the container; first: NULL when it is the first itself. */
+static int start_process(struct container *c, const char *exec_id, const Agent__Process *spec,
+			 const struct process *first, struct ttrpc_call *call, struct err *err)
+{
+	const struct process_job job = {
+		.agent = c->agent,
+		.owner = c,
+		.ops = &container_process_ops,
+		.exec_id = exec_id,
+		.container = c->spec,
+		.spec = spec,
+		.cgroup = c->cgroup,
+		.rootfs = first ? -1 : c->rootfs.mnt,
+		.first_pidfd = first ? first->pidfd : -1,
+	};
+	struct process *p;
+	int r = process_start(&job, call, &p, err);
+
+	if (r < 0)
+		return r;
+	p->oom_kills = c->oom_kills;
+	p->next = c->processes;
+	c->processes = p;
+	c->n_processes++;
+	return 0;
+}
 
 int container_start(struct container *c, struct ttrpc_call *call, struct err *err)
 {
@@ -137,7 +252,7 @@ int container_start(struct container *c, struct ttrpc_call *call, struct err *er
 
 	if (c->state != CONTAINER_CREATED)
 		return err_set(err, -EBUSY, "container %s was started already", c->id);
-	r = process_start(c, "", c->spec->process, call, err);
+	r = start_process(c, "", c->spec->process, NULL, call, err);
 	/* One attempt: the namespaces and mounts of a second one would not be those of the first.
 	 */
 	c->state = r < 0 ? CONTAINER_STOPPED : CONTAINER_STARTING;
@@ -147,16 +262,23 @@ int container_start(struct container *c, struct ttrpc_call *call, struct err *er
 int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
 		   struct ttrpc_call *call, struct err *err)
 {
+	const struct process *first = NULL;
+
 	if (c->state != CONTAINER_RUNNING)
 		return err_set(err, -EBUSY, "container %s is not running", c->id);
-	for (const struct process *p = c->processes; p; p = p->next)
+	for (const struct process *p = c->processes; p; p = p->next) {
 		if (str_eq(p->exec_id, req->exec_id))
 			return err_set(err, -EEXIST, "process \"%s\" is there already",
 				       req->exec_id);
+		if (!p->exec_id[0])
+			first = p;
+	}
+	if (!first)
+		return err_set(err, -ENOENT, "container %s has ended", c->id);
 	if (c->n_processes >= AGENT_PROCESSES_MAX)
 		return err_set(err, -EINVAL, "a container has at most %u processes of the host",
 			       AGENT_PROCESSES_MAX);
-	return process_start(c, req->exec_id, req->process, call, err);
+	return start_process(c, req->exec_id, req->process, first, call, err);
 }
 
 int container_process(struct container *c, const char *exec_id, struct process **ret,
@@ -206,85 +328,12 @@ int container_signal(struct container *c, const Agent__SignalProcessRequest *req
 			return r;
 		return signal_all(c, (int)req->signal, err);
 	}
-	if (r == 0)
-		r = pidfd_kill(p->pidfd, (int)req->signal);
-	if (r == -ESRCH)
-		return err_set(err, -ENOENT, "the process has ended");
-	return r;
+	return r == 0 ? process_signal(p, (int)req->signal, err) : r;
 }
 
-/* ---- news ---- */
-
-static void publish(struct container *c, const struct event *ev)
+int container_pids(const struct container *c, pid_t **ret, size_t *ret_n, struct err *err)
 {
-	/* Without memory for the ring, nobody can be told; the next one tries again. */
-	(void)!events_add(&c->agent->events, ev);
-}
-
-void container_check_oom(struct container *c)
-{
-	uint64_t n = cgroup_oom_kills(c->cgroup);
-	struct event ev = { .oom = true };
-
-	if (n <= c->oom_kills)
-		return;
-	c->oom_kills = n;
-	memcpy(ev.id, c->id, sizeof(ev.id));
-	publish(c, &ev);
-}
-
-void container_on_memory_event(int wd, void *arg)
-{
-	struct agent *a = arg;
-
-	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
-		if (a->containers[i] && a->containers[i]->memory_wd == wd)
-			container_check_oom(a->containers[i]);
-}
-
-static void publish_exit(struct container *c, const struct process *p)
-{
-	struct event ev = {
-		.pid = (uint32_t)p->pid,
-		.exit_status = p->exit_status,
-		.exited_at_ns = p->exited_at_ns,
-		.oom_killed = c->oom_kills > p->oom_kills,
-	};
-
-	memcpy(ev.id, c->id, sizeof(ev.id));
-	memcpy(ev.exec_id, p->exec_id, sizeof(ev.exec_id));
-	publish(c, &ev);
-}
-
-void container_process_gone(struct container *c, struct process *p)
-{
-	struct process **at = &c->processes;
-
-	while (*at && *at != p)
-		at = &(*at)->next;
-	if (*at) {
-		*at = p->next;
-		c->n_processes--;
-	}
-	container_check_oom(c);
-	if (!p->exec_id[0]) {
-		c->state = CONTAINER_STOPPED;
-		/* In a pid namespace of its own everything else is dead already. */
-		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__POD)
-			(void)!cgroup_kill(c->cgroup);
-		if (p->failure.kind == 0) {
-			c->gone_first = p;
-			p = NULL;
-		}
-	} else if (p->failure.kind == 0) {
-		publish_exit(c, p);
-	}
-	process_free(p);
-	/* The container's own exit comes after those of its execs. */
-	if (c->gone_first && c->n_processes == 0) {
-		publish_exit(c, c->gone_first);
-		process_free(take_ptr(&c->gone_first));
-	}
+	return cgroup_pids(c->cgroup, ret, ret_n, err);
 }
 
 /* ---- remove ---- */

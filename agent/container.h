@@ -13,12 +13,14 @@
 #include <sys/types.h>
 
 #include "agent/agent.h"
-#include "proto/agent.pb-c.h"
-#include "agent/proc/report.h"
 #include "agent/limits.h"
-#include "agent/rootfs/rootfs.h"
 #include "agent/proc/worker.h"
+#include "agent/process.h"
+#include "agent/rootfs/rootfs.h"
+#include "base/compiler.h"
+#include "base/err.h"
 #include "base/ttrpc/ttrpc.h"
+#include "proto/agent.pb-c.h"
 
 enum container_state {
 	CONTAINER_CREATED,
@@ -26,28 +28,6 @@ enum container_state {
 	CONTAINER_RUNNING,
 	CONTAINER_STOPPED,
 	CONTAINER_REMOVING,
-};
-
-/* One that the host asked for: the container's first ("" exec id), or an exec. Lives until it is
- * gone and its start was answered; its streams live on by themselves. */
-struct process {
-	struct process *next;
-	struct container *container;
-	char exec_id[AGENT_ID_MAX + 1];
-	pid_t pid;
-	int pidfd;
-	int tty;	     /* terminal's master, -1 = none (yet) */
-	uint64_t want[3];    /* ids of its streams, 0 = /dev/null */
-	uint64_t claimed[3]; /* those that are its own already */
-	uint64_t oom_kills;  /* of the container when it started */
-	struct child child;
-	struct ev_io report_io;
-	int report_fd;		  /* -1 = the child has said all */
-	struct report failure;	  /* kind 0 = none */
-	struct ttrpc_call *start; /* to be answered; NULL = done */
-	bool exited;
-	unsigned exit_status;
-	int64_t exited_at_ns;
 };
 
 struct container {
@@ -82,21 +62,12 @@ int container_process(struct container *c, const char *exec_id, struct process *
 		      struct err *err) must_check;
 int container_signal(struct container *c, const Agent__SignalProcessRequest *req,
 		     struct err *err) must_check;
-/* News of OOM kills since the last look, as an event. */
-void container_check_oom(struct container *c);
-/* cgroups' watch. */
+/* Pids of all its processes, in the guest's root pid namespace. The caller frees *ret. */
+int container_pids(const struct container *c, pid_t **ret, size_t *ret_n,
+		   struct err *err) must_check;
+/* memory.events of the cgroup watched as `wd` changed: OOM kills become events. Fits cgroups_init. */
 void container_on_memory_event(int wd, void *arg);
 /* Forgets all, at the end of the agent: nothing is unmounted. */
 void container_free(struct container *c);
-
-/* ---- process.c ---- */
-/* Starts `spec` in the container; answers `call` when the outcome is known. first: `exec_id` is "".
- */
-int process_start(struct container *c, const char *exec_id, const Agent__Process *spec,
-		  struct ttrpc_call *call, struct err *err) must_check;
-/* A process has gone: container.c decides what it means, and frees it. */
-void container_process_gone(struct container *c, struct process *p);
-void process_free(struct process *p);
-int pidfd_kill(int pidfd, int sig) must_check;
 
 #endif

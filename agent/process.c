@@ -1,3 +1,5 @@
+#include "agent/process.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -5,16 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "agent/container.h"
 #include "agent/proc/child.h"
 #include "agent/proc/ns.h"
 #include "base/util.h"
 
-int pidfd_kill(int pidfd, int sig)
+static int pidfd_kill(int pidfd, int sig)
 {
 	return syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0) < 0 ? -errno : 0;
 }
@@ -44,19 +46,16 @@ static void reply_failed(struct process *p)
 static void forget_streams(struct process *p)
 {
 	for (int i = 0; i < 3; i++)
-		stdio_forget(&p->container->agent->stdio, p->claimed[i]);
+		stdio_forget(&p->agent->stdio, p->claimed[i]);
 }
 
 /* Report and exit come in any order; every step is taken once. */
 static void settle(struct process *p)
 {
-	struct container *c = p->container;
-
 	if (p->report_fd >= 0)
 		return;
 	if (p->failure.kind == 0 && p->start) {
-		if (!p->exec_id[0])
-			c->state = CONTAINER_RUNNING;
+		p->ops->running(p);
 		reply_started(p);
 	}
 	if (!p->exited)
@@ -65,14 +64,13 @@ static void settle(struct process *p)
 		forget_streams(p);
 		reply_failed(p);
 	}
-	container_process_gone(c, p);
+	p->ops->gone(p);
 }
 
 static int claim(struct process *p, int i, int fd, bool tty, struct err *err)
 {
-	struct container *c = p->container;
-	int r = stdio_claim(&c->agent->stdio, c, p->want[i], i == 0 ? STREAM_INPUT : STREAM_OUTPUT,
-			    fd, tty, err);
+	int r = stdio_claim(&p->agent->stdio, p->owner, p->want[i],
+			    i == 0 ? STREAM_INPUT : STREAM_OUTPUT, fd, tty, err);
 
 	if (r == 0)
 		p->claimed[i] = p->want[i];
@@ -128,7 +126,7 @@ static bool read_report(struct process *p)
 	return false;
 }
 
-static void on_report(struct ev_io *io, uint32_t events)
+static void process_on_report(struct ev_io *io, uint32_t events)
 {
 	struct process *p = io->arg;
 
@@ -136,7 +134,7 @@ static void on_report(struct ev_io *io, uint32_t events)
 		settle(p);
 }
 
-static void on_exited(struct child *child, int status)
+static void process_on_exit(struct child *child, int status)
 {
 	struct process *p = container_of(child, struct process, child);
 
@@ -158,7 +156,7 @@ void process_free(struct process *p)
 	if (!p)
 		return;
 	ev_io_del(&p->report_io);
-	reaper_del(&p->container->agent->reaper, &p->child);
+	reaper_del(&p->agent->reaper, &p->child);
 	fd_close(&p->report_fd);
 	fd_close(&p->pidfd);
 	fd_close(&p->tty);
@@ -209,43 +207,48 @@ static int make_ends(struct process *p, const Agent__Process *spec, struct ends 
 	return r;
 }
 
-static int clone_child(struct process *p, const Agent__Process *spec, const struct ends *e,
+/* The first process gets namespaces of its own; an exec is born in the first one's pid namespace and
+ * joins the others itself. */
+static int namespaces(const struct process_job *job, int *ret_ns, uint64_t *ret_flags,
+		      struct err *err)
+{
+	const Agent__CreateContainerRequest *c = job->container;
+
+	*ret_ns = job->first_pidfd;
+	*ret_flags = 0;
+	if (job->first_pidfd >= 0)
+		return 0;
+	*ret_flags = CLONE_NEWNS;
+	if (!str_empty(c->hostname))
+		*ret_flags |= CLONE_NEWUTS;
+	if (c->ipc_namespace == AGENT__NAMESPACE_MODE__PRIVATE)
+		*ret_flags |= CLONE_NEWIPC;
+	if (c->pid_namespace != AGENT__NAMESPACE_MODE__PRIVATE)
+		return ns_pod_pid(&job->agent->pidns, ret_ns, err);
+	*ret_flags |= CLONE_NEWPID;
+	return 0;
+}
+
+static int clone_child(struct process *p, const struct process_job *job, const struct ends *e,
 		       struct err *err)
 {
-	struct container *c = p->container;
-	struct agent *a = c->agent;
-	struct process *first = NULL;
-	uint64_t flags = 0;
-	int ns = -1, r;
+	uint64_t flags;
+	int ns, r = namespaces(job, &ns, &flags, err);
 
-	if (p->exec_id[0]) {
-		r = container_process(c, "", &first, err);
-		if (r < 0)
-			return r;
-		ns = first->pidfd;
-	} else {
-		flags = CLONE_NEWNS;
-		if (!str_empty(c->spec->hostname))
-			flags |= CLONE_NEWUTS;
-		if (c->spec->ipc_namespace == AGENT__NAMESPACE_MODE__PRIVATE)
-			flags |= CLONE_NEWIPC;
-		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__PRIVATE)
-			flags |= CLONE_NEWPID;
-		else if ((r = ns_pod_pid(&a->pidns, &ns, err)) < 0)
-			return r;
-	}
-	p->pid = ns_clone(&a->pidns, ns, flags, c->cgroup, &p->pidfd);
+	if (r < 0)
+		return r;
+	p->pid = ns_clone(&p->agent->pidns, ns, flags, job->cgroup, &p->pidfd);
 	if (p->pid == 0) {
-		struct child_job job = {
-			.run_dir = a->cfg.run_dir,
-			.container = c->spec,
-			.process = spec,
-			.init_pidfd = first ? first->pidfd : -1,
-			.rootfs = first ? -1 : c->rootfs.mnt,
+		struct child_job child = {
+			.run_dir = p->agent->cfg.run_dir,
+			.container = job->container,
+			.process = job->spec,
+			.init_pidfd = job->first_pidfd,
+			.rootfs = job->rootfs,
 			.report = e->report,
 			.std = { e->child[0], e->child[1], e->child[2] },
 		};
-		child_run(&job);
+		child_run(&child);
 	}
 	/* The kernel's words for a pid namespace whose init is gone: the container is on its way
 	 * out. */
@@ -256,40 +259,62 @@ static int clone_child(struct process *p, const Agent__Process *spec, const stru
 	return 0;
 }
 
-int process_start(struct container *c, const char *exec_id, const Agent__Process *spec,
-		  struct ttrpc_call *call, struct err *err)
+int process_start(const struct process_job *job, struct ttrpc_call *call, struct process **ret,
+		  struct err *err)
 {
-	struct agent *a = c->agent;
+	struct agent *a = job->agent;
+	const Agent__Stdio *stdio = job->spec->stdio;
 	struct process *p = calloc(1, sizeof(*p));
 	struct ends e = { { -1, -1, -1 }, -1 };
 	int r;
 
 	if (!p)
 		return err_set(err, -ENOMEM, "out of memory");
-	p->container = c;
+	p->agent = a;
+	p->owner = job->owner;
+	p->ops = job->ops;
 	p->report_fd = p->pidfd = p->tty = -1;
-	memcpy(p->exec_id, exec_id, strlen(exec_id) + 1); /* bounded by validate.c */
-	if (spec->stdio) {
-		p->want[0] = spec->stdio->stdin_stream;
-		p->want[1] = spec->stdio->stdout_stream;
-		p->want[2] = spec->stdio->stderr_stream;
+	memcpy(p->exec_id, job->exec_id, strlen(job->exec_id) + 1); /* bounded by validate.c */
+	if (stdio) {
+		p->want[0] = stdio->stdin_stream;
+		p->want[1] = stdio->stdout_stream;
+		p->want[2] = stdio->stderr_stream;
 	}
-	p->oom_kills = c->oom_kills;
-	r = make_ends(p, spec, &e, err);
+	r = make_ends(p, job->spec, &e, err);
 	if (r == 0)
-		r = ev_io_add(a->loop, &p->report_io, p->report_fd, EPOLLIN, on_report, p);
+		r = ev_io_add(a->loop, &p->report_io, p->report_fd, EPOLLIN, process_on_report, p);
 	if (r == 0)
-		r = clone_child(p, spec, &e, err);
+		r = clone_child(p, job, &e, err);
 	ends_close(&e);
 	if (r < 0) {
 		forget_streams(p);
 		process_free(p);
 		return err_wrap(err, r, "start");
 	}
-	reaper_add(&a->reaper, &p->child, p->pid, on_exited, NULL);
+	reaper_add(&a->reaper, &p->child, p->pid, process_on_exit, NULL);
 	p->start = call;
-	p->next = c->processes;
-	c->processes = p;
-	c->n_processes++;
+	*ret = p;
 	return 0;
+}
+
+/* ---- while it runs ---- */
+
+int process_signal(const struct process *p, int sig, struct err *err)
+{
+	int r = pidfd_kill(p->pidfd, sig);
+
+	if (r == -ESRCH)
+		return err_set(err, -ENOENT, "the process has ended");
+	return r < 0 ? err_errno(err, r, "signal %d", sig) : 0;
+}
+
+int process_resize(const struct process *p, uint32_t width, uint32_t height, struct err *err)
+{
+	struct winsize ws = { .ws_col = (unsigned short)width, .ws_row = (unsigned short)height };
+
+	if (width > UINT16_MAX || height > UINT16_MAX)
+		return err_set(err, -EINVAL, "terminal: larger than %d", UINT16_MAX);
+	if (p->tty < 0)
+		return err_set(err, -EBUSY, "the process has no terminal");
+	return ioctl(p->tty, TIOCSWINSZ, &ws) < 0 ? err_errno(err, -errno, "resize") : 0;
 }

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -183,17 +182,6 @@ static void signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg,
 		ttrpc_reply(call, &resp.base);
 }
 
-static int resize(struct process *p, uint32_t width, uint32_t height, struct err *err)
-{
-	struct winsize ws = { .ws_col = (unsigned short)width, .ws_row = (unsigned short)height };
-
-	if (width > UINT16_MAX || height > UINT16_MAX)
-		return err_set(err, -EINVAL, "terminal: larger than %d", UINT16_MAX);
-	if (p->tty < 0)
-		return err_set(err, -EBUSY, "the process has no terminal");
-	return ioctl(p->tty, TIOCSWINSZ, &ws) < 0 ? err_errno(err, -errno, "resize") : 0;
-}
-
 static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__ResizeTtyRequest *req = (const void *)msg;
@@ -206,7 +194,7 @@ static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, voi
 	if (r == 0)
 		r = container_process(c, req->exec_id, &p, &err);
 	if (r == 0)
-		r = resize(p, req->width, req->height, &err);
+		r = process_resize(p, req->width, req->height, &err);
 	if (r < 0)
 		refuse(call, r, &err);
 	else
@@ -237,7 +225,7 @@ static void list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg,
 
 	_Static_assert(sizeof(pid_t) == sizeof(uint32_t), "pids as they are");
 	if (r == 0)
-		r = cgroup_pids(c->cgroup, &pids, &resp.n_pids, &err);
+		r = container_pids(c, &pids, &resp.n_pids, &err);
 	resp.pids = (uint32_t *)pids;
 	if (r < 0)
 		refuse(call, r, &err);
