@@ -1,6 +1,6 @@
 /*
- * The agent as a whole: what all its parts share. One process, one thread, one loop. main.c gives
- * it the guest's real paths, the unit tests others.
+ * The agent as a whole: what all its parts share, and how they are put together (agent.c). One
+ * process, one thread, one loop. main.c gives it the guest's real paths, the unit tests others.
  */
 #ifndef HUSK_AGENT_AGENT_H
 #define HUSK_AGENT_AGENT_H
@@ -21,7 +21,6 @@
 #include "base/loop.h"
 
 struct container;
-struct ttrpc_service;
 struct waiting_create;
 
 struct agent_config {
@@ -37,6 +36,10 @@ struct agent_config {
 struct agent {
 	struct agent_config cfg;
 	struct loop *loop;
+	/* What modules tell those above them. */
+	void (*on_memory_event)(int wd, void *agent); /* a cgroup's, of watch `wd` */
+	void (*on_removed)(struct agent *a);	      /* a removal is through, well or badly */
+
 	struct reaper reaper;
 	struct stdio stdio;
 	struct events events;
@@ -51,13 +54,9 @@ struct agent {
 	struct worker end_worker;
 };
 
-/* cfg's strings stay valid. Needs /proc. */
+/* cfg's strings stay valid. Needs /proc. The listener is taken over, also on failure. */
 int agent_init(struct agent *a, struct loop *l, const struct agent_config *cfg,
 	       struct err *err) must_check;
 void agent_fini(struct agent *a);
-/* The service for a ttrpc server; valid as long as the agent. */
-void agent_service(struct agent *a, struct ttrpc_service *ret);
-/* A removal is through: CreateContainer requests that wait for its disks have their turn. */
-void agent_retry_creates(struct agent *a);
 
 #endif

@@ -385,7 +385,7 @@ static void remove_done(struct worker *w, int result)
 			c->rootfs.disks[i]->stuck = true;
 		err_errno(&err, result, "remove container %s", c->id);
 		ttrpc_reply_err(call, result, &err);
-		agent_retry_creates(a);
+		a->on_removed(a);
 		return;
 	}
 	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
@@ -396,7 +396,7 @@ static void remove_done(struct worker *w, int result)
 	resp.detached_disks = sectors;
 	container_free(c);
 	ttrpc_reply(call, &resp.base);
-	agent_retry_creates(a);
+	a->on_removed(a);
 }
 
 int container_remove(struct container *c, struct ttrpc_call *call, struct err *err)

@@ -11,6 +11,7 @@
 #include "agent/agent.h"
 #include "agent/boot.h"
 #include "agent/channel.h"
+#include "agent/service.h"
 #include "base/log.h"
 #include "base/ttrpc/ttrpc.h"
 #include "base/util.h"

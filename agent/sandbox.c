@@ -10,9 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/container.h"
-#include "agent/rootfs/mnt.h"
 #include "agent/proc/sysctl.h"
+#include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
 #define SHM_DEFAULT (64 * MIB)
@@ -74,11 +73,22 @@ static int make_files(struct agent *a, const Agent__CreateSandboxRequest *req, c
 	return r;
 }
 
+int sandbox_ready(const struct agent *a, struct err *err)
+{
+	if (a->ending)
+		return err_set(err, -EBUSY, "the guest is shutting down");
+	if (!a->sandboxed)
+		return err_set(err, -EBUSY, "there is no sandbox yet");
+	return 0;
+}
+
 int sandbox_create(struct agent *a, const Agent__CreateSandboxRequest *req, struct err *err)
 {
 	const char *hostname = *req->hostname ? req->hostname : HOSTNAME_DEFAULT;
 	int r;
 
+	if (a->ending)
+		return sandbox_ready(a, err);
 	if (a->sandboxed)
 		return err_set(err, -EEXIST, "the sandbox is there already");
 	if (req->realtime_ns > 0) {
@@ -94,8 +104,8 @@ int sandbox_create(struct agent *a, const Agent__CreateSandboxRequest *req, stru
 	for (size_t i = 0; r == 0 && i < req->n_sysctls; i++)
 		r = sysctl_write(req->sysctls[i]->key, req->sysctls[i]->value, err);
 	if (r == 0)
-		r = cgroups_init(&a->cgroups, a->loop, a->cfg.cgroup_dir, container_on_memory_event,
-				 a, err);
+		r = cgroups_init(&a->cgroups, a->loop, a->cfg.cgroup_dir, a->on_memory_event, a,
+				 err);
 	if (r < 0)
 		return err_wrap(err, r, "create sandbox");
 	a->sandboxed = true;

@@ -24,6 +24,7 @@
 
 #include "agent/agent.h"
 #include "agent/proc/clone.h"
+#include "agent/service.h"
 #include "base/util.h"
 
 static char dir[] = "/tmp/test_agent_host.XXXXXX";
