@@ -355,7 +355,7 @@ static int remove_step(struct container *c)
 
 /* In a process of its own: unmounting writes back what the container has left in the page cache,
  * and the kernel gives up some references a moment later than the last process. */
-static int remove_work(void *arg)
+static int container_remove_work(void *arg)
 {
 	struct timespec pause = { .tv_nsec = REMOVE_STEP_NS };
 	uint64_t end = now_mono_ns() + REMOVE_PATIENCE_NS;
@@ -369,7 +369,7 @@ static int remove_work(void *arg)
 	return r;
 }
 
-static void remove_done(struct worker *w, int result)
+static void container_remove_done(struct worker *w, int result)
 {
 	struct container *c = container_of(w, struct container, worker);
 	struct agent *a = c->agent;
@@ -423,7 +423,8 @@ int container_remove(struct container *c, struct ttrpc_call *call, struct err *e
 		}
 	}
 	c->rootfs.n_disks = n;
-	r = worker_start(&c->agent->reaper, &c->worker, remove_work, c, remove_done);
+	r = worker_start(&c->agent->reaper, &c->worker, container_remove_work, c,
+			 container_remove_done);
 	if (r < 0)
 		return err_errno(err, r, "remove container %s", c->id);
 	c->state = CONTAINER_REMOVING;

@@ -75,7 +75,7 @@ int events_add(struct events *e, const struct event *ev)
 	return 0;
 }
 
-static void on_cancel(struct ttrpc_call *call, void *arg)
+static void events_on_cancel(struct ttrpc_call *call, void *arg)
 {
 	drop_sub(arg, call);
 	ttrpc_reply_err(call, -ECANCELED, NULL);
@@ -99,7 +99,7 @@ void events_subscribe(struct events *e, struct ttrpc_call *call, uint64_t after)
 		return;
 	}
 	e->subs[e->n_subs++] = call;
-	ttrpc_call_on_cancel(call, on_cancel, e);
+	ttrpc_call_on_cancel(call, events_on_cancel, e);
 }
 
 void events_fini(struct events *e)

@@ -23,7 +23,7 @@ struct guest {
 	struct ev_io channel;
 };
 
-static void power_off(void *arg)
+static void main_power_off(void *arg)
 {
 	boot_power_off();
 }
@@ -34,7 +34,7 @@ static noreturn_fn void give_up(const char *what, const struct err *err)
 	boot_power_off();
 }
 
-static void on_lost(void *arg)
+static void main_on_lost(void *arg)
 {
 	struct guest *g = arg;
 
@@ -43,7 +43,7 @@ static void on_lost(void *arg)
 		boot_power_off();
 }
 
-static void on_connected(struct ev_io *io, uint32_t events)
+static void main_on_connected(struct ev_io *io, uint32_t events)
 {
 	struct guest *g = io->arg;
 	struct err err = { 0 };
@@ -61,7 +61,7 @@ static void on_connected(struct ev_io *io, uint32_t events)
 	}
 }
 
-static int serve(struct guest *g, struct loop *loop, int channel, int streams, struct err *err)
+static int main_serve(struct guest *g, struct loop *loop, int channel, int streams, struct err *err)
 {
 	const struct agent_config cfg = {
 		.run_dir = BOOT_RUN_DIR,
@@ -69,7 +69,7 @@ static int serve(struct guest *g, struct loop *loop, int channel, int streams, s
 		.disk = BOOT_DISK,
 		.stream_listener = streams,
 		.vsock = true,
-		.power_off = power_off,
+		.power_off = main_power_off,
 	};
 	int r = agent_init(&g->agent, loop, &cfg, err);
 
@@ -79,8 +79,8 @@ static int serve(struct guest *g, struct loop *loop, int channel, int streams, s
 	r = ttrpc_server_new(loop, &g->service, 1, &g->server, err);
 	if (r < 0)
 		return r;
-	ttrpc_server_on_disconnect(g->server, on_lost, g);
-	r = ev_io_add(loop, &g->channel, channel, EPOLLOUT, on_connected, g);
+	ttrpc_server_on_disconnect(g->server, main_on_lost, g);
+	r = ev_io_add(loop, &g->channel, channel, EPOLLOUT, main_on_connected, g);
 	if (r < 0)
 		return err_errno(err, r, "channel");
 	g->agent.ready_ns = (int64_t)now_mono_ns();
@@ -112,7 +112,7 @@ int main(void)
 	if (r == 0)
 		r = loop_new(&loop, &err);
 	if (r == 0)
-		r = serve(&g, loop, channel, streams, &err);
+		r = main_serve(&g, loop, channel, streams, &err);
 	if (r < 0)
 		give_up("start", &err);
 	boot_power_off();

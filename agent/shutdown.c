@@ -29,7 +29,7 @@ static void wait_empty(int pod)
 	}
 }
 
-static int end_all(void *arg)
+static int shutdown_work(void *arg)
 {
 	struct agent *a = arg;
 
@@ -45,7 +45,7 @@ static int end_all(void *arg)
 	return 0;
 }
 
-static void ended(struct worker *w, int result)
+static void shutdown_done(struct worker *w, int result)
 {
 	struct agent *a = container_of(w, struct agent, end_worker);
 
@@ -57,6 +57,6 @@ void agent_shutdown(struct agent *a)
 	if (a->ending)
 		return;
 	a->ending = true;
-	if (worker_start(&a->reaper, &a->end_worker, end_all, a, ended) < 0)
+	if (worker_start(&a->reaper, &a->end_worker, shutdown_work, a, shutdown_done) < 0)
 		a->cfg.power_off(a->cfg.arg);
 }

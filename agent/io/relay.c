@@ -93,12 +93,12 @@ static void round_of(struct relay *r, bool from_source)
 		finish(r, RELAY_BROKEN);
 }
 
-static void on_source(struct ev_io *io, uint32_t events)
+static void relay_on_source(struct ev_io *io, uint32_t events)
 {
 	round_of(io->arg, true);
 }
 
-static void on_destination(struct ev_io *io, uint32_t events)
+static void relay_on_destination(struct ev_io *io, uint32_t events)
 {
 	struct relay *r = io->arg;
 
@@ -113,7 +113,7 @@ static int wait_source(struct relay *r)
 	int e = ev_io_set(&r->dst_io, 0);
 
 	if (e == 0 && !r->src_io.loop)
-		e = ev_io_add(r->loop, &r->src_io, r->src, EPOLLIN, on_source, r);
+		e = ev_io_add(r->loop, &r->src_io, r->src, EPOLLIN, relay_on_source, r);
 	return e;
 }
 
@@ -130,7 +130,7 @@ int relay_start(struct relay *r, struct loop *l, int src, int dst, bool splice_i
 
 	*r = (struct relay){ .src = src, .dst = dst, .splice = splice_it, .loop = l, .done = done };
 	buf_init(&r->buf, AGENT_RELAY_BUF);
-	e = ev_io_add(l, &r->dst_io, dst, 0, on_destination, r);
+	e = ev_io_add(l, &r->dst_io, dst, 0, relay_on_destination, r);
 	if (e == 0)
 		e = wait_source(r);
 	if (e < 0)

@@ -68,12 +68,12 @@ static void stream_free(struct stream *st)
 	free(st);
 }
 
-static void on_linger(struct ev_io *io, uint32_t events)
+static void stream_on_linger(struct ev_io *io, uint32_t events)
 {
 	stream_free(io->arg);
 }
 
-static void on_relay_done(struct relay *r, enum relay_end how)
+static void stream_on_relay_done(struct relay *r, enum relay_end how)
 {
 	struct stream *st = container_of(r, struct stream, relay);
 
@@ -82,7 +82,7 @@ static void on_relay_done(struct relay *r, enum relay_end how)
 	 * 8 s, and a slow reader of the host lose what it has not read. */
 	if (how == RELAY_SOURCE_END && st->dir == STREAM_OUTPUT &&
 	    shutdown(st->sock, SHUT_WR) == 0 &&
-	    ev_io_add(st->s->loop, &st->linger, st->sock, EPOLLRDHUP, on_linger, st) == 0)
+	    ev_io_add(st->s->loop, &st->linger, st->sock, EPOLLRDHUP, stream_on_linger, st) == 0)
 		return;
 	stream_free(st);
 }
@@ -93,7 +93,7 @@ static int stream_connect(struct stream *st, int sock)
 	int dst = st->dir == STREAM_INPUT ? st->local : sock;
 
 	st->sock = sock;
-	return relay_start(&st->relay, st->s->loop, src, dst, !st->tty, on_relay_done);
+	return relay_start(&st->relay, st->s->loop, src, dst, !st->tty, stream_on_relay_done);
 }
 
 /* ---- connections without a claim ---- */
@@ -169,7 +169,7 @@ static void conn_identified(struct conn *c, uint64_t id)
 	conn_free(c);
 }
 
-static void on_preamble(struct ev_io *io, uint32_t events)
+static void stream_on_preamble(struct ev_io *io, uint32_t events)
 {
 	struct conn *c = io->arg;
 	/* Not one byte more: the rest is the container's. */
@@ -191,7 +191,7 @@ static void on_preamble(struct ev_io *io, uint32_t events)
 		conn_free(c);
 }
 
-static void on_preamble_late(struct ev_timer *t)
+static void stream_on_preamble_late(struct ev_timer *t)
 {
 	conn_free(t->arg);
 }
@@ -224,14 +224,15 @@ static void conn_new(struct stdio *s, int fd_in)
 	c->next = s->conns;
 	s->conns = c;
 	s->n_conns++;
-	r = ev_io_add(s->loop, &c->io, c->fd, EPOLLIN, on_preamble, c);
+	r = ev_io_add(s->loop, &c->io, c->fd, EPOLLIN, stream_on_preamble, c);
 	if (r == 0)
-		r = ev_timer_add(s->loop, &c->timer, PREAMBLE_TIMEOUT_NS, on_preamble_late, c);
+		r = ev_timer_add(s->loop, &c->timer, PREAMBLE_TIMEOUT_NS, stream_on_preamble_late,
+				 c);
 	if (r < 0)
 		conn_free(c);
 }
 
-static void on_accept(struct ev_io *io, uint32_t events)
+static void stream_on_accept(struct ev_io *io, uint32_t events)
 {
 	for (int i = 0; i < ACCEPTS_A_ROUND; i++) {
 		int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -251,7 +252,7 @@ int stdio_init(struct stdio *s, struct loop *l, int listener, bool vsock, struct
 	*s = (struct stdio){ .loop = l, .listener = listener, .vsock = vsock };
 	r = fd_set_nonblock(listener, true);
 	if (r == 0)
-		r = ev_io_add(l, &s->io, listener, EPOLLIN, on_accept, s);
+		r = ev_io_add(l, &s->io, listener, EPOLLIN, stream_on_accept, s);
 	if (r < 0) {
 		fd_close(&s->listener);
 		return err_errno(err, r, "listener for streams");

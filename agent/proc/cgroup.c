@@ -49,7 +49,7 @@ static int hand_down(int dir)
 	return write_at(dir, "cgroup.subtree_control", want);
 }
 
-static void on_inotify(struct ev_io *io, uint32_t events)
+static void cgroup_on_inotify(struct ev_io *io, uint32_t events)
 {
 	struct cgroups *c = io->arg;
 	_Alignas(struct inotify_event) char buf[4096];
@@ -92,7 +92,7 @@ int cgroups_init(struct cgroups *c, struct loop *l, const char *root,
 	c->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	r = !c->pod_path ? -ENOMEM : c->inotify < 0 ? -errno : 0;
 	if (r == 0)
-		r = ev_io_add(l, &c->io, c->inotify, EPOLLIN, on_inotify, c);
+		r = ev_io_add(l, &c->io, c->inotify, EPOLLIN, cgroup_on_inotify, c);
 	if (r == 0)
 		return 0;
 	err_errno(err, r, "watch OOM kills");
@@ -258,7 +258,7 @@ static int add_pid(struct pids *p, pid_t pid)
 	return 0;
 }
 
-static int read_pids(int parent, const char *name, int dir, void *arg)
+static int cgroup_read_pids(int parent, const char *name, int dir, void *arg)
 {
 	cleanup_fd int fd = openat(dir, "cgroup.procs", O_RDONLY | O_CLOEXEC);
 	char buf[PIDS_CHUNK];
@@ -286,10 +286,10 @@ static int read_pids(int parent, const char *name, int dir, void *arg)
 int cgroup_pids(int fd, pid_t **ret, size_t *ret_n, struct err *err)
 {
 	struct pids p = { 0 };
-	int r = read_pids(-1, NULL, fd, &p);
+	int r = cgroup_read_pids(-1, NULL, fd, &p);
 
 	if (r == 0)
-		r = walk(fd, 0, read_pids, &p);
+		r = walk(fd, 0, cgroup_read_pids, &p);
 	if (r < 0) {
 		free(p.list);
 		return r == -E2BIG ? err_set(err, r, "more than %u processes", AGENT_PIDS_MAX)
@@ -300,7 +300,7 @@ int cgroup_pids(int fd, pid_t **ret, size_t *ret_n, struct err *err)
 	return 0;
 }
 
-static int remove_one(int parent, const char *name, int fd, void *arg)
+static int cgroup_remove_one(int parent, const char *name, int fd, void *arg)
 {
 	if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		return -errno;
@@ -317,6 +317,6 @@ int cgroup_remove(int pod, const char *id)
 	fd = openat(pod, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	r = walk(fd, 0, remove_one, NULL);
-	return r < 0 ? r : remove_one(pod, id, -1, NULL);
+	r = walk(fd, 0, cgroup_remove_one, NULL);
+	return r < 0 ? r : cgroup_remove_one(pod, id, -1, NULL);
 }

@@ -67,7 +67,7 @@ static void must_err(const struct child_job *j, const char *stage, int code, con
 
 /* ---- descriptors ---- */
 
-static int by_number(const void *a, const void *b)
+static int child_fd_order(const void *a, const void *b)
 {
 	return *(const int *)a - *(const int *)b;
 }
@@ -80,7 +80,7 @@ static void close_others(const struct child_job *j)
 				   j->std[0], j->std[1], j->std[2] };
 	unsigned next = 3;
 
-	qsort(keep, 6, sizeof(keep[0]), by_number);
+	qsort(keep, 6, sizeof(keep[0]), child_fd_order);
 	for (int i = 0; i < 6; i++) {
 		if (keep[i] < (int)next)
 			continue;

@@ -62,7 +62,7 @@ static const struct bpf_insn program[] = {
 	RETURN(1),
 };
 
-static int bpf(int cmd, union bpf_attr *attr)
+static int sys_bpf(int cmd, union bpf_attr *attr)
 {
 	long r = syscall(SYS_bpf, cmd, attr, sizeof(*attr));
 
@@ -77,7 +77,7 @@ int devfilter_load(int *ret_fd, struct err *err)
 		.insn_cnt = ARRAY_SIZE(program),
 		.license = (uintptr_t) "GPL",
 	};
-	int fd = bpf(BPF_PROG_LOAD, &attr);
+	int fd = sys_bpf(BPF_PROG_LOAD, &attr);
 
 	if (fd < 0)
 		return err_errno(err, fd, "load the device rules");
@@ -93,7 +93,7 @@ int devfilter_attach(int prog_fd, int cgroup_fd, struct err *err)
 		.attach_type = BPF_CGROUP_DEVICE,
 		.attach_flags = BPF_F_ALLOW_MULTI,
 	};
-	int r = bpf(BPF_PROG_ATTACH, &attr);
+	int r = sys_bpf(BPF_PROG_ATTACH, &attr);
 
 	return r < 0 ? err_errno(err, r, "attach the device rules") : 0;
 }

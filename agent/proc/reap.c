@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-static struct child **find(struct reaper *r, pid_t pid)
+static struct child **find_child(struct reaper *r, pid_t pid)
 {
 	struct child **p = &r->buckets[(unsigned)pid % REAP_BUCKETS];
 
@@ -13,7 +13,7 @@ static struct child **find(struct reaper *r, pid_t pid)
 	return p;
 }
 
-static void on_sigchld(struct ev_signal *s, int signo)
+static void reap_on_sigchld(struct ev_signal *s, int signo)
 {
 	struct reaper *r = s->arg;
 	int status;
@@ -21,7 +21,7 @@ static void on_sigchld(struct ev_signal *s, int signo)
 
 	/* Until there is none: several SIGCHLD may have become one. */
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
-		struct child **p = find(r, pid), *c = *p;
+		struct child **p = find_child(r, pid), *c = *p;
 
 		if (!c)
 			continue;
@@ -36,7 +36,7 @@ int reaper_init(struct reaper *r, struct loop *l, struct err *err)
 	static const int sigs[] = { SIGCHLD };
 
 	*r = (struct reaper){ 0 };
-	return ev_signal_add(l, &r->sig, sigs, 1, on_sigchld, r, err);
+	return ev_signal_add(l, &r->sig, sigs, 1, reap_on_sigchld, r, err);
 }
 
 void reaper_fini(struct reaper *r)
@@ -59,7 +59,7 @@ void reaper_del(struct reaper *r, struct child *c)
 
 	if (c->pid == 0)
 		return;
-	p = find(r, c->pid);
+	p = find_child(r, c->pid);
 	if (*p == c)
 		*p = c->next;
 	c->pid = 0;

@@ -192,6 +192,8 @@ int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, co
 		 size_t group_len, struct user *ret, struct err *err)
 {
 	struct span pw = { passwd, passwd_len }, gr = { group, group_len }, found = { 0 };
+	uid_t uid;
+	gid_t gid;
 	int r = 0;
 
 	ret->uid = u ? u->uid : 0;
@@ -206,8 +208,8 @@ int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, co
 	if (u && !str_empty(u->name))
 		return by_spec(u->name, pw, gr, ret, err);
 	/* Numbers were given: /etc/passwd only knows the home directory. */
-	uid_t uid = ret->uid;
-	gid_t gid = ret->gid;
+	uid = ret->uid;
+	gid = ret->gid;
 	(void)find_user(pw, NULL, &uid, ret, &found);
 	ret->uid = uid;
 	ret->gid = gid;

@@ -39,7 +39,7 @@ char *disk_path(const struct disks *ds, const struct disk *d)
 	return str_fmt("%s/%d", ds->dir, slot_of(ds, d));
 }
 
-static int blkpg(const struct disks *ds, const struct disk *d, int op)
+static int disk_blkpg(const struct disks *ds, const struct disk *d, int op)
 {
 	struct blkpg_partition part = {
 		.start = (long long)d->first_sector * SECTOR,
@@ -93,12 +93,12 @@ static int attach(struct disks *ds, struct disk *d, struct err *err)
 		if (mkdir(ds->dir, 0700) < 0 && errno != EEXIST)
 			return err_errno(err, -errno, "%s", ds->dir);
 	}
-	r = blkpg(ds, d, BLKPG_ADD_PARTITION);
+	r = disk_blkpg(ds, d, BLKPG_ADD_PARTITION);
 	if (r < 0)
 		return err_errno(err, r, "attach");
 	r = mount_disk(ds, d, err);
 	if (r < 0)
-		(void)blkpg(ds, d, BLKPG_DEL_PARTITION);
+		(void)disk_blkpg(ds, d, BLKPG_DEL_PARTITION);
 	return r;
 }
 
@@ -180,6 +180,6 @@ int disk_detach(const struct disks *ds, const struct disk *d)
 	/* EINVAL: not mounted any more, an earlier attempt came so far. */
 	if (umount2(path, UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
 		return -errno;
-	r = blkpg(ds, d, BLKPG_DEL_PARTITION);
+	r = disk_blkpg(ds, d, BLKPG_DEL_PARTITION);
 	return r == -ENXIO ? 0 : r;
 }

@@ -57,7 +57,7 @@ static const struct flag propagations[] = {
 	{ "rslave", MS_SLAVE, 0 },
 };
 
-static const struct flag *find(const struct flag *table, size_t n, const char *name)
+static const struct flag *find_flag(const struct flag *table, size_t n, const char *name)
 {
 	for (size_t i = 0; i < n; i++)
 		if (str_eq(table[i].name, name))
@@ -67,13 +67,13 @@ static const struct flag *find(const struct flag *table, size_t n, const char *n
 
 static int parse_option(const char *opt, struct mount_opts *o, struct err *err)
 {
-	const struct flag *f = find(flags, ARRAY_SIZE(flags), opt);
+	const struct flag *f = find_flag(flags, ARRAY_SIZE(flags), opt);
 
 	if (f) {
 		o->attr = (o->attr & ~f->clear) | f->set;
 		return 0;
 	}
-	f = find(propagations, ARRAY_SIZE(propagations), opt);
+	f = find_flag(propagations, ARRAY_SIZE(propagations), opt);
 	if (f) {
 		o->propagation = f->set;
 		return 0;
