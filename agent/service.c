@@ -179,19 +179,21 @@ static void shutdown_guest(struct ttrpc_call *call, const ProtobufCMessage *msg,
 	agent_shutdown(arg);
 }
 
+static const struct ttrpc_method methods[] = {
+	{ "CreateSandbox", create_sandbox },
+	{ "CreateContainer", create_container },
+	{ "StartContainer", start_container },
+	{ "ExecProcess", exec_process },
+	{ "SignalProcess", signal_process },
+	{ "ResizeTty", resize_tty },
+	{ "RemoveContainer", remove_container },
+	{ "ListProcesses", list_processes },
+	{ "Events", events, .streams = true },
+	{ "Shutdown", shutdown_guest },
+	{ NULL },
+};
+
 void agent_service(struct agent *a, struct ttrpc_service *ret)
 {
-	/* In the order of agent.proto. */
-	static const ttrpc_handler handlers[] = {
-		create_sandbox, create_container, start_container, exec_process, signal_process,
-		resize_tty,	remove_container, list_processes,  events,	 shutdown_guest,
-	};
-
-	_Static_assert(ARRAY_SIZE(handlers) == 10, "one for each method");
-	*ret = (struct ttrpc_service){
-		.desc = &agent__agent__descriptor,
-		.handlers = handlers,
-		.arg = a,
-		.server_streaming = 1u << 8, /* Events */
-	};
+	*ret = (struct ttrpc_service){ &agent__agent__descriptor, methods, a };
 }

@@ -160,10 +160,10 @@ static int resolve_paths(struct shim *s, struct err *err)
 static int serve(struct shim *s, struct err *err)
 {
 	const struct ttrpc_service services[] = {
-		{ .desc = &task_v2__task__descriptor, .handlers = task_handlers, .arg = s },
-		{ .desc = &task_v3__task__descriptor, .handlers = task_handlers, .arg = s },
-		{ .desc = &sandbox__sandbox__descriptor, .handlers = sandbox_handlers, .arg = s },
-		{ .desc = &shim__shim__descriptor, .handlers = husk_handlers, .arg = s },
+		{ &task_v2__task__descriptor, task_methods, s },
+		{ &task_v3__task__descriptor, task_methods, s },
+		{ &sandbox__sandbox__descriptor, sandbox_methods, s },
+		{ &shim__shim__descriptor, husk_methods, s },
 	};
 	int r = ttrpc_server_new(s->loop, services, ARRAY_SIZE(services), &s->server, err);
 

@@ -60,8 +60,8 @@ void shim_sandbox_ended(struct shim *s);
 /* Names of pods, containers and execs: 1..SHIM_ID_MAX of [A-Za-z0-9_.-]. */
 bool shim_id_valid(const char *id);
 
-extern const ttrpc_handler task_handlers[];    /* containerd.task.v2 and v3: the same */
-extern const ttrpc_handler sandbox_handlers[]; /* containerd.runtime.sandbox.v1 */
-extern const ttrpc_handler husk_handlers[];    /* husk.shim.v1 */
+extern const struct ttrpc_method task_methods[];    /* containerd.task.v2 and v3: the same */
+extern const struct ttrpc_method sandbox_methods[]; /* containerd.runtime.sandbox.v1 */
+extern const struct ttrpc_method husk_methods[];    /* husk.shim.v1 */
 
 #endif

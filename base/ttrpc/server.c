@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/pb.h"
 #include "base/ttrpc/ttrpc.h"
 #include "base/ttrpc/codec.h"
@@ -201,6 +202,14 @@ static const struct ttrpc_service *find_service(const struct ttrpc_server *s, co
 	return NULL;
 }
 
+static const struct ttrpc_method *find_method(const struct ttrpc_service *svc, const char *name)
+{
+	for (const struct ttrpc_method *m = svc->methods; m->name; m++)
+		if (str_eq(m->name, name))
+			return m;
+	return NULL;
+}
+
 static struct ttrpc_call *call_new(struct peer *p, uint32_t stream_id, int64_t timeout_ns)
 {
 	struct ttrpc_call *call = calloc(1, sizeof(*call));
@@ -234,13 +243,13 @@ static void put_unpack_error(struct peer *p, uint32_t stream_id, int r)
 
 static void dispatch(struct peer *p, const struct ttrpc_frame *f, struct pb_arena *arena)
 {
-	const ProtobufCMethodDescriptor *m;
+	const ProtobufCMethodDescriptor *desc;
 	const struct ttrpc_service *svc;
+	const struct ttrpc_method *m;
 	ProtobufCMessage *msg, *req;
 	struct ttrpc_call *call;
 	Ttrpc__Request *head;
 	char text[200];
-	unsigned i;
 	int r;
 
 	r = pb_unpack(arena, &ttrpc__request__descriptor, f->payload, f->len, &msg);
@@ -248,9 +257,8 @@ static void dispatch(struct peer *p, const struct ttrpc_frame *f, struct pb_aren
 		return put_unpack_error(p, f->stream_id, r);
 	head = (Ttrpc__Request *)msg;
 	svc = find_service(p->server, head->service);
-	m = svc ? protobuf_c_service_descriptor_get_method_by_name(svc->desc, head->method) : NULL;
-	i = m ? (unsigned)(m - svc->desc->methods) : 0;
-	if (!m || !svc->handlers[i]) {
+	m = svc ? find_method(svc, head->method) : NULL;
+	if (!m) {
 		(void)snprintf(text, sizeof(text), "%s %.60s/%.60s is not implemented",
 			       svc ? "method" : "service", head->service, head->method);
 		return put_error(p, f->stream_id, RPC_UNIMPLEMENTED, text);
@@ -260,14 +268,15 @@ static void dispatch(struct peer *p, const struct ttrpc_frame *f, struct pb_aren
 				 "streams from the client are not implemented");
 	if (p->n_calls >= TTRPC_CALLS_MAX || p->server->n_calls >= TTRPC_SERVER_CALLS_MAX)
 		return put_error(p, f->stream_id, RPC_RESOURCE_EXHAUSTED, "too many open calls");
-	r = pb_unpack(arena, m->input, head->payload.data, head->payload.len, &req);
+	desc = protobuf_c_service_descriptor_get_method_by_name(svc->desc, m->name);
+	r = pb_unpack(arena, desc->input, head->payload.data, head->payload.len, &req);
 	if (r < 0)
 		return put_unpack_error(p, f->stream_id, r);
 	call = call_new(p, f->stream_id, head->timeout_nano);
 	if (!call)
 		return put_error(p, f->stream_id, RPC_RESOURCE_EXHAUSTED, "out of memory");
-	call->streaming = i < 64 && (svc->server_streaming >> i & 1);
-	svc->handlers[i](call, req, svc->arg);
+	call->streaming = m->streams;
+	m->handler(call, req, svc->arg);
 }
 
 static void take_request(struct peer *p, const struct ttrpc_frame *f)
@@ -452,13 +461,24 @@ int ttrpc_server_listen(struct ttrpc_server *s, int listen_fd, bool same_user)
 
 /* ---- the server ---- */
 
+static void check_service(const struct ttrpc_service *svc)
+{
+	for (const struct ttrpc_method *m = svc->methods; m->name; m++) {
+		check(protobuf_c_service_descriptor_get_method_by_name(svc->desc, m->name));
+		check(find_method(svc, m->name) == m);
+		check(m->handler);
+	}
+}
+
 int ttrpc_server_new(struct loop *l, const struct ttrpc_service *services, size_t n,
 		     struct ttrpc_server **ret, struct err *err)
 {
 	struct ttrpc_server *s = calloc(1, sizeof(*s));
 
+	for (size_t i = 0; i < n; i++)
+		check_service(&services[i]);
 	if (!s)
-		return err_errno(err, -ENOMEM, "ttrpc server");
+		return err_nomem(err);
 	s->loop = l;
 	s->services = services;
 	s->n_services = n;

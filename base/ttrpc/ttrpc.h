@@ -33,15 +33,20 @@ struct ttrpc_call; /* lives until it is answered; the pointer is dead after that
 /* Must lead to exactly one ttrpc_reply* for the call, now or later. `req` is only valid inside. */
 typedef void (*ttrpc_handler)(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg);
 
-struct ttrpc_service {
-	const ProtobufCServiceDescriptor *desc;
-	const ttrpc_handler *handlers; /* by index of the method in desc; NULL = UNIMPLEMENTED */
-	void *arg;
-	/* Bit i: method i answers with a stream (ttrpc_send, then ttrpc_reply with NULL). */
-	uint64_t server_streaming;
+struct ttrpc_method {
+	const char *name; /* as in the .proto file; NULL ends the table */
+	ttrpc_handler handler;
+	bool streams; /* answers with a stream: ttrpc_send, then ttrpc_reply with NULL */
 };
 
-/* `services` must stay valid. No listener yet. */
+struct ttrpc_service {
+	const ProtobufCServiceDescriptor *desc;
+	const struct ttrpc_method *methods; /* those that are missing are UNIMPLEMENTED */
+	void *arg;			    /* of the handlers */
+};
+
+/* `services` must stay valid; a table that names a method twice, or one that its descriptor does
+ * not have, is a bug (check). No listener yet. */
 int ttrpc_server_new(struct loop *l, const struct ttrpc_service *services, size_t n,
 		     struct ttrpc_server **ret, struct err *err) must_check;
 /* Serves a connection; takes fd over (also on failure). */

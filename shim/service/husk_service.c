@@ -65,5 +65,9 @@ static void on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *msg, v
 	ttrpc_reply(call, &resp.base);
 }
 
-/* By index of the method in the descriptor. */
-const ttrpc_handler husk_handlers[] = { on_reopen_log, on_sandbox_info, on_exit_info };
+const struct ttrpc_method husk_methods[] = {
+	{ "ReopenLog", on_reopen_log },
+	{ "SandboxInfo", on_sandbox_info },
+	{ "ExitInfo", on_exit_info },
+	{ NULL },
+};

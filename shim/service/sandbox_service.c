@@ -230,8 +230,10 @@ static void on_metrics(struct ttrpc_call *call, const ProtobufCMessage *msg, voi
 	ttrpc_reply_err(call, -ENOSYS, &e);
 }
 
-/* By index of the method in the descriptor. */
-const ttrpc_handler sandbox_handlers[] = {
-	on_create, on_start, on_platform, on_stop,    on_wait,
-	on_status, on_ping,  on_shutdown, on_metrics,
+const struct ttrpc_method sandbox_methods[] = {
+	{ "CreateSandbox", on_create },	  { "StartSandbox", on_start },
+	{ "Platform", on_platform },	  { "StopSandbox", on_stop },
+	{ "WaitSandbox", on_wait },	  { "SandboxStatus", on_status },
+	{ "PingSandbox", on_ping },	  { "ShutdownSandbox", on_shutdown },
+	{ "SandboxMetrics", on_metrics }, { NULL },
 };

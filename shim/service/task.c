@@ -323,9 +323,14 @@ static void on_stats(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 	refuse(call, -ENOSYS, "statistics are not supported yet");
 }
 
-/* By index of the method in the descriptor. */
-const ttrpc_handler task_handlers[] = {
-	on_state,  on_create,	  on_start, on_delete,	on_pids,     on_pause,
-	on_pause,  on_checkpoint, on_kill,  on_exec,	on_resize,   on_close_io,
-	on_update, on_wait,	  on_stats, on_connect, on_shutdown,
+const struct ttrpc_method task_methods[] = {
+	{ "State", on_state },	     { "Create", on_create },
+	{ "Start", on_start },	     { "Delete", on_delete },
+	{ "Pids", on_pids },	     { "Pause", on_pause },
+	{ "Resume", on_pause },	     { "Checkpoint", on_checkpoint },
+	{ "Kill", on_kill },	     { "Exec", on_exec },
+	{ "ResizePty", on_resize },  { "CloseIO", on_close_io },
+	{ "Update", on_update },     { "Wait", on_wait },
+	{ "Stats", on_stats },	     { "Connect", on_connect },
+	{ "Shutdown", on_shutdown }, { NULL },
 };

@@ -317,23 +317,28 @@ static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *m, void
 	ended(VMM__END_REASON__POWEROFF, "");
 }
 
-/* CreateSandbox CreateContainer StartContainer ExecProcess SignalProcess ResizeTty RemoveContainer
- * ListProcesses Events Shutdown */
-static const ttrpc_handler handlers[] = { on_create_sandbox, on_create,	 on_start,  on_exec,
-					  on_signal,	     NULL,	 on_remove, on_list,
-					  on_events,	     on_shutdown };
+static const struct ttrpc_method methods[] = {
+	{ "CreateSandbox", on_create_sandbox },
+	{ "CreateContainer", on_create },
+	{ "StartContainer", on_start },
+	{ "ExecProcess", on_exec },
+	{ "SignalProcess", on_signal },
+	{ "RemoveContainer", on_remove },
+	{ "ListProcesses", on_list },
+	{ "Events", on_events, .streams = true },
+	{ "Shutdown", on_shutdown },
+	{ NULL },
+};
 
 /* ---- the monitor ---- */
 
 static void boot(int fd)
 {
-	static struct ttrpc_service service = { .desc = &agent__agent__descriptor,
-						.handlers = handlers };
+	static const struct ttrpc_service service = { &agent__agent__descriptor, methods, NULL };
 	Vmm__Packet p = VMM__PACKET__INIT;
 	Vmm__AgentConnected c = VMM__AGENT_CONNECTED__INIT;
 	struct err e;
 
-	service.server_streaming = 1 << 8;
 	if (ttrpc_server_new(loop, &service, 1, &server, &e) < 0 ||
 	    ttrpc_server_add(server, fd) < 0)
 		die("agent");

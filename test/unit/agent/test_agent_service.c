@@ -2,7 +2,7 @@
  * The agent's answers without a guest: an agent whose disk does not exist, behind a real ttrpc
  * connection. What is refused when, requests that wait for a removal, subscribers of events.
  */
-#include "test/lib/unit.h"
+#include "test/lib/serves.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -135,6 +135,11 @@ static const ProtobufCMessage *create_of(struct create *c, const char *id, uint6
 	c->req.rootfs = &c->root;
 	c->req.process = &c->process;
 	return &c->req.base;
+}
+
+static void test_methods(void **state)
+{
+	assert_serves_all(&service, "Events");
 }
 
 static void test_order(void **state)
@@ -305,6 +310,7 @@ static void test_subscribers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_methods, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_order, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waiting, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waited, set_up, tear_down),

@@ -160,8 +160,12 @@ static int conversation(void *arg)
 	Agent__ListProcessesRequest lreq = AGENT__LIST_PROCESSES_REQUEST__INIT;
 	Agent__EventsRequest ereq = AGENT__EVENTS_REQUEST__INIT;
 	const ProtobufCServiceDescriptor *desc = &agent__agent__descriptor;
-	const ttrpc_handler handlers[64] = { [7] = list, [8] = events };
-	const struct ttrpc_service svc = { desc, handlers, NULL, 1u << 8 };
+	const struct ttrpc_method methods[] = {
+		{ "ListProcesses", list },
+		{ "Events", events, .streams = true },
+		{ NULL },
+	};
+	const struct ttrpc_service svc = { desc, methods, NULL };
 	struct ttrpc_server *s = NULL;
 	struct ttrpc_client *c = NULL;
 	struct talk t = { 0 };

@@ -503,8 +503,8 @@ static void check_pid(const struct ttrpc_result *res, void *arg)
 
 static void a_thousand_calls(void **state)
 {
-	static const ttrpc_handler handlers[64] = { [2] = reply_pid };
-	static const struct ttrpc_service svc = { &agent__agent__descriptor, handlers, NULL, 0 };
+	static const struct ttrpc_method methods[] = { { "StartContainer", reply_pid }, { NULL } };
+	static const struct ttrpc_service svc = { &agent__agent__descriptor, methods, NULL };
 	Agent__StartContainerRequest req = AGENT__START_CONTAINER_REQUEST__INIT;
 	struct ttrpc_client *client;
 	struct ttrpc_server *s;

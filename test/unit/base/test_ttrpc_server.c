@@ -11,6 +11,7 @@
 #include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
+#include "test/lib/aborts.h"
 #include "test/lib/rawpeer.h"
 
 #define SVC "husk.agent.v1.Agent"
@@ -88,13 +89,13 @@ static void shut(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg
 	ttrpc_reply(call, &resp.base);
 }
 
-/* In the order of agent.proto: CreateSandbox 0, CreateContainer 1, StartContainer 2, ExecProcess 3,
- * SignalProcess 4, ResizeTty 5, RemoveContainer 6, ListProcesses 7, Events 8, Shutdown 9. */
-static const ttrpc_handler handlers[64] = {
-	[2] = keep, [6] = refuse, [7] = list, [8] = events, [9] = shut
+static const struct ttrpc_method methods[] = {
+	{ "StartContainer", keep }, { "RemoveContainer", refuse },
+	{ "ListProcesses", list },  { "Events", events, .streams = true },
+	{ "Shutdown", shut },	    { NULL },
 };
 static const struct ttrpc_service services[] = {
-	{ &agent__agent__descriptor, handlers, (void *)"arg", 1u << 8 },
+	{ &agent__agent__descriptor, methods, (void *)"arg" },
 };
 
 static void disconnected(void *arg)
@@ -109,7 +110,6 @@ static int set_up(void **state)
 	n_kept = n_cancelled = n_disconnects = 0;
 	answer_on_cancel = free_on_cancel = false;
 	answer_size = 3;
-	assert_string_equal(agent__agent__descriptor.methods[7].name, "ListProcesses");
 	assert_ok(loop_new(&l, &e), &e);
 	assert_ok(ttrpc_server_new(l, services, ARRAY_SIZE(services), &s, &e), &e);
 	ttrpc_server_on_disconnect(s, disconnected, NULL);
@@ -211,6 +211,45 @@ static void unknown_names(void **state)
 	(void)rawpeer_expect(&p, 7, RPC_UNIMPLEMENTED);
 	rawpeer_send(&p, 0, 9, TTRPC_REQUEST, 0, NULL, 0);
 	(void)rawpeer_expect(&p, 9, RPC_UNIMPLEMENTED);
+}
+
+/* A method of the .proto file is in the table, or answered UNIMPLEMENTED. */
+static void every_method_of_the_descriptor(void **state)
+{
+	const ProtobufCServiceDescriptor *desc = &agent__agent__descriptor;
+	const struct ttrpc_method *m;
+	unsigned n_served = 0;
+	uint32_t id = 1;
+
+	for (unsigned i = 0; i < desc->n_methods; i++, id += 2) {
+		for (m = methods; m->name && !str_eq(m->name, desc->methods[i].name); m++)
+			;
+		n_served += m->name != NULL;
+		if (m->name)
+			continue;
+		ask(id, desc->methods[i].name);
+		(void)rawpeer_expect(&p, id, RPC_UNIMPLEMENTED);
+	}
+	assert_int_equal(n_served, ARRAY_SIZE(methods) - 1);
+}
+
+static void new_server(void *table)
+{
+	const struct ttrpc_service svc = { &agent__agent__descriptor, table, NULL };
+	struct ttrpc_server *server;
+
+	(void)!ttrpc_server_new(l, &svc, 1, &server, NULL);
+}
+
+static void wrong_tables(void **state)
+{
+	struct ttrpc_method unknown[] = { { "Events", events }, { "NoSuch", keep }, { NULL } };
+	struct ttrpc_method twice[] = { { "Events", events }, { "Events", keep }, { NULL } };
+	struct ttrpc_method empty[] = { { "Events", NULL }, { NULL } };
+
+	assert_aborts(new_server, unknown, "get_method_by_name");
+	assert_aborts(new_server, twice, "find_method(svc, m->name) == m");
+	assert_aborts(new_server, empty, "m->handler");
 }
 
 static void malformed(void **state)
@@ -641,6 +680,8 @@ int main(void)
 		T(out_of_order),
 		T(bad_stream_ids),
 		T(unknown_names),
+		T(every_method_of_the_descriptor),
+		T(wrong_tables),
 		T(malformed),
 		T(oversize),
 		T(answer_too_large),
