@@ -134,7 +134,7 @@ struct leaf {
 				 before */
 };
 
-static int by_hash(const void *a, const void *b)
+static int dir_by_hash(const void *a, const void *b)
 {
 	const struct hashed *x = a, *y = b;
 
@@ -165,7 +165,7 @@ static int sort_entries(struct tree *t, uint32_t dir, uint32_t n, const uint32_t
 			return err_set(err, -EIO, "cannot hash a name");
 		}
 	}
-	qsort(h, n, sizeof(*h), by_hash);
+	qsort(h, n, sizeof(*h), dir_by_hash);
 	*ret = h;
 	return 0;
 }

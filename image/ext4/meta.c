@@ -376,7 +376,7 @@ static int choose_geometry(struct meta *m, struct err *err)
 	return 0;
 }
 
-static int by_block(const void *a, const void *b)
+static int meta_by_block(const void *a, const void *b)
 {
 	const struct extent *x = a, *y = b;
 
@@ -544,7 +544,7 @@ static int free_ranges(struct meta *m, struct err *err)
 	}
 	if (w->failed)
 		return err_set(err, w->failed, "no memory");
-	qsort(w->dropped, w->n_dropped, sizeof(*w->dropped), by_block);
+	qsort(w->dropped, w->n_dropped, sizeof(*w->dropped), meta_by_block);
 	/* Where the file system below cannot punch holes, they keep their space and do no harm. */
 	for (size_t k = 0; k < w->n_dropped; k++)
 		(void)fallocate(w->out.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

@@ -30,12 +30,12 @@ static void filter(struct tree *t, uint32_t dir,
 	}
 }
 
-static bool is_older(const struct tree *t, const struct tree_entry *e)
+static bool tree_is_older(const struct tree *t, const struct tree_entry *e)
 {
 	return e->layer != t->layer;
 }
 
-static bool is_whiteout_entry(const struct tree *t, const struct tree_entry *e)
+static bool tree_is_whiteout_entry(const struct tree *t, const struct tree_entry *e)
 {
 	return tree_is_whiteout(e->inode);
 }
@@ -58,7 +58,7 @@ static void prune(struct tree *t, uint32_t dir)
 
 	if (t->layer == 1 || !wants_pruning(t, dir))
 		return;
-	filter(t, dir, is_older);
+	filter(t, dir, tree_is_older);
 	tree_entry(t, dir)->pruned = t->layer;
 	next = tree_entry(t, dir)->inode->dir.first;
 	for (;;) {
@@ -66,7 +66,7 @@ static void prune(struct tree *t, uint32_t dir)
 			next = tree_entry(t, next)->next;
 		if (next) {
 			at = next;
-			filter(t, at, is_older);
+			filter(t, at, tree_is_older);
 			tree_entry(t, at)->pruned = t->layer;
 			next = tree_entry(t, at)->inode->dir.first;
 			continue;
@@ -101,7 +101,7 @@ int tree_whiteout(struct tree *t, const struct walk *w, struct err *err)
 	if (!len || (len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
 		return err_set(err, -EPROTO, "whiteout without a name");
 	e = tree_lookup(t, w->parent, name, len);
-	if (e && is_older(t, tree_entry(t, e)))
+	if (e && tree_is_older(t, tree_entry(t, e)))
 		return tree_replace(t, e, S_IFCHR, err); /* 0:0 */
 	if (e) {
 		/* The layer has an entry of that name itself: the whiteout is for older ones. */
@@ -130,6 +130,6 @@ void tree_is_bottom(struct tree *t)
 		if (x->removed || !S_ISDIR(x->inode->mode))
 			continue;
 		x->inode->opaque = false;
-		filter(t, e, is_whiteout_entry);
+		filter(t, e, tree_is_whiteout_entry);
 	}
 }

@@ -42,12 +42,12 @@ static la_ssize_t layer_tar_on_read(struct archive *a, void *arg, const void **r
 	return n;
 }
 
-static void archive_freep(struct archive **a)
+static void layer_tar_freep(struct archive **a)
 {
 	if (*a)
 		archive_read_free(*a);
 }
-#define cleanup_archive cleanup_with(archive_freep)
+#define cleanup_archive cleanup_with(layer_tar_freep)
 
 static int tar_error(struct reader *rd, struct err *err)
 {
