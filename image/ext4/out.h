@@ -1,7 +1,7 @@
 /*
- * The stream of blocks that becomes a layer's file: blocks are taken in order, filled at once and go
- * to the file 1 MiB at a time. Blocks of the stream can be read and changed later, wherever they are
- * by then. Belongs to one ext4_writer; one thread; blocking I/O.
+ * The stream of blocks that becomes a layer's file: blocks are taken in order, filled at once and
+ * go to the file 1 MiB at a time. Blocks of the stream can be read and changed later, wherever they
+ * are by then. Belongs to one ext4_writer; one thread; blocking I/O.
  */
 #ifndef HUSK_IMAGE_EXT4_OUT_H
 #define HUSK_IMAGE_EXT4_OUT_H

@@ -13,8 +13,8 @@
 #include "image/proxy.h"
 #include "image/registry/internal.h"
 
-/* Certificates of the system beside those that hosts.toml names (libcurl's own default is a file,
- * which they replace). */
+/* The system's certificates as a directory: those that hosts.toml names replace libcurl's default,
+ * which is a file, but not this. */
 #define SYSTEM_CA_PATH "/etc/ssl/certs"
 
 /* ---- URLs ---- */
@@ -64,16 +64,20 @@ int url_split(const char *url, char **ret_origin, char **ret_host, unsigned *ret
 
 /* ---- the answer's bytes ---- */
 
-static size_t on_data(char *data, size_t one, size_t len, void *arg)
+static size_t exchange_on_data(char *data, size_t one, size_t len, void *arg)
 {
 	struct exchange *x = arg;
 	bool good;
 
 	curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
 	good = x->status == 200 || x->status == 206;
-	if (good && x->data)
-		return x->data(x, data, len);
-	/* Of an error's body a little is enough: it may say why. */
+	if (good && x->data) {
+		size_t n = x->data(x, data, len);
+
+		x->paused = n == CURL_WRITEFUNC_PAUSE;
+		return n;
+	}
+	/* The body of an error may say why; a part of it is enough. */
 	if (x->status >= 300 && buf_len(&x->body) + len > REGISTRY_MAX_TOKEN)
 		return len;
 	if (buf_len(&x->body) + len > x->max) {
@@ -113,7 +117,7 @@ static void keep_header(const struct exchange *x, const char *v, size_t n, char 
 	snprintf(out, max, "%.*s", (int)(n < max ? n : 0), v);
 }
 
-static size_t on_header(char *data, size_t one, size_t len, void *arg)
+static size_t exchange_on_header(char *data, size_t one, size_t len, void *arg)
 {
 	struct exchange *x = arg;
 	const char *v;
@@ -129,7 +133,7 @@ static size_t on_header(char *data, size_t one, size_t len, void *arg)
 		memset(&x->challenge, 0, sizeof(x->challenge));
 		*x->location = *x->range = *x->digest = *x->content_range = 0;
 	} else if (header_is(data, len, "WWW-Authenticate", &v, &n)) {
-		/* One that cannot be understood is as good as none: the 401 is reported then. */
+		/* A challenge that cannot be parsed counts as none: the 401 is the error then. */
 		(void)!auth_challenge_parse(v, n, &x->challenge);
 	} else if (header_is(data, len, "Location", &v, &n)) {
 		keep_header(x, v, n, x->location, sizeof(x->location));
@@ -143,7 +147,7 @@ static size_t on_header(char *data, size_t one, size_t len, void *arg)
 	return len;
 }
 
-static size_t on_send(char *to, size_t one, size_t max, void *arg)
+static size_t exchange_on_send(char *to, size_t one, size_t max, void *arg)
 {
 	struct exchange *x = arg;
 	uint64_t left = x->body_len - x->body_sent;
@@ -163,7 +167,7 @@ static size_t on_send(char *to, size_t one, size_t max, void *arg)
 	return (size_t)n;
 }
 
-static int on_seek(void *arg, curl_off_t at, int origin)
+static int exchange_on_seek(void *arg, curl_off_t at, int origin)
 {
 	struct exchange *x = arg;
 
@@ -173,8 +177,8 @@ static int on_seek(void *arg, curl_off_t at, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
-/* Where a redirect or a token service may be: not on the link, and on this machine only when the
- * registry is, too. */
+/* May a redirect or a token service be at such an address? Never on the link, and on this machine
+ * only when the registry is on it as well. */
 static bool may_go(const struct exchange *x, enum address_kind kind)
 {
 	return kind == ADDRESS_ELSEWHERE || (kind == ADDRESS_LOOPBACK && x->ep->local);
@@ -187,17 +191,19 @@ static int wrong_place(const struct exchange *x, const char *host, struct err *e
 }
 
 /*
- * Called when a connection is there and before a request is sent on it: where the endpoint itself
- * is, is its administrator's business; where it sends us is ours.
+ * Called when a connection is there and before a request is sent on it. The endpoint's own address
+ * may be anywhere, since the host's administrator has named it; an address that it sends us to may
+ * not.
  */
-static int on_connected(void *arg, char *remote_ip, char *local_ip, int remote_port, int local_port)
+static int exchange_on_connected(void *arg, char *remote_ip, char *local_ip, int remote_port,
+				 int local_port)
 {
 	struct exchange *x = arg;
 	enum address_kind kind = address_kind(remote_ip);
 
 	if (x->proxied)
 		return CURL_PREREQFUNC_OK;
-	if (x->at_home) {
+	if (x->at_endpoint) {
 		x->ep->local = kind == ADDRESS_LOOPBACK;
 		return CURL_PREREQFUNC_OK;
 	}
@@ -209,11 +215,11 @@ static int on_connected(void *arg, char *remote_ip, char *local_ip, int remote_p
 
 /* ---- set-up ---- */
 
-int exchange_init(struct exchange *x, struct registry *r, uint64_t max,
+int exchange_init(struct exchange *x, struct registry *reg, uint64_t max,
 		  void (*done)(struct exchange *, int))
 {
 	memset(x, 0, sizeof(*x));
-	x->reg = r;
+	x->reg = reg;
 	x->max = max;
 	x->done = done;
 	x->body_fd = -1;
@@ -226,7 +232,15 @@ void exchange_stop(struct exchange *x)
 {
 	if (x->running)
 		curl_multi_remove_handle(x->reg->multi, x->easy);
-	x->running = false;
+	x->running = x->paused = false;
+}
+
+void exchange_resume(struct exchange *x)
+{
+	if (!x->paused)
+		return;
+	x->paused = false;
+	curl_easy_pause(x->easy, CURLPAUSE_CONT);
 }
 
 void exchange_fini(struct exchange *x)
@@ -286,8 +300,8 @@ static int set_pem(struct exchange *x, CURLoption option, const char *pem)
 }
 
 /*
- * The endpoint's own CA is trusted for wherever it sends us, as it is beside the system's. The rest
- * is for its host alone: our certificate, the leave not to look at its own, headers.
+ * The endpoint's own CA is trusted, beside the system's, also where the endpoint sends us. Our
+ * client certificate, skip_verify and the headers of hosts.toml are for the endpoint's host alone.
  */
 static int set_trust(struct exchange *x, bool same_host, bool same_origin)
 {
@@ -297,27 +311,27 @@ static int set_trust(struct exchange *x, bool same_host, bool same_origin)
 	SET(CURLOPT_CAPATH, SYSTEM_CA_PATH);
 	if (h->ca)
 		r = set_pem(x, CURLOPT_CAINFO_BLOB, h->ca);
-	if (r >= 0 && same_host && h->cert) {
+	if (r == 0 && same_host && h->cert) {
 		r = set_pem(x, CURLOPT_SSLCERT_BLOB, h->cert);
-		if (r >= 0)
+		if (r == 0)
 			r = set_pem(x, CURLOPT_SSLKEY_BLOB, h->key ? h->key : h->cert);
 	}
-	if (r >= 0 && same_host && h->skip_verify) {
+	if (r == 0 && same_host && h->skip_verify) {
 		SET(CURLOPT_SSL_VERIFYPEER, 0L);
 		SET(CURLOPT_SSL_VERIFYHOST, 0L);
 	}
-	for (char **v = same_origin && h->headers ? h->headers : NULL; r >= 0 && v && *v; v++)
+	for (char **v = same_origin && h->headers ? h->headers : NULL; r == 0 && v && *v; v++)
 		r = add_header(&x->sent, *v);
 	return r;
 }
 
 static int set_proxy(struct exchange *x, const char *host, unsigned port)
 {
-	const struct registry *r = x->reg;
-	const char *proxy = str_starts(x->url, "https:") ? r->https_proxy : r->http_proxy;
+	const struct registry *reg = x->reg;
+	const char *proxy = str_starts(x->url, "https:") ? reg->https_proxy : reg->http_proxy;
 
-	x->proxied = !str_empty(proxy) && !proxy_bypassed(r->no_proxy, host, port);
-	SET(CURLOPT_PROXY, x->proxied ? proxy : ""); /* "": not even from the environment */
+	x->proxied = !str_empty(proxy) && !proxy_bypassed(reg->no_proxy, host, port);
+	SET(CURLOPT_PROXY, x->proxied ? proxy : ""); /* "" = none, also not the environment's */
 	SET(CURLOPT_NOPROXY, "");
 	return 0;
 }
@@ -332,13 +346,16 @@ static int set_body(struct exchange *x)
 		SET(CURLOPT_NOBODY, 1L);
 	if (x->body_fd >= 0) {
 		x->body_sent = 0;
-		/* libcurl sends a request again by itself when a connection that it used before
-		 * breaks. Part of a body may have been taken by then: only the caller can know. */
+		/*
+		 * When a reused connection breaks, libcurl sends the request again by itself. Part
+		 * of a body may have arrived by then, and only the caller can find out: so no
+		 * reuse.
+		 */
 		SET(CURLOPT_FRESH_CONNECT, 1L);
 		SET(CURLOPT_UPLOAD, 1L);
-		SET(CURLOPT_READFUNCTION, on_send);
+		SET(CURLOPT_READFUNCTION, exchange_on_send);
 		SET(CURLOPT_READDATA, x);
-		SET(CURLOPT_SEEKFUNCTION, on_seek);
+		SET(CURLOPT_SEEKFUNCTION, exchange_on_seek);
 		SET(CURLOPT_SEEKDATA, x);
 		SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)x->body_len);
 		if (add_header(&x->sent, "Expect:") < 0)
@@ -385,19 +402,20 @@ static int set_common(struct exchange *x)
 	if (x->document)
 		SET(CURLOPT_TIMEOUT, (long)REGISTRY_DOCUMENT_TIMEOUT_S);
 	SET(CURLOPT_USERAGENT, "husk/" HUSK_VERSION);
-	SET(CURLOPT_WRITEFUNCTION, on_data);
+	SET(CURLOPT_WRITEFUNCTION, exchange_on_data);
 	SET(CURLOPT_WRITEDATA, x);
-	SET(CURLOPT_HEADERFUNCTION, on_header);
+	SET(CURLOPT_HEADERFUNCTION, exchange_on_header);
 	SET(CURLOPT_HEADERDATA, x);
-	SET(CURLOPT_PREREQFUNCTION, on_connected);
+	SET(CURLOPT_PREREQFUNCTION, exchange_on_connected);
 	SET(CURLOPT_PREREQDATA, x);
-	/* Refused where the last try has left its buffer, which is as large. */
+	/* Refused after the first try, whose buffer is still there and is as large. */
 	(void)curl_easy_setopt(x->easy, CURLOPT_BUFFERSIZE, 256L * 1024);
 	return 0;
 }
 #undef SET
 
-/* The host of a URL, where a proxy keeps us from seeing the connection: names are its business. */
+/* Of the host of a URL, before there is a connection (behind a proxy there never is one): numeric
+ * addresses and localhost; other names are resolved later, or by the proxy. */
 static enum address_kind host_kind(const char *host)
 {
 	if (host_is_loopback(host))
@@ -419,21 +437,28 @@ static int submit(struct exchange *x, struct err *err)
 	elsewhere = x->hops || x->token_service || !same_origin;
 	if (elsewhere && !may_go(x, host_kind(host)))
 		return wrong_place(x, host, err);
-	x->at_home = !elsewhere;
-	x->left = x->left || !same_origin;
+	x->at_endpoint = !elsewhere;
+	x->cross_origin = x->cross_origin || !same_origin;
 	x->header_bytes = 0;
 	x->err.code = 0;
 	buf_clear(&x->body);
 	curl_slist_free_all(x->sent);
 	x->sent = NULL;
-	for (struct curl_slist *h = x->headers; r >= 0 && h; h = h->next)
+	for (struct curl_slist *h = x->headers; r == 0 && h; h = h->next)
 		r = add_header(&x->sent, h->data);
-	if (r < 0 || (r = set_common(x)) < 0 || (r = set_proxy(x, host, port)) < 0 ||
-	    (r = set_trust(x, str_eq(host, x->ep->name), !x->left && !x->token_service)) < 0 ||
-	    (r = set_body(x)) < 0 || (r = x->left && !x->token_service ? 0 : set_auth(x)) < 0 ||
-	    curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, x->sent) != CURLE_OK ||
+	if (r == 0)
+		r = set_common(x);
+	if (r == 0)
+		r = set_proxy(x, host, port);
+	if (r == 0)
+		r = set_trust(x, str_eq(host, x->ep->name), !x->cross_origin && !x->token_service);
+	if (r == 0)
+		r = set_body(x);
+	if (r == 0 && (!x->cross_origin || x->token_service))
+		r = set_auth(x);
+	if (r < 0 || curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, x->sent) != CURLE_OK ||
 	    curl_multi_add_handle(x->reg->multi, x->easy) != CURLM_OK)
-		return err_set(err, -ENOMEM, "cannot set up the request");
+		return err_set(err, -ENOMEM, "cannot set up the request to %s", x->ep->label);
 	x->running = true;
 	return 0;
 }
@@ -454,7 +479,7 @@ int exchange_start(struct exchange *x, struct endpoint *ep, const char *url,
 	x->url = copy;
 	x->ep = ep;
 	x->hops = 0;
-	x->left = false;
+	x->cross_origin = false;
 	x->status = 0;
 	x->auth = auth ? *auth : (struct exchange_auth){ 0 };
 	return submit(x, err);
@@ -462,7 +487,8 @@ int exchange_start(struct exchange *x, struct endpoint *ep, const char *url,
 
 /* ---- the end ---- */
 
-/* By our own rules; the headers of the request (Accept, Range) go along, the endpoint's do not. */
+/* Redirects by our own rules: the headers of the request (Accept, Range) are sent again, those of
+ * the endpoint are not. */
 static int redirect(struct exchange *x, struct err *err)
 {
 	char *to = NULL, *copy;
@@ -514,7 +540,10 @@ static int curl_failure(struct exchange *x, CURLcode c, struct err *err)
 		return err_set(err, -EPROTO, "certificate or key for %s cannot be used: %s", host,
 			       curl_easy_strerror(c));
 	case CURLE_SSL_CONNECT_ERROR:
-		return err_set(err, -EPROTO, "%s does not speak TLS with us", host);
+		return err_set(
+			err, -EPROTO,
+			"no TLS connection with %s: it speaks none, or no version that we accept",
+			host);
 	case CURLE_PARTIAL_FILE:
 	case CURLE_RECV_ERROR:
 	case CURLE_GOT_NOTHING:
@@ -547,9 +576,9 @@ void exchange_on_curl(CURLMsg *m)
 		snprintf(x->media_type, sizeof(x->media_type), "%s", type ? type : "");
 		if (x->status >= 300 && x->status < 400 && x->status != 304 && !x->token_service) {
 			r = redirect(x, &err);
-			if (r >= 0)
+			if (r == 0)
 				r = submit(x, &err);
-			if (r >= 0)
+			if (r == 0)
 				return;
 		}
 	}
@@ -584,7 +613,7 @@ static void error_detail(const struct exchange *x, char *out, size_t n)
 	json_decref(j);
 }
 
-int exchange_status_error(const struct exchange *x, const char *who, const char *what,
+int exchange_status_error(const struct exchange *x, const char *who, const char *object,
 			  bool authorized, struct err *err)
 {
 	char detail[256];
@@ -597,9 +626,10 @@ int exchange_status_error(const struct exchange *x, const char *who, const char 
 			       authorized ? "credentials do not help, " : "no credentials, ",
 			       x->status, detail);
 	case 404:
-		return err_set(err, -ENOENT, "%s has no such %s (404)%s", who, what, detail);
+		return err_set(err, -ENOENT, "%s has no such %s (404)%s", who, object, detail);
 	case 429:
-		return err_set(err, -EBUSY, "%s has had too many requests from here (429)%s", who,
+		return err_set(err, -EBUSY,
+			       "%s says that it got too many requests from here (429)%s", who,
 			       detail);
 	default:
 		return err_set(err, x->status >= 500 ? -EREMOTEIO : -EPROTO, "%s answered %ld%s",

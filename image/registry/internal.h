@@ -1,4 +1,4 @@
-/* What the registry_*.c share. Inside of the fetch process, one thread. */
+/* What the files of registry/ share. Inside of the fetch process, one thread. */
 #ifndef HUSK_IMAGE_REGISTRY_INTERNAL_H
 #define HUSK_IMAGE_REGISTRY_INTERNAL_H
 
@@ -17,16 +17,15 @@
 /* One host of the list, and what was learned about it. */
 struct endpoint {
 	struct host host;
-	char *origin; /* "https://mirror.example:5000", with the port */
-	char *name;   /* "mirror.example" */
-	char *label;  /* for texts */
-	struct curl_slist *headers;
+	char *origin;			 /* "https://mirror.example:5000", with the port */
+	char *name;			 /* "mirror.example" */
+	char *label;			 /* for texts */
 	struct auth_challenge challenge; /* what it asks for */
 	bool loopback;			 /* by its name */
 	bool local;			 /* the last connection to it went to this machine */
-	bool cold;			 /* did not answer: others first */
-	bool lied;			 /* gave bytes with a wrong digest */
-	bool no_range;			 /* does not do what Range asks for */
+	bool unreachable; /* it did not answer the last time: the others are asked first */
+	bool bad_digest;  /* it gave bytes with a wrong digest: not asked for blobs any more */
+	bool no_range;	  /* it does not answer a Range request as it should */
 };
 
 /* ---- one HTTP exchange, redirects included (exchange.c) ---- */
@@ -41,11 +40,12 @@ struct exchange {
 	struct endpoint *ep;
 	CURL *easy;
 	bool running;
-	bool token_service; /* not the endpoint itself */
-	bool at_home;	    /* with the endpoint itself, not where it sent us */
-	bool left;	    /* has been somewhere else: our secrets do not come back with it */
+	bool paused;	    /* `data` has asked for it: see exchange_resume */
+	bool token_service; /* of the endpoint, not the endpoint itself */
+	bool at_endpoint;   /* this hop goes to the endpoint itself, not to where it sent us */
+	bool cross_origin;  /* a hop went to another origin: no secrets from then on */
 	bool proxied;
-	struct exchange_auth auth; /* for the endpoint itself; borrowed for the length of it */
+	struct exchange_auth auth; /* for the endpoint itself; borrowed until it has ended */
 	unsigned hops;
 	char *url;
 	struct curl_slist *headers; /* of the request, also after redirects */
@@ -55,7 +55,7 @@ struct exchange {
 	const char *form;
 	int body_fd;
 	uint64_t body_at, body_len, body_sent;
-	/* what is asked for; borrowed for the length of exchange_start */
+	/* what is asked for; borrowed until it has ended */
 	const char *method; /* NULL = GET */
 	bool document;	    /* has a time limit as a whole */
 	/* the answer */
@@ -65,14 +65,17 @@ struct exchange {
 	struct buf body; /* unless `data` takes it */
 	uint64_t max;
 	struct err err; /* why a callback ended it */
-	/* Bytes of a 200 or 206 answer; `len`, 0 = failure (err is set), CURL_WRITEFUNC_PAUSE. NULL
-	 * = into `body`. */
+	/*
+	 * Bytes of a 200 or 206 answer; returns `len`, 0 = failure (err is set), or
+	 * CURL_WRITEFUNC_PAUSE: the same bytes come again after exchange_resume. NULL = into
+	 * `body`.
+	 */
 	size_t (*data)(struct exchange *x, const char *data, size_t len);
 	/* An answer of whatever status (0), or none (-errno, err is set). May free the exchange. */
 	void (*done)(struct exchange *x, int code);
 };
 
-int exchange_init(struct exchange *x, struct registry *r, uint64_t max,
+int exchange_init(struct exchange *x, struct registry *reg, uint64_t max,
 		  void (*done)(struct exchange *, int)) must_check;
 void exchange_fini(struct exchange *x);
 void exchange_no_headers(struct exchange *x);
@@ -80,12 +83,15 @@ int exchange_header(struct exchange *x, const char *fmt, ...) printf_like(2, 3) 
 int exchange_start(struct exchange *x, struct endpoint *ep, const char *url,
 		   const struct exchange_auth *auth, struct err *err) must_check;
 void exchange_stop(struct exchange *x);
+/* If it is paused: data may come again. */
+void exchange_resume(struct exchange *x);
 /* From curl_multi_info_read. */
 void exchange_on_curl(CURLMsg *m);
-/* -EPROTO etc. for an answer that is not a good one; `who` begins the text. */
-int exchange_status_error(const struct exchange *x, const char *who, const char *what,
+/* The error that a status stands for (never 0): "<who> has no such <object> (404)". authorized: the
+ * request had credentials. */
+int exchange_status_error(const struct exchange *x, const char *who, const char *object,
 			  bool authorized, struct err *err);
-uint64_t exchange_retry_after(const struct exchange *x); /* seconds, 0 = not said */
+uint64_t exchange_retry_after(const struct exchange *x); /* seconds; 0 = no such header */
 /* "https://host:port" of a URL and its host alone (no brackets); the caller frees. */
 int url_split(const char *url, char **ret_origin, char **ret_host, unsigned *ret_port,
 	      struct err *err) must_check;
@@ -97,57 +103,121 @@ struct tokens {
 	struct token *list;
 	size_t n;
 	uint64_t serial;
+	/* A token that token_get has promised has come (0), or has failed (-errno; temporary:
+	 * another try may help, after_s seconds later at the earliest). Set by the owner. */
+	void (*ready)(struct registry *reg, uint64_t id, int code, bool temporary, uint64_t after_s,
+		      const struct err *err);
 };
 
 /*
- * The token for what the endpoint asked for. 1: *ret is it; 0: it is on its way, *ret_wait is what
- * registry_token_ready will name; < 0.
+ * The token for what the endpoint's challenge asks for, with these scopes. Returns
+ *	1: there is one: *ret, valid until the next call of a token function;
+ *	0: it has been asked for: `ready` will be called with the id in *ret_id;
+ *	-errno.
  */
-int token_get(struct registry *r, struct endpoint *ep, const char *scopes, const char **ret,
-	      uint64_t *ret_wait, struct err *err) must_check;
-/* It did not help: the next one is asked for anew. */
-void token_forget(struct registry *r, const char *value);
-void tokens_fini(struct registry *r);
+int token_get(struct registry *reg, struct endpoint *ep, const char *scopes, const char **ret,
+	      uint64_t *ret_id, struct err *err) must_check;
+/* The registry refused it: the next token_get asks for a new one. */
+void token_forget(struct registry *reg, const char *value);
+void tokens_fini(struct registry *reg);
 
-/* ---- requests (request.c) ---- */
+/* ---- requests: what all kinds have in common (request.c) ---- */
 
 enum step {
-	STEP_REPLAY,   /* what a layer's file has already */
-	STEP_PAUSE,    /* until retry_ns, or until the token `waits` is there */
+	STEP_REPLAY,   /* layers: reading again what their file has already */
+	STEP_PAUSE,    /* until retry_ns, or until the token `token_id` is there */
 	STEP_EXCHANGE, /* the network */
-	STEP_DRAIN,    /* all has come and is right; the pipe takes the rest */
+	STEP_DRAIN,    /* layers: all has come and is right; the pipe takes the rest */
 };
 
+struct request;
+
+/* What a kind of request does in its own way. A member may be NULL unless it says otherwise. */
+struct request_ops {
+	const char *object; /* "the registry has no such <object>" */
+	bool one_host;	    /* only the first host that can do it: an upload stays where it began */
+	/* Adds headers for this try (exchange_header). -ENOMEM. */
+	int (*headers)(struct request *q);
+	/* Is this status the answer that was asked for? Never NULL. */
+	bool (*is_answer)(long status);
+	/* Such an answer has come to its end: request_end, or request_try_failed. Never NULL. */
+	void (*answered)(struct request *q);
+	/* Another status. True: request_again has been called, it is no failure. */
+	bool (*refused)(struct request *q);
+	/* Every host has failed once more. False: that is enough of it. */
+	bool (*another_round)(struct request *q);
+	/* Bytes that came before a failure; for its text. */
+	uint64_t (*received)(const struct request *q);
+	/* Called in each round of registry_poll: what it can do without the network. May end it. */
+	void (*work)(struct request *q);
+	/* Has `work` something to do that waits for nothing? */
+	bool (*ready)(const struct request *q);
+	/* The descriptor that `work` waits to be writable, -1 = none. */
+	int (*blocked_fd)(const struct request *q);
+	/* At the end: what the owner gets, instead of the answer's body. Descriptors are closed
+	 * here. */
+	void (*result)(struct request *q, struct registry_result *res);
+	void (*fini)(struct request *q); /* frees what the kind has, not `q` */
+};
+
+/* The first member of each kind's own struct. */
 struct request {
 	struct exchange x; /* the first member: a callback's exchange is its request */
+	const struct request_ops *ops;
 	struct request *next;
-	enum registry_op op;
 	enum step step;
 	uint32_t id;
 	registry_done_fn done;
 	void *arg;
-	char *repository, *path, *scopes, *method, *content_type, *content_range;
-	char digest[DIGEST_LEN + 1]; /* "" = unknown: a tag */
-	struct sink sink;
+	char *path;	     /* below /v2/, or a whole URL; owned */
+	char *scopes;	     /* to ask a token for; owned */
+	unsigned capability; /* HOST_*: what a host must be allowed to */
+	bool changes; /* what the registry has: a try that may have arrived is not repeated */
 	uint64_t last_progress_ns;
-	bool paused; /* libcurl holds data back until the pipe has room */
 	/* where and how often */
 	struct endpoint *ep;
-	uint32_t tried, refused; /* endpoints: in this round; for good */
-	uint32_t sources;	 /* that have given bytes of the layer */
-	unsigned rounds, resumes;
-	uint64_t round_start; /* sink.done then */
-	uint64_t retry_ns, after_s, waits;
+	uint32_t tried, refused; /* endpoints, as bits: in this round; for good */
+	unsigned rounds;
+	uint64_t retry_ns, after_s, token_id;
 	/* this try */
-	uint64_t skip; /* bytes of an answer to a Range that was ignored */
-	bool authorized, asked_again, began;
-	char *bearer;	       /* the token sent */
+	bool authorized, asked_again;
+	char *bearer;	       /* the token that was sent; owned */
 	struct err mirror_err; /* the first failure of a mirror */
 };
 
+/*
+ * How a kind makes a request: calloc of its own struct; request_init; then its capability, path and
+ * scopes (NULL: no memory for them), and step when it is to begin with ops->work; request_start.
+ * When request_init fails (-ENOMEM) there is nothing but the struct to free.
+ */
+int request_init(struct request *q, struct registry *reg, const struct request_ops *ops,
+		 uint32_t id, uint64_t max_body) must_check;
+/* Puts it into the list. It begins in the next registry_poll, so that `done` is never called from
+ * here. Takes it over, also on failure. -EBUSY: too many requests; -ENOMEM. */
+int request_start(struct request *q, struct err *err) must_check;
+/* Frees one that is not in the list, without calling anybody. */
 void request_free(struct request *q);
+/* Takes it out of the list and frees it, and calls `done` in between. again: a new request may find
+ * other bytes. */
+void request_end(struct request *q, int code, bool again, const struct err *err);
+/* The next host that can do it, in its turn. */
+void request_try_next(struct request *q);
+/* The same host once more, with a fresh exchange. */
+void request_again(struct request *q);
+/* This try has failed: another host, another round after a pause (of after_s seconds at least), or
+ * the end. temporary: the same host may do better later. */
+void request_try_failed(struct request *q, int code, bool temporary, uint64_t after_s,
+			struct err *err);
+/* Hosts that can do it, as bits. */
+uint32_t request_hosts(const struct request *q);
+uint32_t endpoint_bit(const struct registry *reg, const struct endpoint *ep);
+/* Tells the owner at most ten times a second. */
+void request_progress(struct request *q, uint64_t bytes);
 /* What it can do by itself now; may end it. */
 void request_work(struct request *q, uint64_t now);
+/* tokens.ready */
+void request_on_token(struct registry *reg, uint64_t id, int code, bool temporary, uint64_t after_s,
+		      const struct err *err);
 
 /* ---- the client (registry.c) ---- */
 
@@ -160,19 +230,12 @@ struct registry {
 	struct endpoint endpoints[HOSTS_MAX];
 	size_t n_endpoints;
 	struct tokens tokens;
-	bool answered; /* somebody has, once */
+	bool answered; /* one of the hosts has, once */
 	struct request *list;
 	unsigned n;
 	registry_done_fn done;
 	registry_progress_fn progress;
 	void *arg;
 };
-
-/* NULL gives NULL; *ok becomes false without memory. */
-char *registry_copy(const char *s, bool *ok);
-/* (request.c) Requests that wait for the token go on, or fail with it (temporary: may be
- * tried again). */
-void registry_token_ready(struct registry *r, uint64_t id, int code, bool temporary,
-			  uint64_t after_s, const struct err *err);
 
 #endif

@@ -12,6 +12,7 @@
 
 #define BLOB_TYPE "application/octet-stream"
 #define URL_MAX 4096u
+#define MAX_ANSWER (64 * KIB)
 
 struct push {
 	struct registry *reg;
@@ -21,7 +22,7 @@ struct push {
 	char *repository, *digest, *from, *reference, *media_type;
 	uint64_t size;
 	int fd;
-	char upload[URL_MAX]; /* where the upload goes on; "" = none */
+	char upload[URL_MAX]; /* where the rest of the upload belongs; "" = none */
 	uint64_t at;	      /* bytes that the registry has */
 	unsigned breaks, restarts;
 };
@@ -62,25 +63,23 @@ static void fail(struct push *p, int code, const char *doing, const struct err *
 	end(p, code, PUSH_SENT, &err);
 }
 
-/* A call of the push; its failure to start is the end. */
-static void call(struct push *p, struct registry_request *q, registry_done_fn done)
+/* Starts a call of the push; if that fails, the push ends. */
+static void call(struct push *p, struct registry_call *q, registry_done_fn done)
 {
 	struct err err = { 0 };
 	int r;
 
-	q->op = REGISTRY_CALL;
 	q->id = p->id;
 	q->repository = p->repository;
-	q->max = 64 * KIB;
-	q->file_fd = q->pipe_fd = -1;
+	q->max = MAX_ANSWER;
 	q->done = done;
 	q->arg = p;
-	r = registry_start(p->reg, q, &err);
+	r = registry_call(p->reg, q, &err);
 	if (r < 0)
 		fail(p, r, "push", &err);
 }
 
-/* ---- where an upload goes on ---- */
+/* ---- where the rest of an upload belongs ---- */
 
 /* Location, as a path below /v2/ or a whole URL. */
 static int take_location(struct push *p, const struct registry_result *res)
@@ -106,7 +105,8 @@ static uint64_t range_end(const char *range)
 		range += strlen("bytes=");
 	if (!str_starts(range, "0-") || str_to_u64(range + 2, 0, UINT64_MAX - 1, &last) < 0)
 		return 0;
-	/* An empty upload is "0-0" for some. One byte more or less: the digest will tell. */
+	/* "0-0" is one byte, but some registries mean an empty upload by it. Sending that byte
+	 * again is harmless: the registry compares the digest at the end. */
 	return last ? last + 1 : 0;
 }
 
@@ -128,15 +128,15 @@ static void restart(struct push *p, int code, const struct err *err)
 
 /* ---- the end of an upload ---- */
 
-static void on_put(void *arg, uint32_t id, int code, const struct registry_result *res,
-		   const struct err *err)
+static void push_on_put(void *arg, uint32_t id, int code, const struct registry_result *res,
+			const struct err *err)
 {
 	struct push *p = arg;
 
 	if (code == 0)
 		end(p, 0, PUSH_SENT, NULL);
 	else if (res->again || res->status == 404)
-		restart(p, code, err); /* asks first whether it is there by now */
+		restart(p, code, err); /* it may have arrived: restart asks first */
 	else
 		fail(p, code, "finish the upload", err);
 }
@@ -144,17 +144,17 @@ static void on_put(void *arg, uint32_t id, int code, const struct registry_resul
 static void finish_upload(struct push *p)
 {
 	char url[URL_MAX + DIGEST_LEN + 16];
-	struct registry_request q = { .method = "PUT", .path = url, .body_fd = -1 };
+	struct registry_call q = { .method = "PUT", .path = url, .body_fd = -1 };
 
 	(void)snprintf(url, sizeof(url), "%s%cdigest=%s", p->upload,
 		       strchr(p->upload, '?') ? '&' : '?', p->digest);
-	call(p, &q, on_put);
+	call(p, &q, push_on_put);
 }
 
 /* ---- the bytes ---- */
 
-static void on_patched(void *arg, uint32_t id, int code, const struct registry_result *res,
-		       const struct err *err)
+static void push_on_patched(void *arg, uint32_t id, int code, const struct registry_result *res,
+			    const struct err *err)
 {
 	struct push *p = arg;
 
@@ -170,7 +170,8 @@ static void on_patched(void *arg, uint32_t id, int code, const struct registry_r
 	if (take_location(p, res) < 0) {
 		struct err why = { 0 };
 
-		err_set(&why, -EPROTO, "the registry does not say where the upload goes on");
+		err_set(&why, -EPROTO,
+			"the registry does not say where the rest of the upload belongs");
 		fail(p, -EPROTO, "upload", &why);
 		return;
 	}
@@ -181,35 +182,36 @@ static void on_patched(void *arg, uint32_t id, int code, const struct registry_r
 static void send_rest(struct push *p)
 {
 	char range[64];
-	struct registry_request q = { .method = "PATCH",
-				      .path = p->upload,
-				      .content_type = BLOB_TYPE,
-				      .body_fd = p->fd,
-				      .body_at = p->at,
-				      .body_len = p->size - p->at };
+	struct registry_call q = { .method = "PATCH",
+				   .path = p->upload,
+				   .content_type = BLOB_TYPE,
+				   .body_fd = p->fd,
+				   .body_at = p->at,
+				   .body_len = p->size - p->at };
 
 	if (p->at == p->size) {
 		finish_upload(p);
 		return;
 	}
-	/* The first one goes as Docker sends it; where the rest belongs has to be said. */
+	/* The first request has no Content-Range, as Docker sends it; a later one must say where
+	 * its bytes belong. */
 	if (p->at) {
 		(void)snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)p->at,
 			       (unsigned long long)p->size - 1);
 		q.content_range = range;
 	}
-	call(p, &q, on_patched);
+	call(p, &q, push_on_patched);
 }
 
 /* How much has arrived? */
-static void on_upload_status(void *arg, uint32_t id, int code, const struct registry_result *res,
-			     const struct err *err)
+static void push_on_upload_status(void *arg, uint32_t id, int code,
+				  const struct registry_result *res, const struct err *err)
 {
 	struct push *p = arg;
 	uint64_t at;
 
 	if (code < 0) {
-		/* It is not known any more: from the beginning. */
+		/* The registry has forgotten the upload: from the beginning. */
 		if (res->again || (res->status >= 400 && res->status < 500))
 			restart(p, code, err);
 		else
@@ -232,21 +234,21 @@ static void on_upload_status(void *arg, uint32_t id, int code, const struct regi
 
 static void ask_upload(struct push *p)
 {
-	struct registry_request q = { .method = "GET", .path = p->upload, .body_fd = -1 };
+	struct registry_call q = { .method = "GET", .path = p->upload, .body_fd = -1 };
 
-	call(p, &q, on_upload_status);
+	call(p, &q, push_on_upload_status);
 }
 
 /* ---- its beginning ---- */
 
-static void on_begun(void *arg, uint32_t id, int code, const struct registry_result *res,
-		     const struct err *err)
+static void push_on_begun(void *arg, uint32_t id, int code, const struct registry_result *res,
+			  const struct err *err)
 {
 	struct push *p = arg;
 	struct err why = { 0 };
 
 	if (code < 0) {
-		/* The other repository may be none that we may read. */
+		/* Perhaps we may not read the other repository: upload it then. */
 		if (p->from && res->status >= 400 && res->status < 500) {
 			free_ptr(&p->from);
 			begin_upload(p, NULL);
@@ -274,7 +276,7 @@ static void on_begun(void *arg, uint32_t id, int code, const struct registry_res
 static void begin_upload(struct push *p, const char *from)
 {
 	cleanup_free char *path = NULL, *scope = NULL;
-	struct registry_request q = { .method = "POST", .body_fd = -1 };
+	struct registry_call q = { .method = "POST", .body_fd = -1 };
 	struct err err = { 0 };
 
 	if (from) {
@@ -291,13 +293,13 @@ static void begin_upload(struct push *p, const char *from)
 	}
 	q.path = path;
 	q.scope = scope;
-	call(p, &q, on_begun);
+	call(p, &q, push_on_begun);
 }
 
 /* ---- is it there? ---- */
 
-static void on_head(void *arg, uint32_t id, int code, const struct registry_result *res,
-		    const struct err *err)
+static void push_on_head(void *arg, uint32_t id, int code, const struct registry_result *res,
+			 const struct err *err)
 {
 	struct push *p = arg;
 
@@ -312,11 +314,11 @@ static void on_head(void *arg, uint32_t id, int code, const struct registry_resu
 static void ask_blob(struct push *p)
 {
 	cleanup_free char *path = str_fmt("%s/blobs/%s", p->repository, p->digest);
-	struct registry_request q = { .method = "HEAD", .path = path, .body_fd = -1 };
+	struct registry_call q = { .method = "HEAD", .path = path, .body_fd = -1 };
 	struct err err = { 0 };
 
 	if (path) {
-		call(p, &q, on_head);
+		call(p, &q, push_on_head);
 	} else {
 		err_set(&err, -ENOMEM, "no memory");
 		fail(p, -ENOMEM, "push", &err);
@@ -325,20 +327,20 @@ static void ask_blob(struct push *p)
 
 /* ---- manifests ---- */
 
-static void on_manifest(void *arg, uint32_t id, int code, const struct registry_result *res,
-			const struct err *err)
+static void push_on_manifest(void *arg, uint32_t id, int code, const struct registry_result *res,
+			     const struct err *err)
 {
 	struct push *p = arg;
 	struct err why = { 0 };
 
 	if (code < 0 && res->again && ++p->breaks <= PUSH_MAX_BREAKS) {
-		/* The same again does no harm. */
-		struct registry_request q = { .method = "PUT",
-					      .path = p->upload,
-					      .content_type = p->media_type,
-					      .body_fd = p->fd,
-					      .body_len = p->size };
-		call(p, &q, on_manifest);
+		/* Putting the same manifest twice is harmless. */
+		struct registry_call q = { .method = "PUT",
+					   .path = p->upload,
+					   .content_type = p->media_type,
+					   .body_fd = p->fd,
+					   .body_len = p->size };
+		call(p, &q, push_on_manifest);
 	} else if (code < 0) {
 		fail(p, code, "put the manifest", err);
 	} else if (digest_valid(res->digest) && !str_eq(res->digest, p->digest)) {
@@ -352,18 +354,18 @@ static void on_manifest(void *arg, uint32_t id, int code, const struct registry_
 
 static void put_manifest(struct push *p)
 {
-	struct registry_request q = { .method = "PUT",
-				      .path = p->upload,
-				      .content_type = p->media_type,
-				      .body_fd = p->fd,
-				      .body_len = p->size };
+	struct registry_call q = { .method = "PUT",
+				   .path = p->upload,
+				   .content_type = p->media_type,
+				   .body_fd = p->fd,
+				   .body_len = p->size };
 
 	(void)snprintf(p->upload, sizeof(p->upload), "%s/manifests/%s", p->repository,
 		       p->reference);
-	call(p, &q, on_manifest);
+	call(p, &q, push_on_manifest);
 }
 
-int push_start(struct registry *r, const struct push_request *q, push_done_fn done, void *arg,
+int push_start(struct registry *reg, const struct push_request *q, push_done_fn done, void *arg,
 	       struct err *err)
 {
 	struct push *p = calloc(1, sizeof(*p));
@@ -374,7 +376,7 @@ int push_start(struct registry *r, const struct push_request *q, push_done_fn do
 		return err_set(err, -ENOMEM, "no memory");
 	}
 	*p = (struct push){
-		.reg = r,
+		.reg = reg,
 		.done = done,
 		.arg = arg,
 		.id = q->id,

@@ -1,7 +1,7 @@
 /*
- * Pushing a blob or a manifest, over the calls of registry.h: is it there, can it be mounted from
- * another repository, else an upload, which goes on where it broke when the registry can (and from
- * the start when not). Runs in the fetch process.
+ * Pushing a blob or a manifest, over the calls of registry.h: if the registry does not have it and
+ * cannot mount it from another repository, it is uploaded. A broken upload continues where it
+ * stopped, or starts again when the registry cannot do that. Runs in the fetch process, one thread.
  */
 #ifndef HUSK_IMAGE_REGISTRY_PUSH_H
 #define HUSK_IMAGE_REGISTRY_PUSH_H
@@ -28,14 +28,14 @@ struct push_request {
 	const char *from;      /* another repository that may have the blob; NULL = none */
 	const char *reference; /* a manifest: tag or digest; NULL = a blob */
 	const char *media_type;
-	int fd; /* the bytes, taken over also on failure; -1: only if it need not be sent */
+	int fd; /* the bytes, taken over also on failure; -1: -ENODATA if they are needed */
 };
 
-/* Exactly once when push_start returns 0, perhaps inside it. */
+/* Called exactly once when push_start returns 0, perhaps inside it. */
 typedef void (*push_done_fn)(void *arg, uint32_t id, int code, enum push_how how,
 			     const struct err *err);
 
-int push_start(struct registry *r, const struct push_request *q, push_done_fn done, void *arg,
+int push_start(struct registry *reg, const struct push_request *q, push_done_fn done, void *arg,
 	       struct err *err) must_check;
 
 #endif

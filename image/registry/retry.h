@@ -7,10 +7,10 @@
 
 #define RETRY_BASE_MS 500u
 #define RETRY_CAP_MS 30000u
-#define RETRY_ROUNDS 6u		/* in a row without news, once the registry has answered */
-#define RETRY_ROUNDS_FIRST 3u	/* of a registry that nothing was heard of yet: a wrong name, say */
-#define RETRY_MAX_AFTER_S 120	/* a Retry-After beyond that is a refusal */
-#define RETRY_NEWS (16 * 1024u) /* bytes of a blob that make a try a success */
+#define RETRY_ROUNDS 6u	      /* in a row without progress, when the registry has answered before */
+#define RETRY_ROUNDS_FIRST 3u /* of a registry that never answered: a wrong name, perhaps */
+#define RETRY_MAX_AFTER_S 120 /* a Retry-After beyond that is a refusal */
+#define RETRY_PROGRESS (16 * 1024u) /* bytes of a blob that count as progress */
 
 /* Of an HTTP status: may another try help? (Of a failed connection: failure_unavailable.) */
 bool retry_status(long status);

@@ -1,7 +1,7 @@
 /*
- * Bearer tokens: asked for once for a (realm, service, scopes), used by all requests that they fit,
- * asked for anew when they expire or are refused. "Docker token authentication", and OAuth2's
- * refresh_token grant for identity tokens, with GET for services that do not know it.
+ * Bearer tokens: one is asked for once for each (realm, service, scopes), serves all requests that
+ * it fits, and is replaced when it expires or is refused. "Docker token authentication", and
+ * OAuth2's refresh_token grant for identity tokens, with GET for services that do not know POST.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,8 +14,8 @@
 #include "image/registry/internal.h"
 #include "image/registry/retry.h"
 
-#define EXPIRES_DEFAULT_S 60 /* by the specification */
-#define EXPIRES_EARLY_S 10   /* not in the middle of a request */
+#define EXPIRES_DEFAULT_S 60 /* of the specification, when the answer does not say */
+#define EXPIRES_EARLY_S 10   /* so that none expires during a request */
 #define EXPIRES_MAX_S (24 * 3600)
 #define MAX_SCOPES 16
 #define CLIENT_ID "husk"
@@ -23,10 +23,10 @@
 struct token {
 	struct exchange x; /* the first member: a callback's exchange is its token */
 	struct token *next;
-	uint64_t id; /* never used again: who waits for it knows no more of it */
+	uint64_t id; /* never used again; requests that wait for the token know it by this */
 	struct endpoint *ep;
 	char *realm, *service, *scopes; /* scopes: joined by spaces, in the order of asking */
-	char *value;			/* NULL: not there yet */
+	char *value;			/* NULL: still being asked for */
 	char *form;
 	bool login, oauth;
 	uint64_t expires_ns;
@@ -51,28 +51,28 @@ static void token_free(struct token *t)
 	free(t);
 }
 
-static void token_drop(struct registry *r, struct token *t)
+static void token_drop(struct registry *reg, struct token *t)
 {
-	struct token **at = &r->tokens.list;
+	struct token **at = &reg->tokens.list;
 
 	while (*at != t)
 		at = &(*at)->next;
 	*at = t->next;
-	r->tokens.n--;
+	reg->tokens.n--;
 	token_free(t);
 }
 
-void tokens_fini(struct registry *r)
+void tokens_fini(struct registry *reg)
 {
-	while (r->tokens.list)
-		token_drop(r, r->tokens.list);
+	while (reg->tokens.list)
+		token_drop(reg, reg->tokens.list);
 }
 
-void token_forget(struct registry *r, const char *value)
+void token_forget(struct registry *reg, const char *value)
 {
-	for (struct token *t = r->tokens.list; t; t = t->next) {
+	for (struct token *t = reg->tokens.list; t; t = t->next) {
 		if (t->value && str_eq(t->value, value)) {
-			token_drop(r, t);
+			token_drop(reg, t);
 			return;
 		}
 	}
@@ -130,7 +130,7 @@ static char *escape(struct token *t, const char *s)
 }
 
 /* {realm}?service=..&scope=..&scope=.. */
-static int ask_by_get(struct registry *r, struct token *t, struct err *err)
+static int ask_by_get(struct registry *reg, struct token *t, struct err *err)
 {
 	cleanup_free char *service = escape(t, t->service), *scope = scope_query(t), *url = NULL;
 	struct exchange_auth a = { 0 };
@@ -141,8 +141,8 @@ static int ask_by_get(struct registry *r, struct token *t, struct err *err)
 	if (!url)
 		return err_set(err, -ENOMEM, "no memory");
 	if (t->login) {
-		a.user = r->user;
-		a.password = r->identity_token ? r->identity_token : r->password;
+		a.user = reg->user;
+		a.password = reg->identity_token ? reg->identity_token : reg->password;
 	}
 	t->oauth = false;
 	t->x.form = NULL;
@@ -150,10 +150,10 @@ static int ask_by_get(struct registry *r, struct token *t, struct err *err)
 }
 
 /* OAuth2: grant_type=refresh_token in a form. */
-static int ask_by_post(struct registry *r, struct token *t, struct err *err)
+static int ask_by_post(struct registry *reg, struct token *t, struct err *err)
 {
 	cleanup_free char *service = escape(t, t->service), *scope = escape(t, t->scopes),
-			  *secret = escape(t, r->identity_token);
+			  *secret = escape(t, reg->identity_token);
 
 	if (service && scope && secret)
 		t->form = str_fmt("grant_type=refresh_token&client_id=" CLIENT_ID
@@ -177,7 +177,7 @@ static int take_token(struct token *t, struct err *err)
 
 	if (str_empty(value))
 		value = json_string_value(json_object_get(j, "access_token"));
-	/* It becomes a header's text. */
+	/* It becomes a part of a header. */
 	if (!str_empty(value) && !strpbrk(value, "\r\n"))
 		t->value = strdup(value);
 	json_decref(j);
@@ -189,42 +189,42 @@ static int take_token(struct token *t, struct err *err)
 	return 0;
 }
 
-/* Services that know nothing of POST say so in several ways. */
+/* Services that do not know POST say so in several ways. */
 static bool no_post(long status)
 {
 	return status == 400 || status == 401 || status == 404 || status == 405;
 }
 
-static void on_answer(struct exchange *x, int code)
+static void token_on_answer(struct exchange *x, int code)
 {
 	struct token *t = (struct token *)x;
-	struct registry *r = x->reg;
+	struct registry *reg = x->reg;
 	struct err err = { 0 };
 	bool temporary;
 	uint64_t id = t->id, after_s;
-	int e = code;
+	int r = code;
 
 	if (code >= 0 && t->oauth && no_post(x->status)) {
-		e = ask_by_get(r, t, &err);
-		if (e >= 0)
+		r = ask_by_get(reg, t, &err);
+		if (r == 0)
 			return;
 	} else if (code < 0) {
 		err = x->err;
 	} else if (x->status == 200) {
-		e = take_token(t, &err);
+		r = take_token(t, &err);
 	} else {
-		e = exchange_status_error(x, "the registry's token service", "token",
-					  t->login && r->password, &err);
+		r = exchange_status_error(x, "the registry's token service", "token",
+					  t->login && reg->password, &err);
 	}
 	temporary = code < 0 ? failure_unavailable(code) : retry_status(x->status);
-	after_s = e < 0 ? exchange_retry_after(x) : 0;
+	after_s = r < 0 ? exchange_retry_after(x) : 0;
 	wipe(&t->form);
-	if (e < 0)
-		token_drop(r, t);
-	registry_token_ready(r, id, e, temporary, after_s, &err);
+	if (r < 0)
+		token_drop(reg, t);
+	reg->tokens.ready(reg, id, r, temporary, after_s, &err);
 }
 
-/* http is good enough only where the registry's own is, too. */
+/* Plain http only where the registry itself is spoken to by it, or is on this machine. */
 static bool realm_ok(const struct endpoint *ep, const char *realm)
 {
 	if (str_starts(realm, "https://"))
@@ -233,13 +233,13 @@ static bool realm_ok(const struct endpoint *ep, const char *realm)
 	       (ep->loopback || str_starts(ep->host.url, "http://"));
 }
 
-static int token_new(struct registry *r, struct endpoint *ep, const char *scopes, uint64_t *ret,
+static int token_new(struct registry *reg, struct endpoint *ep, const char *scopes, uint64_t *ret,
 		     struct err *err)
 {
 	struct token *t = calloc(1, sizeof(*t));
-	int e;
+	int r;
 
-	if (!t || exchange_init(&t->x, r, REGISTRY_MAX_TOKEN, on_answer) < 0) {
+	if (!t || exchange_init(&t->x, reg, REGISTRY_MAX_TOKEN, token_on_answer) < 0) {
 		free(t);
 		return err_set(err, -ENOMEM, "no memory");
 	}
@@ -250,61 +250,61 @@ static int token_new(struct registry *r, struct endpoint *ep, const char *scopes
 	t->service = strdup(ep->challenge.service);
 	t->scopes = strdup(scopes);
 	if (!t->realm || !t->service || !t->scopes)
-		e = err_set(err, -ENOMEM, "no memory");
-	else if (ep->host.login && r->identity_token)
-		e = ask_by_post(r, t, err);
+		r = err_set(err, -ENOMEM, "no memory");
+	else if (ep->host.login && reg->identity_token)
+		r = ask_by_post(reg, t, err);
 	else
-		e = ask_by_get(r, t, err);
-	if (e < 0) {
+		r = ask_by_get(reg, t, err);
+	if (r < 0) {
 		token_free(t);
-		return e;
+		return r;
 	}
-	t->id = ++r->tokens.serial;
-	t->next = r->tokens.list;
-	r->tokens.list = t;
-	r->tokens.n++;
+	t->id = ++reg->tokens.serial;
+	t->next = reg->tokens.list;
+	reg->tokens.list = t;
+	reg->tokens.n++;
 	*ret = t->id;
 	return 0;
 }
 
-/* The oldest that nobody waits for. */
-static void make_room(struct registry *r)
+/* Drops the oldest one that no request waits for. */
+static void make_room(struct registry *reg)
 {
 	struct token *oldest = NULL;
 
-	if (r->tokens.n < REGISTRY_MAX_TOKENS)
+	if (reg->tokens.n < REGISTRY_MAX_TOKENS)
 		return;
-	for (struct token *t = r->tokens.list; t; t = t->next)
+	for (struct token *t = reg->tokens.list; t; t = t->next)
 		if (t->value)
 			oldest = t;
 	if (oldest)
-		token_drop(r, oldest);
+		token_drop(reg, oldest);
 }
 
-int token_get(struct registry *r, struct endpoint *ep, const char *scopes, const char **ret,
-	      uint64_t *ret_wait, struct err *err)
+int token_get(struct registry *reg, struct endpoint *ep, const char *scopes, const char **ret,
+	      uint64_t *ret_id, struct err *err)
 {
 	const struct auth_challenge *c = &ep->challenge;
 	struct token *next;
 
-	for (struct token *t = r->tokens.list; t; t = next) {
+	for (struct token *t = reg->tokens.list; t; t = next) {
 		next = t->next;
 		if (t->login != ep->host.login || !str_eq(t->realm, c->realm) ||
 		    !str_eq(t->service, c->service) || !covers(t->scopes, scopes))
 			continue;
 		if (!t->value) {
-			*ret_wait = t->id;
+			*ret_id = t->id;
 			return 0;
 		}
 		if (now_mono_ns() < t->expires_ns) {
 			*ret = t->value;
 			return 1;
 		}
-		token_drop(r, t);
+		token_drop(reg, t);
 	}
 	if (!realm_ok(ep, c->realm))
 		return err_set(err, -EPROTO,
 			       "the registry's token service has a bad address: %.200s", c->realm);
-	make_room(r);
-	return token_new(r, ep, scopes, ret_wait, err);
+	make_room(reg);
+	return token_new(reg, ep, scopes, ret_id, err);
 }

@@ -131,7 +131,7 @@ static int op_open(struct fetch *f, struct err *err)
 	return r;
 }
 
-static int take_layer_fds(struct fetch *f, const json_t *j, struct registry_request *q,
+static int take_layer_fds(struct fetch *f, const json_t *j, struct registry_layer *q,
 			  struct err *err)
 {
 	bool file = json_is_true(json_object_get(j, "file"));
@@ -144,30 +144,45 @@ static int take_layer_fds(struct fetch *f, const json_t *j, struct registry_requ
 	return 0;
 }
 
-static int op_get(struct fetch *f, const json_t *j, enum registry_op op, struct err *err)
+static int op_document(struct fetch *f, const json_t *j, bool manifest, struct err *err)
 {
-	struct registry_request q = {
-		.op = op,
+	struct registry_document q = {
 		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
 		.repository = text(j, "repository"),
-		.reference = text(j, "reference"),
-		.digest = text(j, "digest"),
-		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
-		.have = (uint64_t)json_integer_value(json_object_get(j, "have")),
+		.reference = text(j, manifest ? "reference" : "digest"),
 		.max = IMAGE_MAX_DOCUMENT,
-		.file_fd = -1,
-		.pipe_fd = -1,
-		.body_fd = -1,
 	};
 	struct err why = { 0 };
 	int r;
 
-	if (!f->reg || !q.repository || !(op == REGISTRY_MANIFEST ? q.reference : q.digest))
+	if (!f->reg || !q.repository || !q.reference)
 		return err_set(err, -EPROTO, "bad command");
-	r = op == REGISTRY_LAYER ? take_layer_fds(f, j, &q, err) : 0;
+	r = manifest ? registry_manifest(f->reg, &q, &why) : registry_blob(f->reg, &q, &why);
+	if (r < 0)
+		channel_send_error(&f->ch, q.id, r, false, &why);
+	return 0;
+}
+
+static int op_layer(struct fetch *f, const json_t *j, struct err *err)
+{
+	struct registry_layer q = {
+		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
+		.repository = text(j, "repository"),
+		.digest = text(j, "digest"),
+		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
+		.have = (uint64_t)json_integer_value(json_object_get(j, "have")),
+		.file_fd = -1,
+		.pipe_fd = -1,
+	};
+	struct err why = { 0 };
+	int r;
+
+	if (!f->reg || !q.repository || !q.digest)
+		return err_set(err, -EPROTO, "bad command");
+	r = take_layer_fds(f, j, &q, err);
 	if (r < 0)
 		return r;
-	r = registry_start(f->reg, &q, &why);
+	r = registry_layer(f->reg, &q, &why);
 	if (r < 0)
 		channel_send_error(&f->ch, q.id, r, false, &why);
 	return 0;
@@ -228,14 +243,11 @@ static void on_ping(void *arg, uint32_t id, int code, const struct registry_resu
 
 static int op_ping(struct fetch *f, const json_t *j, struct err *err)
 {
-	struct registry_request q = {
-		.op = REGISTRY_CALL,
+	struct registry_call q = {
 		.id = (uint32_t)json_integer_value(json_object_get(j, "id")),
 		.method = "GET",
 		.path = "",
 		.max = 64 * KIB,
-		.file_fd = -1,
-		.pipe_fd = -1,
 		.body_fd = -1,
 		.done = on_ping,
 		.arg = f,
@@ -245,7 +257,7 @@ static int op_ping(struct fetch *f, const json_t *j, struct err *err)
 
 	if (!f->reg)
 		return err_set(err, -EPROTO, "bad command: ping");
-	r = registry_start(f->reg, &q, &why);
+	r = registry_call(f->reg, &q, &why);
 	if (r < 0)
 		channel_send_error(&f->ch, q.id, r, false, &why);
 	return 0;
@@ -260,11 +272,11 @@ static int command(struct fetch *f, const char *line, size_t len, struct err *er
 	if (str_eq(op, "open"))
 		r = op_open(f, err);
 	else if (str_eq(op, "manifest"))
-		r = op_get(f, j, REGISTRY_MANIFEST, err);
+		r = op_document(f, j, true, err);
 	else if (str_eq(op, "blob"))
-		r = op_get(f, j, REGISTRY_BLOB, err);
+		r = op_document(f, j, false, err);
 	else if (str_eq(op, "layer"))
-		r = op_get(f, j, REGISTRY_LAYER, err);
+		r = op_layer(f, j, err);
 	else if (str_eq(op, "push"))
 		r = op_push(f, j, err);
 	else if (str_eq(op, "ping"))
