@@ -112,7 +112,7 @@ static int set_string(struct config *c, const struct setting *s, const char *val
 		v = strdup(value);
 	}
 	if (!v)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	free(*string_at(c, s));
 	*string_at(c, s) = take_ptr(&v);
 	return 0;
@@ -143,11 +143,11 @@ static int add_to_list(struct config *c, const struct setting *s, const char *va
 		return err_set(err, -EINVAL, "%s: more than %d entries", s->name, CONFIG_LIST_MAX);
 	more = realloc(*list, (n + 2) * sizeof(*more));
 	if (!more)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*list = more;
 	more[n] = strdup(value);
 	more[n + 1] = NULL;
-	return more[n] ? 0 : err_set(err, -ENOMEM, "no memory");
+	return more[n] ? 0 : err_nomem(err);
 }
 
 static int set_value(struct config *c, const struct setting *s, const char *value, struct err *err)
@@ -313,7 +313,7 @@ int config_parse_yaml(struct config *c, const char *name, const char *text, size
 	int r = 0;
 
 	if (!yaml_parser_initialize(&parser))
-		return err_set(err, -ENOMEM, "no memory for the YAML parser");
+		return err_nomem(err);
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
 	while (r == 0 && !y.done) {
 		yaml_event_t e;
@@ -397,7 +397,7 @@ static int config_defaults(struct config *c, struct err *err)
 	c->layers_in_all = 8;
 	if (!c->root || !c->state || !c->listen || !c->backend || !c->shim || !c->log_level ||
 	    !c->log_format || !c->hosts_dir)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	return 0;
 }
 

@@ -1,75 +1,41 @@
 /* huskd: the CRI server. The order of the start is the order of main(). */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/util.h"
-#include "cri/store/db.h"
+#include "cri/husk_service.h"
 #include "cri/huskd.h"
+#include "cri/images/service.h"
+#include "cri/paths.h"
+#include "cri/rpc/grpc.h"
+#include "cri/runtime/backend.h"
+#include "cri/runtime/recover.h"
+#include "cri/runtime/service.h"
+#include "cri/store/statedb.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
-static void on_signal(struct ev_signal *s, int signo)
+static void main_on_signal(struct ev_signal *s, int signo)
 {
 	struct huskd *d = s->arg;
 
 	if (signo == SIGHUP) /* of a terminal that closes: pods and their server go on */
 		return;
 	log_info("ending; pods go on", "signal", strsignal(signo));
-	d->stopping = true;
-	backend_fini(&d->backend);
+	backend_fini(d->backend);
 	loop_stop(d->loop, 0);
-}
-
-/* Two daemons on one directory would destroy each other's pods. */
-static int lock_dir(const char *dir, int *ret_fd, struct err *err)
-{
-	cleanup_free char *path = str_fmt("%s/huskd.lock", dir);
-	cleanup_fd int fd = -1;
-
-	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return err_errno(err, -errno, "open %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return err_set(err, -EBUSY, "%s is used by another huskd", dir);
-	*ret_fd = take_fd(&fd);
-	return 0;
-}
-
-static int make_dirs(struct huskd *d, int locks[2], struct err *err)
-{
-	static const char *const names[] = { "pods", "containers", "exec" };
-	int r = mkdir_p(d->config.root, 0711, err);
-
-	if (r == 0)
-		r = mkdir_p(d->config.state, 0711, err);
-	if (r == 0)
-		r = lock_dir(d->config.root, &locks[0], err);
-	if (r == 0 && strcmp(d->config.root, d->config.state) != 0)
-		r = lock_dir(d->config.state, &locks[1], err);
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(names); i++) {
-		cleanup_free char *path = str_fmt("%s/%s", d->config.state, names[i]);
-		r = path ? mkdir_p(path, 0700, err) : -ENOMEM;
-	}
-	cleanup_free char *data = str_fmt("%s/containers", d->config.root);
-	if (r == 0)
-		r = data ? mkdir_p(data, 0700, err) : -ENOMEM;
-	return r;
 }
 
 static int open_stores(struct huskd *d, struct err *err)
 {
-	cleanup_free char *db = str_fmt("%s/husk.db", d->config.root);
-	cleanup_free char *images = str_fmt("%s/images", d->config.root);
+	cleanup_free char *db = path_db(d), *images = path_images(d);
 	struct image_store_options o = {
 		.loop = d->loop,
 		.dir = images,
@@ -80,17 +46,19 @@ static int open_stores(struct huskd *d, struct err *err)
 		.max_layers_at_once = d->config.layers_at_once,
 		.max_layers_in_all = d->config.layers_in_all,
 	};
+	int r = db && images ? 0 : err_nomem(err);
 
-	if (!db || !images)
-		return err_set(err, -ENOMEM, "no memory");
-	int r = db_open(db, &d->db, err);
-	if (r < 0)
-		return r;
-	state_init(&d->state, d->db);
-	r = db_load(d->db, d, &d->state, err);
-	if (r < 0)
-		return err_wrap(err, r, "load %s", db);
-	return image_store_open(&o, &d->images, err);
+	if (r == 0)
+		r = statedb_open(db, &d->db, err);
+	if (r == 0) {
+		state_init(&d->state, d->db, d);
+		r = state_load(&d->state, err);
+		if (r < 0)
+			(void)err_wrap(err, r, "load %s", db);
+	}
+	if (r == 0)
+		r = image_store_open(&o, &d->images, err);
+	return r;
 }
 
 /* What is wrong now is an error of the first pod later; better said at once. */
@@ -135,21 +103,23 @@ static int run(struct huskd *d, struct err *err)
 {
 	static const char later[] = "it comes with a later version";
 	const struct rpc_service services[] = {
-		{ &cri__runtime_service__descriptor, runtime_methods, d, later },
-		{ &cri__image_service__descriptor, image_methods, d, later },
-		{ &husk__husk__descriptor, husk_methods, d, later },
+		{ &cri__runtime_service__descriptor, runtime_service_methods, d, later },
+		{ &cri__image_service__descriptor, image_service_methods, d, later },
+		{ &husk__husk__descriptor, husk_service_methods, d, later },
 	};
 	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 	cleanup_fd int lock_root = -1, lock_state = -1;
 	int locks[2] = { -1, -1 };
+	struct backend backend = { 0 };
 	struct ev_signal sig = { 0 };
-
 	int r = loop_new(&d->loop, err);
+
 	if (r < 0)
 		return r;
-	r = ev_signal_add(d->loop, &sig, signals, ARRAY_SIZE(signals), on_signal, d, err);
+	d->backend = &backend;
+	r = ev_signal_add(d->loop, &sig, signals, ARRAY_SIZE(signals), main_on_signal, d, err);
 	if (r == 0)
-		r = make_dirs(d, locks, err);
+		r = path_prepare(d, locks, err);
 	lock_root = locks[0];
 	lock_state = locks[1];
 	if (r == 0)
@@ -159,7 +129,7 @@ static int run(struct huskd *d, struct err *err)
 	if (r == 0) {
 		warn_missing(&d->config);
 		if (str_eq(d->config.backend, "auto"))
-			backend_probe(&d->backend, d->loop, d->config.vmm);
+			backend_probe(&backend, d->loop, d->config.vmm);
 		r = recover_start(d, serve, err);
 	}
 	if (r == 0) {
@@ -169,10 +139,9 @@ static int run(struct huskd *d, struct err *err)
 	}
 	/* Open calls are cancelled, which starts their undoing; what does not finish in two seconds
 	 * is finished by the next huskd. Connections to shims just end: the pods go on. */
-	d->stopping = true;
 	rpc_server_free(d->rpc);
 	image_store_close(d->images);
-	db_close(d->db);
+	statedb_close(d->db);
 	return r;
 }
 
@@ -183,8 +152,8 @@ int main(int argc, char **argv)
 	enum config_action action = CONFIG_RUN;
 	enum log_level level = LOG_INFO;
 	struct rlimit files;
-
 	int r = config_load(argc, argv, &d.config, &action, &err);
+
 	if (r < 0) {
 		(void)fprintf(stderr, "huskd: %s\n", err_text(&err));
 		return 2;
@@ -198,7 +167,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	(void)!log_level_parse(d.config.log_level, &level);
-	log_init("huskd", STDERR_FILENO, level, strcmp(d.config.log_format, "json") == 0);
+	log_init("huskd", STDERR_FILENO, level, str_eq(d.config.log_format, "json"));
 	(void)umask(022);
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/huskd.h"
+#include "cri/paths.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
@@ -27,7 +29,7 @@ static void fill(Husk__ImageSummary *m, const struct image_info *i)
 	m->damaged = i->damaged;
 }
 
-HANDLER(husk_handle_list)
+void husk_images_handle_list(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__ListImagesRequest *req = (const void *)msg;
 	Husk__ListImagesResponse resp = HUSK__LIST_IMAGES_RESPONSE__INIT;
@@ -58,7 +60,7 @@ HANDLER(husk_handle_list)
 }
 
 /* *ret as image_get does, with words for who typed the name. */
-static int find(struct huskd *d, const char *ref, struct image_info **ret, struct err *err)
+static int find_image(struct huskd *d, const char *ref, struct image_info **ret, struct err *err)
 {
 	int r = str_empty(ref) ? -EINVAL : image_get(d->images, ref, ret, err);
 
@@ -67,7 +69,7 @@ static int find(struct huskd *d, const char *ref, struct image_info **ret, struc
 	return r == -EINVAL && str_empty(ref) ? err_set(err, r, "image is empty") : r;
 }
 
-HANDLER(husk_handle_inspect)
+void husk_images_handle_inspect(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__InspectImageRequest *req = (const void *)msg;
 	Husk__InspectImageResponse resp = HUSK__INSPECT_IMAGE_RESPONSE__INIT;
@@ -77,7 +79,7 @@ HANDLER(husk_handle_inspect)
 	struct err err = { 0 };
 	Husk__ImageSummary s;
 
-	int r = find(d, req->image, &i, &err);
+	int r = find_image(d, req->image, &i, &err);
 	if (r == 0)
 		r = image_layers(d->images, i->id, &layers, &err);
 	if (r < 0) {
@@ -93,7 +95,7 @@ HANDLER(husk_handle_inspect)
 	rpc_reply(call, &resp.base);
 }
 
-HANDLER(husk_handle_tag)
+void husk_images_handle_tag(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__TagImageRequest *req = (const void *)msg;
 	Husk__TagImageResponse resp = HUSK__TAG_IMAGE_RESPONSE__INIT;
@@ -102,7 +104,7 @@ HANDLER(husk_handle_tag)
 	cleanup_free char *name = NULL;
 	struct err err = { 0 };
 
-	int r = find(d, req->image, &i, &err);
+	int r = find_image(d, req->image, &i, &err);
 	if (r == 0)
 		r = image_tag(d->images, req->image, req->name, &name, &err);
 	if (r < 0) {
@@ -114,7 +116,7 @@ HANDLER(husk_handle_tag)
 	rpc_reply(call, &resp.base);
 }
 
-HANDLER(husk_handle_remove)
+void husk_images_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__RemoveImageRequest *req = (const void *)msg;
 	Husk__RemoveImageResponse resp = HUSK__REMOVE_IMAGE_RESPONSE__INIT;
@@ -123,7 +125,7 @@ HANDLER(husk_handle_remove)
 	struct image_untagged gone = { 0 };
 	struct err err = { 0 };
 
-	int r = find(d, req->image, &i, &err);
+	int r = find_image(d, req->image, &i, &err);
 	if (r == 0)
 		r = image_untag(d->images, req->image, req->force, &gone, &err);
 	if (r < 0) {
@@ -169,7 +171,7 @@ static void container_use(const struct huskd *d, Husk__DiskUse *m)
 	}
 }
 
-HANDLER(husk_handle_usage)
+void husk_images_handle_usage(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	Husk__DiskUsageResponse resp = HUSK__DISK_USAGE_RESPONSE__INIT;
 	Husk__DiskUse items[IMAGE_USE_KINDS + 1], *list[IMAGE_USE_KINDS + 1];
@@ -198,7 +200,7 @@ HANDLER(husk_handle_usage)
 	rpc_reply(call, &resp.base);
 }
 
-HANDLER(husk_handle_prune)
+void husk_images_handle_prune(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__PruneRequest *req = (const void *)msg;
 	Husk__PruneResponse resp = HUSK__PRUNE_RESPONSE__INIT;

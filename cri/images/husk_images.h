@@ -1,17 +1,14 @@
-/* Handlers of husk.v1 for images, but pull (images/service.c), save, load and push. */
+/* Calls of husk.v1 for images that are here: list, inspect, tag, remove, disk usage, prune. */
 #ifndef HUSK_CRI_IMAGES_HUSK_IMAGES_H
 #define HUSK_CRI_IMAGES_HUSK_IMAGES_H
 
-#include "cri/huskd.h"
+#include "cri/rpc/grpc.h"
 
-HANDLER(husk_handle_list);
-HANDLER(husk_handle_inspect);
-HANDLER(husk_handle_tag);
-HANDLER(husk_handle_remove);
-HANDLER(husk_handle_usage);
-HANDLER(husk_handle_prune);
-HANDLER(husk_handle_verify); /* verify.c */
-HANDLER(husk_handle_push);   /* push.c */
-HANDLER(husk_handle_login);
+void husk_images_handle_list(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void husk_images_handle_inspect(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void husk_images_handle_tag(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void husk_images_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void husk_images_handle_usage(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void husk_images_handle_prune(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 
 #endif

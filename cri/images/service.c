@@ -1,4 +1,3 @@
-/* runtime.v1.ImageService over image/image.h, and husk.v1's pull with progress. */
 #include "cri/images/service.h"
 
 #include <errno.h>
@@ -9,42 +8,9 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "cri/huskd.h"
-#include "image/image.h"
-#include "proto/husk.pb-c.h"
+#include "cri/images/images.h"
 
 #define STREAM_CHUNK 100 /* images in one message */
-
-static HANDLER(image_handle_stream);
-
-const struct rpc_method image_methods[] = {
-	{ "ListImages", image_handle_list },
-	{ "StreamImages", image_handle_stream, .streams = true },
-	{ "ImageStatus", image_handle_status },
-	{ "PullImage", image_handle_pull },
-	{ "RemoveImage", image_handle_remove },
-	{ "ImageFsInfo", image_handle_fs_info },
-	{ NULL, NULL },
-};
-
-/*
- * Kubelet knows some errors by their first word, and sees that word only with the code UNKNOWN (it
- * takes no part of other codes away, cri-client/pkg/remote_image.go). SignatureValidationFailed is
- * never said: no signatures are looked at.
- */
-static void reply_image_err(struct rpc_call *call, int code, const struct err *err)
-{
-	struct err e = { 0 };
-
-	if (image_err_unavailable(code))
-		(void)err_set(&e, code, "RegistryUnavailable: %s", err_text(err));
-	else
-		(void)err_set(&e, code, "%s", err->msg[0] ? err_text(err) : strerror(-code));
-	utf8_repair(e.msg);
-	if (image_err_unavailable(code))
-		rpc_reply_status(call, RPC_UNKNOWN, e.msg);
-	else
-		rpc_reply_err(call, code, &e);
-}
 
 /* ---- one image as a message; strings are lent ---- */
 
@@ -82,7 +48,7 @@ static const char *ref_of(const Cri__ImageSpec *spec)
 	return spec ? spec->image : "";
 }
 
-HANDLER(image_handle_list)
+static void image_service_list(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ListImagesRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -94,7 +60,7 @@ HANDLER(image_handle_list)
 	int r = image_list(d->images, req->filter ? ref_of(req->filter->image) : NULL, &images, &n,
 			   &err);
 	if (r < 0) {
-		reply_image_err(call, r, &err);
+		images_reply_cri_err(call, r, &err);
 		return;
 	}
 	cleanup_free struct item *items = calloc(n + 1, sizeof(*items));
@@ -156,13 +122,13 @@ static void stream_step(struct rpc_call *call, void *arg)
 	stream_free(s);
 }
 
-static void on_stream_cancel(struct rpc_call *call, void *arg)
+static void image_service_on_stream_cancel(struct rpc_call *call, void *arg)
 {
 	rpc_reply_err(call, -ECANCELED, NULL);
 	stream_free(arg);
 }
 
-static HANDLER(image_handle_stream)
+static void image_service_stream(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__StreamImagesRequest *req = (const void *)msg;
 	struct stream *s = calloc(1, sizeof(*s));
@@ -177,15 +143,15 @@ static HANDLER(image_handle_stream)
 	r = image_list(d->images, req->filter ? ref_of(req->filter->image) : NULL, &s->images,
 		       &s->n, &err);
 	if (r < 0) {
-		reply_image_err(call, r, &err);
+		images_reply_cri_err(call, r, &err);
 		free(s);
 		return;
 	}
-	rpc_on_cancel(call, on_stream_cancel, s);
+	rpc_on_cancel(call, image_service_on_stream_cancel, s);
 	stream_step(call, s);
 }
 
-HANDLER(image_handle_status)
+static void image_service_status(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ImageStatusRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -203,7 +169,7 @@ HANDLER(image_handle_status)
 	}
 	int r = image_get(d->images, req->image->image, &i, &err);
 	if (r < 0 && r != -ENOENT) {
-		reply_image_err(call, r, &err);
+		images_reply_cri_err(call, r, &err);
 		return;
 	}
 	if (r == 0) {
@@ -223,7 +189,7 @@ HANDLER(image_handle_status)
 	rpc_reply(call, &resp.base);
 }
 
-HANDLER(image_handle_remove)
+static void image_service_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__RemoveImageRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -235,12 +201,12 @@ HANDLER(image_handle_remove)
 	}
 	int r = image_remove(d->images, req->image->image, &err);
 	if (r < 0 && r != -ENOENT)
-		reply_image_err(call, r, &err);
+		images_reply_cri_err(call, r, &err);
 	else
 		rpc_reply(call, NULL);
 }
 
-HANDLER(image_handle_fs_info)
+static void image_service_fs_info(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	struct huskd *d = arg;
 	Cri__ImageFsInfoResponse resp = CRI__IMAGE_FS_INFO_RESPONSE__INIT;
@@ -254,7 +220,7 @@ HANDLER(image_handle_fs_info)
 
 	int r = image_fs_info(d->images, &u, &err);
 	if (r < 0) {
-		reply_image_err(call, r, &err);
+		images_reply_cri_err(call, r, &err);
 		return;
 	}
 	bytes.value = u.used_bytes;
@@ -276,98 +242,32 @@ struct pull {
 	struct rpc_call *call;
 	struct image_pull *handle;
 	char *ref;
-	bool streams; /* husk.v1 */
-	struct huskd *huskd;
-	/* The last progress, for the message with the result. */
-	struct image_layer_progress *layers;
-	size_t n_layers;
 };
 
 static void pull_free(struct pull *p)
 {
-	for (size_t i = 0; i < p->n_layers; i++)
-		free((char *)p->layers[i].digest);
-	free(p->layers);
 	free(p->ref);
 	free(p);
 }
 
-static void reply_progress(struct pull *p, const struct image_pull_result *r)
-{
-	Husk__PullProgress m = HUSK__PULL_PROGRESS__INIT;
-	cleanup_free Husk__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
-	cleanup_free Husk__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
-
-	for (size_t i = 0; items && list && i < p->n_layers; i++) {
-		const struct image_layer_progress *l = &p->layers[i];
-		husk__layer_progress__init(&items[i]);
-		items[i].digest = (char *)l->digest;
-		items[i].fetched = l->fetched;
-		items[i].size = l->size;
-		items[i].state = (Husk__LayerProgress__State)l->state;
-		list[i] = &items[i];
-		m.n_layers++;
-	}
-	m.layers = list;
-	if (r) {
-		m.image_ref = (char *)r->id;
-		m.fetch_ns = r->fetch_ns;
-		m.total_ns = r->total_ns;
-		rpc_reply(p->call, &m.base);
-	} else {
-		/* One that finds the stream busy is dropped: the next one says more. */
-		(void)!rpc_send(p->call, &m.base);
-	}
-}
-
-static void on_progress(void *arg, const struct image_progress *in)
-{
-	struct pull *p = arg;
-
-	if (!p->streams)
-		return;
-	if (p->n_layers != in->n_layers) {
-		for (size_t i = 0; i < p->n_layers; i++)
-			free((char *)p->layers[i].digest);
-		free(p->layers);
-		p->layers = calloc(in->n_layers + 1, sizeof(*p->layers));
-		p->n_layers = p->layers ? in->n_layers : 0;
-	}
-	for (size_t i = 0; i < p->n_layers; i++) {
-		char *digest = (char *)p->layers[i].digest;
-		if (!digest)
-			digest = strdup(in->layers[i].digest);
-		p->layers[i] = in->layers[i];
-		p->layers[i].digest = digest ? digest : "";
-	}
-	reply_progress(p, NULL);
-}
-
-static void on_pulled(void *arg, int code, const struct image_pull_result *r, const struct err *err)
+static void image_service_on_pulled(void *arg, int code, const struct image_pull_result *result,
+				    const struct err *err)
 {
 	Cri__PullImageResponse resp = CRI__PULL_IMAGE_RESPONSE__INIT;
 	struct pull *p = arg;
 
 	if (code < 0) {
 		log_error("PullImage failed", "image", p->ref, "err", err_text(err));
-		reply_image_err(p->call, code, err);
-	} else if (p->streams) {
-		log_info("image is pulled", "image", p->ref, "id", r->id);
-		/* All of it is there now, whatever the last report said. */
-		for (size_t i = 0; i < p->n_layers; i++) {
-			if (p->layers[i].state != IMAGE_LAYER_SHARED)
-				p->layers[i].state = IMAGE_LAYER_DONE;
-		}
-		reply_progress(p, r);
+		images_reply_cri_err(p->call, code, err);
 	} else {
-		log_info("image is pulled", "image", p->ref, "id", r->id);
-		resp.image_ref = (char *)r->id;
+		log_info("image is pulled", "image", p->ref, "id", result->id);
+		resp.image_ref = (char *)result->id;
 		rpc_reply(p->call, &resp.base);
 	}
 	pull_free(p);
 }
 
-static void on_pull_cancel(struct rpc_call *call, void *arg)
+static void image_service_on_pull_cancel(struct rpc_call *call, void *arg)
 {
 	struct pull *p = arg;
 
@@ -377,57 +277,34 @@ static void on_pull_cancel(struct rpc_call *call, void *arg)
 	pull_free(p);
 }
 
-static void pull(struct huskd *d, struct rpc_call *call, const Cri__PullImageRequest *req,
-		 bool streams)
+static void image_service_pull(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
+	const Cri__PullImageRequest *req = (const void *)msg;
+	struct pull *p = calloc(1, sizeof(*p));
 	struct err err = { 0 };
-	struct pull *p;
-	const Cri__AuthConfig *a = req->auth;
-	struct image_auth auth = { 0 };
+	int r = -ENOMEM;
 
-	if (str_empty(ref_of(req->image))) {
-		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
+	if (p && (p->ref = strdup(ref_of(req->image)))) {
+		p->call = call;
+		r = images_pull(arg, req, NULL, image_service_on_pulled, p, &p->handle, &err);
+	}
+	if (r == 0) {
+		rpc_on_cancel(call, image_service_on_pull_cancel, p);
 		return;
 	}
-	if (!str_empty(req->image->runtime_handler) &&
-	    !str_eq(req->image->runtime_handler, "husk")) {
-		rpc_reply_status(call, RPC_INVALID_ARGUMENT,
-				 "no such runtime handler (there are \"\" and \"husk\")");
-		return;
-	}
-	p = calloc(1, sizeof(*p));
+	images_reply_cri_err(call, r, &err);
 	if (p)
-		p->ref = strdup(req->image->image);
-	if (!p || !p->ref) {
-		free(p);
-		rpc_reply_err(call, -ENOMEM, NULL);
-		return;
-	}
-	p->call = call;
-	p->streams = streams;
-	p->huskd = d;
-	if (a)
-		auth = (struct image_auth){
-			a->username,	   a->password,	      a->auth,
-			a->server_address, a->identity_token, a->registry_token
-		};
-	log_info("pulling an image", "image", p->ref);
-	int r = image_pull(d->images, p->ref, a ? &auth : NULL, on_progress, on_pulled, p,
-			   &p->handle, &err);
-	if (r < 0) {
-		reply_image_err(call, r, &err);
 		pull_free(p);
-		return;
-	}
-	rpc_on_cancel(call, on_pull_cancel, p);
 }
 
-HANDLER(image_handle_pull)
-{
-	pull(arg, call, (const void *)msg, false);
-}
+/* ---- the table ---- */
 
-HANDLER(husk_handle_pull)
-{
-	pull(arg, call, (const void *)msg, true);
-}
+const struct rpc_method image_service_methods[] = {
+	{ "ListImages", image_service_list },
+	{ "StreamImages", image_service_stream, .streams = true },
+	{ "ImageStatus", image_service_status },
+	{ "PullImage", image_service_pull },
+	{ "RemoveImage", image_service_remove },
+	{ "ImageFsInfo", image_service_fs_info },
+	{ NULL, NULL },
+};

@@ -1,15 +1,9 @@
-/* Handlers of the image service, and of husk.v1's pull. */
+/* The methods of runtime.v1.ImageService, over image/image.h. Loop's thread. */
 #ifndef HUSK_CRI_IMAGES_SERVICE_H
 #define HUSK_CRI_IMAGES_SERVICE_H
 
-#include "base/utf8.h"
-#include "cri/huskd.h"
+#include "cri/rpc/grpc.h"
 
-HANDLER(image_handle_list);
-HANDLER(image_handle_status);
-HANDLER(image_handle_pull);
-HANDLER(image_handle_remove);
-HANDLER(image_handle_fs_info);
-HANDLER(husk_handle_pull);
+extern const struct rpc_method image_service_methods[]; /* arg = struct huskd */
 
 #endif

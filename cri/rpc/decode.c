@@ -1,8 +1,8 @@
-/* Requests of CRI clients are foreign bytes: bounded decoding and a check of every string. */
+#include "cri/rpc/decode.h"
+
 #include <errno.h>
 
 #include "base/utf8.h"
-#include "cri/rpc/grpc.h"
 
 static int check_message(const ProtobufCMessage *m, struct err *err);
 
@@ -57,7 +57,7 @@ int rpc_decode(struct pb_arena *arena, const ProtobufCMessageDescriptor *desc, c
 		return err_set(err, r, "the request needs more than %u MiB of memory",
 			       RPC_DECODED_MAX >> 20);
 	if (r == -ENOMEM)
-		return err_set(err, r, "no memory for the request");
+		return err_nomem(err);
 	if (r < 0)
 		return err_set(err, -EINVAL, "the request is not a valid %s", desc->name);
 	r = check_message(m, err);

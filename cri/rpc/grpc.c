@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/rpc/decode.h"
 
 /* One operation that the completion queue reports: outstanding at most once at a time. */
 struct tag {
@@ -229,7 +230,7 @@ static void call_answer(struct rpc_call *c, grpc_byte_buffer *message, enum rpc_
 		call_finish(c);
 }
 
-/* NULL: too large or no memory, then *ret_code says which. A NULL message packs to nothing. */
+/* NULL: too large, then *ret_code says so. A NULL message packs to nothing. */
 static grpc_byte_buffer *pack(const ProtobufCMessage *m, int *ret_code)
 {
 	size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
@@ -274,7 +275,7 @@ void rpc_reply_err(struct rpc_call *c, int code, const struct err *err)
 	struct err e = { 0 };
 
 	if (!err || !err->msg[0]) {
-		(void)err_set(&e, code, "%s", strerror(-code));
+		(void)err_set(&e, code, "%s", code == -ENOMEM ? "out of memory" : strerror(-code));
 		err = &e;
 	}
 	call_answer(c, NULL, rpc_code_of_errno(code), err_text(err));
@@ -550,7 +551,7 @@ static void call_next(struct rpc_server *s)
 		return;
 	struct rpc_call *c = calloc(1, sizeof(*c));
 	if (!c) {
-		log_error("no memory for the next call");
+		log_error("out of memory for the next call");
 		return; /* the end of an open call tries again */
 	}
 	c->server = s;
@@ -628,7 +629,7 @@ int rpc_server_new(struct loop *l, const struct rpc_service *services, size_t n,
 		return r;
 	struct rpc_server *s = calloc(1, sizeof(*s));
 	if (!s)
-		return err_set(err, -ENOMEM, "no memory for the gRPC server");
+		return err_nomem(err);
 	s->loop = l;
 	s->services = services;
 	s->n_services = n;

@@ -15,15 +15,13 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/limits.h" /* RPC_MESSAGE_MAX */
 #include "base/loop.h"
-#include "base/pb.h"
-#include "base/ttrpc/ttrpc.h" /* enum rpc_code and its table to errno */
+#include "base/rpc_code.h"
 
-#define RPC_MESSAGE_MAX (16u << 20) /* one message, both ways; CRI clients use the same */
-#define RPC_DECODED_MAX (64u << 20) /* memory of one decoded request */
-#define RPC_CALLS_MAX 1024u	    /* open calls; more wait inside gRPC */
-#define RPC_STREAMS_MAX 256	    /* open calls of one connection */
-#define RPC_METADATA_MAX 16384	    /* bytes of headers of one call */
+#define RPC_CALLS_MAX 1024u    /* open calls; more wait inside gRPC */
+#define RPC_STREAMS_MAX 256    /* open calls of one connection */
+#define RPC_METADATA_MAX 16384 /* bytes of headers of one call */
 
 struct rpc_server;
 struct rpc_call; /* lives until it is answered; the pointer is dead after that */
@@ -89,13 +87,5 @@ void rpc_on_cancel(struct rpc_call *call, void (*cb)(struct rpc_call *, void *ar
 bool rpc_cancelled(const struct rpc_call *call);
 /* Name of the method, for the log. */
 const char *rpc_method_name(const struct rpc_call *call);
-
-/* ---- decode.c: without I/O, for the server, tests and the fuzz harness ---- */
-/*
- * Decodes into the arena and checks that every string is UTF-8 (protobuf-c does not, and an echo of
- * one that is not would make the client refuse a whole list). -EINVAL, -ENOBUFS, -ENOMEM.
- */
-int rpc_decode(struct pb_arena *arena, const ProtobufCMessageDescriptor *desc, const uint8_t *data,
-	       size_t len, ProtobufCMessage **ret, struct err *err) must_check;
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/paths.h"
 #include "cri/runtime/shim_client.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
@@ -243,7 +244,7 @@ static int check_startable(const struct container *c, struct err *err)
 	return 0;
 }
 
-HANDLER(container_handle_start)
+void container_handle_start(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__StartContainerRequest *in = (const void *)msg;
 	TaskV3__StartRequest req = TASK_V3__START_REQUEST__INIT;
@@ -256,7 +257,7 @@ HANDLER(container_handle_start)
 	if (r == 0)
 		r = check_startable(c, &err);
 	if (r == 0 && !(s = calloc(1, sizeof(*s))))
-		r = err_set(&err, -ENOMEM, "no memory");
+		r = err_nomem(&err);
 	if (r == 0) {
 		*s = (struct start){ container_ref(c), call };
 		req.id = c->id;
@@ -405,7 +406,7 @@ static uint64_t grace_of(int64_t seconds)
 	return (uint64_t)MIN_OF(seconds, 1000000000) * NS_PER_S;
 }
 
-HANDLER(container_handle_stop)
+void container_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__StopContainerRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -419,7 +420,7 @@ HANDLER(container_handle_stop)
 		return;
 	}
 	if (r == 0 && !(s = calloc(1, sizeof(*s))))
-		r = err_set(&err, -ENOMEM, "no memory");
+		r = err_nomem(&err);
 	if (r == 0) {
 		*s = (struct stop){ container_ref(c), call, grace_of(req->timeout), c->starting };
 		rpc_on_cancel(call, on_stop_cancel, s);
@@ -430,7 +431,7 @@ HANDLER(container_handle_stop)
 		r = waits_add(&c->started, stop_after_start, s);
 		if (r == 0)
 			return;
-		(void)err_set(&err, r, "no memory");
+		(void)err_nomem(&err);
 		rpc_on_cancel(call, NULL, NULL);
 		container_unref(c);
 	}
@@ -508,7 +509,7 @@ void container_destroy(struct container *c)
 	container_unref(c);
 }
 
-HANDLER(container_handle_remove)
+void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__RemoveContainerRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -523,7 +524,7 @@ HANDLER(container_handle_remove)
 	if (r == 0 && c->starting)
 		r = err_set(&err, -EBUSY, "container %s is being started", c->id);
 	if (r == 0 && waits_add(&c->gone, answer, call) < 0)
-		r = err_set(&err, -ENOMEM, "no memory");
+		r = err_nomem(&err);
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;
@@ -545,7 +546,7 @@ static void on_reopened(const struct ttrpc_result *res, void *arg)
 	answer(arg, res->code, &err);
 }
 
-HANDLER(container_handle_reopen_log)
+void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ReopenContainerLogRequest *in = (const void *)msg;
 	Shim__ReopenLogRequest req = SHIM__REOPEN_LOG_REQUEST__INIT;
@@ -565,74 +566,4 @@ HANDLER(container_handle_reopen_log)
 	}
 	if (r < 0)
 		rpc_reply_err(call, r, &err);
-}
-
-/* ---- husk.v1 WaitContainer ---- */
-
-struct waiter {
-	struct container *c;
-	struct rpc_call *call;
-};
-
-static void wait_answer(void *arg, int code, const struct err *err);
-
-static int wait_more(struct waiter *w)
-{
-	return waits_add(&w->c->exited, wait_answer, w);
-}
-
-static void wait_answer(void *arg, int code, const struct err *err)
-{
-	struct waiter *w = arg;
-	Husk__WaitContainerResponse resp = HUSK__WAIT_CONTAINER_RESPONSE__INIT;
-
-	/* A stop that failed is not the end that this call waits for. */
-	if (!w->c->removed && w->c->state != CONTAINER_EXITED && wait_more(w) == 0)
-		return;
-	if (w->c->state == CONTAINER_EXITED) {
-		resp.exit_code = w->c->exit_code;
-		resp.reason = w->c->reason;
-		resp.message = w->c->message;
-		resp.finished_at = w->c->finished_at;
-		rpc_reply(w->call, &resp.base);
-	} else {
-		rpc_reply_status(w->call, RPC_NOT_FOUND, "the container was removed");
-	}
-	container_unref(w->c);
-	free(w);
-}
-
-static void on_wait_cancel(struct rpc_call *call, void *arg)
-{
-	struct waiter *w = arg;
-
-	waits_remove(&w->c->exited, w);
-	rpc_reply_err(call, -ECANCELED, NULL);
-	container_unref(w->c);
-	free(w);
-}
-
-HANDLER(container_handle_wait)
-{
-	const Husk__WaitContainerRequest *req = (const void *)msg;
-	struct huskd *d = arg;
-	struct err err = { 0 };
-	struct container *c;
-	struct waiter *w = NULL;
-
-	int r = state_find_container(&d->state, req->container_id, &c, &err);
-	if (r == 0 && !(w = calloc(1, sizeof(*w))))
-		r = err_set(&err, -ENOMEM, "no memory");
-	if (r < 0) {
-		rpc_reply_err(call, r, &err);
-		return;
-	}
-	*w = (struct waiter){ container_ref(c), call };
-	if (c->state == CONTAINER_EXITED) {
-		wait_answer(w, 0, &err);
-		return;
-	}
-	rpc_on_cancel(call, on_wait_cancel, w);
-	if (wait_more(w) < 0)
-		on_wait_cancel(call, w);
 }

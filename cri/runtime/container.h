@@ -21,6 +21,11 @@
 #define CONTAINER_DELETE_MS 60000
 #define CONTAINER_INFO_MS 5000
 
+void container_handle_start(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void container_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+
 /* Exit code of a container whose end nobody saw. */
 #define EXIT_UNKNOWN 255
 

@@ -1,4 +1,5 @@
-/* CreateContainer: checks, files, the shim's Create; and the way back when one of them fails. */
+#include "cri/runtime/create.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -7,9 +8,11 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/paths.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/runtime/spec.h"
+#include "cri/runtime/spec_check.h"
 #include "image/image.h"
 
 struct create {
@@ -37,7 +40,7 @@ static int make_scratch(struct container *c, char **ret, struct err *err)
 	char *path = dir ? str_fmt("%s/scratch.ext4", dir) : NULL;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	int r = mkdir_p(dir, 0700, err);
 	if (r == 0)
 		r = image_scratch_create(d->images, path, err);
@@ -56,7 +59,7 @@ static int make_bundle(struct container *c, const char *json, char **ret, struct
 	cleanup_free char *fifo = dir ? str_fmt("%s/stdin", dir) : NULL;
 
 	if (!file || !fifo)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	int r = mkdir_p(dir, 0700, err);
 	if (r == 0)
 		r = write_file_atomic(file, json, strlen(json), 0600, false, err);
@@ -72,16 +75,16 @@ static int make_log(struct container *c, char **ret_uri, struct err *err)
 {
 	cleanup_free char *path = NULL;
 
-	int r = spec_log_path(c->pod->config, c->config, &path, err);
+	int r = spec_check_log_path(c->pod->config, c->config, &path, err);
 	if (r < 0)
 		return r;
 	if (!path) {
 		*ret_uri = strdup("");
-		return *ret_uri ? 0 : err_set(err, -ENOMEM, "no memory");
+		return *ret_uri ? 0 : err_nomem(err);
 	}
 	*ret_uri = str_fmt("cri-log://%s", path);
 	if (!*ret_uri)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*strrchr(path, '/') = '\0';
 	return *path ? mkdir_p(path, 0755, err) : 0;
 }
@@ -114,7 +117,7 @@ static int call_create(struct create *cr, char **layers, const char *scratch, co
 	cleanup_free char *in = c->config->stdin ? str_fmt("fifo://%s/stdin", bundle) : strdup("");
 
 	if (!mounts || !list || !in)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (size_t i = 0; i < n; i++)
 		set_mount(&mounts[i], "ext4", layers[i], ro, 2);
 	set_mount(&mounts[n], "ext4", scratch, rw, 2);
@@ -263,7 +266,19 @@ static int create_check(struct huskd *d, const Cri__CreateContainerRequest *in,
 	return r;
 }
 
-HANDLER(container_handle_create)
+static int add_container(struct pod *p, Cri__ContainerConfig *config,
+			 const struct image_info *image, struct container **ret, struct err *err)
+{
+	const struct state_image from = {
+		.id = image->id,
+		.name = image->repo_tags[0] ? image->repo_tags[0] : config->image->image,
+		.ref = image->repo_digests[0] ? image->repo_digests[0] : image->id,
+	};
+
+	return state_add_container(&p->huskd->state, p, config, &from, ret, err);
+}
+
+void create_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__CreateContainerRequest *in = (const void *)msg;
 	struct huskd *d = arg;
@@ -281,10 +296,10 @@ HANDLER(container_handle_create)
 	if (r == 0) {
 		config = clone_config(in->config);
 		cr = calloc(1, sizeof(*cr));
-		r = config && cr ? 0 : err_set(&err, -ENOMEM, "no memory for a container");
+		r = config && cr ? 0 : err_nomem(&err);
 	}
 	if (r == 0)
-		r = state_add_container(&d->state, p, config, image, &c, &err);
+		r = add_container(p, config, image, &c, &err);
 	if (r < 0) {
 		if (config)
 			cri__container_config__free_unpacked(config, NULL);

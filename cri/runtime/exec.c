@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/paths.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/runtime/spec.h"
@@ -26,8 +27,9 @@ struct stream {
 };
 
 /*
- * ADD (task Exec) -> START -> RUNNING until the exit is known -> DRAIN until both streams have ended ->
- * answer; the task's Delete follows on its own. Each ttrpc call in flight holds a reference.
+ * ADD (task Exec) -> START -> RUNNING until the exit is known -> DRAIN until both streams have
+ * ended -> answer; the task's Delete follows on its own. Each ttrpc call in flight holds a
+ * reference.
  */
 struct exec {
 	unsigned refs;
@@ -208,7 +210,7 @@ static int stream_open(struct exec *e, struct stream *s, const char *name, char 
 	cleanup_free char *path = str_fmt("%s/%s", e->dir, name);
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (mkfifo(path, 0600) < 0)
 		return err_errno(err, -errno, "make %s", path);
 	s->exec = e;
@@ -404,7 +406,7 @@ static int exec_new(struct huskd *d, struct container *c, struct rpc_call *call,
 	struct exec *e = calloc(1, sizeof(*e));
 
 	if (!e)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	e->refs = 1;
 	e->huskd = d;
 	e->call = call;
@@ -439,7 +441,7 @@ static int exec_check_request(struct huskd *d, const Cri__ExecSyncRequest *in,
 	return 0;
 }
 
-HANDLER(exec_handle_sync)
+void exec_handle_sync(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ExecSyncRequest *in = (const void *)msg;
 	struct huskd *d = arg;

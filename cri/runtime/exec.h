@@ -4,6 +4,9 @@
 #ifndef HUSK_CRI_RUNTIME_EXEC_H
 #define HUSK_CRI_RUNTIME_EXEC_H
 
+#include "base/compiler.h"
+#include "cri/rpc/grpc.h"
+
 #define EXEC_OUTPUT_MAX (16 * MIB) /* each stream, and both together; the rest is dropped */
 #define EXEC_MAX 256		   /* at a time */
 #define EXEC_START_MS 60000
@@ -14,5 +17,7 @@
  * has them. */
 #define EXEC_SILENCE_MS 300
 #define EXEC_DRAIN_MS 10000
+
+void exec_handle_sync(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 
 #endif

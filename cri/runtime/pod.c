@@ -6,9 +6,10 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/paths.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
-#include "cri/runtime/spec.h"
+#include "cri/runtime/spec_check.h"
 #include "proto/wkt.pb-c.h"
 
 /* RunPodSandbox in progress. Each ttrpc call and child in flight holds a reference. */
@@ -367,7 +368,7 @@ static int call_create_sandbox(struct pod_run *run, struct err *err)
 	any.value.len = cri__pod_sandbox_config__get_packed_size(p->config);
 	cleanup_free uint8_t *data = malloc(any.value.len + 1);
 	if (!bundle || !data)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	cri__pod_sandbox_config__pack(p->config, data);
 	any.value.data = data;
 	req.sandbox_id = p->id;
@@ -473,9 +474,9 @@ static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSan
 	struct pod_run *run = calloc(1, sizeof(*run));
 	Cri__PodSandboxConfig *config = clone_config(req->config);
 
-	int r = run && config ? 0 : err_set(&err, -ENOMEM, "no memory for a pod");
+	int r = run && config ? 0 : err_nomem(&err);
 	if (r == 0)
-		r = state_add_pod(&d->state, d, config, req->runtime_handler, &p, &other, &err);
+		r = state_add_pod(&d->state, config, req->runtime_handler, &p, &other, &err);
 	if (r < 0) {
 		free(run);
 		if (config)
@@ -501,7 +502,7 @@ static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSan
 	}
 }
 
-HANDLER(pod_handle_run)
+void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__RunPodSandboxRequest *req = (const void *)msg;
 	struct err err = { 0 };
@@ -529,7 +530,7 @@ static void stop_answer(void *arg, int code, const struct err *err)
 		rpc_reply(arg, NULL);
 }
 
-HANDLER(pod_handle_stop)
+void pod_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__StopPodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -579,7 +580,7 @@ static void remove_stopped(void *arg, int code, const struct err *err)
 	pod_unref(p);
 }
 
-HANDLER(pod_handle_remove)
+void pod_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__RemovePodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -592,7 +593,7 @@ HANDLER(pod_handle_remove)
 		return;
 	}
 	if (r == 0 && waits_add(&p->gone, stop_answer, call) < 0)
-		r = err_set(&err, -ENOMEM, "no memory");
+		r = err_nomem(&err);
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;

@@ -10,13 +10,16 @@
 #define HUSK_CRI_RUNTIME_POD_H
 
 #include "cri/huskd.h"
+#include "cri/rpc/grpc.h"
 
 #define POD_CREATE_MS 20000
-#define POD_START_MS                                                                               \
-	240000 /* an emulated guest on a busy machine; clients have their own limit                \
-		*/
+#define POD_START_MS 240000 /* an emulated guest on a busy machine; clients have their own limit */
 #define POD_STOP_MS 15000
 #define POD_SHUTDOWN_MS 10000
+
+void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void pod_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void pod_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 
 enum teardown {
 	TEARDOWN_STOP,	/* it was asked for */

@@ -1,14 +1,12 @@
-/*
- * After a start: each record of the database against its shim. Pods whose shim answers go on; of
- * the others the rest is removed and the containers are reported dead. What was half made goes
- * away.
- */
+#include "cri/runtime/recover.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/paths.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
 #include "image/image.h"
@@ -280,7 +278,7 @@ static void remove_unknown(struct recover *r, const char *dir, bool pods)
 	unsigned n = 0;
 
 	while (d && n++ < STALE_MAX && (e = readdir(d))) {
-		if (strlen(e->d_name) != STATE_ID_LEN || known(&r->huskd->state, e->d_name))
+		if (strlen(e->d_name) != OBJECT_ID_LEN || known(&r->huskd->state, e->d_name))
 			continue;
 		cleanup_free char *path = str_fmt("%s/%s", dir, e->d_name);
 		if (!path)
@@ -316,7 +314,7 @@ int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *er
 	struct pod *p, *next;
 
 	if (!r)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r->huskd = d;
 	r->done = done;
 	int x = ev_timer_add(d->loop, &r->timer, RECOVER_MS * NS_PER_MS, on_time_up, r);
@@ -324,10 +322,10 @@ int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *er
 		free(r);
 		return err_errno(err, x, "start a timer");
 	}
-	cleanup_free char *pods = str_fmt("%s/pods", d->config.state);
-	cleanup_free char *containers = str_fmt("%s/containers", d->config.state);
-	cleanup_free char *execs = str_fmt("%s/exec", d->config.state);
-	cleanup_free char *data = str_fmt("%s/containers", d->config.root);
+	cleanup_free char *pods = path_pods(d);
+	cleanup_free char *containers = path_containers(d);
+	cleanup_free char *execs = path_execs(d);
+	cleanup_free char *data = path_containers_data(d);
 	release_unknown_holds(d);
 	remove_unknown(r, pods, true);
 	remove_unknown(r, containers, false);

@@ -16,6 +16,7 @@
 #include "base/spawn.h"
 #include "base/util.h"
 #include "cri/huskd.h"
+#include "cri/runtime/backend.h"
 #include "proto/wkt.pb-c.h"
 
 /* One run of the shim program: until its output has ended and it was reaped. */
@@ -53,7 +54,7 @@ int shim_parse_address(const char *text, size_t len, char **ret, struct err *err
 		len--;
 	cleanup_free char *plain = strndup(text, len);
 	if (!plain)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	address = plain;
 	if (plain[0] == '{') {
 		const char *protocol = NULL;
@@ -75,7 +76,7 @@ int shim_parse_address(const char *text, size_t len, char **ret, struct err *err
 	if (!str_starts(address, "unix:///"))
 		r = err_set(err, -EPROTO, "the shim printed no address: %.100s", plain);
 	else if (!(*ret = strdup(address)))
-		r = err_set(err, -ENOMEM, "no memory");
+		r = err_nomem(err);
 	json_decref(j);
 	return r;
 }
@@ -157,8 +158,8 @@ static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len)
 	o.vmm_path = c->vmm ? c->vmm : o.vmm_path;
 	o.kernel = c->kernel ? c->kernel : o.kernel;
 	o.initramfs = c->initramfs ? c->initramfs : o.initramfs;
-	o.backend = (char *)backend_name(&d->backend, c->backend);
-	o.backend_reason = (char *)d->backend.reason;
+	o.backend = (char *)backend_name(d->backend, c->backend);
+	o.backend_reason = (char *)d->backend->reason;
 	o.vcpus = c->vcpus;
 	o.memory_mib = c->memory_mib;
 	o.log_level = c->log_level;
@@ -255,7 +256,7 @@ static int run_start(struct huskd *d, const char *command, const char *id, const
 	struct run *r = calloc(1, sizeof(*r));
 
 	if (!r)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*r = *callbacks;
 	r->huskd = d;
 	r->command = command;

@@ -215,7 +215,7 @@ int spec_user(const Cri__LinuxContainerSecurityContext *sc, const char *image_us
 	if (r < 0)
 		return r;
 	if (!user)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*ret = take_ptr(&user);
 	return 0;
 }
@@ -297,7 +297,7 @@ static int env_set_config(struct build *b, json_t *env, const Cri__KeyValue *kv,
 	s = str_fmt("%s=%.*s", kv->key, (int)kv->value.len,
 		    kv->value.data ? (const char *)kv->value.data : "");
 	if (!s)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	cleanup_json json_t *probe = json_string(s);
 	if (!probe)
 		return err_set(err, -ENOSYS,
@@ -577,7 +577,7 @@ static int dump(json_t *j, char **ret, struct err *err)
 	char *text = json_dumps(j, JSON_COMPACT);
 
 	if (!text)
-		return err_set(err, -ENOMEM, "no memory for config.json");
+		return err_nomem(err);
 	if (strlen(text) > SPEC_JSON_MAX) {
 		free(text);
 		return err_set(err, -EINVAL, "the container's configuration is larger than 2 MiB");
@@ -607,7 +607,7 @@ int spec_build(const struct spec_input *in, char **ret, struct err *err)
 		return r;
 	build_annotations(&b, spec);
 	if (b.bad)
-		return err_set(err, -ENOMEM, "no memory for config.json");
+		return err_nomem(err);
 	return dump(spec, ret, err);
 }
 
@@ -632,7 +632,7 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 	put(&b, process, "args", list);
 	put(&b, process, "terminal", json_false());
 	if (b.bad)
-		return err_set(err, -ENOMEM, "no memory for the process");
+		return err_nomem(err);
 	return dump(process, ret, err);
 }
 

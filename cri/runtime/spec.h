@@ -1,7 +1,6 @@
 /*
- * From CRI's configuration to the OCI config.json that the shim reads. Also the checks: what Husk
- * cannot honour is refused here with -ENOSYS (not yet), -EINVAL (never right) or -EBUSY (the pod
- * was not made for it), never ignored. Input is a hostile client's. Pure functions, no I/O.
+ * From CRI's configuration to the OCI config.json that the shim reads. What is wrong in it is
+ * refused as in spec_check.h. Input is a hostile client's. Pure functions, no I/O.
  */
 #ifndef HUSK_CRI_RUNTIME_SPEC_H
 #define HUSK_CRI_RUNTIME_SPEC_H
@@ -29,10 +28,6 @@ struct spec_input {
 	const char *image_name;
 };
 
-/* RunPodSandbox: everything that can be said about its configuration before any work. */
-int spec_check_pod(const Cri__PodSandboxConfig *c, struct err *err) must_check;
-/* CreateContainer: what spec_build does not look at. */
-int spec_check_container(const struct spec_input *in, struct err *err) must_check;
 /* The text of config.json; the caller frees. */
 int spec_build(const struct spec_input *in, char **ret, struct err *err) must_check;
 /* The `process` of a config.json text with other arguments, without terminal, for an exec. */
@@ -41,9 +36,6 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 /* Stop signal: configuration over image over SIGTERM. *chosen: not just the default. */
 int spec_stop_signal(const struct spec_input *in, int *ret, bool *chosen,
 		     struct err *err) must_check;
-/* log_directory/log_path; NULL = no log. -EINVAL: not absolute, or it climbs out by "..". */
-int spec_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *container,
-		  char **ret, struct err *err) must_check;
 
 /* ---- parts, for tests ---- */
 /* Bits of the capabilities; adding and dropping as CRI says, "ALL" in any place. */

@@ -1,10 +1,10 @@
-/* The checks of spec.h: what a pod or container may not ask for. */
+#include "cri/runtime/spec_check.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/util.h"
-#include "cri/runtime/spec.h"
 
 #define MODE(x) CRI__NAMESPACE_MODE__##x
 
@@ -218,7 +218,7 @@ int spec_check_container(const struct spec_input *in, struct err *err)
 		if (r < 0)
 			return r;
 	}
-	return spec_log_path(in->pod, c, &log, err);
+	return spec_check_log_path(in->pod, c, &log, err);
 }
 
 /* "..", at the start, in the middle or at the end. */
@@ -233,8 +233,8 @@ static bool climbs(const char *path)
 	return false;
 }
 
-int spec_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *container,
-		  char **ret, struct err *err)
+int spec_check_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *container,
+			char **ret, struct err *err)
 {
 	*ret = NULL;
 	if (str_empty(pod->log_directory) || str_empty(container->log_path))
@@ -247,7 +247,7 @@ int spec_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *
 			       container->log_path);
 	char *path = str_fmt("%s/%s", pod->log_directory, container->log_path);
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (strlen(path) >= 4096) {
 		free(path);
 		return err_set(err, -EINVAL, "the log path is longer than 4095 bytes");

@@ -1,4 +1,5 @@
-/* What can be asked without changing anything: versions, conditions, lists and states. */
+#include "cri/runtime/status.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -6,88 +7,15 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/paths.h"
 #include "cri/runtime/container.h"
-#include "cri/rpc/filters.h"
+#include "cri/runtime/filters.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/rpc/signals.h"
 #include "cri/runtime/spec.h"
+#include "cri/runtime/spec_check.h"
 
 #define INFO_MS 3000
-
-HANDLER(status_handle_version)
-{
-	Cri__VersionResponse resp = CRI__VERSION_RESPONSE__INIT;
-
-	resp.version = (char *)"0.1.0"; /* of the kubelet's interface; clients compare it */
-	resp.runtime_name = (char *)"husk";
-	resp.runtime_version = (char *)HUSK_VERSION;
-	resp.runtime_api_version = (char *)"v1";
-	rpc_reply(call, &resp.base);
-}
-
-HANDLER(status_handle_status)
-{
-	const Cri__StatusRequest *req = (const void *)msg;
-	const struct huskd *d = arg;
-	Cri__StatusResponse resp = CRI__STATUS_RESPONSE__INIT;
-	Cri__RuntimeStatus status = CRI__RUNTIME_STATUS__INIT;
-	Cri__RuntimeCondition ready = CRI__RUNTIME_CONDITION__INIT;
-	Cri__RuntimeCondition network = CRI__RUNTIME_CONDITION__INIT;
-	Cri__RuntimeCondition *conditions[] = { &ready, &network };
-	Cri__RuntimeHandlerFeatures none = CRI__RUNTIME_HANDLER_FEATURES__INIT;
-	Cri__RuntimeFeatures features = CRI__RUNTIME_FEATURES__INIT;
-	Cri__RuntimeHandler unnamed = CRI__RUNTIME_HANDLER__INIT;
-	Cri__RuntimeHandler husk = CRI__RUNTIME_HANDLER__INIT;
-	Cri__RuntimeHandler *handlers[] = { &unnamed, &husk };
-	Cri__StatusResponse__InfoEntry info = CRI__STATUS_RESPONSE__INFO_ENTRY__INIT;
-	Cri__StatusResponse__InfoEntry *infos[] = { &info };
-	cleanup_free char *text = NULL;
-
-	ready.type = (char *)"RuntimeReady";
-	ready.status = true;
-	network.type = (char *)"NetworkReady";
-	network.reason = (char *)"NetworkPluginNotReady";
-	network.message =
-		(char *)"pods have a loopback interface only: CNI networks are not "
-			"implemented yet";
-	status.n_conditions = ARRAY_SIZE(conditions);
-	status.conditions = conditions;
-	husk.name = (char *)"husk";
-	unnamed.features = husk.features = &none;
-	resp.status = &status;
-	resp.n_runtime_handlers = ARRAY_SIZE(handlers);
-	resp.runtime_handlers = handlers;
-	resp.features = &features;
-	if (req->verbose) {
-		json_t *j = json_pack(
-			"{s:s, s:s, s:s, s:s, s:s, s:s}", "version", HUSK_VERSION, "rootDir",
-			d->config.root, "stateDir", d->config.state, "backend", d->config.backend,
-			"kernel", d->config.kernel ? d->config.kernel : "", "shim", d->config.shim);
-		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-		json_decref(j);
-		info.key = (char *)"config";
-		info.value = text;
-		resp.n_info = text ? 1 : 0;
-		resp.info = infos;
-	}
-	rpc_reply(call, &resp.base);
-}
-
-HANDLER(status_handle_runtime_config)
-{
-	Cri__RuntimeConfigResponse resp = CRI__RUNTIME_CONFIG_RESPONSE__INIT;
-	Cri__LinuxRuntimeConfiguration config = CRI__LINUX_RUNTIME_CONFIGURATION__INIT;
-
-	config.cgroup_driver = CRI__CGROUP_DRIVER__CGROUPFS;
-	resp.linux = &config;
-	rpc_reply(call, &resp.base);
-}
-
-/* The pod CIDR: nothing here depends on it. */
-HANDLER(status_handle_update_runtime_config)
-{
-	rpc_reply(call, NULL);
-}
 
 /* ---- lists ---- */
 
@@ -109,7 +37,7 @@ static void fill_pod(Cri__PodSandbox *m, struct pod *p)
 	m->runtime_handler = p->handler;
 }
 
-HANDLER(status_handle_list_pods)
+void status_handle_list_pods(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ListPodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -166,7 +94,7 @@ static void fill_container(struct list_item *item, struct container *c)
 	m->annotations = (void *)c->config->annotations;
 }
 
-HANDLER(status_handle_list_containers)
+void status_handle_list_containers(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ListContainersRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -267,7 +195,7 @@ static void on_pod_info(const struct ttrpc_result *res, void *arg)
 	free(q);
 }
 
-HANDLER(status_handle_pod)
+void status_handle_pod(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__PodSandboxStatusRequest *req = (const void *)msg;
 	Shim__SandboxInfoRequest info = SHIM__SANDBOX_INFO_REQUEST__INIT;
@@ -329,7 +257,7 @@ static void reply_container(struct rpc_call *call, struct container *c, const ch
 	m.annotations = (void *)c->config->annotations;
 	m.n_mounts = c->config->n_mounts;
 	m.mounts = c->config->mounts;
-	if (spec_log_path(c->pod->config, c->config, &log, NULL) == 0 && log)
+	if (spec_check_log_path(c->pod->config, c->config, &log, NULL) == 0 && log)
 		m.log_path = log;
 	if (c->config->linux && c->config->linux->resources) {
 		resources.linux = c->config->linux->resources;
@@ -368,7 +296,7 @@ static void on_container_info(const struct ttrpc_result *res, void *arg)
 	free(q);
 }
 
-HANDLER(status_handle_container)
+void status_handle_container(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__ContainerStatusRequest *req = (const void *)msg;
 	TaskV3__StateRequest state = TASK_V3__STATE_REQUEST__INIT;

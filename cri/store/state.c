@@ -7,85 +7,24 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "base/util.h"
-#include "cri/store/db.h"
-#include "image/image.h"
+#include "cri/store/statedb.h"
 
-void state_init(struct state *s, struct db *db)
+void state_init(struct state *s, struct statedb *db, struct huskd *huskd)
 {
-	*s = (struct state){ .db = db };
+	*s = (struct state){ .db = db, .huskd = huskd };
 	TAILQ_INIT(&s->pods);
 }
 
-/* ---- objects ---- */
+/* ---- lists ---- */
 
-struct pod *pod_new(struct huskd *d)
+static void link_pod(struct state *s, struct pod *p)
 {
-	struct pod *p = calloc(1, sizeof(*p));
-
-	if (!p)
-		return NULL;
-	p->huskd = d;
-	p->refs = 1;
-	TAILQ_INIT(&p->containers);
-	return p;
-}
-
-struct pod *pod_ref(struct pod *p)
-{
-	p->refs++;
-	return p;
-}
-
-void pod_unref(struct pod *p)
-{
-	if (!p || --p->refs > 0)
-		return;
-	free(p->handler);
-	free(p->address);
-	if (p->config)
-		cri__pod_sandbox_config__free_unpacked(p->config, NULL);
-	free(p);
-}
-
-struct container *container_new(void)
-{
-	struct container *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		return NULL;
-	c->refs = 1;
-	return c;
-}
-
-struct container *container_ref(struct container *c)
-{
-	c->refs++;
-	return c;
-}
-
-void container_unref(struct container *c)
-{
-	if (!c || --c->refs > 0)
-		return;
-	ev_timer_del(&c->stop_timer);
-	free(c->reason);
-	free(c->message);
-	free(c->image_id);
-	free(c->image_name);
-	free(c->image_ref);
-	if (c->config)
-		cri__container_config__free_unpacked(c->config, NULL);
-	pod_unref(c->pod);
-	free(c);
-}
-
-void state_link_pod(struct state *s, struct pod *p)
-{
+	p->huskd = s->huskd;
 	TAILQ_INSERT_TAIL(&s->pods, p, link);
 	s->n_pods++;
 }
 
-void state_link_container(struct pod *p, struct container *c)
+static void link_container(struct pod *p, struct container *c)
 {
 	c->pod = pod_ref(p);
 	TAILQ_INSERT_TAIL(&p->containers, c, link);
@@ -120,18 +59,46 @@ void state_fini(struct state *s)
 		unlink_pod(s, p);
 }
 
+/* ---- loading ---- */
+
+static void state_on_pod(void *arg, struct pod *p)
+{
+	link_pod(arg, p);
+}
+
+static bool state_on_container(void *arg, struct container *c, const char *pod_id)
+{
+	struct state *s = arg;
+	struct pod *p;
+
+	TAILQ_FOREACH(p, &s->pods, link)
+	{
+		if (str_eq(p->id, pod_id)) {
+			link_container(p, c);
+			return true;
+		}
+	}
+	return false;
+}
+
+int state_load(struct state *s, struct err *err)
+{
+	return statedb_load(s->db, state_on_pod, state_on_container, s, err);
+}
+
 /* ---- adding ---- */
 
 static bool same_pod_name(const Cri__PodSandboxMetadata *a, const Cri__PodSandboxMetadata *b)
 {
-	return a->attempt == b->attempt && strcmp(a->name, b->name) == 0 &&
-	       strcmp(a->namespace_, b->namespace_) == 0 && strcmp(a->uid, b->uid) == 0;
+	return a->attempt == b->attempt && str_eq(a->name, b->name) &&
+	       str_eq(a->namespace_, b->namespace_) && str_eq(a->uid, b->uid);
 }
 
-int state_add_pod(struct state *s, struct huskd *d, Cri__PodSandboxConfig *config,
-		  const char *handler, struct pod **ret, struct pod **ret_other, struct err *err)
+int state_add_pod(struct state *s, Cri__PodSandboxConfig *config, const char *handler,
+		  struct pod **ret, struct pod **ret_other, struct err *err)
 {
 	struct pod *p, *other;
+	int r;
 
 	TAILQ_FOREACH(other, &s->pods, link)
 	{
@@ -145,16 +112,16 @@ int state_add_pod(struct state *s, struct huskd *d, Cri__PodSandboxConfig *confi
 	}
 	if (s->n_pods >= STATE_PODS_MAX)
 		return err_set(err, -ENOBUFS, "there are %d pods already", STATE_PODS_MAX);
-	p = pod_new(d);
+	p = pod_new();
 	if (!p)
-		return err_set(err, -ENOMEM, "no memory for a pod");
+		return err_nomem(err);
 	p->handler = strdup(handler);
 	p->address = strdup("");
 	p->created_at = now_real_ns();
 	p->config = config;
-	int r = p->handler && p->address ? random_id(p->id) : -ENOMEM;
+	r = p->handler && p->address ? random_id(p->id) : -ENOMEM;
 	if (r == 0)
-		r = db_put_pod(s->db, p, err);
+		r = statedb_put_pod(s->db, p, err);
 	else
 		(void)err_errno(err, r, "make a pod id");
 	if (r < 0) {
@@ -162,20 +129,21 @@ int state_add_pod(struct state *s, struct huskd *d, Cri__PodSandboxConfig *confi
 		pod_unref(p);
 		return r;
 	}
-	state_link_pod(s, p);
+	link_pod(s, p);
 	*ret = p;
 	return 0;
 }
 
 int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *config,
-			const struct image_info *image, struct container **ret, struct err *err)
+			const struct state_image *image, struct container **ret, struct err *err)
 {
 	struct container *c, *other;
+	int r;
 
 	TAILQ_FOREACH(other, &p->containers, link)
 	{
 		if (other->config->metadata->attempt == config->metadata->attempt &&
-		    strcmp(other->config->metadata->name, config->metadata->name) == 0)
+		    str_eq(other->config->metadata->name, config->metadata->name))
 			return err_set(err, -EEXIST,
 				       "container %s (attempt %u) of pod %s exists with id %s",
 				       config->metadata->name, config->metadata->attempt,
@@ -186,22 +154,22 @@ int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *co
 			       STATE_CONTAINERS_MAX);
 	c = container_new();
 	if (!c)
-		return err_set(err, -ENOMEM, "no memory for a container");
+		return err_nomem(err);
 	c->reason = strdup("");
 	c->message = strdup("");
 	c->image_id = strdup(image->id);
-	c->image_name = strdup(image->repo_tags[0] ? image->repo_tags[0] : config->image->image);
-	c->image_ref = strdup(image->repo_digests[0] ? image->repo_digests[0] : image->id);
+	c->image_name = strdup(image->name);
+	c->image_ref = strdup(image->ref);
 	c->created_at = now_real_ns();
 	c->config = config;
-	int r = c->reason && c->message && c->image_id && c->image_name && c->image_ref
-			? random_id(c->id)
-			: -ENOMEM;
+	r = c->reason && c->message && c->image_id && c->image_name && c->image_ref
+		    ? random_id(c->id)
+		    : -ENOMEM;
 	if (r < 0) {
 		(void)err_errno(err, r, "make a container id");
 	} else {
 		c->pod = pod_ref(p);
-		r = db_put_container(s->db, c, err);
+		r = statedb_put_container(s->db, c, err);
 		c->pod = NULL;
 		pod_unref(p);
 	}
@@ -210,7 +178,7 @@ int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *co
 		container_unref(c);
 		return r;
 	}
-	state_link_container(p, c);
+	link_container(p, c);
 	*ret = c;
 	return 0;
 }
@@ -223,7 +191,7 @@ void state_remove_container(struct state *s, struct container *c)
 
 	if (c->removed)
 		return;
-	if (db_delete_container(s->db, c->id, &err) < 0)
+	if (statedb_delete_container(s->db, c->id, &err) < 0)
 		log_error("database", "container", c->id, "err", err_text(&err));
 	unlink_container(c);
 }
@@ -237,7 +205,7 @@ void state_remove_pod(struct state *s, struct pod *p)
 		return;
 	while ((c = TAILQ_FIRST(&p->containers)))
 		state_remove_container(s, c);
-	if (db_delete_pod(s->db, p->id, &err) < 0)
+	if (statedb_delete_pod(s->db, p->id, &err) < 0)
 		log_error("database", "pod", p->id, "err", err_text(&err));
 	unlink_pod(s, p);
 }
@@ -248,7 +216,7 @@ int state_save_pod(struct state *s, struct pod *p, struct err *err)
 
 	if (p->removed)
 		return 0;
-	int r = db_update_pod(s->db, p, &e);
+	int r = statedb_update_pod(s->db, p, &e);
 	if (r < 0) {
 		log_error("database", "pod", p->id, "err", err_text(&e));
 		return err_set(err, r, "%s", err_text(&e));
@@ -262,7 +230,7 @@ int state_save_container(struct state *s, struct container *c, struct err *err)
 
 	if (c->removed)
 		return 0;
-	int r = db_update_container(s->db, c, &e);
+	int r = statedb_update_container(s->db, c, &e);
 	if (r < 0) {
 		log_error("database", "container", c->id, "err", err_text(&e));
 		return err_set(err, r, "%s", err_text(&e));
@@ -287,7 +255,7 @@ int state_find_pod(struct state *s, const char *id, struct pod **ret, struct err
 		found = p;
 	}
 	if (!found)
-		return err_set(err, -ENOENT, "no pod sandbox %.*s", STATE_ID_LEN, id);
+		return err_set(err, -ENOENT, "no pod sandbox %.*s", OBJECT_ID_LEN, id);
 	*ret = found;
 	return 0;
 }
@@ -311,7 +279,7 @@ int state_find_container(struct state *s, const char *id, struct container **ret
 		}
 	}
 	if (!found)
-		return err_set(err, -ENOENT, "no container %.*s", STATE_ID_LEN, id);
+		return err_set(err, -ENOENT, "no container %.*s", OBJECT_ID_LEN, id);
 	*ret = found;
 	return 0;
 }

@@ -1,128 +1,47 @@
 /*
- * Pods and containers in memory, written through to the database. Lists are O(n) over memory and
- * never wait for anything. Loop's thread.
- *
- * Objects are counted: an operation in flight holds a reference, so that a late answer finds its
- * object, and sees `removed` when it is in no list any more. What is in flight for an object (its
- * shim, timers, waiters) belongs to pod.c and container.c and stands at the end of the structs.
+ * All pods and containers (object.h) in memory, written through to the database. Lists are O(n)
+ * over memory and never wait for anything. Loop's thread.
  */
 #ifndef HUSK_CRI_STORE_STATE_H
 #define HUSK_CRI_STORE_STATE_H
 
-#include <stdbool.h>
-#include <stdint.h>
-#include <sys/queue.h>
-
 #include "base/compiler.h"
 #include "base/err.h"
-#include "base/loop.h"
-#include "base/waits.h"
-#include "proto/cri.pb-c.h"
+#include "cri/store/object.h"
 
 #define STATE_PODS_MAX 4096
 #define STATE_CONTAINERS_MAX 64 /* of one pod; the agent's limit */
-#define STATE_ID_LEN 64
-#define STATE_TEXT_MAX 4096 /* reason and message of an exit */
+#define STATE_TEXT_MAX 4096	/* reason and message of an exit */
 
-struct db;
-struct huskd;
-struct image_info;
-struct ttrpc_client;
-
-/* Numbers are in the database: never change one. */
-enum pod_state {
-	POD_CREATING = 0, /* RunPodSandbox has not answered: in no list, removed after a restart */
-	POD_READY = 1,
-	POD_NOTREADY = 2,
-};
-
-enum container_state {
-	CONTAINER_CREATING = 0, /* as POD_CREATING */
-	CONTAINER_CREATED = 1,
-	CONTAINER_RUNNING = 2,
-	CONTAINER_EXITED = 3,
-};
-
-TAILQ_HEAD(container_list, container);
-TAILQ_HEAD(pod_list, pod);
-
-struct pod {
-	TAILQ_ENTRY(pod) link;
-	struct huskd *huskd;
-	unsigned refs;
-	bool removed;
-	struct container_list containers;
-	unsigned n_containers;
-
-	/* In the database. */
-	char id[STATE_ID_LEN + 1];
-	enum pod_state state;
-	int64_t created_at;
-	char *handler; /* as requested */
-	char *address; /* of the shim's socket; "" until it is started */
-	Cri__PodSandboxConfig *config;
-
-	/* pod.c */
-	struct ttrpc_client *shim;     /* NULL: no shim, or not connected */
-	struct pod_teardown *teardown; /* in progress */
-	struct pod_run *run;	       /* RunPodSandbox in progress */
-	struct waits gone;	       /* RemovePodSandbox, and those who want the name */
-	struct waits run_over;	       /* those who want the name while `run` is set */
-	bool removing;
-	bool torn_down; /* nothing of the pod runs any more, and nothing is to be undone */
-	uint64_t requested_ns, answered_ns; /* RunPodSandbox, CLOCK_MONOTONIC; 0 after a restart */
-};
-
-struct container {
-	TAILQ_ENTRY(container) link; /* in its pod */
-	struct pod *pod; /* valid while !removed, or while a reference of the pod is held */
-	unsigned refs;
-	bool removed;
-
-	/* In the database. */
-	char id[STATE_ID_LEN + 1];
-	enum container_state state;
-	int64_t created_at, started_at, finished_at; /* ns since the epoch, 0 = not yet */
-	int32_t exit_code;
-	char *reason, *message; /* never NULL */
-	char *image_id;
-	char *image_name; /* a tag if it has one, otherwise as requested */
-	char *image_ref;  /* a digest reference if it has one, otherwise the id */
-	int stop_signal;  /* Linux number */
-	bool stop_chosen; /* not just the default */
-	Cri__ContainerConfig *config;
-
-	/* container.c */
-	bool starting;
-	bool removing;
-	bool killed; /* SIGKILL was sent */
-	bool term_sent;
-	uint64_t kill_at_ns; /* when SIGKILL follows the stop signal; 0 = no stop in progress */
-	struct ev_timer stop_timer;
-	struct waits started; /* the start has come to an end */
-	struct waits exited;  /* state is EXITED, or it did not stop */
-	struct waits gone;    /* RemoveContainer */
-};
+struct statedb;
 
 struct state {
 	struct pod_list pods;
 	unsigned n_pods;
-	struct db *db;
+	struct statedb *db;
+	struct huskd *huskd; /* for the objects; not looked into here */
 };
 
-void state_init(struct state *s, struct db *db);
+/* Empty; db and huskd are borrowed. */
+void state_init(struct state *s, struct statedb *db, struct huskd *huskd);
+/* All records of the database into an empty state, oldest first. */
+int state_load(struct state *s, struct err *err) must_check;
 void state_fini(struct state *s); /* frees what is in the lists */
+
+/* What a new container takes from its image; strings are copied. */
+struct state_image {
+	const char *id, *name, *ref; /* as in struct container */
+};
 
 /*
  * Adds a pod/container, with one reference for the list, state CREATING; memory and database.
  * Takes config over on success. -EEXIST: the name is taken (*ret_other = by whom, borrowed; may be
  * NULL). -ENOBUFS: too many.
  */
-int state_add_pod(struct state *s, struct huskd *d, Cri__PodSandboxConfig *config,
-		  const char *handler, struct pod **ret, struct pod **ret_other,
-		  struct err *err) must_check;
+int state_add_pod(struct state *s, Cri__PodSandboxConfig *config, const char *handler,
+		  struct pod **ret, struct pod **ret_other, struct err *err) must_check;
 int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *config,
-			const struct image_info *image, struct container **ret,
+			const struct state_image *image, struct container **ret,
 			struct err *err) must_check;
 /* Out of list and database; drops the list's reference. Containers of a pod go first. */
 void state_remove_pod(struct state *s, struct pod *p);
@@ -130,12 +49,6 @@ void state_remove_container(struct state *s, struct container *c);
 /* Writes what changed. A failure is logged and returned; memory is right in any case. */
 int state_save_pod(struct state *s, struct pod *p, struct err *err);
 int state_save_container(struct state *s, struct container *c, struct err *err);
-
-struct pod *pod_ref(struct pod *p);
-void pod_unref(struct pod *p); /* NULL is fine */
-/* A reference of a container holds its pod, too. */
-struct container *container_ref(struct container *c);
-void container_unref(struct container *c);
 
 /*
  * By id or unique prefix. Objects in state CREATING are not found. -ENOENT, -EINVAL (empty id, or a
@@ -147,11 +60,5 @@ int state_find_container(struct state *s, const char *id, struct container **ret
 
 /* strdup of the first STATE_TEXT_MAX bytes as valid UTF-8; never NULL ("" without memory). */
 char *state_text(const char *s);
-
-/* ---- for db.c: objects from records ---- */
-struct pod *pod_new(struct huskd *d);
-struct container *container_new(void);
-void state_link_pod(struct state *s, struct pod *p);
-void state_link_container(struct pod *p, struct container *c);
 
 #endif

@@ -6,8 +6,9 @@
 #include <jansson.h>
 
 #include "base/util.h"
-#include "cri/rpc/grpc.h"
+#include "cri/rpc/decode.h"
 #include "cri/runtime/spec.h"
+#include "cri/runtime/spec_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -34,7 +35,8 @@ static void build(const Cri__CreateContainerRequest *req)
 	    spec_stop_signal(&in, &signo, &chosen, &err) < 0 || spec_build(&in, &json, &err) < 0)
 		return;
 	json_t *j = json_loads(json, 0, NULL);
-	if (!j || signo < 1 || signo > 64 || spec_log_path(in.pod, in.container, &log, &err) < 0)
+	if (!j || signo < 1 || signo > 64 ||
+	    spec_check_log_path(in.pod, in.container, &log, &err) < 0)
 		abort();
 	json_decref(j);
 	if (spec_exec(json, cmd, 1, &process, &err) < 0)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "cri/rpc/grpc.h"
+#include "cri/rpc/decode.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/rpc/signals.h"
 #include "proto/cri.pb-c.h"

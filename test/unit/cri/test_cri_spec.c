@@ -9,6 +9,7 @@
 
 #include "base/util.h"
 #include "cri/runtime/spec.h"
+#include "cri/runtime/spec_check.h"
 
 static char *none[] = { NULL };
 
@@ -451,7 +452,7 @@ static void log_is(const char *dir, const char *path, const char *want)
 	init(&f);
 	f.pod.log_directory = (char *)dir;
 	f.c.log_path = (char *)path;
-	assert_int_equal(spec_log_path(&f.pod, &f.c, &got, &f.err), 0);
+	assert_int_equal(spec_check_log_path(&f.pod, &f.c, &got, &f.err), 0);
 	if (want)
 		assert_string_equal(got, want);
 	else
@@ -471,11 +472,11 @@ static void test_log_path(void **state)
 	init(&f);
 	for (size_t i = 0; i < ARRAY_SIZE(climbing); i++) {
 		f.c.log_path = (char *)climbing[i];
-		assert_int_equal(spec_log_path(&f.pod, &f.c, &got, &f.err), -EINVAL);
+		assert_int_equal(spec_check_log_path(&f.pod, &f.c, &got, &f.err), -EINVAL);
 	}
 	f.c.log_path = (char *)"x";
 	f.pod.log_directory = (char *)"relative";
-	assert_int_equal(spec_log_path(&f.pod, &f.c, &got, &f.err), -EINVAL);
+	assert_int_equal(spec_check_log_path(&f.pod, &f.c, &got, &f.err), -EINVAL);
 }
 
 static void test_cwd(void **state)

@@ -13,30 +13,29 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "cri/store/db.h"
-#include "cri/rpc/filters.h"
+#include "cri/runtime/filters.h"
 #include "cri/store/state.h"
-#include "image/image.h"
+#include "cri/store/statedb.h"
 
 struct fixture {
 	char dir[64];
 	char path[96];
-	struct db *db;
+	struct statedb *db;
 	struct state s;
 	struct err err;
 };
 
 static void open_again(struct fixture *f)
 {
-	assert_int_equal(db_open(f->path, &f->db, &f->err), 0);
-	state_init(&f->s, f->db);
-	assert_int_equal(db_load(f->db, NULL, &f->s, &f->err), 0);
+	assert_int_equal(statedb_open(f->path, &f->db, &f->err), 0);
+	state_init(&f->s, f->db, NULL);
+	assert_int_equal(state_load(&f->s, &f->err), 0);
 }
 
 static void close_all(struct fixture *f)
 {
 	state_fini(&f->s);
-	db_close(take_ptr(&f->db));
+	statedb_close(take_ptr(&f->db));
 }
 
 static int setup(void **state)
@@ -81,7 +80,7 @@ static int try_pod(struct fixture *f, const char *name, unsigned attempt, struct
 	c.labels = labels;
 	size_t n = cri__pod_sandbox_config__pack(&c, buf);
 	copy = cri__pod_sandbox_config__unpack(NULL, n, buf);
-	int r = state_add_pod(&f->s, NULL, copy, "husk", ret, NULL, &f->err);
+	int r = state_add_pod(&f->s, copy, "husk", ret, NULL, &f->err);
 	if (r < 0)
 		cri__pod_sandbox_config__free_unpacked(copy, NULL);
 	return r;
@@ -92,10 +91,7 @@ static int try_container(struct fixture *f, struct pod *p, const char *name, str
 	Cri__ContainerMetadata m = CRI__CONTAINER_METADATA__INIT;
 	Cri__ImageSpec spec = CRI__IMAGE_SPEC__INIT;
 	Cri__ContainerConfig c = CRI__CONTAINER_CONFIG__INIT, *copy;
-	char *none[] = { NULL }, *tags[] = { (char *)"reg/img:latest", NULL };
-	struct image_info image = { .id = (char *)"sha256:abc",
-				    .repo_tags = tags,
-				    .repo_digests = none };
+	const struct state_image image = { "sha256:abc", "reg/img:latest", "sha256:abc" };
 	uint8_t buf[1024];
 
 	m.name = (char *)name;
@@ -165,9 +161,9 @@ static void ids(void **state)
 	assert_int_equal(state_find_pod(&f->s, "", &found, &f->err), -EINVAL);
 	assert_int_equal(state_find_pod(&f->s, c->id, &found, &f->err), -ENOENT);
 	assert_int_equal(state_find_pod(&f->s, "x", &found, &f->err), -ENOENT);
-	memset(q->id, 'f', STATE_ID_LEN);
-	memset(p->id, 'f', STATE_ID_LEN - 1);
-	p->id[STATE_ID_LEN - 1] = '0';
+	memset(q->id, 'f', OBJECT_ID_LEN);
+	memset(p->id, 'f', OBJECT_ID_LEN - 1);
+	p->id[OBJECT_ID_LEN - 1] = '0';
 	assert_int_equal(state_find_pod(&f->s, "ff", &found, &f->err), -EINVAL);
 	assert_int_equal(state_find_container(&f->s, c->id, &cf, &f->err), 0);
 	assert_ptr_equal(cf, c);
@@ -305,10 +301,10 @@ static void sql(struct fixture *f, const char *text)
 static void newer_schema(void **state)
 {
 	struct fixture *f = *state;
-	struct db *db = NULL;
+	struct statedb *db = NULL;
 
 	sql(f, "PRAGMA user_version = 99");
-	assert_int_equal(db_open(f->path, &db, &f->err), -EPROTO);
+	assert_int_equal(statedb_open(f->path, &db, &f->err), -EPROTO);
 	assert_non_null(strstr(f->err.msg, "newer huskd"));
 	sql(f, "PRAGMA user_version = 1");
 }
@@ -317,7 +313,7 @@ static void damaged(void **state)
 {
 	struct fixture *f = *state;
 	char path[96];
-	struct db *db = NULL;
+	struct statedb *db = NULL;
 
 	add_container(f, add_pod(f, "a"), "c");
 	add_pod(f, "b");
@@ -332,7 +328,7 @@ static void damaged(void **state)
 	char junk[4096];
 	memset(junk, 'x', sizeof(junk));
 	assert_int_equal(write_file_atomic(path, junk, sizeof(junk), 0600, false, NULL), 0);
-	assert_int_equal(db_open(path, &db, &f->err), -EPROTO);
+	assert_int_equal(statedb_open(path, &db, &f->err), -EPROTO);
 	assert_non_null(strstr(f->err.msg, path));
 }
 

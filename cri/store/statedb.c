@@ -1,4 +1,4 @@
-#include "cri/store/db.h"
+#include "cri/store/statedb.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,9 +9,9 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "cri/store/state.h"
+#include "cri/store/object.h"
 
-struct db {
+struct statedb {
 	sqlite3 *sql;
 	sqlite3_stmt *put_pod, *update_pod, *delete_pod;
 	sqlite3_stmt *put_container, *update_container, *delete_container;
@@ -30,7 +30,7 @@ static const char schema[] =
 	" config BLOB NOT NULL) WITHOUT ROWID;"
 	"PRAGMA user_version = 1;";
 
-static int db_err(struct db *db, int rc, const char *what, struct err *err)
+static int sql_err(struct statedb *db, int rc, const char *what, struct err *err)
 {
 	int code = -EIO;
 
@@ -53,17 +53,18 @@ static int db_err(struct db *db, int rc, const char *what, struct err *err)
 		code = -EPROTO;
 		break;
 	}
-	return err_set(err, code, "%s: %s", what, db->sql ? sqlite3_errmsg(db->sql) : "no memory");
+	return err_set(err, code, "%s: %s", what,
+		       db->sql ? sqlite3_errmsg(db->sql) : "out of memory");
 }
 
-static int exec(struct db *db, const char *sql, const char *what, struct err *err)
+static int sql_exec(struct statedb *db, const char *sql, const char *what, struct err *err)
 {
 	int rc = sqlite3_exec(db->sql, sql, NULL, NULL, NULL);
 
-	return rc == SQLITE_OK ? 0 : db_err(db, rc, what, err);
+	return rc == SQLITE_OK ? 0 : sql_err(db, rc, what, err);
 }
 
-static int migrate(struct db *db, struct err *err)
+static int migrate(struct statedb *db, struct err *err)
 {
 	sqlite3_stmt *st = NULL;
 	int version = -1;
@@ -73,22 +74,22 @@ static int migrate(struct db *db, struct err *err)
 		version = sqlite3_column_int(st, 0);
 	sqlite3_finalize(st);
 	if (version < 0)
-		return db_err(db, rc, "read the schema version", err);
-	if (version > DB_SCHEMA_VERSION)
+		return sql_err(db, rc, "read the schema version", err);
+	if (version > STATEDB_SCHEMA_VERSION)
 		return err_set(err, -EPROTO,
 			       "has schema version %d, made by a newer huskd (this one knows %d)",
-			       version, DB_SCHEMA_VERSION);
-	if (version == DB_SCHEMA_VERSION)
+			       version, STATEDB_SCHEMA_VERSION);
+	if (version == STATEDB_SCHEMA_VERSION)
 		return 0;
-	int r = exec(db, "BEGIN IMMEDIATE", "begin", err);
+	int r = sql_exec(db, "BEGIN IMMEDIATE", "begin", err);
 	if (r == 0)
-		r = exec(db, schema, "make the tables", err);
+		r = sql_exec(db, schema, "make the tables", err);
 	if (r == 0)
-		r = exec(db, "COMMIT", "commit the tables", err);
+		r = sql_exec(db, "COMMIT", "commit the tables", err);
 	return r;
 }
 
-static int prepare_all(struct db *db, struct err *err)
+static int prepare_all(struct statedb *db, struct err *err)
 {
 	const struct {
 		sqlite3_stmt **st;
@@ -112,17 +113,17 @@ static int prepare_all(struct db *db, struct err *err)
 		int rc = sqlite3_prepare_v3(db->sql, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT,
 					    all[i].st, NULL);
 		if (rc != SQLITE_OK)
-			return db_err(db, rc, "prepare a statement", err);
+			return sql_err(db, rc, "prepare a statement", err);
 	}
 	return 0;
 }
 
-int db_open(const char *path, struct db **ret, struct err *err)
+int statedb_open(const char *path, struct statedb **ret, struct err *err)
 {
-	struct db *db = calloc(1, sizeof(*db));
+	struct statedb *db = calloc(1, sizeof(*db));
 
 	if (!db)
-		return err_set(err, -ENOMEM, "no memory for the database");
+		return err_nomem(err);
 	/* It holds environment variables of containers; SQLite's other files take its mode over. */
 	cleanup_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
@@ -133,27 +134,28 @@ int db_open(const char *path, struct db **ret, struct err *err)
 	int rc = sqlite3_open_v2(path, &db->sql,
 				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
 				 NULL);
-	int r = rc == SQLITE_OK ? 0 : db_err(db, rc, "open", err);
+	int r = rc == SQLITE_OK ? 0 : sql_err(db, rc, "open", err);
 	if (r == 0) {
 		sqlite3_busy_timeout(db->sql, 2000);
-		sqlite3_limit(db->sql, SQLITE_LIMIT_LENGTH, 2 * DB_BLOB_MAX);
+		sqlite3_limit(db->sql, SQLITE_LIMIT_LENGTH, 2 * STATEDB_BLOB_MAX);
 		/* NORMAL: a crash of the host may lose the last writes, but then the pods are gone,
 		 * too. */
-		r = exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;", "set up", err);
+		r = sql_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;", "set up",
+			     err);
 	}
 	if (r == 0)
 		r = migrate(db, err);
 	if (r == 0)
 		r = prepare_all(db, err);
 	if (r < 0) {
-		db_close(db);
+		statedb_close(db);
 		return err_wrap(err, r, "database %s", path);
 	}
 	*ret = db;
 	return 0;
 }
 
-void db_close(struct db *db)
+void statedb_close(struct statedb *db)
 {
 	if (!db)
 		return;
@@ -167,10 +169,10 @@ void db_close(struct db *db)
 	free(db);
 }
 
-static int run(struct db *db, sqlite3_stmt *st, const char *what, struct err *err)
+static int sql_run(struct statedb *db, sqlite3_stmt *st, const char *what, struct err *err)
 {
 	int rc = sqlite3_step(st);
-	int r = rc == SQLITE_DONE ? 0 : db_err(db, rc, what, err);
+	int r = rc == SQLITE_DONE ? 0 : sql_err(db, rc, what, err);
 
 	sqlite3_reset(st);
 	sqlite3_clear_bindings(st);
@@ -188,17 +190,17 @@ static int bind_message(sqlite3_stmt *st, int i, const ProtobufCMessage *m, uint
 {
 	size_t n = protobuf_c_message_get_packed_size(m);
 
-	if (n > DB_BLOB_MAX)
+	if (n > STATEDB_BLOB_MAX)
 		return err_set(err, -EFBIG, "the configuration is larger than 16 MiB");
 	*buf = malloc(n + 1);
 	if (!*buf)
-		return err_set(err, -ENOMEM, "no memory for the database");
+		return err_nomem(err);
 	protobuf_c_message_pack(m, *buf);
 	sqlite3_bind_blob(st, i, *buf, (int)n, SQLITE_STATIC);
 	return 0;
 }
 
-int db_put_pod(struct db *db, const struct pod *p, struct err *err)
+int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err)
 {
 	cleanup_free uint8_t *blob = NULL;
 	sqlite3_stmt *st = db->put_pod;
@@ -209,10 +211,10 @@ int db_put_pod(struct db *db, const struct pod *p, struct err *err)
 	bind_text(st, 4, p->handler);
 	bind_text(st, 5, p->address);
 	int r = bind_message(st, 6, &p->config->base, &blob, err);
-	return r < 0 ? r : run(db, st, "write a pod", err);
+	return r < 0 ? r : sql_run(db, st, "write a pod", err);
 }
 
-int db_update_pod(struct db *db, const struct pod *p, struct err *err)
+int statedb_update_pod(struct statedb *db, const struct pod *p, struct err *err)
 {
 	sqlite3_stmt *st = db->update_pod;
 
@@ -220,16 +222,16 @@ int db_update_pod(struct db *db, const struct pod *p, struct err *err)
 	sqlite3_bind_int(st, 2, p->state);
 	sqlite3_bind_int64(st, 3, p->created_at);
 	bind_text(st, 4, p->address);
-	return run(db, st, "update a pod", err);
+	return sql_run(db, st, "update a pod", err);
 }
 
-int db_delete_pod(struct db *db, const char *id, struct err *err)
+int statedb_delete_pod(struct statedb *db, const char *id, struct err *err)
 {
 	bind_text(db->delete_pod, 1, id);
-	return run(db, db->delete_pod, "delete a pod", err);
+	return sql_run(db, db->delete_pod, "delete a pod", err);
 }
 
-int db_put_container(struct db *db, const struct container *c, struct err *err)
+int statedb_put_container(struct statedb *db, const struct container *c, struct err *err)
 {
 	cleanup_free uint8_t *blob = NULL;
 	sqlite3_stmt *st = db->put_container;
@@ -249,10 +251,10 @@ int db_put_container(struct db *db, const struct container *c, struct err *err)
 	sqlite3_bind_int(st, 13, c->stop_signal);
 	sqlite3_bind_int(st, 14, c->stop_chosen);
 	int r = bind_message(st, 15, &c->config->base, &blob, err);
-	return r < 0 ? r : run(db, st, "write a container", err);
+	return r < 0 ? r : sql_run(db, st, "write a container", err);
 }
 
-int db_update_container(struct db *db, const struct container *c, struct err *err)
+int statedb_update_container(struct statedb *db, const struct container *c, struct err *err)
 {
 	sqlite3_stmt *st = db->update_container;
 
@@ -266,13 +268,13 @@ int db_update_container(struct db *db, const struct container *c, struct err *er
 	bind_text(st, 8, c->message);
 	sqlite3_bind_int(st, 9, c->stop_signal);
 	sqlite3_bind_int(st, 10, c->stop_chosen);
-	return run(db, st, "update a container", err);
+	return sql_run(db, st, "update a container", err);
 }
 
-int db_delete_container(struct db *db, const char *id, struct err *err)
+int statedb_delete_container(struct statedb *db, const char *id, struct err *err)
 {
 	bind_text(db->delete_container, 1, id);
-	return run(db, db->delete_container, "delete a container", err);
+	return sql_run(db, db->delete_container, "delete a container", err);
 }
 
 /* ---- loading ---- */
@@ -284,30 +286,31 @@ static char *column_text(sqlite3_stmt *st, int i)
 	return strdup(s ? s : "");
 }
 
-static bool column_id(sqlite3_stmt *st, int i, char id[STATE_ID_LEN + 1])
+static bool column_id(sqlite3_stmt *st, int i, char id[OBJECT_ID_LEN + 1])
 {
 	const char *s = (const char *)sqlite3_column_text(st, i);
 
-	if (!s || strlen(s) != STATE_ID_LEN)
+	if (!s || strlen(s) != OBJECT_ID_LEN)
 		return false;
-	memcpy(id, s, STATE_ID_LEN + 1);
+	memcpy(id, s, OBJECT_ID_LEN + 1);
 	return true;
 }
 
-static struct pod *load_pod(sqlite3_stmt *st, struct huskd *d)
+static struct pod *load_pod(sqlite3_stmt *st)
 {
-	struct pod *p = pod_new(d);
+	struct pod *p = pod_new();
+	int state = sqlite3_column_int(st, 1);
 
 	if (!p)
 		return NULL;
-	p->state = (enum pod_state)sqlite3_column_int(st, 1);
+	p->state = (enum pod_state)state;
 	p->created_at = sqlite3_column_int64(st, 2);
 	p->handler = column_text(st, 3);
 	p->address = column_text(st, 4);
 	p->config = cri__pod_sandbox_config__unpack(NULL, (size_t)sqlite3_column_bytes(st, 5),
 						    sqlite3_column_blob(st, 5));
-	if (!column_id(st, 0, p->id) || !p->handler || !p->address || !p->config ||
-	    !p->config->metadata) {
+	if (!column_id(st, 0, p->id) || state < POD_CREATING || state > POD_NOTREADY ||
+	    !p->handler || !p->address || !p->config || !p->config->metadata) {
 		pod_unref(p);
 		return NULL;
 	}
@@ -317,10 +320,11 @@ static struct pod *load_pod(sqlite3_stmt *st, struct huskd *d)
 static struct container *load_container(sqlite3_stmt *st)
 {
 	struct container *c = container_new();
+	int state = sqlite3_column_int(st, 2);
 
 	if (!c)
 		return NULL;
-	c->state = (enum container_state)sqlite3_column_int(st, 2);
+	c->state = (enum container_state)state;
 	c->created_at = sqlite3_column_int64(st, 3);
 	c->started_at = sqlite3_column_int64(st, 4);
 	c->finished_at = sqlite3_column_int64(st, 5);
@@ -334,63 +338,71 @@ static struct container *load_container(sqlite3_stmt *st)
 	c->stop_chosen = sqlite3_column_int(st, 13) != 0;
 	c->config = cri__container_config__unpack(NULL, (size_t)sqlite3_column_bytes(st, 14),
 						  sqlite3_column_blob(st, 14));
-	if (!column_id(st, 0, c->id) || !c->reason || !c->message || !c->image_id ||
-	    !c->image_name || !c->image_ref || !c->config || !c->config->metadata) {
+	if (!column_id(st, 0, c->id) || state < CONTAINER_CREATING || state > CONTAINER_EXITED ||
+	    !c->reason || !c->message || !c->image_id || !c->image_name || !c->image_ref ||
+	    !c->config || !c->config->metadata) {
 		container_unref(c);
 		return NULL;
 	}
 	return c;
 }
 
-static struct pod *pod_by_id(struct state *s, const char *id)
-{
-	struct pod *p;
+struct load {
+	statedb_pod_fn on_pod;
+	statedb_container_fn on_container;
+	void *arg;
+};
 
-	TAILQ_FOREACH(p, &s->pods, link)
-	{
-		if (id && strcmp(p->id, id) == 0)
-			return p;
-	}
-	return NULL;
+/* One row each; false: it is damaged. */
+static bool load_pod_row(sqlite3_stmt *st, const struct load *l)
+{
+	struct pod *p = load_pod(st);
+
+	if (p)
+		l->on_pod(l->arg, p);
+	return p;
 }
 
-static int load_rows(struct db *db, const char *sql, struct huskd *d, struct state *s, bool pods,
+static bool load_container_row(sqlite3_stmt *st, const struct load *l)
+{
+	const char *pod_id = (const char *)sqlite3_column_text(st, 1);
+	struct container *c = pod_id ? load_container(st) : NULL;
+
+	if (c && l->on_container(l->arg, c, pod_id))
+		return true;
+	container_unref(c);
+	return false;
+}
+
+static int load_rows(struct statedb *db, const char *sql, const char *kind,
+		     bool (*row)(sqlite3_stmt *st, const struct load *l), const struct load *l,
 		     struct err *err)
 {
 	sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(db->sql, sql, -1, &st, NULL);
+	int r, rc = sqlite3_prepare_v2(db->sql, sql, -1, &st, NULL);
 
 	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
 		const char *id = (const char *)sqlite3_column_text(st, 0);
-		bool ok;
-		if (pods) {
-			struct pod *p = load_pod(st, d);
-			ok = p;
-			if (p)
-				state_link_pod(s, p);
-		} else {
-			struct pod *p = pod_by_id(s, (const char *)sqlite3_column_text(st, 1));
-			struct container *c = p ? load_container(st) : NULL;
-			ok = c;
-			if (c)
-				state_link_container(p, c);
-		}
-		if (!ok)
+
+		if (!row(st, l))
 			log_error("a damaged record is left out", "id", id ? id : "?", "kind",
-				  pods ? "pod" : "container");
+				  kind);
 		rc = SQLITE_OK;
 	}
-	int r = rc == SQLITE_DONE ? 0 : db_err(db, rc, "read the records", err);
+	r = rc == SQLITE_DONE ? 0 : sql_err(db, rc, "read the records", err);
 	sqlite3_finalize(st);
 	return r;
 }
 
-int db_load(struct db *db, struct huskd *d, struct state *s, struct err *err)
+int statedb_load(struct statedb *db, statedb_pod_fn on_pod, statedb_container_fn on_container,
+		 void *arg, struct err *err)
 {
-	int r = load_rows(db, "SELECT * FROM pods ORDER BY created_at, id", d, s, true, err);
+	const struct load l = { on_pod, on_container, arg };
+	int r = load_rows(db, "SELECT * FROM pods ORDER BY created_at, id", "pod", load_pod_row, &l,
+			  err);
 
 	if (r == 0)
-		r = load_rows(db, "SELECT * FROM containers ORDER BY created_at, id", d, s, false,
-			      err);
+		r = load_rows(db, "SELECT * FROM containers ORDER BY created_at, id", "container",
+			      load_container_row, &l, err);
 	return r;
 }

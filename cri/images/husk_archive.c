@@ -1,12 +1,12 @@
-#include "cri/images/archive.h"
+#include "cri/images/husk_archive.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/util.h"
-#include "image/image.h"
-#include "proto/husk.pb-c.h"
+#include "cri/huskd.h"
+#include "cri/images/images.h"
 
 /* Less than the client may get, so that reading it holds the loop for a moment only. */
 #define SAVE_CHUNK (256 * KIB)
@@ -24,13 +24,13 @@ static void save_free(struct save *v)
 	free(v);
 }
 
-static void on_save_cancel(struct rpc_call *call, void *arg)
+static void husk_archive_on_save_cancel(struct rpc_call *call, void *arg)
 {
 	rpc_reply_err(call, -ECANCELED, NULL);
 	save_free(arg);
 }
 
-static void save_step(struct rpc_call *call, void *arg)
+static void husk_archive_on_save_sent(struct rpc_call *call, void *arg)
 {
 	Husk__SaveChunk m = HUSK__SAVE_CHUNK__INIT;
 	struct save *v = arg;
@@ -43,8 +43,8 @@ static void save_step(struct rpc_call *call, void *arg)
 		m.data.len = (size_t)n;
 		m.total = image_save_size(v->from);
 		r = rpc_send(call, &m.base);
-		if (r == 0 || r == -EPIPE) { /* -EPIPE: on_save_cancel is coming */
-			rpc_on_sent(call, save_step, v);
+		if (r == 0 || r == -EPIPE) { /* -EPIPE: husk_archive_on_save_cancel is coming */
+			rpc_on_sent(call, husk_archive_on_save_sent, v);
 			return;
 		}
 		(void)err_errno(&err, r, "send the archive");
@@ -69,7 +69,7 @@ static int parse_format(const char *s, enum image_archive *ret, struct err *err)
 	return 0;
 }
 
-HANDLER(husk_handle_save)
+void husk_archive_handle_save(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__SaveImagesRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -86,8 +86,8 @@ HANDLER(husk_handle_save)
 		return;
 	}
 	log_info("saving images", "first", req->images[0]);
-	rpc_on_cancel(call, on_save_cancel, v);
-	save_step(call, v);
+	rpc_on_cancel(call, husk_archive_on_save_cancel, v);
+	husk_archive_on_save_sent(call, v);
 }
 
 /* ---- load: chunks into a file, then messages as it goes on ---- */
@@ -101,8 +101,9 @@ struct loaded {
 
 struct load {
 	struct rpc_call *call;
-	struct image_load *to; /* NULL: it has ended */
-	bool whole;	       /* the client has sent all */
+	struct image_load *to;		      /* NULL: it has ended */
+	bool whole;			      /* the client has sent all */
+	struct images_progress last_progress; /* of the image on its way */
 	struct loaded *first, **last;
 	int code; /* of the end */
 	struct err err;
@@ -118,6 +119,7 @@ static void loaded_free(struct loaded *m)
 static void load_free(struct load *l)
 {
 	image_load_cancel(l->to);
+	images_progress_fini(&l->last_progress);
 	while (l->first) {
 		struct loaded *m = l->first;
 
@@ -127,7 +129,7 @@ static void load_free(struct load *l)
 	free(l);
 }
 
-static void on_load_cancel(struct rpc_call *call, void *arg)
+static void husk_archive_on_load_cancel(struct rpc_call *call, void *arg)
 {
 	rpc_reply_err(call, -ECANCELED, NULL);
 	load_free(arg);
@@ -140,22 +142,15 @@ static void load_fail(struct load *l, int code, const struct err *err)
 	load_free(l);
 }
 
-static void on_load_progress(void *arg, const char *image, const struct image_progress *p)
+static void husk_archive_on_load_progress(void *arg, const char *image,
+					  const struct image_progress *progress)
 {
 	Husk__LoadProgress m = HUSK__LOAD_PROGRESS__INIT;
-	cleanup_free Husk__LayerProgress *items = calloc(p->n_layers + 1, sizeof(*items));
-	cleanup_free Husk__LayerProgress **list = calloc(p->n_layers + 1, sizeof(*list));
+	cleanup_free Husk__LayerProgress **list = NULL;
 	struct load *l = arg;
 
-	for (size_t i = 0; items && list && i < p->n_layers; i++) {
-		husk__layer_progress__init(&items[i]);
-		items[i].digest = (char *)p->layers[i].digest;
-		items[i].fetched = p->layers[i].fetched;
-		items[i].size = p->layers[i].size;
-		items[i].state = (Husk__LayerProgress__State)p->layers[i].state;
-		list[i] = &items[i];
-		m.n_layers++;
-	}
+	images_progress_layers(&l->last_progress, progress->layers, progress->n_layers);
+	m.n_layers = images_layer_list(&l->last_progress, &list);
 	m.layers = list;
 	m.image = (char *)image;
 	/* One that finds the stream busy is dropped: the next one says more. */
@@ -163,14 +158,14 @@ static void on_load_progress(void *arg, const char *image, const struct image_pr
 }
 
 /* Sends what was loaded, one after the other, then the end. */
-static void load_step(struct rpc_call *call, void *arg)
+static void husk_archive_on_load_sent(struct rpc_call *call, void *arg)
 {
 	Husk__LoadProgress msg = HUSK__LOAD_PROGRESS__INIT;
 	struct load *l = arg;
 	struct loaded *m = l->first;
 
 	if (rpc_sending(call)) {
-		rpc_on_sent(call, load_step, l);
+		rpc_on_sent(call, husk_archive_on_load_sent, l);
 		return;
 	}
 	if (m) {
@@ -178,8 +173,8 @@ static void load_step(struct rpc_call *call, void *arg)
 		msg.loaded_names = m->names;
 		msg.n_loaded_names = strv_len(m->names);
 		if (rpc_send(call, &msg.base) < 0)
-			return; /* on_load_cancel is coming */
-		rpc_on_sent(call, load_step, l);
+			return; /* husk_archive_on_load_cancel is coming */
+		rpc_on_sent(call, husk_archive_on_load_sent, l);
 		l->first = m->next;
 		if (!l->first)
 			l->last = &l->first;
@@ -192,7 +187,7 @@ static void load_step(struct rpc_call *call, void *arg)
 	}
 }
 
-static void on_loaded(void *arg, const char *id, char *const *names)
+static void husk_archive_on_loaded(void *arg, const char *id, char *const *names)
 {
 	struct load *l = arg;
 	size_t n = strv_len(names);
@@ -212,10 +207,10 @@ static void on_loaded(void *arg, const char *id, char *const *names)
 		m->names[i] = strdup(names[i]);
 	*l->last = m;
 	l->last = &m->next;
-	load_step(l->call, l);
+	husk_archive_on_load_sent(l->call, l);
 }
 
-static void on_load_done(void *arg, int code, const struct err *err)
+static void husk_archive_on_load_done(void *arg, int code, const struct err *err)
 {
 	struct load *l = arg;
 
@@ -223,34 +218,37 @@ static void on_load_done(void *arg, int code, const struct err *err)
 	l->code = code;
 	if (code < 0)
 		l->err = *err;
-	load_step(l->call, l);
+	husk_archive_on_load_sent(l->call, l);
 }
 
 static const struct image_load_ops load_ops = {
-	.progress = on_load_progress,
-	.loaded = on_loaded,
-	.done = on_load_done,
+	.progress = husk_archive_on_load_progress,
+	.loaded = husk_archive_on_loaded,
+	.done = husk_archive_on_load_done,
 };
 
-static void on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessage *msg, void *arg);
+static void husk_archive_on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessage *msg,
+				       void *arg);
 
 static void take_chunk(struct load *l, const Husk__LoadChunk *m)
 {
 	struct err err = { 0 };
 	int r;
 
-	if (m->data.len > ARCHIVE_CHUNK_MAX)
-		r = err_set(&err, -EINVAL, "a chunk of more than %zu bytes", ARCHIVE_CHUNK_MAX);
+	if (m->data.len > HUSK_ARCHIVE_CHUNK_MAX)
+		r = err_set(&err, -EINVAL, "a chunk of more than %zu bytes",
+			    HUSK_ARCHIVE_CHUNK_MAX);
 	else
 		r = image_load_put(l->to, m->data.data, m->data.len, &err);
 	l->whole = m->last;
 	if (r < 0)
 		load_fail(l, r, &err);
 	else
-		rpc_recv(l->call, on_load_chunk, l);
+		rpc_recv(l->call, husk_archive_on_load_chunk, l);
 }
 
-static void on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessage *msg, void *arg)
+static void husk_archive_on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessage *msg,
+				       void *arg)
 {
 	struct load *l = arg;
 	struct err err = { 0 };
@@ -267,7 +265,7 @@ static void on_load_chunk(struct rpc_call *call, int code, const ProtobufCMessag
 		load_fail(l, code, &err);
 }
 
-HANDLER(husk_handle_load)
+void husk_archive_handle_load(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__LoadChunk *req = (const void *)msg;
 	const char *name = req->options ? req->options->name : NULL;
@@ -283,6 +281,6 @@ HANDLER(husk_handle_load)
 	}
 	l->call = call;
 	l->last = &l->first;
-	rpc_on_cancel(call, on_load_cancel, l);
+	rpc_on_cancel(call, husk_archive_on_load_cancel, l);
 	take_chunk(l, req);
 }

@@ -1,4 +1,4 @@
-#include "cri/rpc/filters.h"
+#include "cri/runtime/filters.h"
 
 #include <string.h>
 
@@ -80,9 +80,4 @@ bool filter_container(const Cri__ContainerFilter *f, const struct container *c)
 		return false;
 	return labels_match((void **)f->label_selector, f->n_label_selector,
 			    (void **)c->config->labels, c->config->n_labels);
-}
-
-const char *pod_annotation(const Cri__PodSandboxConfig *c, const char *key)
-{
-	return map_get((void **)c->annotations, c->n_annotations, key);
 }

@@ -1,10 +1,11 @@
-/* husk.v1 VerifyImages: what is damaged is told in full, what is well only when there is room. */
+#include "cri/images/husk_verify.h"
+
 #include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/util.h"
-#include "cri/images/husk_images.h"
+#include "cri/huskd.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
@@ -54,7 +55,7 @@ static char **copy_all(char *const *v)
 	return copy;
 }
 
-static void send_step(struct rpc_call *call, void *arg);
+static void husk_verify_on_sent(struct rpc_call *call, void *arg);
 
 static int send_one(struct verify *v, const struct report *r)
 {
@@ -69,12 +70,12 @@ static int send_one(struct verify *v, const struct report *r)
 	m.n_images = r->images ? strv_len(r->images) : 0;
 	sent = rpc_send(v->call, &m.base);
 	if (sent == 0)
-		rpc_on_sent(v->call, send_step, v);
+		rpc_on_sent(v->call, husk_verify_on_sent, v);
 	return sent;
 }
 
 /* Sends what waits, and the end after it. */
-static void send_step(struct rpc_call *call, void *arg)
+static void husk_verify_on_sent(struct rpc_call *call, void *arg)
 {
 	struct verify *v = arg;
 
@@ -99,7 +100,7 @@ static void send_step(struct rpc_call *call, void *arg)
 	verify_free(v);
 }
 
-static void on_object(void *arg, const struct image_verified *o)
+static void husk_verify_on_object(void *arg, const struct image_verified *o)
 {
 	struct verify *v = arg;
 	struct report *r;
@@ -122,10 +123,10 @@ static void on_object(void *arg, const struct image_verified *o)
 	*v->last = r;
 	v->last = &r->next;
 	if (v->first == r)
-		send_step(v->call, v);
+		husk_verify_on_sent(v->call, v);
 }
 
-static void on_verified(void *arg, int code, size_t problems, const struct err *err)
+static void husk_verify_on_verified(void *arg, int code, size_t problems, const struct err *err)
 {
 	struct verify *v = arg;
 
@@ -134,12 +135,12 @@ static void on_verified(void *arg, int code, size_t problems, const struct err *
 	v->problems = problems;
 	if (code < 0)
 		v->err = *err;
-	/* A message on its way calls send_step when it has gone. */
+	/* A message on its way calls husk_verify_on_sent when it has gone. */
 	if (!rpc_sending(v->call))
-		send_step(v->call, v);
+		husk_verify_on_sent(v->call, v);
 }
 
-static void on_cancel(struct rpc_call *call, void *arg)
+static void husk_verify_on_cancel(struct rpc_call *call, void *arg)
 {
 	struct verify *v = arg;
 
@@ -149,7 +150,7 @@ static void on_cancel(struct rpc_call *call, void *arg)
 	verify_free(v);
 }
 
-HANDLER(husk_handle_verify)
+void husk_verify_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__VerifyImagesRequest *req = (const void *)msg;
 	struct huskd *d = arg;
@@ -163,12 +164,13 @@ HANDLER(husk_handle_verify)
 			refs[i] = req->images[i];
 		v->call = call;
 		v->last = &v->first;
-		r = image_verify(d->images, refs, on_object, on_verified, v, &v->handle, &err);
+		r = image_verify(d->images, refs, husk_verify_on_object, husk_verify_on_verified, v,
+				 &v->handle, &err);
 	}
 	if (r < 0) {
 		free(v);
 		rpc_reply_err(call, r, &err);
 		return;
 	}
-	rpc_on_cancel(call, on_cancel, v);
+	rpc_on_cancel(call, husk_verify_on_cancel, v);
 }

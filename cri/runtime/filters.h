@@ -1,6 +1,6 @@
 /* Which pods and containers a list call asks for. All conditions are ANDed. Leaf functions. */
-#ifndef HUSK_CRI_RPC_FILTERS_H
-#define HUSK_CRI_RPC_FILTERS_H
+#ifndef HUSK_CRI_RUNTIME_FILTERS_H
+#define HUSK_CRI_RUNTIME_FILTERS_H
 
 #include <stdbool.h>
 
@@ -13,8 +13,5 @@ Cri__ContainerState container_cri_state(const struct container *c);
 /* NULL matches all that are visible. */
 bool filter_pod(const Cri__PodSandboxFilter *f, const struct pod *p);
 bool filter_container(const Cri__ContainerFilter *f, const struct container *c);
-
-/* Value of a key in the labels or annotations of a pod/container; NULL = none. */
-const char *pod_annotation(const Cri__PodSandboxConfig *c, const char *key);
 
 #endif
