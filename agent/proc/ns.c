@@ -52,13 +52,14 @@ pid_t ns_clone(struct pidns *n, int ns, uint64_t flags, int cgroup, int *ret_pid
  * capability. */
 noreturn_fn static void pause_run(const char *run_dir)
 {
-	static const struct user nobody = { .uid = 65534, .gid = 65534 };
+	static struct user nobody; /* the list of groups is large */
 	static const struct mnt_opt opts[] = { { "source", "tmpfs" }, { "size", "0" } };
 	cleanup_free char *place = str_fmt("%s/rootfs", run_dir);
 	const char *what;
 	sigset_t all;
 	int root = -1;
 
+	nobody.uid = nobody.gid = 65534;
 	(void)prctl(PR_SET_NAME, "pause", 0, 0, 0);
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (!place || unshare(CLONE_NEWCGROUP) < 0 ||

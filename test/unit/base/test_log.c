@@ -2,12 +2,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/util.h"
 
 static int pipe_fds[2];
+static time_t fake_time; /* 0 = the real one */
+
+int __real_clock_gettime(clockid_t clock, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+	if (clock != CLOCK_REALTIME || fake_time == 0)
+		return __real_clock_gettime(clock, ts);
+	*ts = (struct timespec){ .tv_sec = fake_time, .tv_nsec = 7000000 };
+	return 0;
+}
+
 static char text[16384];
 
 static int set_up(void **state)
@@ -71,6 +84,25 @@ static void text_lines(void **state)
 	/* 2026-11-21T22:11:00.123Z */
 	assert_int_equal(text[10], 'T');
 	assert_int_equal(text[23], 'Z');
+}
+
+/* The date is computed by hand: the same as libc's for each day of four centuries. */
+static void dates(void **state)
+{
+	char want[64];
+	struct tm tm;
+
+	log_init("prog", pipe_fds[1], LOG_DEBUG, false);
+	fake_time = 1;
+	for (int i = 0; i < 146100; i++, fake_time += 86400 + (i % 7) - 3) {
+		assert_ptr_equal(gmtime_r(&fake_time, &tm), &tm);
+		assert_true(strftime(want, sizeof(want), "%Y-%m-%dT%H:%M:%S.007Z ", &tm) > 0);
+		log_info("x");
+		if (strncmp(logged(), want, strlen(want)) != 0)
+			fail_msg("%s instead of %s", text, want);
+	}
+	assert_int_equal(tm.tm_year, 2370 - 1900); /* so far did it get */
+	fake_time = 0;
 }
 
 static void json_lines(void **state)
@@ -182,6 +214,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(levels),
 		T(text_lines),
+		T(dates),
 		T(json_lines),
 		T(context),
 		T(json_of_foreign_bytes),
