@@ -30,7 +30,7 @@ int agent_init(struct agent *a, struct loop *l, const struct agent_config *cfg, 
 void agent_fini(struct agent *a)
 {
 	creates_fini(a);
-	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++)
 		container_free(a->containers[i]);
 	events_fini(&a->events);
 	ns_fini(&a->pidns);

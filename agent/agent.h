@@ -49,7 +49,7 @@ struct agent {
 	bool ending;	  /* Shutdown was asked for */
 	int64_t ready_ns; /* CLOCK_MONOTONIC when the agent was ready to serve */
 	struct pidns pidns;
-	struct container *containers[AGENT_CONTAINERS_MAX];
+	struct container *containers[POD_CONTAINERS_MAX];
 	struct waiting_create *creates; /* oldest first */
 	struct worker end_worker;
 };

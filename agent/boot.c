@@ -16,8 +16,8 @@
 #include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
-#define NOFILE_MAX                                                                                 \
-	1048576 /* fs.nr_open as it comes; three streams for each process of each container */
+/* fs.nr_open as it comes; three streams for each process of each container. */
+#define NOFILE_MAX 1048576
 
 static const struct {
 	const char *fstype, *path, *data;

@@ -7,6 +7,7 @@
 
 #include <linux/vm_sockets.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 
 #define BACKLOG 128
@@ -26,7 +27,7 @@ int channel_listen(int *ret_fd)
 {
 	const struct sockaddr_vm addr = { .svm_family = AF_VSOCK,
 					  .svm_cid = VMADDR_CID_ANY,
-					  .svm_port = STREAM_PORT };
+					  .svm_port = VSOCK_STREAM_PORT };
 	cleanup_fd int fd = -1;
 	int r = vsock(&fd);
 
@@ -42,7 +43,7 @@ int channel_connect(int *ret_fd)
 {
 	const struct sockaddr_vm addr = { .svm_family = AF_VSOCK,
 					  .svm_cid = VMADDR_CID_HOST,
-					  .svm_port = CHANNEL_PORT };
+					  .svm_port = VSOCK_AGENT_PORT };
 	const struct timeval timeout = { .tv_sec = CONNECT_TIMEOUT_S };
 	cleanup_fd int fd = -1;
 	int r = vsock(&fd);

@@ -7,9 +7,6 @@
 
 #include "base/compiler.h"
 
-#define CHANNEL_PORT 1024u /* of the host */
-#define STREAM_PORT 1025u  /* of the guest */
-
 int channel_listen(int *ret_fd) must_check;
 /* Starts to connect; when *ret_fd is writable, channel_result says how it went. */
 int channel_connect(int *ret_fd) must_check;

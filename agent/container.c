@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/pb.h"
 #include "base/util.h"
 
 /* A removal waits this long for what the kernel still holds (lazily dropped mounts, dying tasks).
@@ -17,33 +18,16 @@
 
 int container_find(struct agent *a, const char *id, struct container **ret, struct err *err)
 {
-	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++) {
+	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++) {
 		if (a->containers[i] && str_eq(a->containers[i]->id, id)) {
 			*ret = a->containers[i];
 			return 0;
 		}
 	}
-	return err_set(err, -ENOENT, "no container \"%.*s\"", AGENT_ID_MAX, id);
+	return err_set(err, -ENOENT, "no container \"%.*s\"", CONTAINER_ID_MAX, id);
 }
 
 /* ---- create ---- */
-
-/* The request outlives its handler: packed and unpacked again, which copies all of it. */
-static int copy_spec(const Agent__CreateContainerRequest *req, Agent__CreateContainerRequest **ret)
-{
-	size_t n = protobuf_c_message_get_packed_size(&req->base);
-	cleanup_free uint8_t *bytes = malloc(n ? n : 1);
-	Agent__CreateContainerRequest *copy;
-
-	if (!bytes)
-		return -ENOMEM;
-	protobuf_c_message_pack(&req->base, bytes);
-	copy = agent__create_container_request__unpack(NULL, n, bytes);
-	if (!copy)
-		return -ENOMEM;
-	*ret = copy;
-	return 0;
-}
 
 /* After a failed create: nothing has run on these disks, so this does not take long. */
 static void detach_now(struct container *c)
@@ -79,7 +63,7 @@ void container_free(struct container *c)
 	fd_close(&c->cgroup);
 	if (c->spec)
 		agent__create_container_request__free_unpacked(c->spec, NULL);
-	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++)
 		if (c->agent->containers[i] == c)
 			c->agent->containers[i] = NULL;
 	free(c);
@@ -87,10 +71,11 @@ void container_free(struct container *c)
 
 static int set_up(struct container *c, const Agent__CreateContainerRequest *req, struct err *err)
 {
-	int r = copy_spec(req, &c->spec);
+	int r;
 
-	if (r < 0)
-		return err_set(err, r, "out of memory");
+	c->spec = (void *)pb_clone(&req->base); /* for its processes, after the request is gone */
+	if (!c->spec)
+		return err_nomem(err);
 	r = rootfs_mount(&c->agent->disks, req->rootfs, &c->rootfs, err);
 	if (r == 0)
 		r = cgroup_create(&c->agent->cgroups, req, &c->cgroup, &c->memory_wd, err);
@@ -106,17 +91,16 @@ int container_create(struct agent *a, const Agent__CreateContainerRequest *req, 
 
 	if (container_find(a, req->id, &c, NULL) == 0)
 		return err_set(err, -EEXIST, "container \"%s\" is there already", req->id);
-	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++)
 		if (!a->containers[i])
 			slot = &a->containers[i];
 	if (!slot)
-		return err_set(err, -EINVAL, "a pod has at most %u containers",
-			       AGENT_CONTAINERS_MAX);
+		return err_set(err, -EINVAL, "a pod has at most %u containers", POD_CONTAINERS_MAX);
 	if (disks_leaving(&a->disks, req->rootfs))
 		return -EAGAIN;
 	c = calloc(1, sizeof(*c));
 	if (!c)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	c->agent = a;
 	memcpy(c->id, req->id, strlen(req->id) + 1); /* bounded by validate.c */
 	c->rootfs.mnt = c->cgroup = c->memory_wd = -1;
@@ -153,7 +137,7 @@ void container_on_memory_event(int wd, void *arg)
 {
 	struct agent *a = arg;
 
-	for (size_t i = 0; i < AGENT_CONTAINERS_MAX; i++)
+	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++)
 		if (a->containers[i] && a->containers[i]->memory_wd == wd)
 			check_oom(a->containers[i]);
 }
@@ -275,9 +259,9 @@ int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
 	}
 	if (!first)
 		return err_set(err, -ENOENT, "container %s has ended", c->id);
-	if (c->n_processes >= AGENT_PROCESSES_MAX)
+	if (c->n_processes >= CONTAINER_PROCESSES_MAX)
 		return err_set(err, -EINVAL, "a container has at most %u processes of the host",
-			       AGENT_PROCESSES_MAX);
+			       CONTAINER_PROCESSES_MAX);
 	return start_process(c, req->exec_id, req->process, first, call, err);
 }
 
@@ -294,8 +278,8 @@ int container_process(struct container *c, const char *exec_id, struct process *
 	}
 	if (!*exec_id)
 		return err_set(err, -ENOENT, "container %s has ended", c->id);
-	return err_set(err, -ENOENT, "no process \"%.*s\" in container %s", AGENT_ID_MAX, exec_id,
-		       c->id);
+	return err_set(err, -ENOENT, "no process \"%.*s\" in container %s", CONTAINER_ID_MAX,
+		       exec_id, c->id);
 }
 
 static int signal_all(struct container *c, int sig, struct err *err)
@@ -374,7 +358,7 @@ static void container_remove_done(struct worker *w, int result)
 	struct container *c = container_of(w, struct container, worker);
 	struct agent *a = c->agent;
 	Agent__RemoveContainerResponse resp = AGENT__REMOVE_CONTAINER_RESPONSE__INIT;
-	uint64_t sectors[AGENT_LOWER_MAX + 1];
+	uint64_t sectors[CONTAINER_LOWERS_MAX + 1];
 	struct ttrpc_call *call = take_ptr(&c->remove);
 	struct err err = { 0 };
 

@@ -32,7 +32,7 @@ enum container_state {
 
 struct container {
 	struct agent *agent;
-	char id[AGENT_ID_MAX + 1];
+	char id[CONTAINER_ID_MAX + 1];
 	enum container_state state;
 	Agent__CreateContainerRequest *spec;
 	struct rootfs rootfs;

@@ -6,32 +6,38 @@
 #include "agent/container.h"
 #include "agent/sandbox.h"
 #include "agent/validate.h"
+#include "base/pb.h"
 #include "base/util.h"
 
 struct waiting_create {
 	struct waiting_create *next;
 	struct ttrpc_call *call;
-	size_t len;
-	uint8_t bytes[];
+	Agent__CreateContainerRequest *req; /* owned: the message itself ends with its handler */
 };
 
-/* The message ends with its handler, so a copy waits, packed. */
 static int wait_for_removal(struct agent *a, const Agent__CreateContainerRequest *req,
 			    struct ttrpc_call *call, struct err *err)
 {
-	size_t n = protobuf_c_message_get_packed_size(&req->base);
-	struct waiting_create *w, **end = &a->creates;
+	struct waiting_create *w = malloc(sizeof(*w)), **end = &a->creates;
+	Agent__CreateContainerRequest *copy = (void *)pb_clone(&req->base);
 
-	w = malloc(sizeof(*w) + n);
-	if (!w)
-		return err_set(err, -ENOMEM, "out of memory");
-	w->next = NULL;
-	w->call = call;
-	w->len = protobuf_c_message_pack(&req->base, w->bytes);
+	if (!w || !copy) {
+		free(w);
+		if (copy)
+			agent__create_container_request__free_unpacked(copy, NULL);
+		return err_nomem(err);
+	}
+	*w = (struct waiting_create){ .call = call, .req = copy };
 	while (*end)
 		end = &(*end)->next;
 	*end = w;
 	return 0;
+}
+
+static void waiting_free(struct waiting_create *w)
+{
+	agent__create_container_request__free_unpacked(w->req, NULL);
+	free(w);
 }
 
 void creates_handle(struct agent *a, const Agent__CreateContainerRequest *req,
@@ -61,17 +67,9 @@ void creates_retry(struct agent *a)
 	struct waiting_create *list = take_ptr(&a->creates), *w;
 
 	while ((w = list)) {
-		Agent__CreateContainerRequest *req =
-			agent__create_container_request__unpack(NULL, w->len, w->bytes);
-
 		list = w->next;
-		if (req)
-			creates_handle(a, req, w->call);
-		else
-			ttrpc_reply_err(w->call, -ENOMEM, NULL);
-		if (req)
-			agent__create_container_request__free_unpacked(req, NULL);
-		free(w);
+		creates_handle(a, w->req, w->call);
+		waiting_free(w);
 	}
 }
 
@@ -82,6 +80,6 @@ void creates_fini(struct agent *a)
 	while ((w = a->creates)) {
 		a->creates = w->next;
 		ttrpc_reply_err(w->call, -ECANCELED, NULL);
-		free(w);
+		waiting_free(w);
 	}
 }

@@ -18,8 +18,8 @@
 struct event {
 	uint64_t seq;
 	bool oom; /* else an exit */
-	char id[AGENT_ID_MAX + 1];
-	char exec_id[AGENT_ID_MAX + 1];
+	char id[CONTAINER_ID_MAX + 1];
+	char exec_id[CONTAINER_ID_MAX + 1];
 	uint32_t pid;
 	uint32_t exit_status;
 	int64_t exited_at_ns;

@@ -1,25 +1,16 @@
 /*
- * Every limit of the agent. The first group is promised in base/proto/agent.proto; a request beyond
- * one of them is refused with INVALID_ARGUMENT before anything is done.
+ * The agent's own limits, beside those that it promises to others (base/limits.h). A request beyond
+ * one of either is refused with INVALID_ARGUMENT before anything is done.
  */
 #ifndef HUSK_AGENT_LIMITS_H
 #define HUSK_AGENT_LIMITS_H
 
 #include "base/compiler.h"
+#include "base/limits.h"
 
-#define AGENT_CONTAINERS_MAX 64u
-#define AGENT_PROCESSES_MAX 256u /* of one container, started by the host, alive */
-#define AGENT_DISKS_MAX 250u
-#define AGENT_LOWER_MAX 64u
-#define AGENT_MOUNTS_MAX 1024u
-#define AGENT_ARGS_MAX 4096u
-#define AGENT_ENV_MAX 4096u
-#define AGENT_GROUPS_MAX 1024u
 #define AGENT_EVENTS_KEPT 1024u
 
-#define AGENT_ID_MAX 128u      /* bytes of a container or exec id */
 #define AGENT_HOSTNAME_MAX 64u /* __NEW_UTS_LEN */
-#define AGENT_PATHS_MAX 1024u  /* masked or read-only paths */
 #define AGENT_OPTIONS_MAX 64u  /* of one mount */
 #define AGENT_RLIMITS_MAX 32u  /* of one process */
 #define AGENT_SYSCTLS_MAX 256u /* of one request */
@@ -27,7 +18,6 @@
 #define AGENT_VALUE_MAX 4096u  /* bytes of one sysctl or cgroup value, or of one mount option */
 #define AGENT_NAME_MAX 256u    /* bytes of a sysctl's, cgroup file's or user's name */
 #define AGENT_POD_FILE_MAX MIB /* hosts, resolv.conf */
-#define AGENT_CAP_LAST 40u     /* CAP_CHECKPOINT_RESTORE, the last of Linux 6.12 */
 #define AGENT_PIDS_MAX 65536u  /* listed or signalled of one container */
 #define AGENT_CGROUP_DEPTH 64  /* nested cgroups that a container may make */
 #define AGENT_CGROUPS_MAX 4096 /* descendants that a container may make */

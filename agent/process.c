@@ -9,17 +9,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent/proc/child.h"
 #include "agent/proc/ns.h"
+#include "base/process.h"
 #include "base/util.h"
-
-static int pidfd_kill(int pidfd, int sig)
-{
-	return syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0) < 0 ? -errno : 0;
-}
 
 /* ---- the outcome of a start ---- */
 
@@ -97,7 +92,7 @@ static void take_tty(struct process *p, int fd_in)
 		p->failure = (struct report){ .kind = REPORT_FAILED, .error = -r };
 		snprintf(p->failure.stage, sizeof(p->failure.stage), "terminal");
 		snprintf(p->failure.text, sizeof(p->failure.text), "%s", err_text(&err));
-		(void)!pidfd_kill(p->pidfd, SIGKILL);
+		(void)pidfd_signal(p->pidfd, SIGKILL);
 		return;
 	}
 	fd_close(&p->tty);
@@ -269,7 +264,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 	int r;
 
 	if (!p)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	p->agent = a;
 	p->owner = job->owner;
 	p->ops = job->ops;
@@ -301,7 +296,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 
 int process_signal(const struct process *p, int sig, struct err *err)
 {
-	int r = pidfd_kill(p->pidfd, sig);
+	int r = pidfd_signal(p->pidfd, sig);
 
 	if (r == -ESRCH)
 		return err_set(err, -ENOENT, "the process has ended");

@@ -35,7 +35,7 @@ struct process {
 	struct agent *agent;
 	void *owner;
 	const struct process_ops *ops;
-	char exec_id[AGENT_ID_MAX + 1]; /* "" = the container's first */
+	char exec_id[CONTAINER_ID_MAX + 1]; /* "" = the container's first */
 	pid_t pid;
 	int pidfd;
 	int tty;	     /* terminal's master, -1 = none (yet) */

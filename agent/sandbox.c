@@ -26,7 +26,7 @@ static int put_file(const char *dir, const char *name, const char *text, const c
 	int r;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	r = fd < 0 ? -errno : write_all(fd, text, strlen(text));
 	if (r == 0)
@@ -59,7 +59,7 @@ static int make_files(struct agent *a, const Agent__CreateSandboxRequest *req, c
 	int r;
 
 	if (!dir || !shm)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	snprintf(size, sizeof(size), "%" PRIu64, req->shm_size ? req->shm_size : SHM_DEFAULT);
 	r = mount_tmpfs(dir, POD_FILES_SIZE, "0755", err);
 	if (r == 0)

@@ -37,7 +37,7 @@ static int shutdown_work(void *arg)
 		(void)!cgroup_kill(a->cgroups.pod);
 		wait_empty(a->cgroups.pod);
 	}
-	for (size_t i = 0; i < AGENT_DISKS_MAX; i++)
+	for (size_t i = 0; i < POD_DISKS_MAX; i++)
 		if (a->disks.slots[i].refs > 0 && !a->disks.slots[i].readonly)
 			(void)!disk_detach(&a->disks, &a->disks.slots[i]);
 	/* For the one that is still in use, should there be one. */

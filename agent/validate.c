@@ -9,10 +9,9 @@
 #include "agent/proc/rlimit.h"
 #include "agent/proc/sysctl.h"
 #include "agent/rootfs/mountopt.h"
+#include "base/capname.h"
 #include "base/util.h"
 
-/* The size of /dev/vda, whatever is mapped into it (vmm/window.h). */
-#define DISK_SECTORS_MAX (8ull * 1024 * GIB / 512)
 #define TTY_SIDE_MAX 65535u /* struct winsize */
 
 static bool is_alnum(char c)
@@ -30,7 +29,7 @@ static bool all_of(const char *s, const char *others)
 
 bool id_valid(const char *id)
 {
-	return id && is_alnum(id[0]) && strnlen(id, AGENT_ID_MAX + 1) <= AGENT_ID_MAX &&
+	return id && is_alnum(id[0]) && strnlen(id, CONTAINER_ID_MAX + 1) <= CONTAINER_ID_MAX &&
 	       all_of(id, "_.-");
 }
 
@@ -39,7 +38,7 @@ static int check_id(const char *id, const char *field, struct err *err)
 	if (!id_valid(id))
 		return err_set(err, -EINVAL,
 			       "%s: 1 to %u of letters, digits, '_', '.', '-' expected", field,
-			       AGENT_ID_MAX);
+			       CONTAINER_ID_MAX);
 	return 0;
 }
 
@@ -114,12 +113,12 @@ int validate_sandbox(const Agent__CreateSandboxRequest *req, struct err *err)
 
 static int check_disk(const Agent__Disk *d, const char *field, struct err *err)
 {
-	if (d->first_sector % 8 || d->sectors % 8 || d->sectors == 0 ||
-	    d->sectors > DISK_SECTORS_MAX || d->first_sector > DISK_SECTORS_MAX - d->sectors)
+	if (d->first_sector % VM_DISK_ALIGN || d->sectors % VM_DISK_ALIGN || d->sectors == 0 ||
+	    d->sectors > VM_DISK_SECTORS || d->first_sector > VM_DISK_SECTORS - d->sectors)
 		return err_set(err, -EINVAL,
-			       "%s: sectors %llu + %llu: multiples of 8 within 8 TiB expected",
+			       "%s: sectors %llu + %llu: multiples of %u within 8 TiB expected",
 			       field, (unsigned long long)d->first_sector,
-			       (unsigned long long)d->sectors);
+			       (unsigned long long)d->sectors, VM_DISK_ALIGN);
 	if (!str_eq(d->fstype, "ext4") && !str_eq(d->fstype, "erofs"))
 		return err_set(err, -EOPNOTSUPP, "%s: fstype \"%.32s\": ext4 or erofs expected",
 			       field, d->fstype);
@@ -132,7 +131,7 @@ static int check_rootfs(const Agent__Rootfs *root, struct err *err)
 
 	if (!root || (root->n_lower == 0 && !root->upper))
 		return err_set(err, -EINVAL, "rootfs: no disk");
-	r = check_count(root->n_lower, AGENT_LOWER_MAX, "rootfs.lower", err);
+	r = check_count(root->n_lower, CONTAINER_LOWERS_MAX, "rootfs.lower", err);
 	for (size_t i = 0; r == 0 && i < root->n_lower; i++) {
 		r = check_disk(root->lower[i], "rootfs.lower", err);
 		if (r == 0 && !root->lower[i]->readonly)
@@ -176,7 +175,7 @@ static int check_cgroup_file(const char *name, const char *value, struct err *er
 
 static int check_paths(char *const *paths, size_t n, const char *field, struct err *err)
 {
-	int r = check_count(n, AGENT_PATHS_MAX, field, err);
+	int r = check_count(n, CONTAINER_PATHS_MAX, field, err);
 
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_path(paths[i], field, err);
@@ -198,7 +197,7 @@ int validate_container(const Agent__CreateContainerRequest *req, struct err *err
 	if (r == 0)
 		r = check_rootfs(req->rootfs, err);
 	if (r == 0)
-		r = check_count(req->n_mounts, AGENT_MOUNTS_MAX, "mounts", err);
+		r = check_count(req->n_mounts, CONTAINER_MOUNTS_MAX, "mounts", err);
 	for (size_t i = 0; r == 0 && i < req->n_mounts; i++)
 		r = check_mount(req->mounts[i], err);
 	if (r == 0)
@@ -235,7 +234,7 @@ static int check_user(const Agent__User *u, struct err *err)
 
 	if (!u)
 		return 0;
-	r = check_count(u->n_additional_gids, AGENT_GROUPS_MAX, "user.additional_gids", err);
+	r = check_count(u->n_additional_gids, PROCESS_GROUPS_MAX, "user.additional_gids", err);
 	if (r < 0)
 		return r;
 	/* (uid_t)-1 means "leave it" to setresuid. */
@@ -250,12 +249,11 @@ static int check_user(const Agent__User *u, struct err *err)
 
 static int check_caps(const Agent__Capabilities *c, struct err *err)
 {
-	const uint64_t known = (2ull << AGENT_CAP_LAST) - 1;
-
 	if (!c)
 		return 0;
-	if ((c->bounding | c->effective | c->permitted | c->inheritable | c->ambient) & ~known)
-		return err_set(err, -EINVAL, "capabilities: the last one is %u", AGENT_CAP_LAST);
+	if ((c->bounding | c->effective | c->permitted | c->inheritable | c->ambient) &
+	    ~CAPNAME_ALL)
+		return err_set(err, -EINVAL, "capabilities: the last one is %u", CAPNAME_LAST);
 	if (c->effective & ~c->permitted)
 		return err_set(err, -EINVAL, "capabilities: effective ones must be permitted");
 	if (c->ambient & ~(c->permitted & c->inheritable))
@@ -289,9 +287,9 @@ static int check_process(const Agent__Process *p, struct err *err)
 		return err_set(err, -EINVAL, "missing");
 	if (p->n_args == 0 || str_empty(p->args[0]))
 		return err_set(err, -EINVAL, "args: no command");
-	r = check_count(p->n_args, AGENT_ARGS_MAX, "args", err);
+	r = check_count(p->n_args, PROCESS_ARGS_MAX, "args", err);
 	if (r == 0)
-		r = check_count(p->n_env, AGENT_ENV_MAX, "env", err);
+		r = check_count(p->n_env, PROCESS_ARGS_MAX, "env", err);
 	for (size_t i = 0; r == 0 && i < p->n_env; i++)
 		if (p->env[i][0] == '=' || !strchr(p->env[i], '='))
 			r = err_set(err, -EINVAL, "env: \"%.100s\" is not NAME=VALUE", p->env[i]);

@@ -290,7 +290,7 @@ int stdio_claim(struct stdio *s, const void *owner, uint64_t id, enum stream_dir
 		return err_errno(err, r, "stream");
 	st = calloc(1, sizeof(*st));
 	if (!st)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	st->s = s;
 	st->owner = owner;
 	st->id = id;

@@ -116,7 +116,7 @@ static int watch(struct cgroups *c, const char *id, int *ret_wd, struct err *err
 	int wd;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	wd = inotify_add_watch(c->inotify, path, IN_MODIFY);
 	if (wd < 0 && errno != ENOENT)
 		return err_errno(err, -errno, "watch %s", path);

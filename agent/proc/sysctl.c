@@ -27,7 +27,7 @@ int sysctl_write(const char *name, const char *value, struct err *err)
 	int r;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	/* With a slash anywhere, dots are part of names (interfaces). */
 	if (!strchr(name, '/'))
 		for (char *p = path + strlen("/proc/sys/"); *p; p++)

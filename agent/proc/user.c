@@ -87,8 +87,8 @@ static int add_group(struct user *u, gid_t gid, struct err *err)
 	for (size_t i = 0; i < u->n_groups; i++)
 		if (u->groups[i] == gid)
 			return 0;
-	if (u->n_groups == AGENT_GROUPS_MAX)
-		return err_set(err, -E2BIG, "user: more than %u groups", AGENT_GROUPS_MAX);
+	if (u->n_groups == PROCESS_GROUPS_MAX)
+		return err_set(err, -E2BIG, "user: more than %u groups", PROCESS_GROUPS_MAX);
 	u->groups[u->n_groups++] = gid;
 	return 0;
 }

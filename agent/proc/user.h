@@ -19,7 +19,7 @@
 struct user {
 	uid_t uid;
 	gid_t gid;
-	gid_t groups[AGENT_GROUPS_MAX];
+	gid_t groups[PROCESS_GROUPS_MAX];
 	size_t n_groups;
 	char home[USER_HOME_MAX]; /* "/" when /etc/passwd does not say */
 };
@@ -27,7 +27,7 @@ struct user {
 /* Who runs a process, by the rules of agent.proto's User (NULL = root). The rules for names are
  * Docker's: a name wins over a number; a number that /etc/passwd does not know has group 0; groups
  * of /etc/group are joined only when no group was named. -ENOENT: no such user or group; -E2BIG:
- * more than AGENT_GROUPS_MAX groups. */
+ * more than PROCESS_GROUPS_MAX groups. */
 int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, const char *group,
 		 size_t group_len, struct user *ret, struct err *err) must_check;
 /* The same, with the files read below `root` as far as they are needed; missing ones are empty. */

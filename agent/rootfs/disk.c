@@ -20,7 +20,7 @@ int disks_init(struct disks *ds, const char *device, const char *run_dir, struct
 	ds->device = device;
 	ds->fd = -1;
 	ds->dir = str_fmt("%s/disks", run_dir);
-	return ds->dir ? 0 : err_set(err, -ENOMEM, "out of memory");
+	return ds->dir ? 0 : err_nomem(err);
 }
 
 void disks_fini(struct disks *ds)
@@ -67,7 +67,7 @@ static int mount_disk(struct disks *ds, const struct disk *d, struct err *err)
 	int r;
 
 	if (!node || !path)
-		return err_set(err, -ENOMEM, "out of memory");
+		return err_nomem(err);
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		return err_errno(err, -errno, "%s", path);
 	if (d->erofs)
@@ -121,7 +121,7 @@ int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struc
 	struct disk *d = NULL;
 	int r;
 
-	for (size_t i = 0; i < AGENT_DISKS_MAX; i++) {
+	for (size_t i = 0; i < POD_DISKS_MAX; i++) {
 		struct disk *s = &ds->slots[i];
 
 		if (s->refs > 0 && s->first_sector == want->first_sector)
@@ -130,7 +130,7 @@ int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struc
 			d = s;
 	}
 	if (!d)
-		return err_set(err, -ENOSPC, "%u disks are attached already", AGENT_DISKS_MAX);
+		return err_set(err, -ENOSPC, "%u disks are attached already", POD_DISKS_MAX);
 	*d = (struct disk){
 		.refs = 1,
 		.first_sector = want->first_sector,
@@ -149,7 +149,7 @@ int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struc
 
 static bool leaving(const struct disks *ds, const Agent__Disk *want)
 {
-	for (size_t i = 0; want && i < AGENT_DISKS_MAX; i++)
+	for (size_t i = 0; want && i < POD_DISKS_MAX; i++)
 		if (ds->slots[i].detaching && !ds->slots[i].stuck &&
 		    ds->slots[i].first_sector == want->first_sector)
 			return true;

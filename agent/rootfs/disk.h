@@ -22,10 +22,10 @@ struct disk {
 };
 
 struct disks {
-	const char *device;		    /* "/dev/vda"; borrowed */
-	char *dir;			    /* "<run>/disks" */
-	int fd;				    /* of the device, -1 = not opened yet */
-	struct disk slots[AGENT_DISKS_MAX]; /* slot i is partition i + 1 */
+	const char *device;		  /* "/dev/vda"; borrowed */
+	char *dir;			  /* "<run>/disks" */
+	int fd;				  /* of the device, -1 = not opened yet */
+	struct disk slots[POD_DISKS_MAX]; /* slot i is partition i + 1 */
 };
 
 /* device and run_dir stay valid. Touches nothing yet. */

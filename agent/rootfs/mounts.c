@@ -54,7 +54,7 @@ static int make_fs(const Agent__Mount *m, const struct mount_opts *o, uint64_t a
 
 		copies[i] = strdup(o->data[i]);
 		if (!copies[i]) {
-			r = err_set(err, -ENOMEM, "out of memory");
+			r = err_nomem(err);
 			break;
 		}
 		eq = strchr(copies[i], '=');
@@ -294,7 +294,7 @@ static int mount_all(int root, const char *run_dir, const Agent__CreateContainer
 int mounts_set_up(int root, const char *run_dir, const Agent__CreateContainerRequest *spec,
 		  struct tty *ret_tty, struct err *err)
 {
-	int later[AGENT_MOUNTS_MAX]; /* the child execs or ends: nobody has to close them */
+	int later[CONTAINER_MOUNTS_MAX]; /* the child execs or ends: nobody has to close them */
 	int r;
 
 	umask(0);

@@ -60,11 +60,11 @@ static int prepare_upper(const char *path, const char *top_layer, char work[NAME
 static int overlay(const struct disks *ds, const Agent__Rootfs *spec, const struct rootfs *root,
 		   int *ret_mnt, struct err *err)
 {
-	char *lower[AGENT_LOWER_MAX] = { 0 };
+	char *lower[CONTAINER_LOWERS_MAX] = { 0 };
 	cleanup_free char *disk = NULL;
 	cleanup_free char *upper = NULL;
 	cleanup_free char *work = NULL;
-	struct mnt_opt opts[AGENT_LOWER_MAX + OVERLAY_OPTS];
+	struct mnt_opt opts[CONTAINER_LOWERS_MAX + OVERLAY_OPTS];
 	char work_name[NAME_LEN];
 	size_t n = 0;
 	int r = 0;

@@ -15,7 +15,7 @@
 
 struct rootfs {
 	int mnt; /* -1 = none */
-	struct disk *disks[AGENT_LOWER_MAX + 1];
+	struct disk *disks[CONTAINER_LOWERS_MAX + 1];
 	size_t n_disks;
 };
 

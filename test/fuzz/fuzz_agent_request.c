@@ -18,8 +18,8 @@
 
 static void check_process(const Agent__Process *p)
 {
-	fuzz_assert(p->n_args >= 1 && p->n_args <= AGENT_ARGS_MAX && p->args[0][0]);
-	fuzz_assert(p->n_env <= AGENT_ENV_MAX && strlen(p->cwd) < PATH_MAX);
+	fuzz_assert(p->n_args >= 1 && p->n_args <= PROCESS_ARGS_MAX && p->args[0][0]);
+	fuzz_assert(p->n_env <= PROCESS_ARGS_MAX && strlen(p->cwd) < PATH_MAX);
 	for (size_t i = 0; i < p->n_rlimits; i++)
 		fuzz_assert(rlimit_of(p->rlimits[i]->type) >= 0);
 }
@@ -28,7 +28,8 @@ static void check_container(const Agent__CreateContainerRequest *req)
 {
 	struct mount_opts o;
 
-	fuzz_assert(id_valid(req->id) && req->rootfs && req->rootfs->n_lower <= AGENT_LOWER_MAX);
+	fuzz_assert(id_valid(req->id) && req->rootfs &&
+		    req->rootfs->n_lower <= CONTAINER_LOWERS_MAX);
 	for (size_t i = 0; i < req->n_mounts; i++) {
 		fuzz_assert(req->mounts[i]->destination[0] == '/');
 		fuzz_assert(mount_opts_parse(req->mounts[i], &o, NULL) == 0);

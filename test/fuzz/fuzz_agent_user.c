@@ -32,6 +32,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_assert(r <= 0 && (r == 0 || err.msg[0]));
 	if (r == 0)
 		fuzz_assert(u.uid != (uid_t)-1 && u.gid != (gid_t)-1 && u.home[0] == '/' &&
-			    strlen(u.home) < sizeof(u.home) && u.n_groups <= AGENT_GROUPS_MAX);
+			    strlen(u.home) < sizeof(u.home) && u.n_groups <= PROCESS_GROUPS_MAX);
 	return 0;
 }

@@ -114,7 +114,7 @@ static void test_refusals(void **state)
 	assert_int_equal(disk_get(&ds, &want, &got, &err), -ENOENT);
 	assert_text(err.msg, "disk 7: /no/such/device");
 	assert_int_equal(ds.slots[0].refs, 0);
-	for (unsigned i = 0; i < AGENT_DISKS_MAX; i++)
+	for (unsigned i = 0; i < POD_DISKS_MAX; i++)
 		(void)attached(i, 64 + 8 * i, true);
 	assert_int_equal(disk_get(&ds, &want, &got, &err), -ENOSPC);
 	assert_null(got);

@@ -125,12 +125,12 @@ static void test_ids(void **state)
 
 static void test_too_many_groups(void **state)
 {
-	size_t cap = (AGENT_GROUPS_MAX + 2) * 32, n = 0;
+	size_t cap = (PROCESS_GROUPS_MAX + 2) * 32, n = 0;
 	char *text = malloc(cap);
 	Agent__User spec = AGENT__USER__INIT;
 
 	spec.name = (char *)"app";
-	for (unsigned i = 0; i < AGENT_GROUPS_MAX + 1; i++)
+	for (unsigned i = 0; i < PROCESS_GROUPS_MAX + 1; i++)
 		n += (size_t)snprintf(text + n, cap - n, "g%u:x:%u:app\n", i, i + 1);
 	assert_int_equal(user_resolve(&spec, passwd, sizeof(passwd) - 1, text, n, &u, &err),
 			 -E2BIG);

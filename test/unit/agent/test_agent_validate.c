@@ -8,17 +8,18 @@
 #include "agent/limits.h"
 #include "agent/rootfs/mountopt.h"
 #include "agent/validate.h"
+#include "base/capname.h"
 #include "base/util.h"
 
 static Agent__CreateContainerRequest req;
 static Agent__Rootfs rootfs;
 static Agent__Disk disk, upper;
-static Agent__Disk *lower[AGENT_LOWER_MAX + 1];
+static Agent__Disk *lower[CONTAINER_LOWERS_MAX + 1];
 static Agent__Process process;
 static Agent__User user;
 static Agent__Capabilities caps;
 static Agent__Stdio stdio_;
-static char *args[AGENT_ARGS_MAX + 1];
+static char *args[PROCESS_ARGS_MAX + 1];
 static struct err err;
 
 static int good(void **state)
@@ -76,14 +77,14 @@ static void test_ids(void **state)
 	static const char *const bad[] = {
 		"", ".", "..", "a/b", "/a", "-a", "_a", "a b", "\xc3\xa4"
 	};
-	char lng[AGENT_ID_MAX + 2];
+	char lng[CONTAINER_ID_MAX + 2];
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_false(id_valid(bad[i]));
 	memset(lng, 'a', sizeof(lng));
 	lng[sizeof(lng) - 1] = '\0';
 	assert_false(id_valid(lng));
-	lng[AGENT_ID_MAX] = '\0';
+	lng[CONTAINER_ID_MAX] = '\0';
 	assert_true(id_valid(lng));
 	assert_true(id_valid("0a_B.c-9"));
 	req.id = (char *)"..";
@@ -97,7 +98,7 @@ static void test_rootfs(void **state)
 	rootfs.n_lower = 0;
 	rootfs.upper = NULL;
 	REFUSED(-EINVAL, "no disk");
-	rootfs.n_lower = AGENT_LOWER_MAX + 1;
+	rootfs.n_lower = CONTAINER_LOWERS_MAX + 1;
 	REFUSED(-EINVAL, "65");
 	disk.readonly = false;
 	REFUSED(-EINVAL, "read-only");
@@ -158,7 +159,7 @@ static void test_mounts(void **state)
 	REFUSED_MOUNT(-EINVAL, "option");
 	one[0] = (char *)"source=/dev/vda";
 	REFUSED_MOUNT(-EINVAL, "source");
-	req.n_mounts = AGENT_MOUNTS_MAX + 1;
+	req.n_mounts = CONTAINER_MOUNTS_MAX + 1;
 	REFUSED(-EINVAL, "mounts");
 	(void)list;
 }
@@ -192,7 +193,7 @@ static void test_process(void **state)
 
 	process.n_args = 0;
 	REFUSED(-EINVAL, "no command");
-	process.n_args = AGENT_ARGS_MAX + 1;
+	process.n_args = PROCESS_ARGS_MAX + 1;
 	REFUSED(-EINVAL, "args");
 	args[0] = (char *)"";
 	REFUSED(-EINVAL, "no command");
@@ -203,7 +204,7 @@ static void test_process(void **state)
 	process.env = env;
 	process.n_env = 1;
 	REFUSED(-EINVAL, "NOVALUE");
-	process.n_env = AGENT_ENV_MAX + 1;
+	process.n_env = PROCESS_ARGS_MAX + 1;
 	REFUSED(-EINVAL, "env");
 	process.cwd = (char *)"x";
 	REFUSED(-EINVAL, "cwd");
@@ -230,9 +231,9 @@ static void test_process(void **state)
 	REFUSED(-EINVAL, "user");
 	user.umask = 01000;
 	REFUSED(-EINVAL, "umask");
-	user.n_additional_gids = AGENT_GROUPS_MAX + 1;
+	user.n_additional_gids = PROCESS_GROUPS_MAX + 1;
 	REFUSED(-EINVAL, "gids");
-	caps.bounding = 1ull << (AGENT_CAP_LAST + 1);
+	caps.bounding = 1ull << (CAPNAME_LAST + 1);
 	REFUSED(-EINVAL, "capabilities");
 	caps.effective = 1;
 	REFUSED(-EINVAL, "effective");
@@ -284,7 +285,7 @@ static void test_settings(void **state)
 	req.masked_paths = paths;
 	req.n_masked_paths = 1;
 	REFUSED(-EINVAL, "masked_paths");
-	req.n_readonly_paths = AGENT_PATHS_MAX + 1;
+	req.n_readonly_paths = CONTAINER_PATHS_MAX + 1;
 	REFUSED(-EINVAL, "readonly_paths");
 }
 
