@@ -364,8 +364,11 @@ static void test_pod_pid_namespace(void **state)
 	a.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
 	do_create(&a);
 	do_start_ok(a.id);
+	/* a's shell may not have come to its sleep yet. */
 	request_container(
 		&b,
+		"n=0; until ps | grep -q ' sleep 100[0]$' || [ $((n += 1)) -gt 100 ]; do sleep "
+		"0.1; done;"
 		"[ $$ != 1 ] && [ $(cat /proc/1/comm) = pause ] && ps | grep -c ' sleep 100[0]$';"
 		"ls /proc/1/root 2>/dev/null | wc -l");
 	b.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
