@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/check.h"
+
 void arena_init(struct arena *a)
 {
 	*a = (struct arena){ .fd = -1 };
@@ -88,6 +90,7 @@ int arena_chunk(struct arena *a, void **ret)
 
 void *arena_alloc(struct arena *a, size_t n, int *ret_code)
 {
+	check(n <= ARENA_CHUNK);
 	n = (n + 7) & ~(size_t)7;
 	if (!a->current || ARENA_CHUNK - a->used < n) {
 		void *p;

@@ -6,6 +6,7 @@
 #include <ext2fs/ext2_fs.h>
 #include <ext2fs/ext2fs.h>
 
+#include "base/check.h"
 #include "image/ext4/internal.h"
 #include "image/ext4/tree.h"
 
@@ -49,6 +50,7 @@ static void pack(struct packer *p, uint32_t ino, const char *name, unsigned len,
 {
 	struct ext2_dir_entry_2 *d = (struct ext2_dir_entry_2 *)(void *)(p->block + p->used);
 
+	check(p->used + entry_size(len) <= LEAF_SPACE);
 	d->inode = ino;
 	d->rec_len = (uint16_t)entry_size(len);
 	d->name_len = (uint8_t)len;
@@ -152,7 +154,7 @@ static int sort_entries(struct tree *t, uint32_t dir, uint32_t n, const uint32_t
 	uint32_t k = 0;
 
 	if (!h)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (uint32_t e = tree_entry(t, dir)->inode->dir.first; e;
 	     e = tree_entry(t, e)->next, k++) {
 		struct tree_entry *x = tree_entry(t, e);
@@ -299,7 +301,7 @@ int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_
 	/* No leaf is less than half full but the last one. */
 	l = malloc((bytes / (EXT4_BLOCK / 2) + 2) * sizeof(*l));
 	if (!l)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = sort_entries(t, dir, n, seed, &h, err);
 	if (r == 0)
 		r = hashed_tree(w, t, dir, n, h, l, &d->dir.block, &d->dir.n_blocks, err);

@@ -11,6 +11,7 @@
 #include <ext2fs/ext2_ext_attr.h>
 #include <ext2fs/ext3_extents.h>
 
+#include "base/check.h"
 #include "base/util.h"
 #include "image/ext4/internal.h"
 #include "image/ext4/tree.h"
@@ -35,7 +36,7 @@ static int number_inodes(struct meta *m, struct err *err)
 {
 	m->dirs = malloc((size_t)tree_entries(m->t) * sizeof(*m->dirs));
 	if (!m->dirs)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	tree_entry(m->t, TREE_ROOT)->inode->ino = EXT2_ROOT_INO;
 	m->dirs[m->n_dirs++] = TREE_ROOT;
 	for (uint32_t d = 0; d < m->n_dirs; d++) {
@@ -543,7 +544,7 @@ static int free_ranges(struct meta *m, struct err *err)
 		ext4_writer_drop(w, &spare);
 	}
 	if (w->failed)
-		return err_set(err, w->failed, "no memory");
+		return err_nomem(err);
 	qsort(w->dropped, w->n_dropped, sizeof(*w->dropped), meta_by_block);
 	/* Where the file system below cannot punch holes, they keep their space and do no harm. */
 	for (size_t k = 0; k < w->n_dropped; k++)
@@ -574,7 +575,7 @@ static int write_all_meta(struct meta *m, struct err *err)
 		return r;
 	gd = calloc(m->g.groups, sizeof(*gd));
 	if (!gd)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = write_inode_tables(m, err);
 	if (r == 0)
 		r = free_ranges(m, err);
@@ -582,8 +583,10 @@ static int write_all_meta(struct meta *m, struct err *err)
 		r = write_block_bitmaps(m, gd, err);
 	if (r == 0)
 		r = write_inode_bitmaps(m, gd, err);
-	if (r == 0)
+	if (r == 0) {
+		check(out_next(&m->w->out) == m->g.blocks);
 		r = out_flush(&m->w->out, err);
+	}
 	if (r == 0)
 		r = write_super(m, gd, err);
 	return r;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "image/ext4/writer.h"
 
 int out_init(struct out *o, int fd, uint32_t first)
@@ -56,6 +57,7 @@ int out_block(struct out *o, uint8_t **ret, uint32_t *ret_number, struct err *er
 /* A block that is still in memory. */
 static uint8_t *in_memory(struct out *o, uint32_t number)
 {
+	check(number < out_next(o));
 	return number < o->first ? NULL : o->buf + (size_t)(number - o->first) * EXT4_BLOCK;
 }
 

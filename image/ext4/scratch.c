@@ -128,7 +128,7 @@ int ext4_make_scratch(int fd, uint64_t size, struct err *err)
 		g->log_flex++;
 	gd = s.gd = calloc(g->groups, sizeof(*gd));
 	if (!gd)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (ftruncate(fd, (off_t)size) < 0)
 		return err_errno(err, -errno, "set the length of the scratch disk");
 	r = put_root(&s, err);

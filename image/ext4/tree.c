@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/check.h"
 #include "base/util.h"
 #include "image/ext4/tree_internal.h"
 
@@ -15,6 +16,7 @@
 
 struct tree_entry *tree_entry(struct tree *t, uint32_t number)
 {
+	check(number >= TREE_ROOT && number <= t->n);
 	return &t->chunks[number / ENTRIES_PER_CHUNK][number % ENTRIES_PER_CHUNK];
 }
 
@@ -39,7 +41,7 @@ void tree_on_drop(struct tree *t, void (*dropped)(void *, struct tree_inode *), 
 static int arena_error(struct tree *t, int r, struct err *err)
 {
 	if (r == -ENOMEM)
-		return err_set(err, r, "no memory");
+		return err_nomem(err);
 	if (r == -EFBIG && t->arena.n == ARENA_MAX_CHUNKS)
 		return err_set(err, r, "more than %zu MiB of names and attributes",
 			       ARENA_MAX_CHUNKS * ARENA_CHUNK / MIB);
@@ -122,8 +124,8 @@ static void index_remove(struct tree *t, uint32_t e)
 	uint32_t hash = hash_of(t, x->parent, x->name, x->name_len);
 	struct tree_slot *s = find_slot(t, hash, x->parent, x->name, x->name_len);
 
-	if (s->entry)
-		s->entry = REMOVED;
+	check(s->entry == e);
+	s->entry = REMOVED;
 }
 
 static void put_slot(struct tree_slot *slots, uint32_t n, struct tree_slot s)
@@ -184,7 +186,7 @@ static int entry_new(struct tree *t, uint32_t *ret, struct err *err)
 	}
 	r = index_reserve(t);
 	if (r < 0)
-		return err_set(err, r, "no memory");
+		return err_nomem(err);
 	t->n = e;
 	*ret = e;
 	return 0;
@@ -210,6 +212,7 @@ int tree_attach(struct tree *t, uint32_t parent, const char *name, size_t len,
 	void *copy;
 	int r = tree_alloc(t, len + 1, &copy, err);
 
+	check(S_ISDIR(dir->mode) && len > 0 && len <= TREE_MAX_NAME);
 	if (r == 0)
 		r = entry_new(t, &e, err);
 	if (r < 0)
@@ -236,7 +239,10 @@ int tree_attach(struct tree *t, uint32_t parent, const char *name, size_t len,
 
 static void inode_unref(struct tree *t, struct tree_inode *i)
 {
-	if (S_ISDIR(i->mode) || --i->nlink)
+	if (S_ISDIR(i->mode))
+		return;
+	check(i->nlink > 0);
+	if (--i->nlink)
 		return;
 	if (S_ISREG(i->mode) && t->dropped)
 		t->dropped(t->dropped_arg, i);

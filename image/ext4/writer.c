@@ -43,7 +43,7 @@ static int extent_add(struct ext4_writer *w, uint32_t logical, uint32_t block, s
 				       EXT4_MAX_EXTENTS);
 		e = realloc(w->extents, cap * sizeof(*e));
 		if (!e)
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		w->extents = e;
 		w->cap_extents = cap;
 	}
@@ -321,10 +321,10 @@ int ext4_writer_new(int fd, const uint8_t uuid[16], struct ext4_writer **ret, st
 	struct ext4_writer *w = calloc(1, sizeof(*w));
 
 	if (!w)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (out_init(&w->out, fd, FIRST_DATA_BLOCK) < 0) {
 		free(w);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	memcpy(w->uuid, uuid, 16);
 	w->seed = ext4_crc(~0u, uuid, 16);

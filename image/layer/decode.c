@@ -43,7 +43,7 @@ static int emit(struct decoder *d, const void *data, size_t len, struct err *err
 			       "unpacks to more than %u times its size (and more than %zu GiB)",
 			       DECODE_MAX_RATIO, DECODE_FREE / GIB);
 	if (!EVP_DigestUpdate(d->sha, data, len))
-		return err_set(err, -ENOMEM, "sha256 failed");
+		return err_nomem(err);
 	r = d->out(d->arg, data, len);
 	return r < 0 ? err_errno(err, r, "write the tar") : 0;
 }
@@ -157,7 +157,7 @@ int decoder_end(struct decoder *d, uint8_t sha256[32], uint64_t *ret_bytes, stru
 		return err_set(err, -EBADMSG, "%s stream is truncated",
 			       media_compression_name(d->kind));
 	if (!EVP_DigestFinal_ex(d->sha, sha256, NULL))
-		return err_set(err, -ENOMEM, "sha256 failed");
+		return err_nomem(err);
 	*ret_bytes = d->bytes;
 	return 0;
 }

@@ -73,7 +73,7 @@ int registry_call(struct registry *reg, const struct registry_call *in, struct e
 
 	if (!c || request_init(q, reg, &call_ops, in->id, in->max) < 0) {
 		free(c);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	q->capability = HOST_PUSH;
 	q->done = in->done;
@@ -82,7 +82,7 @@ int registry_call(struct registry *reg, const struct registry_call *in, struct e
 	if (copy(in->method, &c->method) < 0 || copy(in->content_type, &c->content_type) < 0 ||
 	    copy(in->content_range, &c->content_range) < 0) {
 		request_free(q);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	q->x.method = c->method;
 	q->x.body_fd = in->body_fd;

@@ -41,7 +41,7 @@ static void document_answered(struct request *q)
 	if (*d->digest) {
 		r = digest_of(buf_data(&q->x.body), buf_len(&q->x.body), digest);
 		if (r < 0)
-			err_set(&err, r, "no memory");
+			err_nomem(&err);
 		else if (!str_eq(digest, d->digest))
 			r = err_set(&err, -EBADMSG, "%s %s has the wrong digest: it is %s", d->kind,
 				    d->digest, digest);
@@ -73,7 +73,7 @@ static int document_start(struct registry *reg, const struct registry_document *
 
 	if (!d || request_init(&d->q, reg, ops, in->id, in->max) < 0) {
 		free(d);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	d->q.x.document = true;
 	d->kind = kind;

@@ -50,7 +50,7 @@ int url_split(const char *url, char **ret_origin, char **ret_host, unsigned *ret
 		*c = *c >= 'A' && *c <= 'Z' ? (char)(*c + 32) : *c;
 	origin = str_fmt("%s://%s:%s", scheme, host, port);
 	if (!origin)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	len = strlen(host);
 	if (*host == '[' && host[len - 1] == ']') {
 		memmove(host, host + 1, len - 2);
@@ -86,7 +86,7 @@ static size_t exchange_on_data(char *data, size_t one, size_t len, void *arg)
 		return 0;
 	}
 	if (buf_put(&x->body, data, len) < 0) {
-		err_set(&x->err, -ENOMEM, "no memory");
+		err_nomem(&x->err);
 		return 0;
 	}
 	return len;
@@ -458,7 +458,7 @@ static int submit(struct exchange *x, struct err *err)
 		r = set_auth(x);
 	if (r < 0 || curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, x->sent) != CURLE_OK ||
 	    curl_multi_add_handle(x->reg->multi, x->easy) != CURLM_OK)
-		return err_set(err, -ENOMEM, "cannot set up the request to %s", x->ep->label);
+		return err_nomem(err);
 	x->running = true;
 	return 0;
 }
@@ -469,7 +469,7 @@ int exchange_start(struct exchange *x, struct endpoint *ep, const char *url,
 	char *copy = strdup(url);
 
 	if (!copy)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (!x->token_service && str_starts(ep->host.url, "https:") && !str_starts(url, "https:")) {
 		free(copy);
 		return err_set(err, -EPROTO, "%s sends us from HTTPS to %.100s", ep->label, url);
@@ -503,7 +503,7 @@ static int redirect(struct exchange *x, struct err *err)
 			       REGISTRY_MAX_REDIRECTS);
 	copy = strdup(to);
 	if (!copy)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	free(x->url);
 	x->url = copy;
 	return 0;
@@ -552,7 +552,7 @@ static int curl_failure(struct exchange *x, CURLcode c, struct err *err)
 	case CURLE_HTTP2_STREAM:
 		return err_set(err, -EREMOTEIO, "%s broke the connection", host);
 	case CURLE_OUT_OF_MEMORY:
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	default:
 		return err_set(err, -EREMOTEIO, "%s: %s", host, curl_easy_strerror(c));
 	}

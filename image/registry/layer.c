@@ -258,7 +258,7 @@ int registry_layer(struct registry *reg, const struct registry_layer *in, struct
 
 	if (!l || request_init(&l->q, reg, &layer_ops, in->id, REGISTRY_MAX_TOKEN) < 0) {
 		free(l);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	r = sink_init(&l->sink, in->digest, in->size, take_fd(&file_fd), take_fd(&pipe_fd),
 		      in->have, err);

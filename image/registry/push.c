@@ -287,7 +287,7 @@ static void begin_upload(struct push *p, const char *from)
 		path = str_fmt("%s/blobs/uploads/", p->repository);
 	}
 	if (!path || (from && !scope)) {
-		err_set(&err, -ENOMEM, "no memory");
+		err_nomem(&err);
 		fail(p, -ENOMEM, "push", &err);
 		return;
 	}
@@ -320,7 +320,7 @@ static void ask_blob(struct push *p)
 	if (path) {
 		call(p, &q, push_on_head);
 	} else {
-		err_set(&err, -ENOMEM, "no memory");
+		err_nomem(&err);
 		fail(p, -ENOMEM, "push", &err);
 	}
 }
@@ -373,7 +373,7 @@ int push_start(struct registry *reg, const struct push_request *q, push_done_fn 
 
 	if (!p) {
 		fd_close(&fd);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	*p = (struct push){
 		.reg = reg,
@@ -391,7 +391,7 @@ int push_start(struct registry *reg, const struct push_request *q, push_done_fn 
 	if (!p->repository || !p->digest || !p->media_type || (q->from && !p->from) ||
 	    (q->reference && !p->reference)) {
 		push_free(p);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	if (p->reference)
 		put_manifest(p);

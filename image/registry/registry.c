@@ -75,13 +75,13 @@ static int endpoint_init(struct endpoint *ep, const struct host *h, struct err *
 	int r = host_copy(h, &ep->host);
 
 	if (r < 0)
-		return err_set(err, r, "no memory");
+		return err_nomem(err);
 	r = url_split(h->url, &ep->origin, &ep->name, &port, err);
 	if (r < 0)
 		return r;
 	ep->label = strdup(strstr(h->url, "://") + 3);
 	if (!ep->label)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	ep->label[strcspn(ep->label, "/")] = 0;
 	ep->loopback = host_is_loopback(ep->name) || address_kind(ep->name) == ADDRESS_LOOPBACK;
 	ep->local = ep->loopback;
@@ -114,7 +114,7 @@ static int set_options(struct registry *reg, const struct registry_options *o, s
 	reg->stall_s = o->stall_s ? o->stall_s : REGISTRY_STALL_S;
 	reg->multi = curl_multi_init();
 	if (!ok || !reg->multi)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (size_t k = 0; k < o->hosts->n && r == 0; k++) {
 		r = endpoint_init(&reg->endpoints[k], &o->hosts->v[k], err);
 		reg->n_endpoints = k + 1;
@@ -134,7 +134,7 @@ int registry_new(const struct registry_options *o, registry_done_fn done,
 			       curl_easy_strerror(c));
 	reg = calloc(1, sizeof(*reg));
 	if (!reg)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	reg->done = done;
 	reg->progress = progress;
 	reg->arg = arg;

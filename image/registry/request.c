@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/check.h"
 #include "base/util.h"
 #include "image/failure.h"
 #include "image/registry/internal.h"
@@ -38,8 +39,9 @@ void request_end(struct request *q, int code, bool again, const struct err *err)
 				       .again = again };
 	struct request **at = &reg->list;
 
-	while (*at != q)
-		at = &(*at)->next;
+	/* `done` once for each: a request that has ended is not in the list any more. */
+	for (; *at != q; at = &(*at)->next)
+		check(*at);
 	*at = q->next;
 	reg->n--;
 	exchange_stop(&q->x);
@@ -209,7 +211,7 @@ static int authorize(struct request *q, struct exchange_auth *a, struct err *err
 		free(q->bearer);
 		q->bearer = strdup(value);
 		if (!q->bearer)
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		a->bearer = q->bearer;
 	} else if (q->ep->challenge.scheme == AUTH_BASIC && q->ep->host.login && reg->password) {
 		a->user = reg->user;
@@ -226,7 +228,7 @@ static int start_exchange(struct request *q, const struct exchange_auth *a, stru
 
 	exchange_no_headers(&q->x);
 	if (!url || (q->ops->headers && q->ops->headers(q) < 0))
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	return exchange_start(&q->x, q->ep, url, a, err);
 }
 
@@ -385,8 +387,9 @@ int request_start(struct request *q, struct err *err)
 	struct registry *reg = q->x.reg;
 	int r = 0;
 
+	check(q->capability && q->done);
 	if (!q->path || !q->scopes)
-		r = err_set(err, -ENOMEM, "no memory");
+		r = err_nomem(err);
 	else if (reg->n >= REGISTRY_MAX_REQUESTS)
 		r = err_set(err, -EBUSY, "more than %d requests at once", REGISTRY_MAX_REQUESTS);
 	if (r < 0) {

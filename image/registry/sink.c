@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/check.h"
+
 #define REPLAY_CHUNK (256 * KIB)
 
 int sink_init(struct sink *s, const char *digest, uint64_t size, int file_fd, int pipe_fd,
@@ -20,7 +22,7 @@ int sink_init(struct sink *s, const char *digest, uint64_t size, int file_fd, in
 	if (!s->sha || !EVP_DigestInit_ex(s->sha, EVP_sha256(), NULL) ||
 	    (pipe_fd >= 0 && fd_set_nonblock(pipe_fd, true) < 0)) {
 		sink_fini(s);
-		return err_set(err, -ENOMEM, "cannot set up a layer");
+		return err_nomem(err);
 	}
 	return 0;
 }
@@ -66,13 +68,13 @@ static int put_pipe(struct sink *s, const uint8_t *p, size_t len, struct err *er
 		p += n;
 		len -= (size_t)n;
 	}
-	return len && buf_put(&s->stash, p, len) < 0 ? err_set(err, -ENOMEM, "no memory") : 0;
+	return len && buf_put(&s->stash, p, len) < 0 ? err_nomem(err) : 0;
 }
 
 static int pass_on(struct sink *s, const void *data, size_t len, struct err *err)
 {
 	if (!EVP_DigestUpdate(s->sha, data, len))
-		return err_set(err, -ENOMEM, "sha256 failed");
+		return err_nomem(err);
 	s->done += len;
 	return put_pipe(s, data, len, err);
 }
@@ -100,6 +102,7 @@ int sink_replay(struct sink *s, struct err *err)
 
 int sink_put(struct sink *s, const void *data, size_t len, struct err *err)
 {
+	check(!sink_full(s) && !sink_replays(s));
 	if (len > s->size - s->done)
 		return err_set(err, -EBADMSG,
 			       "blob %s is larger than the %llu bytes of its manifest", s->digest,
@@ -119,7 +122,7 @@ int sink_verify(struct sink *s, struct err *err)
 	uint8_t sha[32];
 
 	if (!EVP_DigestFinal_ex(s->sha, sha, NULL))
-		return err_set(err, -ENOMEM, "sha256 failed");
+		return err_nomem(err);
 	digest_from_sha256(sha, digest);
 	if (!str_eq(digest, s->digest))
 		return err_set(err, -EBADMSG, "blob %s has the wrong digest: it is %s", s->digest,

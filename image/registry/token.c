@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "base/check.h"
 #include "base/util.h"
 #include "image/failure.h"
 #include "image/registry/internal.h"
@@ -55,8 +56,8 @@ static void token_drop(struct registry *reg, struct token *t)
 {
 	struct token **at = &reg->tokens.list;
 
-	while (*at != t)
-		at = &(*at)->next;
+	for (; *at != t; at = &(*at)->next)
+		check(*at);
 	*at = t->next;
 	reg->tokens.n--;
 	token_free(t);
@@ -139,7 +140,7 @@ static int ask_by_get(struct registry *reg, struct token *t, struct err *err)
 		url = str_fmt("%s%cservice=%s%s", t->realm, strchr(t->realm, '?') ? '&' : '?',
 			      service, scope);
 	if (!url)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (t->login) {
 		a.user = reg->user;
 		a.password = reg->identity_token ? reg->identity_token : reg->password;
@@ -162,7 +163,7 @@ static int ask_by_post(struct registry *reg, struct token *t, struct err *err)
 	if (secret)
 		explicit_bzero(secret, strlen(secret));
 	if (!t->form)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	t->oauth = true;
 	t->x.form = t->form;
 	return exchange_start(&t->x, t->ep, t->realm, NULL, err);
@@ -241,7 +242,7 @@ static int token_new(struct registry *reg, struct endpoint *ep, const char *scop
 
 	if (!t || exchange_init(&t->x, reg, REGISTRY_MAX_TOKEN, token_on_answer) < 0) {
 		free(t);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	t->x.token_service = t->x.document = true;
 	t->ep = ep;
@@ -250,7 +251,7 @@ static int token_new(struct registry *reg, struct endpoint *ep, const char *scop
 	t->service = strdup(ep->challenge.service);
 	t->scopes = strdup(scopes);
 	if (!t->realm || !t->service || !t->scopes)
-		r = err_set(err, -ENOMEM, "no memory");
+		r = err_nomem(err);
 	else if (ep->host.login && reg->identity_token)
 		r = ask_by_post(reg, t, err);
 	else
