@@ -39,7 +39,7 @@ void container_exited(struct container *c, int32_t exit_code, int64_t finished_a
 	if (c->removed || c->state == CONTAINER_EXITED)
 		return;
 	ev_timer_del(&c->stop_timer);
-	c->state = CONTAINER_EXITED;
+	container_state_set(c, CONTAINER_EXITED);
 	c->exit_code = exit_code;
 	c->finished_at = finished_at ? finished_at : now_real_ns();
 	if (c->finished_at < c->started_at) /* the guest's clock is not ours */
@@ -218,7 +218,7 @@ static void on_started(const struct ttrpc_result *res, void *arg)
 	} else if (res->code < 0) {
 		start_failed(s, res);
 	} else {
-		c->state = CONTAINER_RUNNING;
+		container_state_set(c, CONTAINER_RUNNING);
 		c->started_at = now_real_ns();
 		(void)state_save_container(&c->pod->huskd->state, c, NULL);
 		log_info("container runs", "container", c->id, "pod", c->pod->id, "name",

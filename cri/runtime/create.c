@@ -194,10 +194,8 @@ static void on_created(const struct ttrpc_result *res, void *arg)
 		create_fail(cr, r, res->err);
 		return;
 	}
-	c->state = CONTAINER_CREATED;
-	r = state_save_container(&c->pod->huskd->state, c, &err);
+	r = state_commit_container(&c->pod->huskd->state, c, CONTAINER_CREATED, &err);
 	if (r < 0) {
-		c->state = CONTAINER_CREATING;
 		log_error("CreateContainer failed", "container", c->id, "err", err_text(&err));
 		undo(cr);
 		return;

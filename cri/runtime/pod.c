@@ -172,7 +172,7 @@ void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
 	t->kind = kind;
 	p->teardown = t;
 	if (p->state == POD_READY) {
-		p->state = POD_NOTREADY;
+		pod_state_set(p, POD_NOTREADY);
 		(void)state_save_pod(&p->huskd->state, p, NULL);
 	}
 	if (!p->shim)
@@ -258,7 +258,7 @@ static void run_rolled_back(void *arg, int code, const struct err *err)
 	rpc_reply_err(run->call, why, &run->err);
 	if (code < 0) {
 		/* Something may still run: a record stays, so that StopPodSandbox can try again. */
-		p->state = POD_NOTREADY;
+		pod_state_set(p, POD_NOTREADY);
 		(void)state_save_pod(&p->huskd->state, p, NULL);
 		waits_run(&p->gone, code, err);
 	} else {
@@ -308,14 +308,10 @@ static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
 	}
 	if (r < 0)
 		(void)err_set(&err, r, "start the virtual machine: %s", err_text(res->err));
-	if (r == 0) {
-		p->state = POD_READY;
-		r = state_save_pod(&p->huskd->state, p, &err);
-		if (r == 0)
-			r = pod_watch(p, &err);
-		if (r < 0)
-			p->state = POD_CREATING;
-	}
+	if (r == 0)
+		r = pod_watch(p, &err);
+	if (r == 0)
+		r = state_commit_pod(&p->huskd->state, p, POD_READY, &err);
 	if (r < 0) {
 		run_fail(run, r, &err);
 		run_unref(run);

@@ -76,26 +76,27 @@ static void on_state(const struct ttrpc_result *res, void *arg)
 	const TaskV3__StateResponse *m = res->code == 0 ? (const void *)res->resp : NULL;
 	struct query *q = arg;
 	struct container *c = q->c;
+	bool waits;
 
-	if (c->removed || c->state == CONTAINER_EXITED) {
+	/* The answer may be late: a client that starts it knows more. */
+	if (c->removed || c->starting || c->state == CONTAINER_EXITED) {
 		query_end(q);
 		return;
 	}
-	if (m && m->status == TASK__STATUS__CREATED) {
-		c->state = CONTAINER_CREATED;
-	} else if (m && m->status == TASK__STATUS__STOPPED) {
+	if (m && m->status == TASK__STATUS__STOPPED) {
 		if (!c->started_at)
 			c->started_at = container_timestamp(m->exited_at);
-		c->state = CONTAINER_RUNNING; /* until the reason is known */
-		if (waits_add(&c->exited, on_exit_recorded, q) == 0) {
-			container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
+		if (c->state != CONTAINER_RUNNING) /* until the reason is known */
+			container_state_set(c, CONTAINER_RUNNING);
+		waits = waits_add(&c->exited, on_exit_recorded, q) == 0;
+		container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
+		if (waits)
 			return;
-		}
 	} else if (m || res->code == -ETIMEDOUT) {
 		/* Runs, or did when it was last heard of; it may have been started in the last
 		 * moment of the huskd before. */
-		if (m && c->state != CONTAINER_RUNNING) {
-			c->state = CONTAINER_RUNNING;
+		if (m && m->status != TASK__STATUS__CREATED && c->state != CONTAINER_RUNNING) {
+			container_state_set(c, CONTAINER_RUNNING);
 			c->started_at = c->started_at ? c->started_at : now_real_ns();
 			(void)state_save_container(&c->pod->huskd->state, c, NULL);
 		}
@@ -155,7 +156,7 @@ static void on_pod_down(void *arg, int code, const struct err *err)
 		pod_destroy(e->p);
 	} else if (code < 0 && e->destroy) {
 		/* It stays visible, so that a client can remove it later. */
-		e->p->state = POD_NOTREADY;
+		pod_state_set(e->p, POD_NOTREADY);
 		(void)state_save_pod(&e->p->huskd->state, e->p, NULL);
 	}
 	pod_unref(e->p);

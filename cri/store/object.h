@@ -49,7 +49,7 @@ struct pod {
 
 	/* In the database. */
 	char id[OBJECT_ID_LEN + 1];
-	enum pod_state state;
+	enum pod_state state; /* pod_state_set */
 	int64_t created_at;
 	char *handler; /* as requested */
 	char *address; /* of the shim's socket; "" until it is started */
@@ -74,7 +74,7 @@ struct container {
 
 	/* In the database. */
 	char id[OBJECT_ID_LEN + 1];
-	enum container_state state;
+	enum container_state state;		     /* container_state_set */
 	int64_t created_at, started_at, finished_at; /* ns since the epoch, 0 = not yet */
 	int32_t exit_code;
 	char *reason, *message; /* never NULL */
@@ -96,6 +96,16 @@ struct container {
 	struct waits exited;  /* state is EXITED, or it did not stop */
 	struct waits gone;    /* RemoveContainer */
 };
+
+/*
+ * The only way to change a state. What object.c does not list as an arrow is a bug of ours, and ends
+ * huskd: whoever acts on an answer of a shim or a client looks at the state first.
+ */
+void pod_state_set(struct pod *p, enum pod_state to);
+void container_state_set(struct container *c, enum container_state to);
+/* Is there such an arrow? Any numbers. */
+bool pod_state_may(enum pod_state from, enum pod_state to);
+bool container_state_may(enum container_state from, enum container_state to);
 
 /* Empty, with one reference, in no list, in state CREATING. NULL without memory. */
 struct pod *pod_new(void);

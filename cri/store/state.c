@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/utf8.h"
 #include "base/util.h"
@@ -33,6 +35,7 @@ static void link_container(struct pod *p, struct container *c)
 
 static void unlink_container(struct container *c)
 {
+	check(!c->removed && c->pod->n_containers > 0);
 	TAILQ_REMOVE(&c->pod->containers, c, link);
 	c->pod->n_containers--;
 	c->removed = true;
@@ -43,6 +46,7 @@ static void unlink_pod(struct state *s, struct pod *p)
 {
 	struct container *c;
 
+	check(!p->removed && s->n_pods > 0);
 	while ((c = TAILQ_FIRST(&p->containers)))
 		unlink_container(c);
 	TAILQ_REMOVE(&s->pods, p, link);
@@ -149,9 +153,9 @@ int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *co
 				       config->metadata->name, config->metadata->attempt,
 				       p->config->metadata->name, other->id);
 	}
-	if (p->n_containers >= STATE_CONTAINERS_MAX)
-		return err_set(err, -ENOBUFS, "pod %s has %d containers already", p->id,
-			       STATE_CONTAINERS_MAX);
+	if (p->n_containers >= POD_CONTAINERS_MAX)
+		return err_set(err, -ENOBUFS, "pod %s has %u containers already", p->id,
+			       POD_CONTAINERS_MAX);
 	c = container_new();
 	if (!c)
 		return err_nomem(err);
@@ -210,32 +214,58 @@ void state_remove_pod(struct state *s, struct pod *p)
 	unlink_pod(s, p);
 }
 
+static int write_pod(struct state *s, struct pod *p, enum pod_state state, struct err *err)
+{
+	struct err why = { 0 };
+	int r = p->removed ? 0 : statedb_update_pod(s->db, p, state, &why);
+
+	if (r < 0) {
+		log_error("database", "pod", p->id, "err", err_text(&why));
+		(void)err_set(err, r, "%s", err_text(&why));
+	}
+	return r;
+}
+
+static int write_container(struct state *s, struct container *c, enum container_state state,
+			   struct err *err)
+{
+	struct err why = { 0 };
+	int r = c->removed ? 0 : statedb_update_container(s->db, c, state, &why);
+
+	if (r < 0) {
+		log_error("database", "container", c->id, "err", err_text(&why));
+		(void)err_set(err, r, "%s", err_text(&why));
+	}
+	return r;
+}
+
 int state_save_pod(struct state *s, struct pod *p, struct err *err)
 {
-	struct err e = { 0 };
-
-	if (p->removed)
-		return 0;
-	int r = statedb_update_pod(s->db, p, &e);
-	if (r < 0) {
-		log_error("database", "pod", p->id, "err", err_text(&e));
-		return err_set(err, r, "%s", err_text(&e));
-	}
-	return 0;
+	return write_pod(s, p, p->state, err);
 }
 
 int state_save_container(struct state *s, struct container *c, struct err *err)
 {
-	struct err e = { 0 };
+	return write_container(s, c, c->state, err);
+}
 
-	if (c->removed)
-		return 0;
-	int r = statedb_update_container(s->db, c, &e);
-	if (r < 0) {
-		log_error("database", "container", c->id, "err", err_text(&e));
-		return err_set(err, r, "%s", err_text(&e));
-	}
-	return 0;
+int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, struct err *err)
+{
+	int r = write_pod(s, p, to, err);
+
+	if (r == 0)
+		pod_state_set(p, to);
+	return r;
+}
+
+int state_commit_container(struct state *s, struct container *c, enum container_state to,
+			   struct err *err)
+{
+	int r = write_container(s, c, to, err);
+
+	if (r == 0)
+		container_state_set(c, to);
+	return r;
 }
 
 /* ---- finding ---- */

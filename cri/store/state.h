@@ -10,8 +10,7 @@
 #include "cri/store/object.h"
 
 #define STATE_PODS_MAX 4096
-#define STATE_CONTAINERS_MAX 64 /* of one pod; the agent's limit */
-#define STATE_TEXT_MAX 4096	/* reason and message of an exit */
+#define STATE_TEXT_MAX 4096 /* reason and message of an exit */
 
 struct statedb;
 
@@ -49,6 +48,10 @@ void state_remove_container(struct state *s, struct container *c);
 /* Writes what changed. A failure is logged and returned; memory is right in any case. */
 int state_save_pod(struct state *s, struct pod *p, struct err *err);
 int state_save_container(struct state *s, struct container *c, struct err *err);
+/* For an answer that promises: the state is in the database before it is in memory, or in neither. */
+int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, struct err *err) must_check;
+int state_commit_container(struct state *s, struct container *c, enum container_state to,
+			   struct err *err) must_check;
 
 /*
  * By id or unique prefix. Objects in state CREATING are not found. -ENOENT, -EINVAL (empty id, or a

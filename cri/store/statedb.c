@@ -214,12 +214,13 @@ int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err)
 	return r < 0 ? r : sql_run(db, st, "write a pod", err);
 }
 
-int statedb_update_pod(struct statedb *db, const struct pod *p, struct err *err)
+int statedb_update_pod(struct statedb *db, const struct pod *p, enum pod_state state,
+		       struct err *err)
 {
 	sqlite3_stmt *st = db->update_pod;
 
 	bind_text(st, 1, p->id);
-	sqlite3_bind_int(st, 2, p->state);
+	sqlite3_bind_int(st, 2, (int)state);
 	sqlite3_bind_int64(st, 3, p->created_at);
 	bind_text(st, 4, p->address);
 	return sql_run(db, st, "update a pod", err);
@@ -254,12 +255,13 @@ int statedb_put_container(struct statedb *db, const struct container *c, struct 
 	return r < 0 ? r : sql_run(db, st, "write a container", err);
 }
 
-int statedb_update_container(struct statedb *db, const struct container *c, struct err *err)
+int statedb_update_container(struct statedb *db, const struct container *c,
+			     enum container_state state, struct err *err)
 {
 	sqlite3_stmt *st = db->update_container;
 
 	bind_text(st, 1, c->id);
-	sqlite3_bind_int(st, 2, c->state);
+	sqlite3_bind_int(st, 2, (int)state);
 	sqlite3_bind_int64(st, 3, c->created_at);
 	sqlite3_bind_int64(st, 4, c->started_at);
 	sqlite3_bind_int64(st, 5, c->finished_at);

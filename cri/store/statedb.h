@@ -10,25 +10,26 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "cri/store/object.h"
 
 #define STATEDB_SCHEMA_VERSION 1
 #define STATEDB_BLOB_MAX (16u << 20)
 
 struct statedb;
-struct pod;
-struct container;
 
 /* Makes it when it is missing. -EPROTO: written by a newer huskd, or damaged. */
 int statedb_open(const char *path, struct statedb **ret, struct err *err) must_check;
 void statedb_close(struct statedb *db); /* NULL is fine */
 
 int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err) must_check; /* new */
-int statedb_update_pod(struct statedb *db, const struct pod *p, struct err *err) must_check;
+/* With this state, whichever the object has: it may be written before it is true. */
+int statedb_update_pod(struct statedb *db, const struct pod *p, enum pod_state state,
+		       struct err *err) must_check;
 int statedb_delete_pod(struct statedb *db, const char *id, struct err *err) must_check;
 int statedb_put_container(struct statedb *db, const struct container *c,
 			  struct err *err) must_check;
 int statedb_update_container(struct statedb *db, const struct container *c,
-			     struct err *err) must_check;
+			     enum container_state state, struct err *err) must_check;
 int statedb_delete_container(struct statedb *db, const char *id, struct err *err) must_check;
 
 /*

@@ -11,9 +11,9 @@
 
 #include <sqlite3.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/util.h"
-#include "cri/runtime/filters.h"
 #include "cri/store/state.h"
 #include "cri/store/statedb.h"
 
@@ -111,8 +111,8 @@ static struct pod *add_pod(struct fixture *f, const char *name)
 	struct pod *p;
 
 	assert_int_equal(try_pod(f, name, 0, &p), 0);
-	p->state = POD_READY;
-	assert_int_equal(state_save_pod(&f->s, p, &f->err), 0);
+	assert_int_equal(state_commit_pod(&f->s, p, POD_READY, &f->err), 0);
+	assert_int_equal(p->state, POD_READY);
 	return p;
 }
 
@@ -121,8 +121,8 @@ static struct container *add_container(struct fixture *f, struct pod *p, const c
 	struct container *c;
 
 	assert_int_equal(try_container(f, p, name, &c), 0);
-	c->state = CONTAINER_CREATED;
-	assert_int_equal(state_save_container(&f->s, c, &f->err), 0);
+	assert_int_equal(state_commit_container(&f->s, c, CONTAINER_CREATED, &f->err), 0);
+	assert_int_equal(c->state, CONTAINER_CREATED);
 	return c;
 }
 
@@ -137,7 +137,7 @@ static void names(void **state)
 	assert_int_equal(try_pod(f, "a", 1, &q), 0);
 	assert_int_equal(try_container(f, p, "c", &other), -EEXIST);
 	assert_non_null(strstr(f->err.msg, c->id));
-	q->state = POD_READY;
+	pod_state_set(q, POD_READY);
 	assert_int_equal(try_container(f, q, "c", &other), 0);
 	state_remove_container(&f->s, c);
 	assert_int_equal(try_container(f, p, "c", &other), 0);
@@ -167,9 +167,10 @@ static void ids(void **state)
 	assert_int_equal(state_find_pod(&f->s, "ff", &found, &f->err), -EINVAL);
 	assert_int_equal(state_find_container(&f->s, c->id, &cf, &f->err), 0);
 	assert_ptr_equal(cf, c);
-	c->state = CONTAINER_CREATING;
+	/* What is not created yet is not found. */
+	assert_int_equal(try_container(f, p, "later", &c), 0);
 	assert_int_equal(state_find_container(&f->s, c->id, &cf, &f->err), -ENOENT);
-	p->state = POD_CREATING;
+	assert_int_equal(try_pod(f, "later", 0, &p), 0);
 	assert_int_equal(state_find_pod(&f->s, p->id, &found, &f->err), -ENOENT);
 }
 
@@ -194,7 +195,7 @@ static void limits(void **state)
 	struct container *c;
 	char name[16];
 
-	for (int i = 0; i < STATE_CONTAINERS_MAX; i++) {
+	for (int i = 0; i < (int)POD_CONTAINERS_MAX; i++) {
 		(void)snprintf(name, sizeof(name), "c%d", i);
 		assert_int_equal(try_container(f, p, name, &c), 0);
 	}
@@ -212,7 +213,7 @@ static void reopen(void **state)
 	free(p->address);
 	p->address = strdup("unix:///x");
 	assert_int_equal(state_save_pod(&f->s, p, NULL), 0);
-	c->state = CONTAINER_EXITED;
+	container_state_set(c, CONTAINER_EXITED);
 	c->started_at = 5;
 	c->finished_at = 6;
 	c->exit_code = 137;
@@ -323,6 +324,10 @@ static void damaged(void **state)
 	    "pods)");
 	open_again(f);
 	assert_int_equal(f->s.n_pods, 1);
+	close_all(f);
+	sql(f, "UPDATE pods SET state = 3");
+	open_again(f);
+	assert_int_equal(f->s.n_pods, 0);
 
 	(void)snprintf(path, sizeof(path), "%s/junk.db", f->dir);
 	char junk[4096];
@@ -330,6 +335,25 @@ static void damaged(void **state)
 	assert_int_equal(write_file_atomic(path, junk, sizeof(junk), 0600, false, NULL), 0);
 	assert_int_equal(statedb_open(path, &db, &f->err), -EPROTO);
 	assert_non_null(strstr(f->err.msg, path));
+}
+
+/* A state that cannot be written is not taken on. */
+static void commit_fails(void **state)
+{
+	struct fixture *f = *state;
+	struct container *c;
+	struct pod *p;
+
+	assert_int_equal(try_pod(f, "a", 0, &p), 0);
+	assert_int_equal(try_container(f, p, "c", &c), 0);
+	sql(f,
+	    "CREATE TRIGGER no_pod BEFORE UPDATE ON pods BEGIN SELECT RAISE(ABORT, 'no'); END;"
+	    "CREATE TRIGGER no_ct BEFORE UPDATE ON containers BEGIN SELECT RAISE(ABORT, 'no');"
+	    " END;");
+	assert_int_equal(state_commit_pod(&f->s, p, POD_READY, &f->err), -EEXIST);
+	assert_int_equal(p->state, POD_CREATING);
+	assert_int_equal(state_commit_container(&f->s, c, CONTAINER_CREATED, &f->err), -EEXIST);
+	assert_int_equal(c->state, CONTAINER_CREATING);
 }
 
 static void private_file(void **state)
@@ -341,59 +365,13 @@ static void private_file(void **state)
 	assert_int_equal(st.st_mode & 0777, 0600);
 }
 
-static void filters(void **state)
-{
-	struct fixture *f = *state;
-	struct pod *p = add_pod(f, "a"), *q = add_pod(f, "b");
-	struct container *c = add_container(f, p, "c");
-	Cri__PodSandboxFilter pf = CRI__POD_SANDBOX_FILTER__INIT;
-	Cri__PodSandboxStateValue ps = CRI__POD_SANDBOX_STATE_VALUE__INIT;
-	Cri__PodSandboxFilter__LabelSelectorEntry
-		l = CRI__POD_SANDBOX_FILTER__LABEL_SELECTOR_ENTRY__INIT,
-		*ls[] = { &l };
-	Cri__ContainerFilter cf = CRI__CONTAINER_FILTER__INIT;
-	Cri__ContainerStateValue cs = CRI__CONTAINER_STATE_VALUE__INIT;
-
-	assert_true(filter_pod(NULL, p));
-	assert_true(filter_pod(&pf, p));
-	pf.id = p->id;
-	assert_true(filter_pod(&pf, p));
-	assert_false(filter_pod(&pf, q));
-	pf.state = &ps;
-	assert_true(filter_pod(&pf, p));
-	ps.state = CRI__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
-	assert_false(filter_pod(&pf, p));
-	p->state = POD_NOTREADY;
-	assert_true(filter_pod(&pf, p));
-	l.key = (char *)"app";
-	l.value = (char *)"b";
-	pf = (Cri__PodSandboxFilter)CRI__POD_SANDBOX_FILTER__INIT;
-	pf.n_label_selector = 1;
-	pf.label_selector = ls;
-	assert_true(filter_pod(&pf, q));
-	assert_false(filter_pod(&pf, p));
-	q->state = POD_CREATING;
-	assert_false(filter_pod(NULL, q));
-
-	assert_true(filter_container(NULL, c));
-	cf.pod_sandbox_id = q->id;
-	assert_false(filter_container(&cf, c));
-	cf.pod_sandbox_id = p->id;
-	cf.state = &cs;
-	assert_true(filter_container(&cf, c));
-	cs.state = CRI__CONTAINER_STATE__CONTAINER_EXITED;
-	assert_false(filter_container(&cf, c));
-	c->state = CONTAINER_EXITED;
-	assert_true(filter_container(&cf, c));
-}
-
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(names),     T(ids),	       T(references), T(limits),       T(reopen),
-		T(kill_nine), T(newer_schema), T(damaged),    T(private_file), T(filters),
+		T(kill_nine), T(newer_schema), T(damaged),    T(commit_fails), T(private_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
