@@ -1,6 +1,6 @@
 /*
  * How the OCI files read a JSON object: a table says for each field what becomes of it, so that
- * none can be forgotten. Private to oci.c and resources.c.
+ * none can be forgotten; and how they find each other. Private to this folder. Any thread.
  */
 #ifndef HUSK_SHIM_OCI_JSON_H
 #define HUSK_SHIM_OCI_JSON_H
@@ -55,7 +55,11 @@ int oci_i64(struct oci *o, const char *path, json_t *v, int64_t min, int64_t max
 	    int64_t *ret) must_check;
 bool oci_empty(json_t *v);
 
-/* linux.resources -> req->cgroup, req->privileged. In resources.c. */
+/* The parts of config.json, each in the file of its name. */
+int oci_process(struct oci *o, const char *path, json_t *v, Agent__Process **ret) must_check;
+int oci_mounts(struct oci *o, const char *path, json_t *v) must_check; /* -> req->mounts */
+int oci_linux(struct oci *o, const char *path, json_t *v) must_check;
+/* linux.resources -> req->cgroup, req->privileged */
 int oci_resources(struct oci *o, const char *path, json_t *v) must_check;
 
 #endif

@@ -55,19 +55,19 @@ static int cgroup_put_limit(struct oci *o, const char *file, int64_t n)
 
 /* ---- memory ---- */
 
-static int take_limit(struct oci *o, const char *path, json_t *v)
+static int resources_memory_limit(struct oci *o, const char *path, json_t *v)
 {
 	o->has_limit = true;
 	return oci_i64(o, path, v, -1, INT64_MAX, &o->memory_limit);
 }
 
-static int take_swap(struct oci *o, const char *path, json_t *v)
+static int resources_memory_swap(struct oci *o, const char *path, json_t *v)
 {
 	o->has_swap = true;
 	return oci_i64(o, path, v, -1, INT64_MAX, &o->memory_swap);
 }
 
-static int take_reservation(struct oci *o, const char *path, json_t *v)
+static int resources_reservation(struct oci *o, const char *path, json_t *v)
 {
 	int64_t n;
 	int r = oci_i64(o, path, v, -1, INT64_MAX, &n);
@@ -77,16 +77,16 @@ static int take_reservation(struct oci *o, const char *path, json_t *v)
 	return cgroup_put_limit(o, "memory.low", n);
 }
 
-static int take_swappiness(struct oci *o, const char *path, json_t *v)
+static int resources_swappiness(struct oci *o, const char *path, json_t *v)
 {
 	return oci_unsupported(o, path, "cgroup v2 has none");
 }
 
 static const struct oci_field memory_fields[] = {
-	{ "limit", OCI_TAKE, take_limit },
-	{ "swap", OCI_TAKE, take_swap },
-	{ "reservation", OCI_TAKE, take_reservation },
-	{ "swappiness", OCI_TAKE, take_swappiness },
+	{ "limit", OCI_TAKE, resources_memory_limit },
+	{ "swap", OCI_TAKE, resources_memory_swap },
+	{ "reservation", OCI_TAKE, resources_reservation },
+	{ "swappiness", OCI_TAKE, resources_swappiness },
 	{ "kernel", OCI_REFUSE, NULL },
 	{ "kernelTCP", OCI_REFUSE, NULL },
 	{ "disableOOMKiller", OCI_REFUSE, NULL },
@@ -94,7 +94,7 @@ static const struct oci_field memory_fields[] = {
 	{ "checkBeforeUpdate", OCI_SKIP, NULL }, /* there is nothing to update yet */
 };
 
-static int take_memory(struct oci *o, const char *path, json_t *v)
+static int resources_memory(struct oci *o, const char *path, json_t *v)
 {
 	int r = oci_fields(o, path, v, memory_fields);
 
@@ -113,7 +113,7 @@ static int take_memory(struct oci *o, const char *path, json_t *v)
 
 /* ---- cpu ---- */
 
-static int take_shares(struct oci *o, const char *path, json_t *v)
+static int resources_shares(struct oci *o, const char *path, json_t *v)
 {
 	uint64_t n;
 	int r = oci_u64(o, path, v, UINT64_MAX, &n);
@@ -124,19 +124,19 @@ static int take_shares(struct oci *o, const char *path, json_t *v)
 	return cgroup_put_limit(o, "cpu.weight", (int64_t)(1 + (n - 2) * 9999 / 262142));
 }
 
-static int take_quota(struct oci *o, const char *path, json_t *v)
+static int resources_quota(struct oci *o, const char *path, json_t *v)
 {
 	o->has_quota = true;
 	return oci_i64(o, path, v, -1, INT64_MAX, &o->cpu_quota);
 }
 
-static int take_period(struct oci *o, const char *path, json_t *v)
+static int resources_period(struct oci *o, const char *path, json_t *v)
 {
 	o->has_period = true;
 	return oci_u64(o, path, v, 1000000, &o->cpu_period);
 }
 
-static int take_burst(struct oci *o, const char *path, json_t *v)
+static int resources_burst(struct oci *o, const char *path, json_t *v)
 {
 	int64_t n;
 	int r = oci_i64(o, path, v, 0, INT64_MAX, &n);
@@ -144,7 +144,7 @@ static int take_burst(struct oci *o, const char *path, json_t *v)
 	return r < 0 || n == 0 ? r : cgroup_put_limit(o, "cpu.max.burst", n);
 }
 
-static int take_idle(struct oci *o, const char *path, json_t *v)
+static int resources_idle(struct oci *o, const char *path, json_t *v)
 {
 	int64_t n;
 	int r = oci_i64(o, path, v, 0, 1, &n);
@@ -152,7 +152,7 @@ static int take_idle(struct oci *o, const char *path, json_t *v)
 	return r < 0 || n == 0 ? r : cgroup_put_limit(o, "cpu.idle", n);
 }
 
-static int take_cpuset(struct oci *o, const char *path, json_t *v)
+static int resources_cpuset(struct oci *o, const char *path, json_t *v)
 {
 	if (oci_empty(v))
 		return 0;
@@ -160,14 +160,14 @@ static int take_cpuset(struct oci *o, const char *path, json_t *v)
 }
 
 static const struct oci_field cpu_fields[] = {
-	{ "shares", OCI_TAKE, take_shares },	{ "quota", OCI_TAKE, take_quota },
-	{ "period", OCI_TAKE, take_period },	{ "burst", OCI_TAKE, take_burst },
-	{ "idle", OCI_TAKE, take_idle },	{ "cpus", OCI_TAKE, take_cpuset },
-	{ "mems", OCI_TAKE, take_cpuset },	{ "realtimeRuntime", OCI_REFUSE, NULL },
+	{ "shares", OCI_TAKE, resources_shares }, { "quota", OCI_TAKE, resources_quota },
+	{ "period", OCI_TAKE, resources_period }, { "burst", OCI_TAKE, resources_burst },
+	{ "idle", OCI_TAKE, resources_idle },	  { "cpus", OCI_TAKE, resources_cpuset },
+	{ "mems", OCI_TAKE, resources_cpuset },	  { "realtimeRuntime", OCI_REFUSE, NULL },
 	{ "realtimePeriod", OCI_REFUSE, NULL },
 };
 
-static int take_cpu(struct oci *o, const char *path, json_t *v)
+static int resources_cpu(struct oci *o, const char *path, json_t *v)
 {
 	char text[64];
 	int r = oci_fields(o, path, v, cpu_fields);
@@ -188,7 +188,7 @@ static int take_cpu(struct oci *o, const char *path, json_t *v)
 
 /* ---- the others ---- */
 
-static int take_pids_limit(struct oci *o, const char *path, json_t *v)
+static int resources_pids_limit(struct oci *o, const char *path, json_t *v)
 {
 	int64_t n;
 	int r = oci_i64(o, path, v, INT64_MIN, INT64_MAX, &n);
@@ -198,15 +198,15 @@ static int take_pids_limit(struct oci *o, const char *path, json_t *v)
 	return cgroup_put_limit(o, "pids.max", n);
 }
 
-static const struct oci_field pids_fields[] = { { "limit", OCI_TAKE, take_pids_limit } };
+static const struct oci_field pids_fields[] = { { "limit", OCI_TAKE, resources_pids_limit } };
 
-static int take_pids(struct oci *o, const char *path, json_t *v)
+static int resources_pids(struct oci *o, const char *path, json_t *v)
 {
 	return oci_fields(o, path, v, pids_fields);
 }
 
 /* kubelet sends a limit of 0 for every page size of the host; the guest has no huge pages. */
-static int take_hugepages(struct oci *o, const char *path, json_t *v)
+static int resources_hugepages(struct oci *o, const char *path, json_t *v)
 {
 	size_t i;
 	json_t *e;
@@ -218,7 +218,7 @@ static int take_hugepages(struct oci *o, const char *path, json_t *v)
 	return 0;
 }
 
-static int take_unified(struct oci *o, const char *path, json_t *v)
+static int resources_unified(struct oci *o, const char *path, json_t *v)
 {
 	static const char fine[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -295,7 +295,7 @@ static int device_rule(struct oci *o, const char *path, json_t *e)
 		o, path, allow ? "a device beyond the standard ones" : "to deny single devices");
 }
 
-static int take_devices(struct oci *o, const char *path, json_t *v)
+static int resources_devices(struct oci *o, const char *path, json_t *v)
 {
 	size_t i;
 	json_t *e;
@@ -313,11 +313,15 @@ static int take_devices(struct oci *o, const char *path, json_t *v)
 }
 
 static const struct oci_field resource_fields[] = {
-	{ "devices", OCI_TAKE, take_devices }, { "memory", OCI_TAKE, take_memory },
-	{ "cpu", OCI_TAKE, take_cpu },	       { "pids", OCI_TAKE, take_pids },
-	{ "blockIO", OCI_REFUSE, NULL },       { "hugepageLimits", OCI_TAKE, take_hugepages },
-	{ "network", OCI_REFUSE, NULL },       { "rdma", OCI_REFUSE, NULL },
-	{ "unified", OCI_TAKE, take_unified },
+	{ "devices", OCI_TAKE, resources_devices },
+	{ "memory", OCI_TAKE, resources_memory },
+	{ "cpu", OCI_TAKE, resources_cpu },
+	{ "pids", OCI_TAKE, resources_pids },
+	{ "blockIO", OCI_REFUSE, NULL },
+	{ "hugepageLimits", OCI_TAKE, resources_hugepages },
+	{ "network", OCI_REFUSE, NULL },
+	{ "rdma", OCI_REFUSE, NULL },
+	{ "unified", OCI_TAKE, resources_unified },
 };
 
 int oci_resources(struct oci *o, const char *path, json_t *v)

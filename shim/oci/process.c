@@ -1,0 +1,350 @@
+/* process of OCI: what runs, as whom, with which rights and limits. */
+#include "base/util.h"
+#include "shim/oci/json.h"
+
+/* Bit numbers of capabilities(7). */
+static const char *const cap_names[] = {
+	"CAP_CHOWN",
+	"CAP_DAC_OVERRIDE",
+	"CAP_DAC_READ_SEARCH",
+	"CAP_FOWNER",
+	"CAP_FSETID",
+	"CAP_KILL",
+	"CAP_SETGID",
+	"CAP_SETUID",
+	"CAP_SETPCAP",
+	"CAP_LINUX_IMMUTABLE",
+	"CAP_NET_BIND_SERVICE",
+	"CAP_NET_BROADCAST",
+	"CAP_NET_ADMIN",
+	"CAP_NET_RAW",
+	"CAP_IPC_LOCK",
+	"CAP_IPC_OWNER",
+	"CAP_SYS_MODULE",
+	"CAP_SYS_RAWIO",
+	"CAP_SYS_CHROOT",
+	"CAP_SYS_PTRACE",
+	"CAP_SYS_PACCT",
+	"CAP_SYS_ADMIN",
+	"CAP_SYS_BOOT",
+	"CAP_SYS_NICE",
+	"CAP_SYS_RESOURCE",
+	"CAP_SYS_TIME",
+	"CAP_SYS_TTY_CONFIG",
+	"CAP_MKNOD",
+	"CAP_LEASE",
+	"CAP_AUDIT_WRITE",
+	"CAP_AUDIT_CONTROL",
+	"CAP_SETFCAP",
+	"CAP_MAC_OVERRIDE",
+	"CAP_MAC_ADMIN",
+	"CAP_SYSLOG",
+	"CAP_WAKE_ALARM",
+	"CAP_BLOCK_SUSPEND",
+	"CAP_AUDIT_READ",
+	"CAP_PERFMON",
+	"CAP_BPF",
+	"CAP_CHECKPOINT_RESTORE",
+};
+
+static int cap_set(struct oci *o, const char *path, json_t *v, uint64_t *ret)
+{
+	uint64_t bits = 0;
+	const char *name;
+	size_t i, c;
+	json_t *e;
+
+	if (!json_is_array(v))
+		return oci_bad(o, path, "is not a list");
+	json_array_foreach (v, i, e) {
+		name = json_string_value(e);
+		for (c = 0; c < ARRAY_SIZE(cap_names); c++) {
+			if (str_eq(cap_names[c], name))
+				break;
+		}
+		if (c == ARRAY_SIZE(cap_names))
+			return oci_bad(o, path, "names an unknown capability");
+		bits |= 1ull << c;
+	}
+	*ret = bits;
+	return 0;
+}
+
+#define CAP_FIELD(set)                                                                             \
+	static int cap_##set(struct oci *o, const char *path, json_t *v)                           \
+	{                                                                                          \
+		return cap_set(o, path, v, &o->process->capabilities->set);                        \
+	}
+CAP_FIELD(bounding)
+CAP_FIELD(effective)
+CAP_FIELD(permitted)
+CAP_FIELD(inheritable)
+CAP_FIELD(ambient)
+
+static const struct oci_field cap_fields[] = {
+	{ "bounding", OCI_TAKE, cap_bounding },	  { "effective", OCI_TAKE, cap_effective },
+	{ "permitted", OCI_TAKE, cap_permitted }, { "inheritable", OCI_TAKE, cap_inheritable },
+	{ "ambient", OCI_TAKE, cap_ambient },
+};
+
+static int process_capabilities(struct oci *o, const char *path, json_t *v)
+{
+	return oci_fields(o, path, v, cap_fields);
+}
+
+static int user_id(struct oci *o, const char *path, json_t *v, uint32_t *ret)
+{
+	uint64_t n;
+	int r = oci_u64(o, path, v, UINT32_MAX - 1, &n);
+
+	if (r == 0)
+		*ret = (uint32_t)n;
+	return r;
+}
+
+static int process_uid(struct oci *o, const char *path, json_t *v)
+{
+	return user_id(o, path, v, &o->process->user->uid);
+}
+
+static int process_gid(struct oci *o, const char *path, json_t *v)
+{
+	return user_id(o, path, v, &o->process->user->gid);
+}
+
+static int process_umask(struct oci *o, const char *path, json_t *v)
+{
+	uint64_t n;
+	int r = oci_u64(o, path, v, 0777, &n);
+
+	if (r < 0)
+		return r;
+	/* The agent's 0 means its default. */
+	if (n == 0)
+		return oci_unsupported(o, path, "a umask of 0");
+	o->process->user->umask = (uint32_t)n;
+	return 0;
+}
+
+static int process_username(struct oci *o, const char *path, json_t *v)
+{
+	return oci_string(o, path, v, &o->process->user->name);
+}
+
+static int process_gids(struct oci *o, const char *path, json_t *v)
+{
+	Agent__User *u = o->process->user;
+	size_t n = json_array_size(v);
+	int r;
+
+	if (!json_is_array(v))
+		return oci_bad(o, path, "is not a list");
+	if (n > OCI_GROUPS_MAX)
+		return oci_bad(o, path, "has too many entries");
+	u->additional_gids = oci_alloc(o, n * sizeof(*u->additional_gids));
+	if (!u->additional_gids)
+		return oci_oom(o);
+	u->n_additional_gids = n;
+	for (size_t i = 0; i < n; i++) {
+		r = user_id(o, path, json_array_get(v, i), &u->additional_gids[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* `username` is ours on Linux: the user of the image, by name, as in an image configuration. */
+static const struct oci_field user_fields[] = {
+	{ "uid", OCI_TAKE, process_uid },	    { "gid", OCI_TAKE, process_gid },
+	{ "umask", OCI_TAKE, process_umask },	    { "additionalGids", OCI_TAKE, process_gids },
+	{ "username", OCI_TAKE, process_username },
+};
+
+static int process_user(struct oci *o, const char *path, json_t *v)
+{
+	Agent__User *u = o->process->user;
+	int r = oci_fields(o, path, v, user_fields);
+
+	if (r == 0 && *u->name && (u->uid || u->gid))
+		return oci_bad(o, path, "has a username beside uid and gid");
+	return r;
+}
+
+static const char *const rlimit_names[] = {
+	"RLIMIT_AS",	 "RLIMIT_CORE",	  "RLIMIT_CPU",	       "RLIMIT_DATA",
+	"RLIMIT_FSIZE",	 "RLIMIT_LOCKS",  "RLIMIT_MEMLOCK",    "RLIMIT_MSGQUEUE",
+	"RLIMIT_NICE",	 "RLIMIT_NOFILE", "RLIMIT_NPROC",      "RLIMIT_RSS",
+	"RLIMIT_RTPRIO", "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK",
+};
+
+static int one_rlimit(struct oci *o, const char *path, json_t *v, Agent__Rlimit *l)
+{
+	json_t *type = json_object_get(v, "type"), *soft = json_object_get(v, "soft"),
+	       *hard = json_object_get(v, "hard");
+	int r;
+
+	if (json_object_size(v) != 3 || !type || !soft || !hard)
+		return oci_bad(o, path, "is not a list of {type, soft, hard}");
+	r = oci_string(o, path, type, &l->type);
+	if (r == 0)
+		r = oci_u64(o, path, soft, UINT64_MAX, &l->soft);
+	if (r == 0)
+		r = oci_u64(o, path, hard, UINT64_MAX, &l->hard);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(rlimit_names); i++) {
+		if (str_eq(rlimit_names[i], l->type))
+			return 0;
+	}
+	return oci_bad(o, path, "has an unknown type");
+}
+
+static int process_rlimits(struct oci *o, const char *path, json_t *v)
+{
+	Agent__Process *p = o->process;
+	size_t n = json_array_size(v);
+	int r;
+
+	if (!json_is_array(v) || n > 2 * ARRAY_SIZE(rlimit_names))
+		return oci_bad(o, path, "is not a list, or is too long");
+	p->rlimits = oci_alloc(o, n * sizeof(*p->rlimits));
+	if (!p->rlimits)
+		return oci_oom(o);
+	for (size_t i = 0; i < n; i++) {
+		p->rlimits[i] = oci_alloc(o, sizeof(**p->rlimits));
+		if (!p->rlimits[i])
+			return oci_oom(o);
+		agent__rlimit__init(p->rlimits[i]);
+		r = one_rlimit(o, path, json_array_get(v, i), p->rlimits[i]);
+		if (r < 0)
+			return r;
+	}
+	p->n_rlimits = n;
+	return 0;
+}
+
+static int process_terminal(struct oci *o, const char *path, json_t *v)
+{
+	bool b;
+	int r = oci_bool(o, path, v, &b);
+
+	if (r == 0)
+		o->process->terminal = b;
+	return r;
+}
+
+static int process_width(struct oci *o, const char *path, json_t *v)
+{
+	uint64_t n;
+	int r = oci_u64(o, path, v, UINT16_MAX, &n);
+
+	if (r == 0)
+		o->process->width = (uint32_t)n;
+	return r;
+}
+
+static int process_height(struct oci *o, const char *path, json_t *v)
+{
+	uint64_t n;
+	int r = oci_u64(o, path, v, UINT16_MAX, &n);
+
+	if (r == 0)
+		o->process->height = (uint32_t)n;
+	return r;
+}
+
+static const struct oci_field console_fields[] = {
+	{ "width", OCI_TAKE, process_width },
+	{ "height", OCI_TAKE, process_height },
+};
+
+static int process_console(struct oci *o, const char *path, json_t *v)
+{
+	return oci_fields(o, path, v, console_fields);
+}
+
+static int process_args(struct oci *o, const char *path, json_t *v)
+{
+	return oci_strings(o, path, v, OCI_ARGS_MAX, &o->process->n_args, &o->process->args);
+}
+
+static int process_env(struct oci *o, const char *path, json_t *v)
+{
+	return oci_strings(o, path, v, OCI_ARGS_MAX, &o->process->n_env, &o->process->env);
+}
+
+static int process_cwd(struct oci *o, const char *path, json_t *v)
+{
+	int r = oci_string(o, path, v, &o->process->cwd);
+
+	if (r == 0 && *o->process->cwd != '/')
+		return oci_bad(o, path, "is not absolute");
+	return r;
+}
+
+static int process_no_new_privileges(struct oci *o, const char *path, json_t *v)
+{
+	bool b;
+	int r = oci_bool(o, path, v, &b);
+
+	if (r == 0)
+		o->process->no_new_privileges = b;
+	return r;
+}
+
+static int process_oom_score(struct oci *o, const char *path, json_t *v)
+{
+	int64_t n;
+	int r = oci_i64(o, path, v, -1000, 1000, &n);
+
+	if (r == 0)
+		o->process->oom_score_adj = (int32_t)n;
+	return r;
+}
+
+static const struct oci_field process_fields[] = {
+	{ "terminal", OCI_TAKE, process_terminal },
+	{ "consoleSize", OCI_TAKE, process_console },
+	{ "user", OCI_TAKE, process_user },
+	{ "args", OCI_TAKE, process_args },
+	{ "commandLine", OCI_REFUSE, NULL },
+	{ "env", OCI_TAKE, process_env },
+	{ "cwd", OCI_TAKE, process_cwd },
+	{ "capabilities", OCI_TAKE, process_capabilities },
+	{ "rlimits", OCI_TAKE, process_rlimits },
+	{ "noNewPrivileges", OCI_TAKE, process_no_new_privileges },
+	{ "apparmorProfile", OCI_REFUSE, NULL },
+	{ "oomScoreAdj", OCI_TAKE, process_oom_score },
+	{ "selinuxLabel", OCI_REFUSE, NULL },
+	{ "scheduler", OCI_REFUSE, NULL },
+	{ "ioPriority", OCI_REFUSE, NULL },
+	{ "execCPUAffinity", OCI_REFUSE, NULL },
+};
+
+int oci_process(struct oci *o, const char *path, json_t *v, Agent__Process **ret)
+{
+	Agent__Process *p = oci_alloc(o, sizeof(*p));
+	int r;
+
+	if (!p)
+		return oci_oom(o);
+	agent__process__init(p);
+	p->user = oci_alloc(o, sizeof(*p->user));
+	p->capabilities = oci_alloc(o, sizeof(*p->capabilities));
+	p->stdio = oci_alloc(o, sizeof(*p->stdio));
+	if (!p->user || !p->capabilities || !p->stdio)
+		return oci_oom(o);
+	agent__user__init(p->user);
+	agent__capabilities__init(p->capabilities);
+	agent__stdio__init(p->stdio);
+	o->process = p;
+	r = oci_fields(o, path, v, process_fields);
+	if (r < 0)
+		return r;
+	if (p->n_args == 0 || !*p->args[0])
+		return oci_bad(o, *path ? path : "process", "has no args");
+	if (!*p->cwd)
+		return oci_bad(o, *path ? path : "process", "has no cwd");
+	*ret = p;
+	return 0;
+}
