@@ -124,3 +124,18 @@ const char *pb_any_type(const Wkt__Any *any)
 
 	return str_starts(type, TYPE_PREFIX) ? type + strlen(TYPE_PREFIX) : type;
 }
+
+void pb_timestamp_set(Wkt__Timestamp *t, int64_t real_ns)
+{
+	t->seconds = real_ns / (int64_t)NS_PER_S;
+	t->nanos = (int32_t)(real_ns % (int64_t)NS_PER_S);
+}
+
+int64_t pb_timestamp_ns(const Wkt__Timestamp *t)
+{
+	const int64_t second = (int64_t)NS_PER_S;
+
+	if (!t || t->seconds <= 0 || t->seconds > INT64_MAX / second - 1)
+		return 0;
+	return t->seconds * second + (t->nanos >= 0 && t->nanos < second ? t->nanos : 0);
+}

@@ -17,6 +17,7 @@
 #include "base/compiler.h"
 
 struct Wkt__Any;
+struct Wkt__Timestamp;
 struct pb_chunk;
 
 struct pb_arena {
@@ -49,5 +50,10 @@ ProtobufCMessage *pb_clone(const ProtobufCMessage *m) must_check;
 /* The full name of the message inside, without the "type.googleapis.com/" that some put in front.
  * NULL has the type "". Valid as long as `any`. */
 const char *pb_any_type(const struct Wkt__Any *any);
+
+/* google.protobuf.Timestamp and nanoseconds of CLOCK_REALTIME. 0 for NULL, and for a time before 1970
+ * or beyond what fits. */
+void pb_timestamp_set(struct Wkt__Timestamp *t, int64_t real_ns);
+int64_t pb_timestamp_ns(const struct Wkt__Timestamp *t);
 
 #endif

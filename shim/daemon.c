@@ -15,6 +15,7 @@
 #include "proto/containerd_sandbox_v1.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
 #include "proto/containerd_task_v3.pb-c.h"
+#include "shim/cmd.h"
 #include "shim/pids.h"
 #include "shim/shim.h"
 
@@ -23,15 +24,6 @@
 #define LOCK_FD 5 /* of the bundle (pids.h), held until our record is there */
 #define OPTIONS_MAX (64 * KIB)
 #define EXIT_LINGER_NS (500 * NS_PER_MS) /* for the last answer and the last events */
-
-bool shim_id_valid(const char *id)
-{
-	static const char fine[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
-	size_t n = strlen(id);
-
-	return n > 0 && n <= SHIM_ID_MAX && strspn(id, fine) == n && !strchr("_.-", id[0]);
-}
 
 static int record_pids(struct shim *s, struct err *err)
 {

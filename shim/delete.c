@@ -6,10 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/pb.h"
 #include "base/util.h"
 #include "proto/containerd_task_v2.pb-c.h"
+#include "shim/cmd.h"
 #include "shim/pids.h"
-#include "shim/shim.h"
+#include "shim/pod/sandbox.h"
 
 #define KILL_TIMEOUT_MS 3000
 #define ADDRESS_MAX 256
@@ -46,24 +48,25 @@ int shim_delete(const struct shim_args *args)
 {
 	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
 	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
-	struct err e = { 0 };
+	struct err err = { 0 };
 	uint8_t packed[128];
 	cleanup_fd int lock = -1;
 	size_t n;
-	int r = pids_lock(args->bundle, &lock, &e);
+	int r = pids_lock(args->bundle, &lock, &err);
 
 	if (r == 0)
-		r = pids_lock_mark(lock, &e);
+		r = pids_lock_mark(lock, &err);
 	if (r == 0)
-		r = pids_kill(args->bundle, KILL_TIMEOUT_MS, &e);
+		r = pids_kill(args->bundle, KILL_TIMEOUT_MS, &err);
 	if (r < 0) {
-		fprintf(stderr, "containerd-shim-husk-v2: delete %s: %s\n", args->id, err_text(&e));
+		fprintf(stderr, "containerd-shim-husk-v2: delete %s: %s\n", args->id,
+			err_text(&err));
 		return 1;
 	}
 	remove_socket(args->bundle);
 	remove_file(args->bundle, PIDS_FILE);
 	remove_file(args->bundle, "address");
-	proc_timestamp(now_real_ns(), &ts);
+	pb_timestamp_set(&ts, now_real_ns());
 	resp.exit_status = STATUS_KILLED;
 	resp.exited_at = &ts;
 	n = task_v2__delete_response__pack(&resp, packed);

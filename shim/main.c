@@ -9,7 +9,8 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "shim/shim.h"
+#include "shim/cmd.h"
+#include "shim/id.h"
 
 static const char usage[] =
 	"Usage: containerd-shim-husk-v2 -namespace NS -id ID -address ADDRESS [-bundle DIR] "

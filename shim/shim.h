@@ -17,16 +17,8 @@
 #include "shim/events.h"
 #include "shim/pod/sandbox.h"
 
-#define SHIM_ID_MAX 128u     /* characters of an id; never '/', "." or ".." */
-#define SHIM_SOCKET_MAX 106u /* characters of the socket's path */
 #define SHIM_CONTAINERS_MAX 64u
 #define SHIM_EXECS_MAX 250u /* a container; the agent allows 256 processes */
-
-/* Arguments that containerd gives to every subcommand. */
-struct shim_args {
-	const char *ns, *id, *address, *bundle, *publish_binary;
-	bool debug;
-};
 
 struct shim {
 	struct loop *loop;
@@ -45,20 +37,12 @@ struct shim {
 	struct ev_timer exit_timer;
 };
 
-/* start.c, delete.c, daemon.c: each returns the exit status of the program. */
-int shim_start(const struct shim_args *args);
-int shim_delete(const struct shim_args *args);
-int shim_daemon(const struct shim_args *args);
-
 /* The pod's record of processes (pids.h), anew. */
 void shim_record_pids(struct shim *s);
 /* Ends the VM, removes the socket, answers `call` (with an Empty-like message), and exits. */
 void shim_exit(struct shim *s, struct ttrpc_call *call);
 /* Called when the sandbox has ended: an exit that waits for it goes on. */
 void shim_sandbox_ended(struct shim *s);
-
-/* Names of pods, containers and execs: 1..SHIM_ID_MAX of [A-Za-z0-9_.-]. */
-bool shim_id_valid(const char *id);
 
 extern const struct ttrpc_method task_methods[];    /* containerd.task.v2 and v3: the same */
 extern const struct ttrpc_method sandbox_methods[]; /* containerd.runtime.sandbox.v1 */

@@ -17,10 +17,12 @@
 #include "base/util.h"
 #include "proto/containerd_bootstrap_v1.pb-c.h"
 #include "proto/containerd_runtimeoptions_v1.pb-c.h"
+#include "proto/shim.pb-c.h"
+#include "shim/cmd.h"
+#include "shim/id.h"
 #include "shim/oci/oci.h"
 #include "shim/pids.h"
 #include "shim/sha256.h"
-#include "shim/shim.h"
 
 #define INPUT_MAX MIB
 #define CONTAINERD_SOCKETS "/run/containerd/s"
@@ -39,12 +41,10 @@ struct input {
 
 static int take_options(struct input *in, const Wkt__Any *any, struct err *err)
 {
-	const char *type = any->type_url;
+	const char *type = pb_any_type(any);
 	ProtobufCMessage *msg;
 	int r;
 
-	if (str_starts(type, "type.googleapis.com/"))
-		type += strlen("type.googleapis.com/");
 	if (any->value.len == 0 && !str_eq(type, "husk.shim.v1.Options"))
 		return 0;
 	if (str_eq(type, "runtimeoptions.v1.Options"))
@@ -311,11 +311,12 @@ static int start(const struct shim_args *args, struct input *in, struct err *err
 int shim_start(const struct shim_args *args)
 {
 	struct input in = { .socket_dir = "" };
-	struct err e = { 0 };
-	int r = start(args, &in, &e);
+	struct err err = { 0 };
+	int r = start(args, &in, &err);
 
 	pb_arena_fini(&in.arena);
 	if (r < 0)
-		fprintf(stderr, "containerd-shim-husk-v2: start %s: %s\n", args->id, err_text(&e));
+		fprintf(stderr, "containerd-shim-husk-v2: start %s: %s\n", args->id,
+			err_text(&err));
 	return r < 0;
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "proto/containerd_events.pb-c.h"
+#include "shim/id.h"
 #include "shim/oci/oci.h"
 #include "shim/shim.h"
 
@@ -372,7 +373,7 @@ static void delete_finish(struct container *c, struct ttrpc_call *call,
 		unmap = !resp || detached(resp, c->rootfs->disks[i].first);
 		sandbox_put_window(s, c->rootfs->disks[i].first, unmap);
 	}
-	proc_timestamp(c->init.exited_at, &ts);
+	pb_timestamp_set(&ts, c->init.exited_at);
 	ok.pid = sandbox_pid(s);
 	ok.exit_status = c->init.exit_status;
 	if (c->init.exited)

@@ -100,7 +100,6 @@ void proc_vm_died(struct proc *p, uint32_t status, const char *why);
 bool proc_alive(const struct proc *p); /* STARTING or RUNNING, or its exit is not published yet */
 void proc_exec(struct container *c, const TaskV2__ExecProcessRequest *req, struct ttrpc_call *call);
 void proc_delete_exec(struct proc *p, struct ttrpc_call *call);
-void proc_timestamp(int64_t real_ns, Wkt__Timestamp *ret);
 const char *proc_id(const struct proc *p); /* exec id, or the container's */
 
 #endif

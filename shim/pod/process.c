@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "proto/containerd_events.pb-c.h"
+#include "shim/id.h"
 #include "shim/oci/oci.h"
 #include "shim/shim.h"
 
@@ -56,12 +57,6 @@ const char *proc_id(const struct proc *p)
 	return *p->exec_id ? p->exec_id : p->c->id;
 }
 
-void proc_timestamp(int64_t real_ns, Wkt__Timestamp *ret)
-{
-	ret->seconds = real_ns / (int64_t)NS_PER_S;
-	ret->nanos = (int32_t)(real_ns % (int64_t)NS_PER_S);
-}
-
 bool proc_alive(const struct proc *p)
 {
 	return p->state == PROC_STARTING || p->state == PROC_RUNNING;
@@ -78,7 +73,7 @@ static void publish(struct proc *p)
 
 	ev_timer_del(&p->drain_timer);
 	p->state = PROC_STOPPED;
-	proc_timestamp(p->exited_at, &ts);
+	pb_timestamp_set(&ts, p->exited_at);
 	ev.container_id = p->c->id;
 	ev.id = (char *)proc_id(p);
 	ev.pid = sandbox_pid(s);
@@ -179,7 +174,7 @@ static void never_ran(struct proc *p, uint32_t status)
 	p->exited = true;
 	p->state = PROC_STOPPED;
 	stdio_free(take_ptr(&p->io));
-	proc_timestamp(p->exited_at, &ts);
+	pb_timestamp_set(&ts, p->exited_at);
 	resp.exit_status = p->exit_status;
 	resp.exited_at = &ts;
 	calls_reply(&p->waiters, &resp.base, 0, NULL);
@@ -449,7 +444,7 @@ void proc_delete_exec(struct proc *p, struct ttrpc_call *call)
 		ttrpc_reply_err(call, -EBUSY, &e);
 		return;
 	}
-	proc_timestamp(p->exited_at, &ts);
+	pb_timestamp_set(&ts, p->exited_at);
 	resp.pid = sandbox_pid(c->shim);
 	resp.exit_status = p->exit_status;
 	if (p->exited)

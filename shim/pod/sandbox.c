@@ -240,7 +240,7 @@ static void tell_end(struct shim *s)
 	Sandbox__WaitSandboxResponse waited = SANDBOX__WAIT_SANDBOX_RESPONSE__INIT;
 	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 
-	proc_timestamp(s->sandbox.exited_at, &ts);
+	pb_timestamp_set(&ts, s->sandbox.exited_at);
 	waited.exit_status = sandbox_exit_status(s);
 	waited.exited_at = &ts;
 	calls_reply(&s->sandbox.wait_calls, &waited.base, 0, NULL);

@@ -89,7 +89,7 @@ static void started(int code, const struct err *err, void *arg)
 	if (code < 0) {
 		ttrpc_reply_err(op->call, code, err);
 	} else {
-		proc_timestamp(op->s->sandbox.created_at, &ts);
+		pb_timestamp_set(&ts, op->s->sandbox.created_at);
 		resp.pid = sandbox_pid(op->s);
 		resp.created_at = &ts;
 		ttrpc_reply(op->call, &resp.base);
@@ -161,7 +161,7 @@ static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 		return;
 	}
 	resp.exit_status = sandbox_exit_status(s);
-	proc_timestamp(s->sandbox.exited_at, &ts);
+	pb_timestamp_set(&ts, s->sandbox.exited_at);
 	resp.exited_at = &ts;
 	ttrpc_reply(call, &resp.base);
 }
@@ -182,8 +182,8 @@ static void on_status(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 	resp.sandbox_id = (char *)s->id;
 	resp.pid = sandbox_pid(s);
 	resp.state = (char *)(sb->state == SB_READY ? "SANDBOX_READY" : "SANDBOX_NOTREADY");
-	proc_timestamp(sb->created_at, &created);
-	proc_timestamp(sb->exited_at, &exited);
+	pb_timestamp_set(&created, sb->created_at);
+	pb_timestamp_set(&exited, sb->exited_at);
 	if (sb->created_at)
 		resp.created_at = &created;
 	if (sb->exited_at)

@@ -81,7 +81,7 @@ static void on_state(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 	resp.exec_id = p->exec_id;
 	if (p->state == PROC_STOPPED) {
 		resp.exit_status = p->exit_status;
-		proc_timestamp(p->exited_at, &ts);
+		pb_timestamp_set(&ts, p->exited_at);
 		resp.exited_at = &ts;
 	}
 	ttrpc_reply(call, &resp.base);
@@ -273,7 +273,7 @@ static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 		return;
 	}
 	resp.exit_status = p->exit_status;
-	proc_timestamp(p->exited_at, &ts);
+	pb_timestamp_set(&ts, p->exited_at);
 	resp.exited_at = &ts;
 	ttrpc_reply(call, &resp.base);
 }
