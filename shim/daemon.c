@@ -17,85 +17,13 @@
 #include "proto/containerd_task_v3.pb-c.h"
 #include "shim/cmd.h"
 #include "shim/pids.h"
+#include "shim/service/service.h"
 #include "shim/shim.h"
 
 #define LISTEN_FD 3
 #define OPTIONS_FD 4
 #define LOCK_FD 5 /* of the bundle (pids.h), held until our record is there */
 #define OPTIONS_MAX (64 * KIB)
-#define EXIT_LINGER_NS (500 * NS_PER_MS) /* for the last answer and the last events */
-
-static int record_pids(struct shim *s, struct err *err)
-{
-	const struct vm_info *i = &s->sandbox.info;
-	bool vm = s->sandbox.vm;
-	struct pid_entry list[] = { { "shim", getpid() },
-				    { "vmm", vm ? i->pid : 0 },
-				    { "qemu", vm ? i->qemu_pid : 0 } };
-
-	return pids_write(s->bundle, list, ARRAY_SIZE(list), err);
-}
-
-void shim_record_pids(struct shim *s)
-{
-	struct err e = { 0 };
-
-	if (record_pids(s, &e) < 0)
-		log_warn("record of processes", "err", err_text(&e));
-}
-
-/* ---- the end ---- */
-
-static void on_exit_timer(struct ev_timer *t)
-{
-	struct shim *s = t->arg;
-
-	loop_stop(s->loop, 0);
-}
-
-static void on_disconnect(void *arg)
-{
-	struct shim *s = arg;
-
-	/* The client has its answer. */
-	if (s->exiting && s->sandbox.state == SB_STOPPED && events_idle(s->events))
-		loop_stop(s->loop, 0);
-}
-
-/* Nothing of the pod runs any more. */
-static void finish(struct shim *s)
-{
-	/* The same empty message in every service. */
-	static const Wkt__Empty empty = WKT__EMPTY__INIT;
-
-	s->sandbox.state = SB_STOPPED;
-	(void)unlink(s->socket);
-	calls_reply(&s->exit_calls, &empty.base, 0, NULL);
-	if (ev_timer_add(s->loop, &s->exit_timer, EXIT_LINGER_NS, on_exit_timer, s) < 0)
-		loop_stop(s->loop, 0);
-}
-
-void shim_exit(struct shim *s, struct ttrpc_call *call)
-{
-	calls_add(&s->exit_calls, call);
-	if (s->exiting)
-		return;
-	s->exiting = true;
-	if (s->sandbox.vm) {
-		s->sandbox.state = SB_STOPPING;
-		sandbox_kill(s, "");
-	} else {
-		finish(s);
-	}
-}
-
-void shim_sandbox_ended(struct shim *s)
-{
-	if (s->exiting)
-		finish(s);
-}
-
-/* ---- set-up ---- */
 
 static void set_up_process(void)
 {
@@ -127,28 +55,34 @@ static int socket_path(char *buf, size_t size)
 	return 0;
 }
 
+/* The programs and files of the installation. */
+struct paths {
+	char *vmm, *kernel, *initramfs;
+};
+
 static int default_path(const char *given, const char *dir, const char *name, char **ret)
 {
 	*ret = str_empty(given) ? str_fmt("%s/%s", dir, name) : strdup(given);
 	return *ret ? 0 : -ENOMEM;
 }
 
-static int resolve_paths(struct shim *s, struct err *err)
+/* What the pod is made from; the paths are the caller's to free. */
+static int read_setup(const Shim__Options *o, struct paths *p, struct err *err)
 {
 	cleanup_free char *dir = NULL;
 	int r = program_dir(&dir, err);
 
 	if (r < 0)
 		return r;
-	r = default_path(s->opts->vmm_path, dir, "husk-vmm", &s->vmm_path);
+	r = default_path(o->vmm_path, dir, "husk-vmm", &p->vmm);
 	if (r == 0)
-		r = default_path(s->opts->kernel, dir, "../share/husk/vmlinux", &s->kernel);
+		r = default_path(o->kernel, dir, "../share/husk/vmlinux", &p->kernel);
 	if (r == 0)
-		r = default_path(s->opts->initramfs, dir, "../share/husk/initramfs.cpio",
-				 &s->initramfs);
+		r = default_path(o->initramfs, dir, "../share/husk/initramfs.cpio", &p->initramfs);
 	return r < 0 ? err_errno(err, r, "paths") : 0;
 }
 
+/* Until the shim's end. */
 static int serve(struct shim *s, struct err *err)
 {
 	const struct ttrpc_service services[] = {
@@ -157,53 +91,69 @@ static int serve(struct shim *s, struct err *err)
 		{ &sandbox__sandbox__descriptor, sandbox_methods, s },
 		{ &shim__shim__descriptor, husk_methods, s },
 	};
-	int r = ttrpc_server_new(s->loop, services, ARRAY_SIZE(services), &s->server, err);
+	struct ttrpc_server *server = NULL;
+	int r = ttrpc_server_new(s->loop, services, ARRAY_SIZE(services), &server, err);
 
 	if (r < 0)
 		return r;
-	ttrpc_server_on_disconnect(s->server, on_disconnect, s);
-	r = ttrpc_server_listen(s->server, LISTEN_FD, true);
+	ttrpc_server_on_disconnect(server, shim_on_disconnect, s);
+	r = ttrpc_server_listen(server, LISTEN_FD, true);
+	if (r == 0)
+		r = loop_run(s->loop);
 	if (r < 0)
-		return err_errno(err, r, "listen");
-	r = loop_run(s->loop);
-	/* The order of the end: no request comes any more, then what answers them goes. */
-	sandbox_fini(s);
-	containers_free(s);
-	ttrpc_server_free(s->server);
-	ev_timer_del(&s->exit_timer);
+		(void)err_errno(err, r, "serve");
+	/* What answers the calls goes before those who asked. */
+	shim_fini(s);
+	ttrpc_server_free(server);
 	return r;
 }
 
-static int run(struct shim *s, const struct shim_args *args, struct err *err)
+static void daemon_on_event_lost(const char *topic, const char *why, void *arg)
+{
+	const struct shim *s = arg;
+
+	log_warn("an event was dropped", "pod", s->id, "topic", topic, "why", why);
+}
+
+static int run(struct shim *s, const Shim__Options *opts, struct err *err)
+{
+	struct paths paths = { 0 };
+	struct sandbox_setup setup = { .id = s->id, .opts = opts };
+	int r = read_setup(opts, &paths, err);
+
+	setup.vmm_path = paths.vmm;
+	setup.kernel = paths.kernel;
+	setup.initramfs = paths.initramfs;
+	if (r == 0)
+		r = loop_new(&s->loop, err);
+	if (r == 0)
+		r = events_new(s->loop, getenv("TTRPC_ADDRESS"), s->ns, daemon_on_event_lost, s,
+			       &s->events, err);
+	if (r == 0) {
+		shim_init(s, &setup, &task_events);
+		r = serve(s, err);
+	}
+	events_free(s->events);
+	loop_free(s->loop);
+	free(paths.vmm);
+	free(paths.kernel);
+	free(paths.initramfs);
+	return r;
+}
+
+static int read_options(Shim__Options **ret, struct err *err)
 {
 	cleanup_free char *packed = NULL;
-	Shim__Options *opts;
 	size_t n = 0;
 	int r = read_fd(OPTIONS_FD, OPTIONS_MAX, &packed, &n);
 
 	if (r < 0)
 		return err_errno(err, r, "options");
-	opts = shim__options__unpack(NULL, n, (const uint8_t *)packed);
-	if (!opts)
+	*ret = shim__options__unpack(NULL, n, (const uint8_t *)packed);
+	if (!*ret)
 		return err_set(err, -EINVAL, "options: malformed");
-	s->opts = opts;
 	(void)close(OPTIONS_FD);
-	r = resolve_paths(s, err);
-	if (r == 0)
-		r = loop_new(&s->loop, err);
-	if (r == 0) {
-		sandbox_init(s);
-		r = events_new(s->loop, getenv("TTRPC_ADDRESS"), args->ns, &s->events, err);
-	}
-	if (r == 0)
-		r = serve(s, err);
-	events_free(s->events);
-	loop_free(s->loop);
-	shim__options__free_unpacked(opts, NULL);
-	free(s->vmm_path);
-	free(s->kernel);
-	free(s->initramfs);
-	return r;
+	return 0;
 }
 
 static void set_up_log(void)
@@ -220,7 +170,8 @@ int shim_daemon(const struct shim_args *args)
 {
 	struct shim s = { .ns = args->ns, .id = args->id, .bundle = args->bundle };
 	char socket[SHIM_SOCKET_MAX + 2];
-	struct err e = { 0 };
+	Shim__Options *opts = NULL;
+	struct err err = { 0 };
 	int r;
 
 	set_up_log();
@@ -233,11 +184,15 @@ int shim_daemon(const struct shim_args *args)
 	}
 	s.socket = socket;
 	/* First of all: `delete` waits for it. Without a record nobody could end us. */
-	r = record_pids(&s, &e);
+	r = shim_record_pids(&s, &err);
 	(void)close(LOCK_FD);
 	if (r == 0)
-		r = run(&s, args, &e);
+		r = read_options(&opts, &err);
+	if (r == 0)
+		r = run(&s, opts, &err);
 	if (r < 0)
-		log_error("shim failed", "pod", s.id, "err", err_text(&e));
+		log_error("shim failed", "pod", s.id, "err", err_text(&err));
+	if (opts)
+		shim__options__free_unpacked(opts, NULL);
 	return r < 0;
 }

@@ -27,12 +27,14 @@ struct events {
 	size_t n;
 	bool sending; /* the first one is on its way */
 	struct ev_timer timer;
+	events_lost lost;
+	void *arg;
 };
 
 static void send_first(struct events *e);
 
-int events_new(struct loop *l, const char *address, const char *ns, struct events **ret,
-	       struct err *err)
+int events_new(struct loop *l, const char *address, const char *ns, events_lost lost, void *arg,
+	       struct events **ret, struct err *err)
 {
 	struct events *e = calloc(1, sizeof(*e));
 
@@ -40,6 +42,8 @@ int events_new(struct loop *l, const char *address, const char *ns, struct event
 		return err_errno(err, -ENOMEM, "events");
 	e->loop = l;
 	e->tail = &e->head;
+	e->lost = lost;
+	e->arg = arg;
 	if (!str_empty(address)) {
 		e->address = strdup(address);
 		e->ns = strdup(ns);
@@ -63,7 +67,7 @@ static void drop_first(struct events *e)
 	free(ev);
 }
 
-static void on_timer(struct ev_timer *t)
+static void events_on_timer(struct ev_timer *t)
 {
 	send_first(t->arg);
 }
@@ -73,14 +77,15 @@ static void again_later(struct events *e)
 	struct event *ev = e->head;
 
 	if (++ev->tries >= EVENTS_TRIES) {
-		log_warn("an event was not delivered", "topic", ev->topic);
+		e->lost(ev->topic, "the receiver does not take it", e->arg);
 		drop_first(e);
 	}
-	if (e->head && ev_timer_add(e->loop, &e->timer, EVENTS_RETRY_NS, on_timer, e) < 0)
-		log_warn("out of memory");
+	/* Without memory for a timer the next event brings them along. */
+	if (e->head)
+		(void)!ev_timer_add(e->loop, &e->timer, EVENTS_RETRY_NS, events_on_timer, e);
 }
 
-static void on_close(void *arg)
+static void events_on_close(void *arg)
 {
 	struct events *e = arg;
 
@@ -88,7 +93,7 @@ static void on_close(void *arg)
 	e->client = NULL;
 }
 
-static void on_sent(const struct ttrpc_result *res, void *arg)
+static void events_on_sent(const struct ttrpc_result *res, void *arg)
 {
 	struct events *e = arg;
 
@@ -112,7 +117,7 @@ static int connect_client(struct events *e)
 		return 0;
 	r = unix_connect(e->address, &fd, NULL);
 	if (r == 0)
-		r = ttrpc_client_new(e->loop, fd, on_close, e, &e->client, NULL);
+		r = ttrpc_client_new(e->loop, fd, events_on_close, e, &e->client, NULL);
 	if (r == 0)
 		r = ttrpc_client_set_metadata(e->client, "containerd-namespace-ttrpc", e->ns);
 	return r;
@@ -145,7 +150,7 @@ static void send_first(struct events *e)
 	env.event = &any;
 	req.envelope = &env;
 	r = ttrpc_client_call(e->client, &events_ttrpc__events__descriptor, "Forward", &req.base,
-			      EVENTS_TIMEOUT_MS, on_sent, e);
+			      EVENTS_TIMEOUT_MS, events_on_sent, e);
 	if (r < 0)
 		again_later(e);
 	else
@@ -162,14 +167,14 @@ void events_publish(struct events *e, const char *topic, const ProtobufCMessage 
 		/* The first may be on its way; then it is the second that goes. */
 		struct event **p = e->sending ? &e->head->next : &e->head, *old = *p;
 
-		log_warn("an event was dropped: nobody takes them", "topic", old->topic);
+		e->lost(old->topic, "too many wait", e->arg);
 		*p = old->next;
 		e->n--;
 		free(old);
 	}
 	ev = malloc(sizeof(*ev) + protobuf_c_message_get_packed_size(event));
 	if (!ev) {
-		log_warn("an event was dropped: out of memory", "topic", topic);
+		e->lost(topic, "out of memory", e->arg);
 		return;
 	}
 	*ev = (struct event){ .topic = topic,

@@ -12,16 +12,19 @@
 #include "base/err.h"
 #include "base/loop.h"
 
-#define EVENTS_QUEUE_MAX 1024u /* the oldest is dropped (and told in the log) beyond it */
+#define EVENTS_QUEUE_MAX 1024u /* the oldest is dropped beyond it */
 #define EVENTS_TRIES 6
 #define EVENTS_TIMEOUT_MS 5000u
 #define EVENTS_RETRY_NS NS_PER_S
 
 struct events;
 
+/* An event was dropped; topic is the one of events_publish. Nothing may be freed. */
+typedef void (*events_lost)(const char *topic, const char *why, void *arg);
+
 /* address NULL or "": events go nowhere. Strings are copied. */
-int events_new(struct loop *l, const char *address, const char *ns, struct events **ret,
-	       struct err *err) must_check;
+int events_new(struct loop *l, const char *address, const char *ns, events_lost lost, void *arg,
+	       struct events **ret, struct err *err) must_check;
 /* `event` is packed before it returns; its Any type is the message's full name. */
 void events_publish(struct events *e, const char *topic, const ProtobufCMessage *event);
 bool events_idle(const struct events *e); /* nothing is queued */

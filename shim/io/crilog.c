@@ -10,7 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "base/util.h"
 
 #define BATCH_IOV 510 /* a line takes up to 4; IOV_MAX is 1024 */
@@ -20,8 +19,7 @@ struct crilog {
 	char *path;
 	int fd;
 	uint64_t lost;
-	bool failing; /* told already */
-	bool torn;    /* the file ends in a broken line that could not be cut off */
+	bool torn; /* the file ends in a broken line that could not be cut off */
 };
 
 /* Lines of one call, gathered for one writev. Headers differ in the tag only. */
@@ -29,6 +27,7 @@ struct batch {
 	struct crilog *log;
 	struct iovec iov[BATCH_IOV];
 	int n;
+	int code;		    /* of the last failure */
 	char header[2][HEADER_MAX]; /* P, F */
 	size_t header_n;
 };
@@ -113,6 +112,7 @@ static void batch_init(struct batch *b, struct crilog_stream *s, int64_t real_ns
 
 	b->log = s->log;
 	b->n = 0;
+	b->code = 0;
 	gmtime_r(&sec, &tm);
 	if (!strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm))
 		when[0] = 0;
@@ -130,9 +130,7 @@ static void batch_failed(struct batch *b, off_t start, size_t bytes, int code)
 	/* Only the shim writes here, so the torn end can be cut off. */
 	if (start >= 0 && ftruncate(log->fd, start) < 0)
 		log->torn = true;
-	if (!log->failing)
-		log_warn("log lines are lost", "path", log->path, "err", strerror(-code));
-	log->failing = true;
+	b->code = code;
 }
 
 static void batch_flush(struct batch *b)
@@ -174,7 +172,6 @@ static void batch_flush(struct batch *b)
 		iov->iov_len -= (size_t)got;
 	}
 	b->n = 0;
-	log->failing = false;
 }
 
 static void batch_add(struct batch *b, const void *p, size_t n)
@@ -219,7 +216,7 @@ static void hold(struct crilog_stream *s, struct batch *b, const uint8_t *p, siz
 	s->held_n += n;
 }
 
-void crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_t real_ns)
+int crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_t real_ns)
 {
 	const uint8_t *end = data + n;
 	struct batch b;
@@ -251,6 +248,7 @@ void crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_
 		}
 	}
 	batch_flush(&b);
+	return b.code;
 }
 
 void crilog_eof(struct crilog_stream *s, int64_t real_ns)

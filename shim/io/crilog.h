@@ -2,8 +2,8 @@
  * The CRI log of a container: "<RFC3339Nano> <stdout|stderr> <P|F> <content>\n".
  * A line longer than CRILOG_LINE_MAX becomes P pieces and a last F; what stands without a newline
  * at the end of a stream becomes a P line; bytes are passed on unchanged, but for a CR before LF.
- * A disk that is full or broken loses lines, counted and told once in the shim's log; it never
- * stops the container. Loop thread.
+ * A disk that is full or broken loses lines, which are counted; it never stops the container.
+ * Loop thread.
  */
 #ifndef HUSK_SHIM_IO_CRILOG_H
 #define HUSK_SHIM_IO_CRILOG_H
@@ -35,8 +35,8 @@ struct crilog_stream {
 	size_t held_n;
 };
 
-/* `data` was read at `real_ns` (CLOCK_REALTIME). */
-void crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_t real_ns);
+/* `data` was read at `real_ns` (CLOCK_REALTIME). -errno: lines were lost; the next ones may not be. */
+int crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_t real_ns);
 /* End of the stream: writes what is held, frees it. */
 void crilog_eof(struct crilog_stream *s, int64_t real_ns);
 

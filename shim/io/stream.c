@@ -29,23 +29,23 @@ struct stream {
 	struct crilog_stream cri;
 	bool eof;  /* nothing more to read */
 	bool done; /* and nothing more to write */
-	bool told; /* of a write error */
+	bool lost; /* the owner knows that output is lost */
 };
 
 struct stdio {
 	struct loop *loop;
 	struct stream s[3];
 	struct crilog *log;
-	void (*drained)(void *arg);
+	const struct stdio_ops *ops;
 	void *arg;
-	struct ev_timer told_timer;
+	struct ev_timer report_timer;
 	bool input_started;
 };
 
 /* Bytes in transit; callbacks do not nest. */
 static uint8_t chunk[STDIO_CHUNK];
 
-static void check_drained(struct stdio *io);
+static void report_later(struct stdio *io);
 
 static void stream_end(struct stream *s)
 {
@@ -62,14 +62,21 @@ static void stream_end(struct stream *s)
 
 /* ---- output: guest -> host ---- */
 
-static void on_output(struct ev_io *ev, uint32_t events);
-static void on_fifo_writable(struct ev_io *ev, uint32_t events);
+static void stream_on_output(struct ev_io *ev, uint32_t events);
+static void stream_on_fifo_writable(struct ev_io *ev, uint32_t events);
 
 static void output_failed(struct stream *s, int code)
 {
-	if (!s->told)
-		log_warn("output is lost", "err", strerror(-code));
-	s->told = true;
+	struct err err = { 0 };
+
+	if (s->lost)
+		return;
+	s->lost = true;
+	if (s->sink == SINK_CRILOG)
+		(void)err_errno(&err, code, "log %s", crilog_path(s->io->log));
+	else
+		(void)err_errno(&err, code, "%s", s->which == ERR ? "stderr" : "stdout");
+	s->io->ops->lost(&err, s->io->arg);
 }
 
 /* The connection is read again, or the stream ends. */
@@ -78,11 +85,11 @@ static void output_next(struct stream *s)
 	struct stdio *io = s->io;
 
 	if (!s->eof && !s->sock_io.loop &&
-	    ev_io_add(io->loop, &s->sock_io, s->sock, EPOLLIN, on_output, s) < 0)
+	    ev_io_add(io->loop, &s->sock_io, s->sock, EPOLLIN, stream_on_output, s) < 0)
 		s->eof = true;
 	if (s->eof && buf_len(&s->pending) == 0) {
 		stream_end(s);
-		check_drained(io);
+		report_later(io);
 	}
 }
 
@@ -101,7 +108,7 @@ static void output_fifo(struct stream *s, const uint8_t *p, size_t n)
 		return;
 	r = buf_put(&s->pending, p + w, n - (size_t)w);
 	if (r == 0)
-		r = ev_io_add(s->io->loop, &s->fd_io, s->fd, EPOLLOUT, on_fifo_writable, s);
+		r = ev_io_add(s->io->loop, &s->fd_io, s->fd, EPOLLOUT, stream_on_fifo_writable, s);
 	if (r < 0) {
 		buf_fini(&s->pending);
 		output_failed(s, r);
@@ -111,7 +118,7 @@ static void output_fifo(struct stream *s, const uint8_t *p, size_t n)
 	ev_io_del(&s->sock_io);
 }
 
-static void on_fifo_writable(struct ev_io *ev, uint32_t events)
+static void stream_on_fifo_writable(struct ev_io *ev, uint32_t events)
 {
 	struct stream *s = ev->arg;
 	ssize_t n = buf_write_fd(&s->pending, s->fd);
@@ -124,14 +131,15 @@ static void on_fifo_writable(struct ev_io *ev, uint32_t events)
 		return;
 	ev_io_del(&s->fd_io);
 	buf_fini(&s->pending);
+	report_later(s->io);
 	output_next(s);
 }
 
-static void on_output(struct ev_io *ev, uint32_t events)
+static void stream_on_output(struct ev_io *ev, uint32_t events)
 {
 	struct stream *s = ev->arg;
 	ssize_t n = read(s->sock, chunk, sizeof(chunk));
-	int r;
+	int r = 0;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -145,21 +153,23 @@ static void on_output(struct ev_io *ev, uint32_t events)
 		output_fifo(s, chunk, (size_t)n);
 		break;
 	case SINK_CRILOG:
-		crilog_write(&s->cri, chunk, (size_t)n, now_real_ns());
+		r = crilog_write(&s->cri, chunk, (size_t)n, now_real_ns());
 		break;
 	case SINK_FILE:
 		r = write_all(s->fd, chunk, (size_t)n);
-		if (r < 0)
-			output_failed(s, r);
 		break;
 	case SINK_NONE:
 		break;
 	}
+	if (r < 0)
+		output_failed(s, r);
+	else if (s->sink != SINK_FIFO)
+		s->lost = false;
 }
 
 /* ---- input: host -> guest ---- */
 
-static void on_input(struct ev_io *ev, uint32_t events);
+static void stream_on_input(struct ev_io *ev, uint32_t events);
 
 static void input_next(struct stream *s)
 {
@@ -172,11 +182,12 @@ static void input_next(struct stream *s)
 		stream_end(s);
 		return;
 	}
-	if (!s->fd_io.loop && ev_io_add(s->io->loop, &s->fd_io, s->fd, EPOLLIN, on_input, s) < 0)
+	if (!s->fd_io.loop &&
+	    ev_io_add(s->io->loop, &s->fd_io, s->fd, EPOLLIN, stream_on_input, s) < 0)
 		stream_end(s);
 }
 
-static void on_input_sock(struct ev_io *ev, uint32_t events)
+static void stream_on_input_sock(struct ev_io *ev, uint32_t events)
 {
 	struct stream *s = ev->arg;
 	ssize_t n;
@@ -198,7 +209,7 @@ static void on_input_sock(struct ev_io *ev, uint32_t events)
 	}
 }
 
-static void on_input(struct ev_io *ev, uint32_t events)
+static void stream_on_input(struct ev_io *ev, uint32_t events)
 {
 	struct stream *s = ev->arg;
 	ssize_t n = read(s->fd, chunk, sizeof(chunk)), w;
@@ -234,7 +245,7 @@ void stdio_start_input(struct stdio *io)
 	if (s->done || s->sock < 0 || io->input_started)
 		return;
 	io->input_started = true;
-	if (ev_io_add(io->loop, &s->sock_io, s->sock, 0, on_input_sock, s) < 0)
+	if (ev_io_add(io->loop, &s->sock_io, s->sock, 0, stream_on_input_sock, s) < 0)
 		stream_end(s);
 	else
 		input_next(s);
@@ -317,8 +328,8 @@ static int open_uri(struct stream *s, const char *uri, struct err *err)
 	return err_set(err, -ENOSYS, "%s: streams of this kind are not supported", uri);
 }
 
-int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(void *arg), void *arg,
-	       struct stdio **ret, struct err *err)
+int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio_ops *ops,
+	       void *arg, struct stdio **ret, struct err *err)
 {
 	const char *uris[3] = { spec->in, spec->out, spec->terminal ? "" : spec->err };
 	struct stdio *io = calloc(1, sizeof(*io));
@@ -326,7 +337,7 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(vo
 
 	if (!io)
 		return err_errno(err, -ENOMEM, "streams");
-	*io = (struct stdio){ .loop = l, .drained = drained, .arg = arg };
+	*io = (struct stdio){ .loop = l, .ops = ops, .arg = arg };
 	for (int i = 0; i < 3; i++) {
 		struct stream *s = &io->s[i];
 
@@ -348,11 +359,11 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(vo
 
 /* ---- connections ---- */
 
-static void on_connected(int code, const struct err *err, const Vmm__Packet *p, void *arg)
+static void stream_on_connected(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	/* The monitor has closed its end then: the stream sees the end of file. */
 	if (code < 0 && code != -ECANCELED)
-		log_warn("a stream was not connected", "err", err_text(err));
+		log_debug("a stream was not connected", "err", err_text(err));
 }
 
 static int connect_stream(struct stream *s, struct vmctl *ctl, uint64_t id, struct err *err)
@@ -367,9 +378,9 @@ static int connect_stream(struct stream *s, struct vmctl *ctl, uint64_t id, stru
 	if (send(sv[0], preamble, sizeof(preamble), MSG_NOSIGNAL) != sizeof(preamble))
 		r = -EIO;
 	if (r == 0 && s->which != IN)
-		r = ev_io_add(s->io->loop, &s->sock_io, sv[0], EPOLLIN, on_output, s);
+		r = ev_io_add(s->io->loop, &s->sock_io, sv[0], EPOLLIN, stream_on_output, s);
 	if (r == 0)
-		r = vmctl_connect(ctl, STREAM_PORT, sv[1], on_connected, NULL);
+		r = vmctl_connect(ctl, STREAM_PORT, sv[1], stream_on_connected, NULL);
 	fd_close(&sv[1]);
 	if (r < 0) {
 		ev_io_del(&s->sock_io);
@@ -397,7 +408,8 @@ int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id, Agent_
 	ret_ids->stdin_stream = ids[IN];
 	ret_ids->stdout_stream = ids[OUT];
 	ret_ids->stderr_stream = ids[ERR];
-	check_drained(io);
+	if (stdio_drained(io))
+		report_later(io);
 	return 0;
 }
 
@@ -406,18 +418,23 @@ bool stdio_drained(const struct stdio *io)
 	return io->s[OUT].done && io->s[ERR].done;
 }
 
-static void on_told_timer(struct ev_timer *t)
+static void stream_on_report_timer(struct ev_timer *t)
 {
 	struct stdio *io = t->arg;
 
-	io->drained(io->arg);
+	/* The owner may free all this in either. */
+	if (stdio_drained(io))
+		io->ops->drained(io->arg);
+	else if (!stdio_backlog(io))
+		io->ops->flushed(io->arg);
 }
 
 /* From a fresh round of the loop: the owner may free all this then. */
-static void check_drained(struct stdio *io)
+static void report_later(struct stdio *io)
 {
-	if (stdio_drained(io) && ev_timer_add(io->loop, &io->told_timer, 0, on_told_timer, io) < 0)
-		log_warn("out of memory");
+	/* Without memory for a timer the owner's own time limits see to the rest. */
+	if (stdio_drained(io) || !stdio_backlog(io))
+		(void)!ev_timer_add(io->loop, &io->report_timer, 0, stream_on_report_timer, io);
 }
 
 bool stdio_backlog(const struct stdio *io)
@@ -436,7 +453,7 @@ void stdio_free(struct stdio *io)
 {
 	if (!io)
 		return;
-	ev_timer_del(&io->told_timer);
+	ev_timer_del(&io->report_timer);
 	for (int i = 0; i < 3; i++)
 		stream_end(&io->s[i]);
 	crilog_free(io->log);

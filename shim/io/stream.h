@@ -27,11 +27,19 @@ struct stdio_spec {
 	bool terminal;		    /* stderr is not used then */
 };
 
-/* Opens the host's ends. `drained` is called, from the loop, once both output streams have ended
- * and everything was delivered; also when there are none. -ENOENT, -EINVAL, -ENOSYS (a URI of
- * another kind), -errno. */
-int stdio_open(struct loop *l, const struct stdio_spec *spec, void (*drained)(void *arg), void *arg,
-	       struct stdio **ret, struct err *err) must_check;
+struct stdio_ops {
+	/* Both output streams have ended and everything was delivered; also when there are none.
+	 * From the loop; the streams may be freed. */
+	void (*drained)(void *arg);
+	/* No bytes wait for a FIFO's reader any more, for now. As `drained`, and not beside it. */
+	void (*flushed)(void *arg);
+	/* Output could not be written; once until it can again. Nothing may be freed. */
+	void (*lost)(const struct err *err, void *arg);
+};
+
+/* Opens the host's ends. -ENOENT, -EINVAL, -ENOSYS (a URI of another kind), -errno. */
+int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio_ops *ops,
+	       void *arg, struct stdio **ret, struct err *err) must_check;
 /* Opens the connections into the guest and fills in the ids to send to the agent, counting *next_id
  * up. Output flows from now on. */
 int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id, Agent__Stdio *ret_ids,

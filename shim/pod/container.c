@@ -1,70 +1,270 @@
 #include "shim/pod/container.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "base/check.h"
 #include "base/util.h"
-#include "proto/containerd_events.pb-c.h"
 #include "shim/id.h"
-#include "shim/oci/oci.h"
-#include "shim/shim.h"
 
-#define DELETE_POLL_NS (20 * NS_PER_MS)
-
-struct container *container_find(struct shim *s, const char *id)
+void containers_init(struct containers *cs, struct loop *l, struct sandbox *sb,
+		     const struct container_ops *ops, void *arg)
 {
-	struct container *c = s->containers;
+	*cs = (struct containers){ .loop = l, .sandbox = sb, .ops = ops, .arg = arg };
+}
+
+void containers_fini(struct containers *cs)
+{
+	while (cs->first)
+		container_free(cs->first);
+}
+
+struct container *container_find(const struct containers *cs, const char *id)
+{
+	struct container *c = cs->first;
 
 	while (c && !str_eq(c->id, id))
 		c = c->next;
 	return c;
 }
 
-struct proc *container_proc(struct shim *s, const char *id, const char *exec_id, struct err *err)
+static struct proc *find_exec(const struct container *c, const char *exec_id)
 {
-	struct container *c = container_find(s, id);
+	struct proc *p = c->execs;
+
+	while (p && !str_eq(p->exec_id, exec_id))
+		p = p->next;
+	return p;
+}
+
+struct proc *container_proc(const struct containers *cs, const char *id, const char *exec_id,
+			    struct err *err)
+{
+	struct container *c = container_find(cs, id);
 	struct proc *p;
 
 	if (!c || c->init.state == PROC_CREATING || c->deleting) {
 		(void)err_set(err, -ENOENT, "container %.130s: not found", id);
 		return NULL;
 	}
-	if (str_empty(exec_id))
-		return &c->init;
-	for (p = c->execs; p; p = p->next) {
-		if (str_eq(p->exec_id, exec_id))
-			return p;
-	}
-	(void)err_set(err, -ENOENT, "exec %.130s of container %.130s: not found", exec_id, id);
-	return NULL;
+	p = str_empty(exec_id) ? &c->init : find_exec(c, exec_id);
+	if (!p)
+		(void)err_set(err, -ENOENT, "exec %.130s of container %.130s: not found", exec_id,
+			      id);
+	return p;
 }
 
-static void container_unlink(struct container *c)
+struct container *container_of_proc(const struct proc *p)
 {
-	struct container **p = &c->shim->containers;
-
-	while (*p && *p != c)
-		p = &(*p)->next;
-	if (*p) {
-		*p = c->next;
-		c->shim->n_containers--;
-	}
+	return p->owner;
 }
 
-/* Everything the shim holds of it. The guest must have let go of the disks, unless the VM is gone.
- */
-static void container_free(struct container *c)
-{
-	struct proc *e;
+/* ---- processes ---- */
 
-	container_unlink(c);
-	ev_timer_del(&c->delete_timer);
-	while ((e = c->execs)) {
-		c->execs = e->next;
-		proc_fini(e);
-		free(e);
+static bool execs_alive(const struct container *c)
+{
+	for (const struct proc *x = c->execs; x; x = x->next) {
+		if (proc_alive(x))
+			return true;
+	}
+	return false;
+}
+
+/* The first process's exit is the last one of its container. */
+static bool container_proc_held(const struct proc *p)
+{
+	return !proc_is_exec(p) && execs_alive(p->owner);
+}
+
+static void container_proc_started(struct proc *p)
+{
+	const struct container *c = p->owner;
+
+	c->all->ops->started(p, c->all->arg);
+}
+
+static void container_on_signalled(const struct ttrpc_result *res, void *arg)
+{
+}
+
+/* Without pids of its own the container outlives its first process; what is left of it ends. */
+static void container_proc_exited(struct proc *p)
+{
+	const struct container *c = p->owner;
+	struct agent *agent = p->sandbox->agent;
+
+	if (!proc_is_exec(p) && !c->own_pids && agent && proc_alive(p))
+		(void)!agent_signal(agent, c->id, "", SIGKILL, true, container_on_signalled, NULL);
+}
+
+static void container_proc_gone(struct proc *p, bool ran)
+{
+	struct container *c = p->owner;
+
+	if (ran)
+		c->all->ops->exited(p, c->all->arg);
+	if (proc_is_exec(p))
+		proc_try_publish(&c->init); /* it may have waited for this one */
+}
+
+static void delete_flushed(struct container *c);
+
+static void container_proc_flushed(struct proc *p)
+{
+	if (!proc_is_exec(p))
+		delete_flushed(p->owner);
+}
+
+static void container_proc_output_lost(const struct proc *p, const struct err *err)
+{
+	const struct container *c = p->owner;
+
+	c->all->ops->output_lost(p, err, c->all->arg);
+}
+
+static const struct proc_ops proc_ops = {
+	.held = container_proc_held,
+	.started = container_proc_started,
+	.exited = container_proc_exited,
+	.gone = container_proc_gone,
+	.flushed = container_proc_flushed,
+	.output_lost = container_proc_output_lost,
+};
+
+void container_start(struct proc *p, proc_start_done done, void *arg)
+{
+	const struct container *c = p->owner;
+	struct err err = { 0 };
+
+	if (!proc_is_exec(p) || p->state != PROC_CREATED || c->init.state == PROC_RUNNING) {
+		proc_start(p, done, arg);
+		return;
+	}
+	(void)err_set(&err, -EBUSY, "the container does not run");
+	done(p, -EBUSY, &err, NULL, arg);
+}
+
+static int check_exec(const struct container *c, const char *exec_id, struct err *err)
+{
+	if (!shim_id_valid(exec_id))
+		return err_set(err, -EINVAL, "\"%.60s\" is not an exec id", exec_id);
+	if (find_exec(c, exec_id))
+		return err_set(err, -EEXIST, "exec %s exists already", exec_id);
+	if (c->n_execs == EXECS_MAX)
+		return err_set(err, -ENOBUFS, "more than %u processes", EXECS_MAX);
+	if (c->init.state == PROC_STOPPED || c->init.exited)
+		return err_set(err, -EBUSY, "container %s does not run", c->id);
+	return 0;
+}
+
+int container_add_exec(struct container *c, const TaskV2__ExecProcessRequest *req, struct err *err)
+{
+	struct proc_setup setup = {
+		.loop = c->all->loop,
+		.sandbox = c->all->sandbox,
+		.ops = &proc_ops,
+		.owner = c,
+		.container = c->id,
+		.exec_id = req->exec_id,
+		.uri = { req->stdin, req->stdout, req->stderr },
+		.terminal = req->terminal,
+	};
+	struct proc *p;
+	int r = check_exec(c, req->exec_id, err);
+
+	if (r < 0)
+		return r;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return err_nomem(err);
+	r = proc_init(p, &setup);
+	if (r < 0)
+		r = err_nomem(err);
+	else
+		r = proc_take_spec(p, req->spec, err);
+	if (r < 0) {
+		proc_fini(p);
+		free(p);
+		return r;
+	}
+	p->next = c->execs;
+	c->execs = p;
+	c->n_execs++;
+	c->all->ops->exec_added(p, c->all->arg);
+	return 0;
+}
+
+int container_delete_exec(struct proc *p, struct err *err)
+{
+	struct container *c = p->owner;
+	struct proc **at = &c->execs;
+
+	if (proc_alive(p))
+		return err_set(err, -EBUSY, "process %s runs", p->exec_id);
+	while (*at && *at != p)
+		at = &(*at)->next;
+	check(*at == p);
+	*at = p->next;
+	c->n_execs--;
+	proc_fini(p);
+	free(p);
+	return 0;
+}
+
+/* ---- birth and end ---- */
+
+struct container *container_new(struct containers *cs, const TaskV2__CreateTaskRequest *req)
+{
+	struct container *c = calloc(1, sizeof(*c));
+	struct proc_setup setup = {
+		.loop = cs->loop,
+		.sandbox = cs->sandbox,
+		.ops = &proc_ops,
+		.owner = c,
+		.exec_id = "",
+		.uri = { req->stdin, req->stdout, req->stderr },
+		.terminal = req->terminal,
+	};
+
+	if (!c)
+		return NULL;
+	c->all = cs;
+	c->id = strdup(req->id);
+	c->bundle = strdup(req->bundle);
+	setup.container = c->id;
+	c->next = cs->first;
+	cs->first = c;
+	cs->n++;
+	if (proc_init(&c->init, &setup) < 0 || !c->id || !c->bundle) {
+		container_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void container_free(struct container *c)
+{
+	struct container **at = &c->all->first;
+	struct err err = { 0 };
+	struct proc *x;
+
+	while (*at && *at != c)
+		at = &(*at)->next;
+	check(*at == c);
+	*at = c->next;
+	c->all->n--;
+	ev_timer_del(&c->drain_timer);
+	ev_timer_del(&c->quiet_timer);
+	if (c->delete_done) {
+		(void)err_set(&err, -ECANCELED, "the shim ends");
+		c->delete_done(NULL, -ECANCELED, &err, c->delete_arg);
+	}
+	while ((x = c->execs)) {
+		c->execs = x->next;
+		proc_fini(x);
+		free(x);
 	}
 	proc_fini(&c->init);
 	rootfs_free(c->rootfs);
@@ -73,281 +273,46 @@ static void container_free(struct container *c)
 	free(c);
 }
 
-void containers_free(struct shim *s)
+/* ---- what the sandbox says ---- */
+
+void containers_exited(struct containers *cs, const Agent__ExitEvent *ev)
 {
-	while (s->containers)
-		container_free(s->containers);
-}
+	struct container *c = container_find(cs, ev->id);
+	struct proc *p = NULL;
 
-/* ---- create ---- */
-
-/* A Create in flight: VM, then windows, then the agent. */
-struct create {
-	struct shim *shim;
-	struct container *c;
-	struct ttrpc_call *call;
-	struct pb_arena arena;
-	struct oci_spec spec;
-	unsigned maps_open;
-	struct err err; /* the first failure of a mapping */
-};
-
-static void create_fail(struct create *op, int code, const struct err *err)
-{
-	struct container *c = op->c;
-	struct rootfs *rf = c->rootfs;
-
-	for (size_t i = 0; rf && i < rf->n; i++) {
-		if (rf->disks[i].assigned)
-			sandbox_put_window(op->shim, rf->disks[i].first, true);
-	}
-	ttrpc_reply_err(op->call, code, err);
-	container_free(c);
-	pb_arena_fini(&op->arena);
-	free(op);
-}
-
-static void create_done(const struct ttrpc_result *res, void *arg)
-{
-	TaskV2__CreateTaskResponse resp = TASK_V2__CREATE_TASK_RESPONSE__INIT;
-	Events__TaskCreate ev = EVENTS__TASK_CREATE__INIT;
-	Events__TaskIO io = EVENTS__TASK_IO__INIT;
-	struct create *op = arg;
-	struct container *c = op->c;
-	struct shim *s = op->shim;
-	struct err e = { 0 };
-
-	if (res->code < 0) {
-		if (!s->sandbox.agent && *s->sandbox.why)
-			(void)err_set(&e, -EIO, "%s", s->sandbox.why);
-		else
-			(void)err_set(&e, res->code, "%s", err_text(res->err));
-		create_fail(op, e.code, &e);
-		return;
-	}
-	rootfs_close_files(c->rootfs);
-	c->init.state = PROC_CREATED;
-	resp.pid = sandbox_pid(s);
-	ttrpc_reply(op->call, &resp.base);
-	io.stdin = c->init.uri[0];
-	io.stdout = c->init.uri[1];
-	io.stderr = c->init.uri[2];
-	io.terminal = c->init.terminal;
-	ev.container_id = c->id;
-	ev.bundle = c->bundle;
-	ev.io = &io;
-	ev.pid = resp.pid;
-	events_publish(s->events, "/tasks/create", &ev.base);
-	pb_arena_fini(&op->arena);
-	free(op);
-}
-
-static void create_send(struct create *op)
-{
-	Agent__CreateContainerRequest *req = op->spec.req;
-	struct container *c = op->c;
-	struct shim *s = op->shim;
-	struct vmctl *ctl = sandbox_ctl(s);
-	struct err e = { 0 };
-	int r;
-
-	if (!ctl || !s->sandbox.agent)
-		r = err_set(&e, -EIO, "the VM has ended: %s", s->sandbox.why);
-	else
-		r = stdio_connect(c->init.io, ctl, &s->sandbox.next_stream, req->process->stdio,
-				  &e);
-	if (r == 0)
-		r = rootfs_describe(c->rootfs, &op->arena, &req->rootfs, &e);
-	if (r == 0) {
-		req->id = c->id;
-		req->rootfs->readonly = op->spec.rootfs_readonly;
-		req->process->terminal = c->init.terminal;
-		r = agent_create_container(s->sandbox.agent, req, create_done, op);
-	}
-	if (r < 0)
-		create_fail(op, r, &e);
-}
-
-static void create_mapped(int code, const struct err *err, const Vmm__Packet *p, void *arg)
-{
-	struct create *op = arg;
-
-	if (code < 0 && op->err.code == 0)
-		(void)err_set(&op->err, code, "map a disk: %s", err ? err_text(err) : "VM ended");
-	if (--op->maps_open)
-		return;
-	if (op->err.code < 0) {
-		struct err e = op->err;
-
-		create_fail(op, e.code, &e);
-		return;
-	}
-	create_send(op);
-}
-
-static void create_ready(int code, const struct err *err, void *arg)
-{
-	struct create *op = arg;
-	struct shim *s = op->shim;
-	struct rootfs *rf = op->c->rootfs;
-	struct vmctl *ctl = sandbox_ctl(s);
-	struct err e = { 0 };
-	int r = code;
-
-	if (r == 0 && !ctl)
-		r = err_set(&e, -EIO, "the VM has ended");
-	else if (r < 0 && err)
-		e = *err;
-	if (r == 0)
-		r = rootfs_assign(rf, &s->sandbox.windows, &e);
-	for (size_t i = 0; r == 0 && i < rf->n; i++) {
-		struct rootfs_disk *d = &rf->disks[i];
-
-		if (!d->is_new)
-			continue;
-		r = vmctl_map(ctl, d->first, d->sectors, d->readonly, d->fd, create_mapped, op);
-		op->maps_open += r == 0;
-	}
-	/* Layers that another container brought: its mapping may be on the way, this follows it. */
-	if (r == 0 && op->maps_open == 0) {
-		r = vmctl_info(ctl, create_mapped, op);
-		op->maps_open += r == 0;
-	}
-	if (r == 0)
-		return;
-	if (op->maps_open)
-		op->err = (struct err){ .code = r }; /* the last answer ends it */
-	else
-		create_fail(op, r, &e);
-}
-
-/* A task without a sandbox service: the first one brings the VM. */
-static int implicit_sandbox(struct create *op, struct err *err)
-{
-	struct shim *s = op->shim;
-	int r;
-
-	if (s->sandbox.state != SB_NONE)
-		return 0;
-	r = sandbox_prepare(s, NULL, op->spec.hostname, err);
-	return r < 0 ? r : sandbox_start(s, err);
-}
-
-static int create_check(struct shim *s, const TaskV2__CreateTaskRequest *req, struct err *err)
-{
-	if (!shim_id_valid(req->id))
-		return err_set(err, -EINVAL, "\"%.60s\" is not a container id", req->id);
-	if (container_find(s, req->id))
-		return err_set(err, -EEXIST, "container %s exists already", req->id);
-	if (s->n_containers == SHIM_CONTAINERS_MAX)
-		return err_set(err, -ENOBUFS, "more than %u containers in the pod",
-			       SHIM_CONTAINERS_MAX);
-	if (!str_empty(req->checkpoint) || !str_empty(req->parent_checkpoint))
-		return err_set(err, -ENOSYS, "checkpoints are not supported");
-	if (req->bundle[0] != '/')
-		return err_set(err, -EINVAL, "bundle %.100s is not an absolute path", req->bundle);
-	return 0;
-}
-
-static int create_prepare(struct create *op, const TaskV2__CreateTaskRequest *req, struct err *err)
-{
-	cleanup_free char *path = str_fmt("%s/config.json", req->bundle);
-	struct container *c = op->c;
-	int r;
-
-	c->shim = op->shim;
-	c->id = strdup(req->id);
-	c->bundle = strdup(req->bundle);
-	r = proc_init(&c->init, c, "", req->stdin, req->stdout, req->stderr, req->terminal);
-	if (!path || !c->id || !c->bundle || r < 0)
-		return -ENOMEM;
-	r = oci_load(&op->arena, path, &op->spec, err);
-	if (r < 0)
-		return r;
-	c->own_pids = op->spec.req->pid_namespace == AGENT__NAMESPACE_MODE__PRIVATE;
-	c->init.command = str_fmt("%.200s", op->spec.req->process->args[0]);
-	if (!c->init.command)
-		return -ENOMEM;
-	r = rootfs_open(req->rootfs, req->n_rootfs, &c->rootfs, err);
-	if (r == 0)
-		r = proc_open_stdio(&c->init, err);
-	if (r == 0)
-		r = implicit_sandbox(op, err);
-	return r;
-}
-
-void container_create(struct shim *s, const TaskV2__CreateTaskRequest *req, struct ttrpc_call *call)
-{
-	struct create *op;
-	struct err e = { 0 };
-	int r = create_check(s, req, &e);
-
-	op = r == 0 ? calloc(1, sizeof(*op)) : NULL;
-	if (op)
-		op->c = calloc(1, sizeof(*op->c));
-	if (!op || !op->c) {
-		free(op);
-		ttrpc_reply_err(call, r < 0 ? r : -ENOMEM, &e);
-		return;
-	}
-	op->shim = s;
-	op->call = call;
-	pb_arena_init(&op->arena, OCI_MEMORY_MAX);
-	r = create_prepare(op, req, &e);
-	op->c->next = s->containers;
-	s->containers = op->c;
-	s->n_containers++;
-	if (r < 0)
-		create_fail(op, r, &e);
-	else
-		sandbox_when_ready(s, create_ready, op);
-}
-
-/* ---- exits ---- */
-
-void containers_exited(struct shim *s, const Agent__ExitEvent *ev)
-{
-	struct container *c = container_find(s, ev->id);
-	struct proc *p = c ? &c->init : NULL;
-
-	if (p && !str_empty(ev->exec_id)) {
-		for (p = c->execs; p && !str_eq(p->exec_id, ev->exec_id);)
-			p = p->next;
-	}
+	if (c)
+		p = str_empty(ev->exec_id) ? &c->init : find_exec(c, ev->exec_id);
 	/* What the guest says about processes that were not started is not believed. */
 	if (p && proc_alive(p))
 		proc_exit(p, MIN_OF(ev->exit_status, 255), ev->oom_killed, NULL);
 }
 
-void containers_oom(struct shim *s, const char *id)
+void containers_oom(struct containers *cs, const char *id)
 {
-	Events__TaskOOM ev = EVENTS__TASK_OOM__INIT;
-	struct container *c = container_find(s, id);
+	const struct container *c = container_find(cs, id);
 
-	if (!c)
-		return;
-	ev.container_id = c->id;
-	events_publish(s->events, "/tasks/oom", &ev.base);
+	if (c)
+		cs->ops->oom(c, cs->arg);
 }
 
-void containers_died(struct shim *s, uint32_t status, const char *why)
+void containers_died(struct containers *cs, uint32_t status, const char *why)
 {
-	for (struct container *c = s->containers; c; c = c->next) {
+	for (struct container *c = cs->first; c; c = c->next) {
 		if (c->init.state == PROC_CREATING || c->deleting)
 			continue; /* their own answers come */
-		for (struct proc *e = c->execs; e; e = e->next)
-			proc_vm_died(e, status, why);
+		for (struct proc *x = c->execs; x; x = x->next)
+			proc_vm_died(x, status, why);
 		proc_vm_died(&c->init, status, why);
 	}
 }
 
 /* ---- delete ---- */
 
-/* A Delete in flight. The container stays while it is `deleting`. */
-struct delete
-{
+/* A Delete that the agent has. The container stays while it is `deleting`. */
+struct deletion {
 	struct container *c;
-	struct ttrpc_call *call;
+	container_done done;
+	void *arg;
 };
 
 static bool detached(const Agent__RemoveContainerResponse *resp, uint64_t first)
@@ -360,101 +325,110 @@ static bool detached(const Agent__RemoveContainerResponse *resp, uint64_t first)
 }
 
 /* resp NULL: the guest is gone, or never had it. */
-static void delete_finish(struct container *c, struct ttrpc_call *call,
+static void delete_finish(struct container *c, container_done done, void *arg,
 			  const Agent__RemoveContainerResponse *resp)
 {
-	TaskV2__DeleteResponse ok = TASK_V2__DELETE_RESPONSE__INIT;
-	Events__TaskDelete ev = EVENTS__TASK_DELETE__INIT;
-	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
-	struct shim *s = c->shim;
 	bool unmap;
 
 	for (size_t i = 0; i < c->rootfs->n; i++) {
 		unmap = !resp || detached(resp, c->rootfs->disks[i].first);
-		sandbox_put_window(s, c->rootfs->disks[i].first, unmap);
+		sandbox_put_window(c->all->sandbox, c->rootfs->disks[i].first, unmap);
 	}
-	pb_timestamp_set(&ts, c->init.exited_at);
-	ok.pid = sandbox_pid(s);
-	ok.exit_status = c->init.exit_status;
-	if (c->init.exited)
-		ok.exited_at = &ts;
-	ttrpc_reply(call, &ok.base);
-	ev.container_id = c->id;
-	ev.pid = ok.pid;
-	ev.exit_status = ok.exit_status;
-	ev.exited_at = ok.exited_at;
-	events_publish(s->events, "/tasks/delete", &ev.base);
+	done(c, 0, NULL, arg);
+	c->all->ops->deleted(c, c->all->arg);
 	container_free(c);
 }
 
-static void delete_done(const struct ttrpc_result *res, void *arg)
+static void container_on_removed(const struct ttrpc_result *res, void *arg)
 {
-	struct delete *op = arg;
+	struct deletion *op = arg;
 	struct container *c = op->c;
 
 	if (res->code == 0) {
-		delete_finish(c, op->call, (const Agent__RemoveContainerResponse *)res->resp);
-	} else if (res->code == -ENOENT || !c->shim->sandbox.agent) {
-		delete_finish(c, op->call, NULL);
+		delete_finish(c, op->done, op->arg,
+			      (const Agent__RemoveContainerResponse *)res->resp);
+	} else if (res->code == -ENOENT || !c->all->sandbox->agent) {
+		delete_finish(c, op->done, op->arg, NULL);
 	} else {
 		c->deleting = false;
-		ttrpc_reply_err(op->call, res->code, res->err);
+		op->done(c, res->code, res->err, op->arg);
 	}
 	free(op);
 }
 
-static void delete_send(struct container *c, struct ttrpc_call *call)
+static void delete_send(struct container *c, container_done done, void *arg)
 {
-	struct agent *agent = c->shim->sandbox.agent;
-	struct delete *op;
+	struct agent *agent = c->all->sandbox->agent;
+	struct deletion *op;
+	struct err err = { 0 };
 	int r;
 
 	/* Cut what a reader did not take. */
 	stdio_free(take_ptr(&c->init.io));
 	if (!agent) {
-		delete_finish(c, call, NULL);
+		delete_finish(c, done, arg, NULL);
 		return;
 	}
 	op = malloc(sizeof(*op));
 	if (op)
-		*op = (struct delete){ .c = c, .call = call };
-	r = op ? agent_remove_container(agent, c->id, delete_done, op) : -ENOMEM;
+		*op = (struct deletion){ .c = c, .done = done, .arg = arg };
+	r = op ? agent_remove_container(agent, c->id, container_on_removed, op) : -ENOMEM;
 	if (r < 0) {
 		free(op);
 		c->deleting = false;
-		ttrpc_reply_err(call, r, NULL);
+		(void)err_errno(&err, r, "delete");
+		done(c, r, &err, arg);
 	}
 }
 
-static void on_delete_timer(struct ev_timer *t)
+/* The reader has had its time, or took everything. */
+static void delete_go_on(struct container *c)
+{
+	ev_timer_del(&c->drain_timer);
+	ev_timer_del(&c->quiet_timer);
+	delete_send(c, take_ptr(&c->delete_done), c->delete_arg);
+}
+
+static void container_on_drain_timer(struct ev_timer *t)
+{
+	delete_go_on(t->arg);
+}
+
+static void container_on_quiet_timer(struct ev_timer *t)
 {
 	struct container *c = t->arg;
 
-	if (c->init.io && stdio_backlog(c->init.io) && now_mono_ns() < c->delete_until_ns &&
-	    ev_timer_add(c->shim->loop, t, DELETE_POLL_NS, on_delete_timer, c) == 0)
-		return;
-	delete_send(c, take_ptr(&c->delete_call));
+	if (!stdio_backlog(c->init.io))
+		delete_go_on(c);
 }
 
-void container_delete(struct container *c, struct ttrpc_call *call)
+/* The reader took what was queued. What the guest still has of it follows at once. */
+static void delete_flushed(struct container *c)
 {
-	struct err e = { 0 };
-	bool alive = proc_alive(&c->init);
+	if (!c->delete_done)
+		return;
+	if (stdio_drained(c->init.io) ||
+	    ev_timer_add(c->all->loop, &c->quiet_timer, DELETE_QUIET_NS, container_on_quiet_timer,
+			 c) < 0)
+		delete_go_on(c);
+}
 
-	for (const struct proc *x = c->execs; x; x = x->next)
-		alive |= proc_alive(x);
-	if (alive) {
-		(void)err_set(&e, -EBUSY, "container %s runs", c->id);
-		ttrpc_reply_err(call, -EBUSY, &e);
+void container_delete(struct container *c, container_done done, void *arg)
+{
+	struct err err = { 0 };
+
+	if (proc_alive(&c->init) || execs_alive(c)) {
+		(void)err_set(&err, -EBUSY, "container %s runs", c->id);
+		done(c, -EBUSY, &err, arg);
 		return;
 	}
 	c->deleting = true;
-	if (!c->init.io || !stdio_backlog(c->init.io)) {
-		delete_send(c, call);
+	if (!c->init.io || !stdio_backlog(c->init.io) ||
+	    ev_timer_add(c->all->loop, &c->drain_timer, DELETE_DRAIN_NS, container_on_drain_timer,
+			 c) < 0) {
+		delete_send(c, done, arg);
 		return;
 	}
-	c->delete_call = call;
-	c->delete_until_ns = now_mono_ns() + DELETE_DRAIN_NS;
-	c->delete_timer.arg = c;
-	on_delete_timer(&c->delete_timer);
+	c->delete_done = done;
+	c->delete_arg = arg;
 }

@@ -1,14 +1,8 @@
 /*
- * The containers of the pod and their processes. A process:
- *
- *	CREATED --start--> STARTING --agent's answer--> RUNNING --exit--> STOPPED
- *	CREATED --kill--> STOPPED         STARTING --failure--> STOPPED
- *
- * An exit is published (state, waiters, event) once the output has been delivered, the execs of the
- * container are gone and its start was published; at the latest PROC_DRAIN_NS after the exit. The
- * status stays until Delete. A container or process is never freed while an answer of the agent
- * about its creation or start is due, so those callbacks may hold pointers; all others go by id.
- * Loop thread.
+ * The containers of the pod: who they are, their processes, their disks in the sandbox. What happens
+ * to them goes to the owner by container_ops. A container is never freed while an answer of the
+ * agent about its creation, its deletion or the start of its processes is due, so those callbacks
+ * may hold pointers; all others go by id. Loop thread.
  */
 #ifndef HUSK_SHIM_POD_CONTAINER_H
 #define HUSK_SHIM_POD_CONTAINER_H
@@ -18,48 +12,45 @@
 
 #include "base/err.h"
 #include "base/loop.h"
-#include "base/pb.h"
-#include "base/ttrpc/ttrpc.h"
 #include "proto/agent.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
-#include "shim/calls.h"
+#include "shim/pod/process.h"
 #include "shim/pod/rootfs.h"
-#include "shim/io/stream.h"
+#include "shim/pod/sandbox.h"
 
-struct shim;
-struct start;
+#define CONTAINERS_MAX 64u
+#define EXECS_MAX 250u			 /* a container; the agent allows 256 processes */
+#define DELETE_DRAIN_NS (10 * NS_PER_S)	 /* a Delete waits as long for a slow reader */
+#define DELETE_QUIET_NS (20 * NS_PER_MS) /* nothing came: the guest has no more output */
 
-#define PROC_DRAIN_NS (2 * NS_PER_S)	/* from an exit to its publication */
-#define DELETE_DRAIN_NS (10 * NS_PER_S) /* a Delete waits as long for a slow reader */
+struct container;
 
-enum proc_state { PROC_CREATING, PROC_CREATED, PROC_STARTING, PROC_RUNNING, PROC_STOPPED };
-
-struct proc {
-	struct container *c;
-	struct proc *next; /* of the execs */
-	char *exec_id;	   /* "" = the container's first process */
-	char *command;	   /* args[0], for errors */
-	char *uri[3];
-	bool terminal;
-	enum proc_state state;
-	struct stdio *io;
-	bool input_closed;	/* CloseIO came */
-	uint32_t width, height; /* asked for before the start; 0 = not */
-	struct pb_arena arena;	/* of `spec`, an exec's until its start */
-	Agent__Process *spec;
-	bool exited;  /* the agent said so, or the VM died; published or not yet */
-	bool started; /* the start was published */
-	uint32_t exit_status;
-	int64_t exited_at; /* CLOCK_REALTIME, ns */
-	bool oom_killed;
-	char *sandbox_died; /* NULL = the process itself ended */
-	struct ev_timer drain_timer;
-	struct calls waiters;
-	struct start *parked; /* the agent was lost meanwhile; answered when the VM has ended */
+/* Facts for the owner, after they are facts. None may free anything. */
+struct container_ops {
+	void (*created)(const struct container *c, void *arg);
+	void (*exec_added)(const struct proc *p, void *arg);
+	void (*started)(const struct proc *p, void *arg);
+	void (*exited)(const struct proc *p, void *arg); /* published; not of one that never ran */
+	void (*oom)(const struct container *c, void *arg);
+	void (*deleted)(const struct container *c, void *arg); /* it is freed then */
+	void (*output_lost)(const struct proc *p, const struct err *err, void *arg);
 };
 
+struct containers {
+	struct loop *loop;
+	struct sandbox *sandbox;
+	const struct container_ops *ops;
+	void *arg;
+	struct container *first;
+	size_t n;
+};
+
+/* The container, when code is 0 or it still exists, else NULL. */
+typedef void (*container_done)(const struct container *c, int code, const struct err *err,
+			       void *arg);
+
 struct container {
-	struct shim *shim;
+	struct containers *all;
 	struct container *next;
 	char *id, *bundle;
 	struct proc init;
@@ -68,38 +59,43 @@ struct container {
 	struct rootfs *rootfs;
 	bool own_pids; /* the end of its first process is the end of all */
 	bool deleting;
-	struct ttrpc_call *delete_call; /* while a slow reader is waited for */
-	uint64_t delete_until_ns;
-	struct ev_timer delete_timer;
+	container_done delete_done; /* while a slow reader is waited for, else NULL */
+	void *delete_arg;
+	struct ev_timer drain_timer, quiet_timer;
 };
 
-/* ---- container.c ---- */
-struct container *container_find(struct shim *s, const char *id); /* any state; NULL = unknown */
-/* The process of an RPC: known, created, not being deleted. NULL with err set (-ENOENT). */
-struct proc *container_proc(struct shim *s, const char *id, const char *exec_id, struct err *err);
-/* Each answers `call`, now or later. */
-void container_create(struct shim *s, const TaskV2__CreateTaskRequest *req,
-		      struct ttrpc_call *call);
-void container_delete(struct container *c, struct ttrpc_call *call);
-void containers_exited(struct shim *s, const Agent__ExitEvent *ev);
-void containers_oom(struct shim *s, const char *id);
-/* The VM is gone: every process has ended with `status`; why "" = it was asked for. */
-void containers_died(struct shim *s, uint32_t status, const char *why);
-void containers_free(struct shim *s);
+void containers_init(struct containers *cs, struct loop *l, struct sandbox *sb,
+		     const struct container_ops *ops, void *arg);
+/* Frees all. The sandbox's end must have brought every answer that was due. */
+void containers_fini(struct containers *cs);
 
-/* ---- process.c ---- */
-int proc_init(struct proc *p, struct container *c, const char *exec_id, const char *in,
-	      const char *out, const char *err_uri, bool terminal) must_check;
-void proc_fini(struct proc *p); /* waiters get an error */
-int proc_open_stdio(struct proc *p, struct err *err) must_check;
-void proc_start(struct proc *p, struct ttrpc_call *call);
-/* First time only: takes the status, publishes it when it may be. */
-void proc_exit(struct proc *p, uint32_t status, bool oom_killed, const char *sandbox_died);
-void proc_try_publish(struct proc *p);
-void proc_vm_died(struct proc *p, uint32_t status, const char *why);
-bool proc_alive(const struct proc *p); /* STARTING or RUNNING, or its exit is not published yet */
-void proc_exec(struct container *c, const TaskV2__ExecProcessRequest *req, struct ttrpc_call *call);
-void proc_delete_exec(struct proc *p, struct ttrpc_call *call);
-const char *proc_id(const struct proc *p); /* exec id, or the container's */
+struct container *container_find(const struct containers *cs, const char *id); /* any state */
+/* The process of a request: known, created, not being deleted. NULL with err set (-ENOENT). */
+struct proc *container_proc(const struct containers *cs, const char *id, const char *exec_id,
+			    struct err *err);
+struct container *container_of_proc(const struct proc *p);
+
+/* As proc_start; an exec needs a container that runs. */
+void container_start(struct proc *p, proc_start_done done, void *arg);
+/* A further process, CREATED. -EINVAL, -EEXIST, -ENOBUFS, -EBUSY: the container does not run. */
+int container_add_exec(struct container *c, const TaskV2__ExecProcessRequest *req,
+		       struct err *err) must_check;
+/* Frees it. -EBUSY while it runs. */
+int container_delete_exec(struct proc *p, struct err *err) must_check;
+/* Exactly one `done`, now or later; with code 0 the container is freed after it. -EBUSY while
+ * processes run. */
+void container_delete(struct container *c, container_done done, void *arg);
+
+/* ---- what the sandbox says ---- */
+void containers_exited(struct containers *cs, const Agent__ExitEvent *ev);
+void containers_oom(struct containers *cs, const char *id);
+/* The VM is gone: every process has ended with `status`; why "" = it was asked for. */
+void containers_died(struct containers *cs, uint32_t status, const char *why);
+
+/* ---- for create.c ---- */
+/* In state CREATING; NULL without memory. */
+struct container *container_new(struct containers *cs, const TaskV2__CreateTaskRequest *req);
+/* Everything the shim holds of it. The guest must have let go of the disks, or be gone. */
+void container_free(struct container *c);
 
 #endif

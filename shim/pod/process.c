@@ -1,48 +1,54 @@
+#include "shim/pod/process.h"
+
 #include <errno.h>
-#include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "base/check.h"
 #include "base/util.h"
-#include "proto/containerd_events.pb-c.h"
-#include "shim/id.h"
 #include "shim/oci/oci.h"
-#include "shim/shim.h"
 
 /* Exit codes of processes that could not be started, as shells and container managers have them. */
 #define EXIT_NOT_FOUND 127u
 #define EXIT_NOT_EXECUTABLE 126u
 #define EXIT_START_FAILED 128u
 
-/* A start in flight. The process stays (container.h). */
+/* A start in flight. The process stays (process.h). */
 struct start {
 	struct proc *p;
-	struct ttrpc_call *call;
+	proc_start_done done;
+	void *arg;
 };
 
-int proc_init(struct proc *p, struct container *c, const char *exec_id, const char *in,
-	      const char *out, const char *err_uri, bool terminal)
+int proc_init(struct proc *p, const struct proc_setup *s)
 {
-	*p = (struct proc){ .c = c, .terminal = terminal };
+	*p = (struct proc){ .loop = s->loop,
+			    .sandbox = s->sandbox,
+			    .ops = s->ops,
+			    .owner = s->owner,
+			    .container = s->container,
+			    .terminal = s->terminal };
 	pb_arena_init(&p->arena, OCI_MEMORY_MAX);
-	p->exec_id = strdup(exec_id);
-	p->uri[0] = strdup(in);
-	p->uri[1] = strdup(out);
-	p->uri[2] = strdup(err_uri);
+	p->exec_id = strdup(s->exec_id);
+	for (int i = 0; i < 3; i++)
+		p->uri[i] = strdup(s->uri[i]);
 	return p->exec_id && p->uri[0] && p->uri[1] && p->uri[2] ? 0 : -ENOMEM;
 }
 
 void proc_fini(struct proc *p)
 {
-	struct err e = { 0 };
+	struct start *st = take_ptr(&p->parked);
+	struct err err = { 0 };
 
-	if (p->parked)
-		ttrpc_reply_err(p->parked->call, -ECANCELED, NULL);
-	free(p->parked);
+	if (st) {
+		(void)err_set(&err, -ECANCELED, "the process was deleted");
+		st->done(p, -ECANCELED, &err, NULL, st->arg);
+	}
+	free(st);
 	ev_timer_del(&p->drain_timer);
-	(void)err_set(&e, -ENOENT, "the process was deleted");
-	calls_reply(&p->waiters, NULL, -ENOENT, &e);
+	(void)err_set(&err, -ENOENT, "the process was deleted");
+	waits_run(&p->waits, -ENOENT, &err);
 	stdio_free(take_ptr(&p->io));
 	pb_arena_fini(&p->arena);
 	free(p->exec_id);
@@ -52,9 +58,34 @@ void proc_fini(struct proc *p)
 		free(p->uri[i]);
 }
 
+/* Every arrow there is. What guest and clients say is compared with the state before. */
+static void set_state(struct proc *p, enum proc_state to)
+{
+	static const unsigned arrows[] = {
+		[PROC_CREATING] = 1u << PROC_CREATED,
+		[PROC_CREATED] = 1u << PROC_STARTING | 1u << PROC_STOPPED,
+		[PROC_STARTING] = 1u << PROC_RUNNING | 1u << PROC_STOPPED,
+		[PROC_RUNNING] = 1u << PROC_STOPPED,
+		[PROC_STOPPED] = 0,
+	};
+
+	check(arrows[p->state] & 1u << to);
+	p->state = to;
+}
+
+void proc_set_created(struct proc *p)
+{
+	set_state(p, PROC_CREATED);
+}
+
+bool proc_is_exec(const struct proc *p)
+{
+	return *p->exec_id != 0;
+}
+
 const char *proc_id(const struct proc *p)
 {
-	return *p->exec_id ? p->exec_id : p->c->id;
+	return proc_is_exec(p) ? p->exec_id : p->container;
 }
 
 bool proc_alive(const struct proc *p)
@@ -64,44 +95,22 @@ bool proc_alive(const struct proc *p)
 
 /* ---- exit ---- */
 
-static void publish(struct proc *p)
+/* The last arrow. */
+static void stop(struct proc *p, bool ran)
 {
-	TaskV2__WaitResponse resp = TASK_V2__WAIT_RESPONSE__INIT;
-	Events__TaskExit ev = EVENTS__TASK_EXIT__INIT;
-	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
-	struct shim *s = p->c->shim;
-
 	ev_timer_del(&p->drain_timer);
-	p->state = PROC_STOPPED;
-	pb_timestamp_set(&ts, p->exited_at);
-	ev.container_id = p->c->id;
-	ev.id = (char *)proc_id(p);
-	ev.pid = sandbox_pid(s);
-	ev.exit_status = p->exit_status;
-	ev.exited_at = &ts;
-	events_publish(s->events, "/tasks/exit", &ev.base);
-	resp.exit_status = p->exit_status;
-	resp.exited_at = &ts;
-	calls_reply(&p->waiters, &resp.base, 0, NULL);
-	if (*p->exec_id)
-		proc_try_publish(&p->c->init); /* it may have waited for this one */
+	set_state(p, PROC_STOPPED);
+	waits_run(&p->waits, 0, NULL);
+	p->ops->gone(p, ran);
 }
 
-static void on_drain_timer(struct ev_timer *t)
+static void proc_on_drain_timer(struct ev_timer *t)
 {
 	struct proc *p = t->arg;
 
+	/* A start that is due is published first, and starts the time anew. */
 	if (p->state != PROC_STARTING)
-		publish(p);
-}
-
-static bool execs_alive(const struct container *c)
-{
-	for (const struct proc *e = c->execs; e; e = e->next) {
-		if (proc_alive(e))
-			return true;
-	}
-	return false;
+		stop(p, true);
 }
 
 void proc_try_publish(struct proc *p)
@@ -110,20 +119,23 @@ void proc_try_publish(struct proc *p)
 		return;
 	if (p->io && !stdio_drained(p->io))
 		return;
-	if (!*p->exec_id && execs_alive(p->c))
+	if (p->ops->held(p))
 		return;
-	publish(p);
+	stop(p, true);
 }
 
-static void on_signalled(const struct ttrpc_result *res, void *arg)
+/* An exit is published now, or when nothing holds it back, or in PROC_DRAIN_NS. */
+static void publish_in_time(struct proc *p)
 {
+	proc_try_publish(p);
+	if (p->state != PROC_STOPPED &&
+	    ev_timer_add(p->loop, &p->drain_timer, PROC_DRAIN_NS, proc_on_drain_timer, p) < 0 &&
+	    p->state != PROC_STARTING)
+		stop(p, true);
 }
 
 void proc_exit(struct proc *p, uint32_t status, bool oom_killed, const char *sandbox_died)
 {
-	struct container *c = p->c;
-	struct shim *s = c->shim;
-
 	if (p->exited || p->state == PROC_STOPPED)
 		return;
 	p->exited = true;
@@ -132,54 +144,62 @@ void proc_exit(struct proc *p, uint32_t status, bool oom_killed, const char *san
 	p->exited_at = now_real_ns();
 	if (!str_empty(sandbox_died))
 		p->sandbox_died = strdup(sandbox_died);
-	/* Without pids of its own the container outlives its first process; what is left of it
-	 * ends. */
-	if (!*p->exec_id && !c->own_pids && s->sandbox.agent && proc_alive(p))
-		(void)!agent_signal(s->sandbox.agent, c->id, "", 9, true, on_signalled, NULL);
+	p->ops->exited(p);
 	if (p->state == PROC_CREATED)
 		stdio_free(take_ptr(&p->io)); /* nothing was written, nothing ends these streams */
-	proc_try_publish(p);
-	if (p->state != PROC_STOPPED &&
-	    ev_timer_add(s->loop, &p->drain_timer, PROC_DRAIN_NS, on_drain_timer, p) < 0)
-		on_drain_timer(&p->drain_timer);
+	publish_in_time(p);
 }
 
-static void on_drained(void *arg)
+/* ---- streams ---- */
+
+static void proc_on_drained(void *arg)
 {
-	proc_try_publish(arg);
+	struct proc *p = arg;
+
+	if (p->state == PROC_STOPPED)
+		p->ops->flushed(p);
+	else
+		proc_try_publish(p);
+}
+
+static void proc_on_flushed(void *arg)
+{
+	struct proc *p = arg;
+
+	p->ops->flushed(p);
+}
+
+static void proc_on_output_lost(const struct err *err, void *arg)
+{
+	const struct proc *p = arg;
+
+	p->ops->output_lost(p, err);
 }
 
 int proc_open_stdio(struct proc *p, struct err *err)
 {
+	static const struct stdio_ops ops = { .drained = proc_on_drained,
+					      .flushed = proc_on_flushed,
+					      .lost = proc_on_output_lost };
 	struct stdio_spec spec = {
 		.in = p->uri[0], .out = p->uri[1], .err = p->uri[2], .terminal = p->terminal
 	};
 
-	return stdio_open(p->c->shim->loop, &spec, on_drained, p, &p->io, err);
+	return stdio_open(p->loop, &spec, &ops, p, &p->io, err);
 }
 
 /* ---- start ---- */
 
-/* The process never ran: its waiters learn the status, no exit is published. */
+/* It never ran: its waiters learn the status, no exit is published. */
 static void never_ran(struct proc *p, uint32_t status)
 {
-	TaskV2__WaitResponse resp = TASK_V2__WAIT_RESPONSE__INIT;
-	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
-
-	ev_timer_del(&p->drain_timer);
 	if (!p->exited) {
 		p->exit_status = status;
 		p->exited_at = now_real_ns();
 	}
 	p->exited = true;
-	p->state = PROC_STOPPED;
 	stdio_free(take_ptr(&p->io));
-	pb_timestamp_set(&ts, p->exited_at);
-	resp.exit_status = p->exit_status;
-	resp.exited_at = &ts;
-	calls_reply(&p->waiters, &resp.base, 0, NULL);
-	if (*p->exec_id)
-		proc_try_publish(&p->c->init);
+	stop(p, false);
 }
 
 static uint32_t exit_code_of(const Agent__StartFailure *f)
@@ -202,62 +222,50 @@ static uint32_t exit_code_of(const Agent__StartFailure *f)
 	}
 }
 
+/* Answers a start, once, and forgets it. */
+static void start_end(struct start *st, int code, const struct err *err,
+		      const Shim__StartError *detail)
+{
+	st->done(st->p, code, err, detail, st->arg);
+	free(st);
+}
+
 static void start_failed(struct start *st, const Agent__StartFailure *f)
 {
 	Shim__StartError detail = SHIM__START_ERROR__INIT;
 	uint32_t exit_code = exit_code_of(f);
-	enum rpc_code code = RPC_UNKNOWN;
-	char text[800];
+	struct err err = { 0 };
+	int code = -EIO;
 
 	if (exit_code == EXIT_NOT_FOUND)
-		code = RPC_NOT_FOUND;
+		code = -ENOENT;
 	else if (f->error == EACCES)
-		code = RPC_PERMISSION_DENIED;
+		code = -EACCES;
 	/* The guest's words are shown as they are, but never more than fits. */
-	(void)snprintf(text, sizeof(text), "start \"%.200s\": %.500s", st->p->command,
-		       *f->message ? f->message : strerror(f->error));
+	(void)err_set(&err, code, "start \"%.200s\": %s", st->p->command,
+		      *f->message ? f->message : strerror(f->error));
 	detail.stage = f->stage;
 	detail.error = f->error;
 	detail.exit_code = exit_code;
 	never_ran(st->p, exit_code);
-	ttrpc_reply_status(st->call, code, text, "husk.shim.v1.StartError", &detail.base);
+	start_end(st, code, &err, &detail);
 }
 
-static void publish_start(struct proc *p)
-{
-	Events__TaskExecStarted exec = EVENTS__TASK_EXEC_STARTED__INIT;
-	Events__TaskStart start = EVENTS__TASK_START__INIT;
-	struct shim *s = p->c->shim;
-
-	p->started = true;
-	if (*p->exec_id) {
-		exec.container_id = p->c->id;
-		exec.exec_id = p->exec_id;
-		exec.pid = sandbox_pid(s);
-		events_publish(s->events, "/tasks/exec-started", &exec.base);
-	} else {
-		start.container_id = p->c->id;
-		start.pid = sandbox_pid(s);
-		events_publish(s->events, "/tasks/start", &start.base);
-	}
-}
-
-static void on_resized(const struct ttrpc_result *res, void *arg)
+static void proc_on_resized(const struct ttrpc_result *res, void *arg)
 {
 }
 
-/* Answers a start that did not come to an answer of the agent. */
+/* Ends a start that did not come to an answer of the agent. */
 static void start_lost(struct start *st, uint32_t status, int code, const char *why)
 {
 	struct proc *p = st->p;
-	struct err e = { 0 };
+	struct err err = { 0 };
 
 	if (status == STATUS_VM_DIED && !p->sandbox_died)
 		p->sandbox_died = strdup(why);
 	never_ran(p, status);
-	(void)err_set(&e, code, "start \"%.200s\": %.250s", p->command, why);
-	ttrpc_reply_err(st->call, code, &e);
-	free(st);
+	(void)err_set(&err, code, "start \"%.200s\": %.250s", p->command, why);
+	start_end(st, code, &err, NULL);
 }
 
 void proc_vm_died(struct proc *p, uint32_t status, const char *why)
@@ -270,44 +278,43 @@ void proc_vm_died(struct proc *p, uint32_t status, const char *why)
 		proc_exit(p, status, false, why);
 }
 
-static void on_started(const struct ttrpc_result *res, void *arg)
+static void started(struct start *st)
 {
-	TaskV2__StartResponse ok = TASK_V2__START_RESPONSE__INIT;
+	struct proc *p = st->p;
+	struct agent *agent = p->sandbox->agent;
+
+	set_state(p, PROC_RUNNING);
+	start_end(st, 0, NULL, NULL);
+	p->started = true;
+	p->ops->started(p);
+	stdio_start_input(p->io);
+	if (p->terminal && p->width && agent)
+		(void)!agent_resize(agent, p->container, p->exec_id, p->width, p->height,
+				    proc_on_resized, NULL);
+	if (p->exited)
+		publish_in_time(p);
+}
+
+static void proc_on_started(const struct ttrpc_result *res, void *arg)
+{
 	const Agent__StartContainerResponse *resp =
 		(const Agent__StartContainerResponse *)res->resp;
 	struct start *st = arg;
-	struct proc *p = st->p;
-	struct shim *s = p->c->shim;
 
-	if (res->code == -ECONNRESET || res->code == -ECANCELED || res->code == -ETIMEDOUT) {
-		p->parked = st; /* the VM's end is near, and says why */
-		return;
-	}
-	if (res->code < 0) {
+	if (res->code == -ECONNRESET || res->code == -ECANCELED || res->code == -ETIMEDOUT)
+		st->p->parked = st; /* the VM's end is near, and says why */
+	else if (res->code < 0)
 		start_lost(st, EXIT_START_FAILED, res->code, err_text(res->err));
-		return;
-	}
-	if (resp->failure) {
+	else if (resp->failure)
 		start_failed(st, resp->failure);
-	} else {
-		p->state = PROC_RUNNING;
-		ok.pid = sandbox_pid(s);
-		ttrpc_reply(st->call, &ok.base);
-		publish_start(p);
-		stdio_start_input(p->io);
-		if (p->terminal && p->width && s->sandbox.agent)
-			(void)!agent_resize(s->sandbox.agent, p->c->id, p->exec_id, p->width,
-					    p->height, on_resized, NULL);
-		proc_try_publish(p);
-	}
-	free(st);
+	else
+		started(st);
 }
 
 static int send_exec(struct proc *p, struct start *st, struct err *err)
 {
 	Agent__ExecProcessRequest req = AGENT__EXEC_PROCESS_REQUEST__INIT;
-	struct shim *s = p->c->shim;
-	struct vmctl *ctl = sandbox_ctl(s);
+	struct vmctl *ctl = sandbox_ctl(p->sandbox);
 	int r = proc_open_stdio(p, err);
 
 	if (r < 0)
@@ -316,7 +323,7 @@ static int send_exec(struct proc *p, struct start *st, struct err *err)
 		stdio_close_input(p->io);
 	if (!ctl)
 		return err_set(err, -EIO, "the VM is gone");
-	r = stdio_connect(p->io, ctl, &s->sandbox.next_stream, p->spec->stdio, err);
+	r = stdio_connect(p->io, ctl, &p->sandbox->next_stream, p->spec->stdio, err);
 	if (r < 0)
 		return r;
 	if (p->width) {
@@ -324,10 +331,10 @@ static int send_exec(struct proc *p, struct start *st, struct err *err)
 		p->spec->height = p->height;
 		p->width = 0;
 	}
-	req.id = p->c->id;
+	req.id = (char *)p->container;
 	req.exec_id = p->exec_id;
 	req.process = p->spec;
-	r = agent_exec(s->sandbox.agent, &req, on_started, st);
+	r = agent_exec(p->sandbox->agent, &req, proc_on_started, st);
 	if (r < 0)
 		return err_errno(err, r, "exec");
 	pb_arena_fini(&p->arena);
@@ -335,49 +342,52 @@ static int send_exec(struct proc *p, struct start *st, struct err *err)
 	return 0;
 }
 
-void proc_start(struct proc *p, struct ttrpc_call *call)
+static int send_start(struct proc *p, struct start *st, struct err *err)
 {
-	struct shim *s = p->c->shim;
-	struct start *st;
-	struct err e = { 0 };
 	int r;
 
+	if (proc_is_exec(p))
+		return send_exec(p, st, err);
+	r = agent_start_container(p->sandbox->agent, p->container, proc_on_started, st);
+	return r < 0 ? err_errno(err, r, "start") : 0;
+}
+
+void proc_start(struct proc *p, proc_start_done done, void *arg)
+{
+	const char *why = p->sandbox->why;
+	struct start *st = NULL;
+	struct err err = { 0 };
+	int r = 0;
+
 	if (p->state != PROC_CREATED)
-		r = err_set(&e, -EBUSY, "the process was started already");
-	else if (!s->sandbox.agent)
-		r = err_set(&e, -EBUSY, "the VM has ended%s%s", *s->sandbox.why ? ": " : "",
-			    s->sandbox.why);
-	else if (*p->exec_id && p->c->init.state != PROC_RUNNING)
-		r = err_set(&e, -EBUSY, "the container does not run");
-	else
-		r = 0;
-	st = r == 0 ? malloc(sizeof(*st)) : NULL;
-	if (!st) {
-		ttrpc_reply_err(call, r < 0 ? r : -ENOMEM, &e);
+		r = err_set(&err, -EBUSY, "the process was started already");
+	else if (!p->sandbox->agent)
+		r = err_set(&err, -EBUSY, "the VM has ended%s%s", *why ? ": " : "", why);
+	if (r == 0) {
+		st = malloc(sizeof(*st));
+		if (!st)
+			r = err_nomem(&err);
+	}
+	if (r < 0) {
+		done(p, r, &err, NULL, arg);
 		return;
 	}
-	*st = (struct start){ .p = p, .call = call };
-	p->state = PROC_STARTING;
-	if (*p->exec_id)
-		r = send_exec(p, st, &e);
-	else
-		r = agent_start_container(s->sandbox.agent, p->c->id, on_started, st);
+	*st = (struct start){ .p = p, .done = done, .arg = arg };
+	set_state(p, PROC_STARTING);
+	r = send_start(p, st, &err);
 	if (r < 0) {
 		never_ran(p, EXIT_START_FAILED);
-		ttrpc_reply_err(call, r, &e);
-		free(st);
+		start_end(st, r, &err, NULL);
 	}
 }
 
 /* ---- execs ---- */
 
-static int exec_spec(struct proc *p, const Wkt__Any *spec, struct err *err)
+int proc_take_spec(struct proc *p, const Wkt__Any *spec, struct err *err)
 {
-	const char *type = spec ? spec->type_url : "";
+	const char *type = pb_any_type(spec);
 	int r;
 
-	if (str_starts(type, "type.googleapis.com/"))
-		type += strlen("type.googleapis.com/");
 	if (!str_eq(type, "types.containerd.io/opencontainers/runtime-spec/1/Process"))
 		return err_set(err, -EINVAL, "exec: a spec of type \"%.100s\"", type);
 	r = oci_parse_process(&p->arena, (const char *)spec->value.data, spec->value.len, &p->spec,
@@ -387,76 +397,8 @@ static int exec_spec(struct proc *p, const Wkt__Any *spec, struct err *err)
 	/* The task's word counts, as for containerd's own runtime. */
 	p->spec->terminal = p->terminal;
 	p->command = str_fmt("%.200s", p->spec->args[0]);
-	return p->command ? 0 : -ENOMEM;
-}
-
-void proc_exec(struct container *c, const TaskV2__ExecProcessRequest *req, struct ttrpc_call *call)
-{
-	static const Wkt__Empty empty = WKT__EMPTY__INIT;
-	Events__TaskExecAdded ev = EVENTS__TASK_EXEC_ADDED__INIT;
-	struct err e = { 0 };
-	struct proc *p;
-	int r = 0;
-
-	if (!shim_id_valid(req->exec_id))
-		r = err_set(&e, -EINVAL, "\"%.60s\" is not an exec id", req->exec_id);
-	for (p = c->execs; p && r == 0; p = p->next) {
-		if (str_eq(p->exec_id, req->exec_id))
-			r = err_set(&e, -EEXIST, "exec %s exists already", req->exec_id);
-	}
-	if (r == 0 && c->n_execs == SHIM_EXECS_MAX)
-		r = err_set(&e, -ENOBUFS, "more than %u processes", SHIM_EXECS_MAX);
-	if (r == 0 && (c->init.state == PROC_STOPPED || c->init.exited))
-		r = err_set(&e, -EBUSY, "container %s does not run", c->id);
-	p = r == 0 ? calloc(1, sizeof(*p)) : NULL;
-	if (!p) {
-		ttrpc_reply_err(call, r < 0 ? r : -ENOMEM, &e);
-		return;
-	}
-	r = proc_init(p, c, req->exec_id, req->stdin, req->stdout, req->stderr, req->terminal);
-	if (r == 0)
-		r = exec_spec(p, req->spec, &e);
-	if (r < 0) {
-		proc_fini(p);
-		free(p);
-		ttrpc_reply_err(call, r, &e);
-		return;
-	}
-	p->state = PROC_CREATED;
-	p->next = c->execs;
-	c->execs = p;
-	c->n_execs++;
-	ttrpc_reply(call, &empty.base);
-	ev.container_id = c->id;
-	ev.exec_id = p->exec_id;
-	events_publish(c->shim->events, "/tasks/exec-added", &ev.base);
-}
-
-void proc_delete_exec(struct proc *p, struct ttrpc_call *call)
-{
-	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
-	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
-	struct container *c = p->c;
-	struct err e = { 0 };
-
-	if (proc_alive(p)) {
-		(void)err_set(&e, -EBUSY, "process %s runs", p->exec_id);
-		ttrpc_reply_err(call, -EBUSY, &e);
-		return;
-	}
-	pb_timestamp_set(&ts, p->exited_at);
-	resp.pid = sandbox_pid(c->shim);
-	resp.exit_status = p->exit_status;
-	if (p->exited)
-		resp.exited_at = &ts;
-	ttrpc_reply(call, &resp.base);
-	for (struct proc **q = &c->execs; *q; q = &(*q)->next) {
-		if (*q == p) {
-			*q = p->next;
-			c->n_execs--;
-			break;
-		}
-	}
-	proc_fini(p);
-	free(p);
+	if (!p->command)
+		return err_nomem(err);
+	set_state(p, PROC_CREATED);
+	return 0;
 }

@@ -5,7 +5,8 @@
  *	STARTING, READY, STOPPING --the VM's end--> STOPPED     NONE, CREATED --stop--> STOPPED
  *
  * huskd leads it by the sandbox service; for containerd's own clients the first container does.
- * Loop thread.
+ * It knows neither of them: who asks waits by a callback, and what happens to the pod goes to its
+ * owner by sandbox_ops. Loop thread.
  */
 #ifndef HUSK_SHIM_POD_SANDBOX_H
 #define HUSK_SHIM_POD_SANDBOX_H
@@ -14,36 +15,59 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/loop.h"
 #include "base/pb.h"
+#include "base/waits.h"
 #include "proto/agent.pb-c.h"
 #include "proto/cri.pb-c.h"
-#include "shim/vm/agent_client.h"
-#include "shim/calls.h"
-#include "shim/vm/vm.h"
+#include "proto/shim.pb-c.h"
 #include "shim/pod/windows.h"
-
-struct shim;
+#include "shim/vm/agent_client.h"
+#include "shim/vm/vm.h"
 
 #define SANDBOX_CONFIG_MAX (4 * MIB) /* of memory for what the pod's configuration says */
-#define SANDBOX_VCPUS_DEFAULT 1u
-#define SANDBOX_VCPUS_MAX 64u
-#define SANDBOX_MEMORY_DEFAULT_MIB 256u
-#define SANDBOX_MEMORY_MIN_MIB 128u
-#define SANDBOX_MEMORY_MAX_MIB 1048576u
-#define SANDBOX_OVERHEAD_MIB 96u /* of guest kernel and agent, when the pod names none */
 #define SANDBOX_STOP_NS (2 * NS_PER_S)
 #define SANDBOX_LOST_NS (300 * NS_PER_MS) /* from the agent's end to that of its VM */
 
-#define STATUS_VM_DIED 255u /* of containers whose VM ended by itself */
-#define STATUS_KILLED 137u  /* of containers that StopSandbox ended */
+#define STATUS_VM_DIED 255u /* of processes whose VM ended by itself */
+#define STATUS_KILLED 137u  /* of processes that the end of the sandbox took along */
 
 enum sandbox_state { SB_NONE, SB_CREATED, SB_STARTING, SB_READY, SB_STOPPING, SB_STOPPED };
 
-struct ready_waiter;
+/* None of these may free the sandbox. */
+struct sandbox_ops {
+	/* The agent's word: a process exited; the OOM killer was in a container. */
+	void (*exited)(const Agent__ExitEvent *ev, void *arg);
+	void (*oom)(const char *id, void *arg);
+	/* READY. */
+	void (*ready)(void *arg);
+	/* The VM is gone, and with it every process: each ended with `status`. why "" = it was
+	 * asked for. */
+	void (*died)(uint32_t status, const char *why, void *arg);
+	/* STOPPED, after everybody who waited for that. */
+	void (*ended)(void *arg);
+	/* The host's processes of the pod are others now. */
+	void (*pids_changed)(void *arg);
+	/* Something went wrong that the pod survives; for the log. */
+	void (*trouble)(const char *what, const struct err *err, void *arg);
+};
 
+/* What a sandbox is made from. Borrowed for its life. */
+struct sandbox_setup {
+	const char *id; /* the pod's */
+	const Shim__Options *opts;
+	const char *vmm_path, *kernel, *initramfs;
+};
+
+/* Read by everybody, written by sandbox.c; but who waits adds himself to the lists, and containers
+ * take windows and stream ids. */
 struct sandbox {
+	struct loop *loop;
+	const struct sandbox_setup *setup;
+	const struct sandbox_ops *ops;
+	void *arg;
 	enum sandbox_state state;
-	bool by_service; /* CreateSandbox was called */
+	bool by_service; /* the sandbox service made it, and ends it */
 	struct pb_arena arena;
 	Agent__CreateSandboxRequest *req; /* in the arena */
 	uint32_t vcpus, memory_mib;
@@ -56,36 +80,39 @@ struct sandbox {
 	uint64_t requested_ns, ready_ns; /* CLOCK_MONOTONIC */
 	int64_t created_at, exited_at;	 /* CLOCK_REALTIME, ns; 0 = not yet */
 	char why[500];			 /* why it ended by itself, "" = it was stopped */
-	struct err start_err;
-	struct ready_waiter *waiters;
-	struct calls wait_calls, stop_calls;
+	struct waits ready_waits;	 /* run at READY, or with why it cannot get there */
+	struct waits stopped_waits;	 /* run at STOPPED */
 	struct ev_timer stop_timer, lost_timer;
 	char lost_why[100]; /* for lost_timer */
 };
 
-void sandbox_init(struct shim *s);
-void sandbox_fini(struct shim *s); /* kills the VM if there is one */
+void sandbox_init(struct sandbox *sb, struct loop *l, const struct sandbox_setup *setup,
+		  const struct sandbox_ops *ops, void *arg);
+/* Kills the VM if there is one; who waits gets -ECANCELED. No op is called. */
+void sandbox_fini(struct sandbox *sb);
 
-/* NONE -> CREATED. cfg NULL: a pod of defaults with the given host name. -EBUSY in another state.
- */
-int sandbox_prepare(struct shim *s, const Cri__PodSandboxConfig *cfg, const char *hostname,
+/* NONE -> CREATED, for the sandbox service. cfg NULL: a pod of defaults. -EBUSY in another state. */
+int sandbox_prepare(struct sandbox *sb, const Cri__PodSandboxConfig *cfg,
 		    struct err *err) must_check;
+/* The same for a container without a sandbox service. */
+int sandbox_prepare_implicit(struct sandbox *sb, const char *hostname, struct err *err) must_check;
 /* CREATED -> STARTING. */
-int sandbox_start(struct shim *s, struct err *err) must_check;
+int sandbox_start(struct sandbox *sb, struct err *err) must_check;
 /* fn(0) once READY, fn(-errno) once it cannot get there; at once when that is so already. */
-void sandbox_when_ready(struct shim *s, void (*fn)(int code, const struct err *err, void *arg),
-			void *arg);
-/* Graceful within SANDBOX_STOP_NS, else by force. `call`, if any, gets an empty
- * StopSandboxResponse. */
-void sandbox_stop(struct shim *s, struct ttrpc_call *call);
-/* By force. */
-void sandbox_kill(struct shim *s, const char *why);
+void sandbox_when_ready(struct sandbox *sb, wait_fn fn, void *arg);
+/* Towards STOPPED: graceful within SANDBOX_STOP_NS, then by force. */
+void sandbox_stop(struct sandbox *sb);
+/* Towards STOPPED at once. True: it is; false: `ended` follows. */
+bool sandbox_end(struct sandbox *sb);
+
 /* NULL when the VM is gone or going. */
-struct vmctl *sandbox_ctl(struct shim *s);
+struct vmctl *sandbox_ctl(const struct sandbox *sb);
 /* One user of the window less; unmapped when it was the last. */
-void sandbox_put_window(struct shim *s, uint64_t first, bool unmap);
+void sandbox_put_window(struct sandbox *sb, uint64_t first, bool unmap);
 /* The host's process that stands for everything in the VM. */
-uint32_t sandbox_pid(const struct shim *s);
-uint32_t sandbox_exit_status(const struct shim *s);
+uint32_t sandbox_pid(const struct sandbox *sb);
+uint32_t sandbox_exit_status(const struct sandbox *sb);
+/* The sandbox service has it, and has not ended it yet. */
+bool sandbox_in_use(const struct sandbox *sb);
 
 #endif

@@ -5,25 +5,26 @@
 #include "base/util.h"
 #include "shim/shim.h"
 
-static void on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void husk_on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	static const Shim__ReopenLogResponse ok = SHIM__REOPEN_LOG_RESPONSE__INIT;
 	const Shim__ReopenLogRequest *req = (const void *)msg;
-	struct err e = { 0 };
-	struct proc *p = container_proc(arg, req->id, "", &e);
+	struct err err = { 0 };
+	const struct shim *s = arg;
+	struct proc *p = container_proc(&s->containers, req->id, "", &err);
 	int r = p ? 0 : -ENOENT;
 
 	if (p && !p->io)
-		r = err_set(&e, -ENOENT, "the container has no log");
+		r = err_set(&err, -ENOENT, "the container has no log");
 	else if (p)
-		r = stdio_reopen_log(p->io, &e);
+		r = stdio_reopen_log(p->io, &err);
 	if (r < 0)
-		ttrpc_reply_err(call, r, &e);
+		ttrpc_reply_err(call, r, &err);
 	else
 		ttrpc_reply(call, &ok.base);
 }
 
-static void on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void husk_on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	Shim__SandboxInfoResponse resp = SHIM__SANDBOX_INFO_RESPONSE__INIT;
 	struct shim *s = arg;
@@ -43,20 +44,21 @@ static void on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg
 	ttrpc_reply(call, &resp.base);
 }
 
-static void on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void husk_on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Shim__ExitInfoRequest *req = (const void *)msg;
 	Shim__ExitInfoResponse resp = SHIM__EXIT_INFO_RESPONSE__INIT;
-	struct err e = { 0 };
-	struct proc *p = container_proc(arg, req->id, req->exec_id, &e);
+	struct err err = { 0 };
+	const struct shim *s = arg;
+	const struct proc *p = container_proc(&s->containers, req->id, req->exec_id, &err);
 
 	if (!p) {
-		ttrpc_reply_err(call, -ENOENT, &e);
+		ttrpc_reply_err(call, -ENOENT, &err);
 		return;
 	}
 	if (p->state != PROC_STOPPED) {
-		(void)err_set(&e, -EBUSY, "the process has not exited");
-		ttrpc_reply_err(call, -EBUSY, &e);
+		(void)err_set(&err, -EBUSY, "the process has not exited");
+		ttrpc_reply_err(call, -EBUSY, &err);
 		return;
 	}
 	resp.oom_killed = p->oom_killed;
@@ -66,8 +68,8 @@ static void on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *msg, v
 }
 
 const struct ttrpc_method husk_methods[] = {
-	{ "ReopenLog", on_reopen_log },
-	{ "SandboxInfo", on_sandbox_info },
-	{ "ExitInfo", on_exit_info },
+	{ "ReopenLog", husk_on_reopen_log },
+	{ "SandboxInfo", husk_on_sandbox_info },
+	{ "ExitInfo", husk_on_exit_info },
 	{ NULL },
 };

@@ -1,11 +1,14 @@
 /* The task service: containerd.task.v2.Task and v3.Task, whose messages are the same on the wire
  * and in memory. Handlers use the types of v2 for both. */
 #include <errno.h>
-#include <string.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "proto/containerd_task_v3.pb-c.h"
+#include "shim/pod/create.h"
+#include "shim/service/pending.h"
 #include "shim/shim.h"
 
 #define SAME(type)                                                                                 \
@@ -30,20 +33,20 @@ static const Wkt__Empty empty = WKT__EMPTY__INIT;
 static struct proc *find(struct shim *s, const char *id, const char *exec_id,
 			 struct ttrpc_call *call)
 {
-	struct err e = { 0 };
-	struct proc *p = container_proc(s, id, exec_id, &e);
+	struct err err = { 0 };
+	struct proc *p = container_proc(&s->containers, id, exec_id, &err);
 
 	if (!p)
-		ttrpc_reply_err(call, -ENOENT, &e);
+		ttrpc_reply_err(call, -ENOENT, &err);
 	return p;
 }
 
 static void refuse(struct ttrpc_call *call, int code, const char *why)
 {
-	struct err e = { 0 };
+	struct err err = { 0 };
 
-	(void)err_set(&e, code, "%s", why);
-	ttrpc_reply_err(call, code, &e);
+	(void)err_set(&err, code, "%s", why);
+	ttrpc_reply_err(call, code, &err);
 }
 
 static Task__Status status_of(const struct proc *p)
@@ -61,18 +64,20 @@ static Task__Status status_of(const struct proc *p)
 	}
 }
 
-static void on_state(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_state(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__StateRequest *req = (const void *)msg;
 	TaskV2__StateResponse resp = TASK_V2__STATE_RESPONSE__INIT;
 	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
+	const struct container *c;
 
 	if (!p)
 		return;
-	resp.id = p->c->id;
-	resp.bundle = p->c->bundle;
-	resp.pid = sandbox_pid(arg);
+	c = container_of_proc(p);
+	resp.id = c->id;
+	resp.bundle = c->bundle;
+	resp.pid = sandbox_pid(p->sandbox);
 	resp.status = status_of(p);
 	resp.stdin = p->uri[0];
 	resp.stdout = p->uri[1];
@@ -87,34 +92,101 @@ static void on_state(struct ttrpc_call *call, const ProtobufCMessage *msg, void 
 	ttrpc_reply(call, &resp.base);
 }
 
-static void on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_created(const struct container *c, int code, const struct err *err, void *arg)
 {
-	container_create(arg, (const void *)msg, call);
+	TaskV2__CreateTaskResponse resp = TASK_V2__CREATE_TASK_RESPONSE__INIT;
+
+	if (code < 0) {
+		ttrpc_reply_err(arg, code, err);
+		return;
+	}
+	resp.pid = sandbox_pid(c->all->sandbox);
+	ttrpc_reply(arg, &resp.base);
 }
 
-static void on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_create(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	struct shim *s = arg;
+
+	container_create(&s->containers, (const void *)msg, task_on_created, call);
+}
+
+static void task_on_started(const struct proc *p, int code, const struct err *err,
+			    const Shim__StartError *detail, void *arg)
+{
+	TaskV2__StartResponse resp = TASK_V2__START_RESPONSE__INIT;
+
+	if (detail) {
+		ttrpc_reply_status(arg, rpc_code_of_errno(code), err_text(err),
+				   "husk.shim.v1.StartError", &detail->base);
+	} else if (code < 0) {
+		ttrpc_reply_err(arg, code, err);
+	} else {
+		resp.pid = sandbox_pid(p->sandbox);
+		ttrpc_reply(arg, &resp.base);
+	}
+}
+
+static void task_on_start(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__StartRequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (p)
-		proc_start(p, call);
+		container_start(p, task_on_started, call);
 }
 
-static void on_delete(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void fill_deleted(TaskV2__DeleteResponse *resp, Wkt__Timestamp *ts, const struct proc *p)
+{
+	resp->pid = sandbox_pid(p->sandbox);
+	resp->exit_status = p->exit_status;
+	pb_timestamp_set(ts, p->exited_at);
+	if (p->exited)
+		resp->exited_at = ts;
+}
+
+static void task_on_deleted(const struct container *c, int code, const struct err *err, void *arg)
+{
+	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
+
+	if (code < 0) {
+		ttrpc_reply_err(arg, code, err);
+		return;
+	}
+	fill_deleted(&resp, &ts, &c->init);
+	ttrpc_reply(arg, &resp.base);
+}
+
+static void delete_exec(struct proc *p, struct ttrpc_call *call)
+{
+	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
+	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
+	struct err err = { 0 };
+	int r;
+
+	fill_deleted(&resp, &ts, p);
+	r = container_delete_exec(p, &err);
+	if (r < 0)
+		ttrpc_reply_err(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
+static void task_on_delete(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__DeleteRequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
 
 	if (!p)
 		return;
-	if (*p->exec_id)
-		proc_delete_exec(p, call);
+	if (proc_is_exec(p))
+		delete_exec(p, call);
 	else
-		container_delete(p->c, call);
+		container_delete(container_of_proc(p), task_on_deleted, call);
 }
 
-static void on_pids_answer(const struct ttrpc_result *res, void *arg)
+static void task_on_pids_answer(const struct ttrpc_result *res, void *arg)
 {
 	enum { PIDS_SHOWN_MAX = 4096 };
 	TaskV2__PidsResponse resp = TASK_V2__PIDS_RESPONSE__INIT;
@@ -146,7 +218,7 @@ static void on_pids_answer(const struct ttrpc_result *res, void *arg)
 }
 
 /* Process numbers in the guest. */
-static void on_pids(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_pids(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__PidsRequest *req = (const void *)msg;
 	TaskV2__PidsResponse none = TASK_V2__PIDS_RESPONSE__INIT;
@@ -160,13 +232,13 @@ static void on_pids(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 		ttrpc_reply(call, &none.base);
 		return;
 	}
-	r = agent_list_processes(s->sandbox.agent, req->id, on_pids_answer, call);
+	r = agent_list_processes(s->sandbox.agent, req->id, task_on_pids_answer, call);
 	if (r < 0)
 		ttrpc_reply_err(call, r, NULL);
 }
 
 /* An Empty answer for a call that was passed on to the agent. */
-static void on_passed(const struct ttrpc_result *res, void *arg)
+static void task_on_passed(const struct ttrpc_result *res, void *arg)
 {
 	if (res->code < 0)
 		ttrpc_reply_err(arg, res->code, res->err);
@@ -174,7 +246,7 @@ static void on_passed(const struct ttrpc_result *res, void *arg)
 		ttrpc_reply(arg, &empty.base);
 }
 
-static void on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__KillRequest *req = (const void *)msg;
 	struct shim *s = arg;
@@ -189,7 +261,7 @@ static void on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 		refuse(call, -ENOENT, "the process has exited already");
 	} else if (p->state == PROC_CREATED) {
 		/* Nothing runs yet; signals that end a process by default end this one. */
-		if (req->signal != 9 && req->signal != 15 && req->signal != 2) {
+		if (req->signal != SIGKILL && req->signal != SIGTERM && req->signal != SIGINT) {
 			refuse(call, -EBUSY, "the process was not started");
 			return;
 		}
@@ -199,22 +271,29 @@ static void on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 		refuse(call, -ENOENT, "the VM has ended");
 	} else {
 		r = agent_signal(s->sandbox.agent, req->id, req->exec_id, req->signal, req->all,
-				 on_passed, call);
+				 task_on_passed, call);
 		if (r < 0)
 			ttrpc_reply_err(call, r, NULL);
 	}
 }
 
-static void on_exec(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_exec(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__ExecProcessRequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, "", call);
+	struct err err = { 0 };
+	int r;
 
-	if (p)
-		proc_exec(p->c, req, call);
+	if (!p)
+		return;
+	r = container_add_exec(container_of_proc(p), req, &err);
+	if (r < 0)
+		ttrpc_reply_err(call, r, &err);
+	else
+		ttrpc_reply(call, &empty.base);
 }
 
-static void on_resize(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_resize(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__ResizePtyRequest *req = (const void *)msg;
 	struct shim *s = arg;
@@ -239,12 +318,12 @@ static void on_resize(struct ttrpc_call *call, const ProtobufCMessage *msg, void
 		return;
 	}
 	r = agent_resize(s->sandbox.agent, req->id, req->exec_id, req->width, req->height,
-			 on_passed, call);
+			 task_on_passed, call);
 	if (r < 0)
 		ttrpc_reply_err(call, r, NULL);
 }
 
-static void on_close_io(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_close_io(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__CloseIORequest *req = (const void *)msg;
 	struct proc *p = find(arg, req->id, req->exec_id, call);
@@ -259,17 +338,15 @@ static void on_close_io(struct ttrpc_call *call, const ProtobufCMessage *msg, vo
 	ttrpc_reply(call, &empty.base);
 }
 
-static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+/* The subject is the process, gone when code is not 0. */
+static void task_on_stopped(struct ttrpc_call *call, void *subject, int code, const struct err *err)
 {
-	const TaskV2__WaitRequest *req = (const void *)msg;
 	TaskV2__WaitResponse resp = TASK_V2__WAIT_RESPONSE__INIT;
 	Wkt__Timestamp ts = WKT__TIMESTAMP__INIT;
-	struct proc *p = find(arg, req->id, req->exec_id, call);
+	const struct proc *p = subject;
 
-	if (!p)
-		return;
-	if (p->state != PROC_STOPPED) {
-		calls_add(&p->waiters, call);
+	if (code < 0) {
+		ttrpc_reply_err(call, code, err);
 		return;
 	}
 	resp.exit_status = p->exit_status;
@@ -278,59 +355,82 @@ static void on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *
 	ttrpc_reply(call, &resp.base);
 }
 
-static void on_connect(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_wait(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const TaskV2__WaitRequest *req = (const void *)msg;
+	struct proc *p = find(arg, req->id, req->exec_id, call);
+
+	if (!p)
+		return;
+	if (p->state == PROC_STOPPED)
+		task_on_stopped(call, p, 0, NULL);
+	else
+		pending_add(call, &p->waits, task_on_stopped, p);
+}
+
+static void task_on_connect(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const TaskV2__ConnectRequest *req = (const void *)msg;
 	TaskV2__ConnectResponse resp = TASK_V2__CONNECT_RESPONSE__INIT;
 	struct shim *s = arg;
 
 	resp.shim_pid = (uint32_t)getpid();
-	if (container_proc(s, req->id, "", NULL))
-		resp.task_pid = sandbox_pid(s);
+	if (container_proc(&s->containers, req->id, "", NULL))
+		resp.task_pid = sandbox_pid(&s->sandbox);
 	resp.version = (char *)"husk " HUSK_VERSION;
 	ttrpc_reply(call, &resp.base);
 }
 
-/* Nothing to do while somebody still needs this process: a container, or the sandbox service, which
+static void task_on_ended(struct ttrpc_call *call, void *subject, int code, const struct err *err)
+{
+	if (code < 0)
+		ttrpc_reply_err(call, code, err);
+	else
+		ttrpc_reply(call, &empty.base);
+}
+
+/* Nothing to do while this process is still needed: by a container, or by the sandbox service, which
  * ends it by ShutdownSandbox. */
-static void on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	struct shim *s = arg;
 
-	if (s->containers || (s->sandbox.by_service && s->sandbox.state != SB_STOPPED))
+	if (s->containers.n || sandbox_in_use(&s->sandbox)) {
 		ttrpc_reply(call, &empty.base);
-	else
-		shim_exit(s, call);
+		return;
+	}
+	pending_add(call, &s->exit_waits, task_on_ended, s);
+	shim_exit(s);
 }
 
-static void on_pause(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_pause(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	refuse(call, -ENOSYS, "pausing a container is not supported");
 }
 
-static void on_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_checkpoint(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	refuse(call, -ENOSYS, "checkpoints are not supported");
 }
 
-static void on_update(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_update(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	refuse(call, -ENOSYS, "resources cannot be changed while a container runs yet");
 }
 
-static void on_stats(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void task_on_stats(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	refuse(call, -ENOSYS, "statistics are not supported yet");
 }
 
 const struct ttrpc_method task_methods[] = {
-	{ "State", on_state },	     { "Create", on_create },
-	{ "Start", on_start },	     { "Delete", on_delete },
-	{ "Pids", on_pids },	     { "Pause", on_pause },
-	{ "Resume", on_pause },	     { "Checkpoint", on_checkpoint },
-	{ "Kill", on_kill },	     { "Exec", on_exec },
-	{ "ResizePty", on_resize },  { "CloseIO", on_close_io },
-	{ "Update", on_update },     { "Wait", on_wait },
-	{ "Stats", on_stats },	     { "Connect", on_connect },
-	{ "Shutdown", on_shutdown }, { NULL },
+	{ "State", task_on_state },	  { "Create", task_on_create },
+	{ "Start", task_on_start },	  { "Delete", task_on_delete },
+	{ "Pids", task_on_pids },	  { "Pause", task_on_pause },
+	{ "Resume", task_on_pause },	  { "Checkpoint", task_on_checkpoint },
+	{ "Kill", task_on_kill },	  { "Exec", task_on_exec },
+	{ "ResizePty", task_on_resize },  { "CloseIO", task_on_close_io },
+	{ "Update", task_on_update },	  { "Wait", task_on_wait },
+	{ "Stats", task_on_stats },	  { "Connect", task_on_connect },
+	{ "Shutdown", task_on_shutdown }, { NULL },
 };

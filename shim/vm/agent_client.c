@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "base/util.h"
 
 #define RESUME_DELAY_NS (100 * NS_PER_MS)
@@ -31,7 +30,7 @@ struct pending {
 	void *arg;
 };
 
-static void on_lost_timer(struct ev_timer *t)
+static void agent_on_lost_timer(struct ev_timer *t)
 {
 	struct agent *a = t->arg;
 
@@ -46,11 +45,11 @@ static void set_lost(struct agent *a, const char *why)
 	a->lost = true;
 	(void)snprintf(a->why, sizeof(a->why), "%s", why);
 	ev_timer_del(&a->resume_timer);
-	if (ev_timer_add(a->loop, &a->lost_timer, 0, on_lost_timer, a) < 0)
+	if (ev_timer_add(a->loop, &a->lost_timer, 0, agent_on_lost_timer, a) < 0)
 		a->ops->lost(a->why, a->arg);
 }
 
-static void on_close(void *arg)
+static void agent_on_close(void *arg)
 {
 	set_lost(arg, "the agent's channel ended");
 }
@@ -66,7 +65,7 @@ int agent_new(struct loop *l, int fd, const struct agent_ops *ops, void *arg, st
 		return err_errno(err, -ENOMEM, "agent client");
 	}
 	*a = (struct agent){ .loop = l, .ops = ops, .arg = arg };
-	r = ttrpc_client_new(l, fd, on_close, a, &a->client, err);
+	r = ttrpc_client_new(l, fd, agent_on_close, a, &a->client, err);
 	if (r < 0) {
 		free(a);
 		return err_wrap(err, r, "agent client");
@@ -88,7 +87,7 @@ void agent_free(struct agent *a)
 
 /* ---- events ---- */
 
-static void on_event(const ProtobufCMessage *msg, void *arg)
+static void agent_on_event(const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__Event *ev = (const Agent__Event *)msg;
 	struct agent *a = arg;
@@ -96,7 +95,7 @@ static void on_event(const ProtobufCMessage *msg, void *arg)
 	if (ev->seq <= a->seq)
 		return; /* sent again after a resume */
 	if (ev->seq != a->seq + 1)
-		log_warn("events of the agent are missing");
+		a->ops->missed(a->arg);
 	a->seq = ev->seq;
 	a->resumes = 0;
 	if (ev->event_case == AGENT__EVENT__EVENT_EXIT)
@@ -105,7 +104,7 @@ static void on_event(const ProtobufCMessage *msg, void *arg)
 		a->ops->oom(ev->oom->id, a->arg);
 }
 
-static void on_resume_timer(struct ev_timer *t)
+static void agent_on_resume_timer(struct ev_timer *t)
 {
 	struct agent *a = t->arg;
 
@@ -113,7 +112,7 @@ static void on_resume_timer(struct ev_timer *t)
 		set_lost(a, "the agent's event stream cannot be resumed");
 }
 
-static void on_events_end(const struct ttrpc_result *res, void *arg)
+static void agent_on_events_end(const struct ttrpc_result *res, void *arg)
 {
 	struct agent *a = arg;
 
@@ -123,7 +122,7 @@ static void on_events_end(const struct ttrpc_result *res, void *arg)
 		set_lost(a, "the agent's event stream cannot be resumed");
 		return;
 	}
-	if (ev_timer_add(a->loop, &a->resume_timer, RESUME_DELAY_NS, on_resume_timer, a) < 0)
+	if (ev_timer_add(a->loop, &a->resume_timer, RESUME_DELAY_NS, agent_on_resume_timer, a) < 0)
 		set_lost(a, "out of memory");
 }
 
@@ -133,12 +132,12 @@ int agent_events(struct agent *a)
 
 	req.after_seq = a->seq;
 	return ttrpc_client_stream(a->client, &agent__agent__descriptor, "Events", &req.base,
-				   on_event, on_events_end, a);
+				   agent_on_event, agent_on_events_end, a);
 }
 
 /* ---- calls ---- */
 
-static void on_done(const struct ttrpc_result *res, void *arg)
+static void agent_on_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pending *p = arg;
 
@@ -168,7 +167,7 @@ static int call(struct agent *a, const char *method, const ProtobufCMessage *req
 			       .arg = arg,
 			       .may_time_out = timeout_ms == AGENT_SHUTDOWN_TIMEOUT_MS };
 	r = ttrpc_client_call(a->client, &agent__agent__descriptor, method, req, timeout_ms,
-			      on_done, p);
+			      agent_on_done, p);
 	if (r < 0)
 		free(p);
 	return r;

@@ -22,6 +22,7 @@ struct agent;
 struct agent_ops {
 	void (*exited)(const Agent__ExitEvent *ev, void *arg);
 	void (*oom)(const char *id, void *arg);
+	void (*missed)(void *arg); /* events are missing from the stream */
 	/* Once: the channel ended, or the agent does not answer. Every open call has its error. */
 	void (*lost)(const char *why, void *arg);
 };

@@ -4,7 +4,7 @@
 #include "proto/containerd_sandbox_v1.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
 #include "proto/containerd_task_v3.pb-c.h"
-#include "shim/shim.h"
+#include "shim/service/service.h"
 
 static void every_method(void **state)
 {
