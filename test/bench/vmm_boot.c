@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
+#include "base/limits.h"
 #include "base/loop.h"
 #include "base/spawn.h"
 #include "base/ttrpc/ttrpc.h"
@@ -28,7 +30,6 @@
 #define BOOT_SECONDS 120
 #define CALL_MS 60000
 #define CONTROL_FD 3
-#define PACKET_MAX 65536
 #define ARGS_MAX 64
 
 struct options {
@@ -84,10 +85,7 @@ static int send_boot(int control, const struct options *o, int agent)
 	Vmm__Boot boot = VMM__BOOT__INIT;
 	Vmm__Request q = VMM__REQUEST__INIT;
 	uint8_t data[4096];
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int))];
-	} fds = { 0 };
+	ssize_t n;
 
 	boot.vcpus = o->vcpus;
 	boot.memory_mib = o->memory_mib;
@@ -99,17 +97,10 @@ static int send_boot(int control, const struct options *o, int agent)
 		errno = E2BIG;
 		return -1;
 	}
-	struct iovec iov = { .iov_base = data, .iov_len = vmm__request__pack(&q, data) };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &fds,
-			    .msg_controllen = sizeof(fds.space) };
-	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(h), &agent, sizeof(int));
-	return sendmsg(control, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
+	n = fdpass_send(control, data, vmm__request__pack(&q, data), &agent, 1, 0);
+	if (n < 0)
+		errno = (int)-n;
+	return n < 0 ? -1 : 0;
 }
 
 struct times {
@@ -119,7 +110,7 @@ struct times {
 /* 1: the agent has connected; 0: another packet; -1: the boot failed (text printed). */
 static int take_packet(int control, struct times *ret)
 {
-	static uint8_t data[PACKET_MAX];
+	static uint8_t data[VMCTL_PACKET_MAX];
 	ssize_t n = recv(control, data, sizeof(data), 0);
 	if (n <= 0) {
 		fprintf(stderr, "vmm_boot: the monitor has closed its control socket\n");

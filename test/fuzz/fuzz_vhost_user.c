@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/fdpass.h"
 #include "base/util.h"
 #include "vmm/virtio/vhost_user.h"
 #include "vmm/dev/rng.h"
@@ -29,30 +30,17 @@ static void send_message(int fd, struct cur *c, int ram, int event)
 {
 	uint32_t h[3] = { cur_u8(c), 1, 0 };
 	uint8_t how = cur_u8(c), payload[320];
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(3 * sizeof(int))];
-	} control = { 0 };
+	int fds[3] = { how & 4 ? ram : event, ram, ram };
+	size_t n;
+
 	h[0] %= 28;
 	h[2] = (uint32_t)MIN_OF(MIN_OF((how >> 3) * 8u, cur_left(c)), sizeof(payload));
 	if (how == 0xff) /* a header of its own */
 		cur_copy(c, h, sizeof(h));
-	size_t n = MIN_OF(h[2], MIN_OF(sizeof(payload), cur_left(c)));
+	n = MIN_OF(h[2], MIN_OF(sizeof(payload), cur_left(c)));
 	cur_copy(c, payload, n);
 	struct iovec iov[2] = { { h, sizeof(h) }, { payload, n } };
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
-	unsigned n_fds = how & 3;
-	if (n_fds > 0) {
-		int fds[3] = { how & 4 ? ram : event, ram, ram };
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		struct cmsghdr *x = CMSG_FIRSTHDR(&m);
-		x->cmsg_level = SOL_SOCKET;
-		x->cmsg_type = SCM_RIGHTS;
-		x->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(x), fds, n_fds * sizeof(int));
-	}
-	(void)!sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)!fdpass_sendv(fd, iov, 2, fds, how & 3, MSG_DONTWAIT);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

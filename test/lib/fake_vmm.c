@@ -1,7 +1,7 @@
 /*
  * A monitor and an agent that pretend, for tests of the shim's own logic: speaks vmm.proto on
- *descriptor 3 and agent.proto on the channel of Boot. Strict about what it is told (windows must
- *not overlap, streams must be connected), and what a container does is named by its first argument:
+ * descriptor 3 and agent.proto on the channel of Boot. Strict about what it is told (windows must
+ * not overlap, streams must be connected), and what a container does is named by its first argument:
  *
  *	run N      writes "out\n" and "err\n", exits with N
  *	sleep      runs until it is signalled
@@ -21,6 +21,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
+#include "base/limits.h"
 #include "base/loop.h"
 #include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
@@ -427,26 +429,19 @@ static void handle(Vmm__Request *req, int fd)
 static void on_control(struct ev_io *io, uint32_t ev)
 {
 	for (;;) {
-		uint8_t buf[65536];
-		union {
-			struct cmsghdr h;
-			char bytes[CMSG_SPACE(sizeof(int))];
-		} c = { 0 };
-		struct iovec iov = { buf, sizeof(buf) };
-		struct msghdr m = { .msg_iov = &iov,
-				    .msg_iovlen = 1,
-				    .msg_control = c.bytes,
-				    .msg_controllen = sizeof(c.bytes) };
-		ssize_t n = recvmsg(CONTROL_FD, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-		Vmm__Request *req;
+		uint8_t buf[VMCTL_PACKET_MAX];
+		size_t n_fds = 0;
 		int fd = -1;
+		ssize_t n =
+			fdpass_receive(CONTROL_FD, buf, sizeof(buf), &fd, 1, &n_fds, MSG_DONTWAIT);
+		Vmm__Request *req;
 
-		if (n < 0)
+		if (n == -EAGAIN)
 			return;
+		if (n < 0)
+			die("receive");
 		if (n == 0)
 			exit(0);
-		if (CMSG_FIRSTHDR(&m))
-			memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(fd));
 		req = vmm__request__unpack(NULL, (size_t)n, buf);
 		if (!req)
 			die("malformed request");

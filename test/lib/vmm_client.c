@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 
@@ -27,11 +29,10 @@ void vmm_start(struct vmm_client *c, const char *backend, const char *kernel, co
 {
 	struct err err = { 0 };
 	int sv[2];
-	cleanup_free char *dir = NULL, *path = NULL;
+	cleanup_free char *path = NULL;
 
 	*c = (struct vmm_client){ .pidfd = -1, .control = -1, .agent = -1, .console = -1 };
-	assert_ok(program_dir(&dir, &err), &err);
-	path = str_fmt("%s/../bin/husk-vmm", dir);
+	assert_ok(program_path(getenv("HUSK_VMM"), "../bin/husk-vmm", &path, &err), &err);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
 	char *argv[] = { path,
 			 (char *)"--control-fd",
@@ -45,8 +46,7 @@ void vmm_start(struct vmm_client *c, const char *backend, const char *kernel, co
 			 (char *)"--log-level",
 			 (char *)"warn",
 			 NULL };
-	const char *program = getenv("HUSK_VMM");
-	struct spawn s = spawn_of(program ? program : path, argv);
+	struct spawn s = spawn_of(path, argv);
 	s.fds[2] = 2;
 	s.fds[3] = sv[1];
 	s.n_fds = 4;
@@ -85,25 +85,12 @@ int vmm_call(struct vmm_client *c, Vmm__Request *q, const int *fds, unsigned n_f
 	     Vmm__Packet **ret_answer)
 {
 	uint8_t data[8192];
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(8 * sizeof(int))];
-	} control = { 0 };
+	size_t len;
 
 	q->id = ++c->next_id;
 	assert_true(vmm__request__get_packed_size(q) <= sizeof(data));
-	struct iovec iov = { .iov_base = data, .iov_len = vmm__request__pack(q, data) };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	if (n_fds > 0) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
-	}
-	assert_int_equal(sendmsg(c->control, &m, MSG_NOSIGNAL), (int)iov.iov_len);
+	len = vmm__request__pack(q, data);
+	assert_int_equal(fdpass_send(c->control, data, len, fds, n_fds, 0), len);
 	for (;;) {
 		bool closed;
 		wait_readable(c->control, ANSWER_SECONDS, "answer");

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "base/util.h"
 
 #define BOOT_SECONDS 60
@@ -87,18 +88,16 @@ static int test_all(const char *kernel, const char *initramfs, const char *backe
 
 int main(int argc, char **argv)
 {
-	cleanup_free char *bin = NULL, *k = NULL, *i = NULL;
+	cleanup_free char *kernel = NULL, *initramfs = NULL;
 	char dir[] = "/tmp/test_agent_vm.XXXXXX";
-	const char *kernel, *initramfs, *backend;
+	const char *backend;
 	int failed;
 
 	signal(SIGPIPE, SIG_IGN);
-	if (program_dir(&bin, NULL) < 0)
+	if (program_path(getenv("HUSK_KERNEL"), "../share/husk/vmlinux", &kernel, NULL) < 0 ||
+	    program_path(getenv("HUSK_INITRAMFS"), "../share/husk/initramfs.cpio", &initramfs,
+			 NULL) < 0)
 		return 1;
-	k = str_fmt("%s/../share/husk/vmlinux", bin);
-	i = str_fmt("%s/../share/husk/initramfs.cpio", bin);
-	kernel = getenv("HUSK_KERNEL") ? getenv("HUSK_KERNEL") : k;
-	initramfs = getenv("HUSK_INITRAMFS") ? getenv("HUSK_INITRAMFS") : i;
 	backend = getenv("HUSK_BACKEND") ? getenv("HUSK_BACKEND") : "qemu";
 	if (access(kernel, R_OK) < 0) {
 		printf("skipped: no guest kernel %s (make kernel, or HUSK_KERNEL)\n", kernel);

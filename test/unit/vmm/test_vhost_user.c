@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
 #include "base/util.h"
 #include "vmm/virtio/vhost_user.h"
 #include "vmm/dev/rng.h"
@@ -81,22 +82,9 @@ static void send_message(uint32_t request, uint32_t flags, const void *payload, 
 			 const int *fds, unsigned n_fds)
 {
 	uint32_t h[3] = { request, 1 | flags, len };
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(16 * sizeof(int))];
-	} control = { 0 };
 	struct iovec iov[2] = { { h, sizeof(h) }, { (void *)payload, len } };
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
-	if (n_fds > 0) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
-	}
-	assert_int_equal(sendmsg(front, &m, 0), (int)(sizeof(h) + len));
+
+	assert_int_equal(fdpass_sendv(front, iov, 2, fds, n_fds, 0), sizeof(h) + len);
 	rounds();
 }
 

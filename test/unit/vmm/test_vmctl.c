@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
 #include "base/util.h"
 #include "proto/vmm.pb-c.h"
 #include "vmm/vmctl.h"
@@ -60,22 +61,7 @@ static void rounds(void)
 
 static void send_bytes(const void *data, size_t len, const int *fds, unsigned n_fds)
 {
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(16 * sizeof(int))];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)data, .iov_len = len };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	if (n_fds > 0) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
-	}
-	assert_int_equal(sendmsg(client, &m, MSG_NOSIGNAL), (int)len);
+	assert_int_equal(fdpass_send(client, data, len, fds, n_fds, 0), len);
 }
 
 static Vmm__Packet *receive(void)

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "base/util.h"
 
 #define BOOT_SECONDS 60
@@ -405,14 +406,14 @@ static void test_client_gone(void **state)
 
 int main(int argc, char **argv)
 {
-	cleanup_free char *dir = NULL, *k = NULL, *i = NULL;
+	cleanup_free char *k = NULL, *i = NULL;
+
 	signal(SIGPIPE, SIG_IGN);
-	if (program_dir(&dir, NULL) < 0)
+	if (program_path(getenv("HUSK_KERNEL"), "../share/husk/vmlinux", &k, NULL) < 0 ||
+	    program_path(getenv("VMM_GUEST"), "vmm_guest.cpio", &i, NULL) < 0)
 		return 1;
-	k = str_fmt("%s/../share/husk/vmlinux", dir);
-	i = str_fmt("%s/vmm_guest.cpio", dir);
-	kernel = getenv("HUSK_KERNEL") ? getenv("HUSK_KERNEL") : k;
-	initramfs = getenv("VMM_GUEST") ? getenv("VMM_GUEST") : i;
+	kernel = k;
+	initramfs = i;
 	backend = getenv("HUSK_BACKEND") ? getenv("HUSK_BACKEND") : "qemu";
 	if (access(kernel, R_OK) < 0) {
 		printf("skipped: no guest kernel %s (make kernel, or HUSK_KERNEL)\n", kernel);
