@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/check.h"
+
 #define BUF_FIRST_CAP 256u
 
 void buf_init(struct buf *b, size_t max)
@@ -55,11 +57,13 @@ int buf_reserve(struct buf *b, size_t n, uint8_t **ret)
 
 void buf_commit(struct buf *b, size_t n)
 {
+	check(n <= b->cap - b->len);
 	b->len += n;
 }
 
 void buf_consume(struct buf *b, size_t n)
 {
+	check(n <= buf_len(b));
 	b->off += n;
 	if (b->off == b->len)
 		buf_clear(b);

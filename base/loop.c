@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/util.h"
 
 #define BATCH 64
@@ -26,6 +27,7 @@ struct loop {
 	int epfd;
 	int result;
 	bool stop;
+	size_t n_io; /* descriptors watched, our own two among them */
 
 	/* The batch in hand; deleting a source clears its entries. */
 	struct epoll_event batch[BATCH];
@@ -50,10 +52,12 @@ int ev_io_add(struct loop *l, struct ev_io *io, int fd, uint32_t events,
 {
 	struct epoll_event ev = { .events = events, .data.ptr = io };
 
+	check(!io->loop);
 	*io = (struct ev_io){ .fd = fd, .events = events, .cb = cb, .arg = arg };
 	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
 		return -errno;
 	io->loop = l;
+	l->n_io++;
 	return 0;
 }
 
@@ -61,6 +65,7 @@ int ev_io_set(struct ev_io *io, uint32_t events)
 {
 	struct epoll_event ev = { .events = events, .data.ptr = io };
 
+	check(io->loop);
 	if (io->events == events)
 		return 0;
 	if (epoll_ctl(io->loop->epfd, EPOLL_CTL_MOD, io->fd, &ev) < 0)
@@ -79,6 +84,8 @@ void ev_io_del(struct ev_io *io)
 	for (int i = l->batch_i; i < l->batch_n; i++)
 		if (l->batch[i].data.ptr == io)
 			l->batch[i].data.ptr = NULL;
+	check(l->n_io > 0);
+	l->n_io--;
 	io->loop = NULL;
 }
 
@@ -163,6 +170,8 @@ void ev_timer_del(struct ev_timer *t)
 
 	if (!l)
 		return;
+	/* Memory that was freed while its timer ran has most likely other contents now. */
+	check(i < l->heap_n && l->heap[i] == t);
 	t->loop = NULL;
 	last = l->heap[--l->heap_n];
 	if (last == t)
@@ -172,7 +181,7 @@ void ev_timer_del(struct ev_timer *t)
 	heap_down(l, last->slot);
 }
 
-static void timers_run(struct ev_io *io, uint32_t events)
+static void loop_run_timers(struct ev_io *io, uint32_t events)
 {
 	struct loop *l = io->arg;
 	uint64_t n, now = now_mono_ns();
@@ -211,7 +220,7 @@ int loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
 	return 0;
 }
 
-static void posts_run(struct ev_io *io, uint32_t events)
+static void loop_run_posts(struct ev_io *io, uint32_t events)
 {
 	struct loop *l = io->arg;
 	struct post *p, *next;
@@ -238,7 +247,7 @@ int loop_new(struct loop **ret, struct err *err)
 	int tfd = -1, efd = -1, r;
 
 	if (!l)
-		return err_errno(err, -ENOMEM, "event loop");
+		return err_nomem(err);
 	l->tail = &l->head;
 	pthread_mutex_init(&l->lock, NULL);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -248,9 +257,9 @@ int loop_new(struct loop **ret, struct err *err)
 		r = -errno;
 		goto fail;
 	}
-	r = ev_io_add(l, &l->timer_io, tfd, EPOLLIN, timers_run, l);
+	r = ev_io_add(l, &l->timer_io, tfd, EPOLLIN, loop_run_timers, l);
 	if (r == 0)
-		r = ev_io_add(l, &l->post_io, efd, EPOLLIN, posts_run, l);
+		r = ev_io_add(l, &l->post_io, efd, EPOLLIN, loop_run_posts, l);
 	if (r < 0)
 		goto fail;
 	*ret = l;
@@ -270,6 +279,7 @@ void loop_free(struct loop *l)
 
 	if (!l)
 		return;
+	check(l->heap_n == 0 && l->n_io == 2);
 	while ((p = l->head)) {
 		l->head = p->next;
 		free(p);
@@ -299,6 +309,8 @@ int loop_once(struct loop *l, int timeout_ms)
 		io = ev.data.ptr;
 		if (!io)
 			continue;
+		/* Freed while it was watched: calling what is there now would be worse. */
+		check(io->loop == l);
 		io->cb(io, ev.events);
 		called++;
 	}
@@ -327,7 +339,7 @@ void loop_stop(struct loop *l, int result)
 
 /* ---- signals ---- */
 
-static void signal_read(struct ev_io *io, uint32_t events)
+static void loop_on_signal(struct ev_io *io, uint32_t events)
 {
 	struct ev_signal *s = io->arg;
 	struct signalfd_siginfo si;
@@ -353,7 +365,7 @@ int ev_signal_add(struct loop *l, struct ev_signal *s, const int *signals, size_
 		r = s->fd < 0 ? -errno : 0;
 	}
 	if (r == 0)
-		r = ev_io_add(l, &s->io, s->fd, EPOLLIN, signal_read, s);
+		r = ev_io_add(l, &s->io, s->fd, EPOLLIN, loop_on_signal, s);
 	if (r < 0) {
 		fd_close(&s->fd);
 		return err_errno(err, r, "signalfd");
@@ -371,7 +383,7 @@ void ev_signal_del(struct ev_signal *s)
 
 /* ---- children ---- */
 
-static void child_ready(struct ev_io *io, uint32_t events)
+static void loop_on_child(struct ev_io *io, uint32_t events)
 {
 	struct ev_child *c = io->arg;
 	int status = 0;
@@ -393,7 +405,7 @@ int ev_child_add(struct loop *l, struct ev_child *c, pid_t pid, int pidfd,
 	int r;
 
 	*c = (struct ev_child){ .pidfd = pidfd, .pid = pid, .cb = cb, .arg = arg };
-	r = ev_io_add(l, &c->io, pidfd, EPOLLIN, child_ready, c);
+	r = ev_io_add(l, &c->io, pidfd, EPOLLIN, loop_on_child, c);
 	if (r < 0)
 		fd_close(&c->pidfd);
 	return r;

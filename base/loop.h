@@ -2,7 +2,8 @@
  * The event loop: epoll, timers, signals, children (pidfd) and wake-ups from other threads.
  * One loop, one thread; only loop_post may be called from elsewhere. Level-triggered.
  *
- * Sources are embedded in their owners. After ev_*_del no callback of that source comes any more,
+ * Sources are embedded in their owners, all zero before their first use; an owner that is freed
+ * deletes them first. After ev_*_del no callback of that source comes any more,
  * not even from the batch in hand, so an owner may free itself in its own callback after deleting
  * its sources. Callbacks never block and do a bounded amount of work (64 KiB or 64 messages).
  */
@@ -21,10 +22,11 @@
 struct loop;
 
 int loop_new(struct loop **ret, struct err *err) must_check;
-void loop_free(struct loop *l); /* NULL is fine; every source must be deleted before */
+/* Every source must have been deleted (check). NULL is fine. */
+void loop_free(struct loop *l);
 /* Until loop_stop. Returns the value given there, or -errno of epoll_wait. */
 int loop_run(struct loop *l) must_check;
-/* One round, waiting at most timeout_ms (-1 = for ever). Callbacks called, or -errno. */
+/* One round, waiting at most timeout_ms (-1 = without end). Callbacks called, or -errno. */
 int loop_once(struct loop *l, int timeout_ms) must_check;
 void loop_stop(struct loop *l, int result);
 
@@ -39,11 +41,13 @@ struct ev_io {
 	void (*cb)(struct ev_io *io, uint32_t events);
 	void *arg;
 };
-/* events: EPOLLIN, EPOLLOUT, EPOLLRDHUP. EPOLLHUP and EPOLLERR are always reported. */
+/* events: EPOLLIN, EPOLLOUT, EPOLLRDHUP. EPOLLHUP and EPOLLERR are always reported. -errno of
+ * epoll_ctl. One that is added already is a bug (check). */
 int ev_io_add(struct loop *l, struct ev_io *io, int fd, uint32_t events,
 	      void (*cb)(struct ev_io *, uint32_t), void *arg) must_check;
-int ev_io_set(struct ev_io *io, uint32_t events) must_check; /* 0 = only HUP and ERR */
-void ev_io_del(struct ev_io *io);			     /* not added = nothing */
+/* Changes what an added source waits for; 0 = only HUP and ERR. */
+int ev_io_set(struct ev_io *io, uint32_t events) must_check;
+void ev_io_del(struct ev_io *io); /* nothing when it is not added */
 
 /* ---- timers (one shot; add again for more), on CLOCK_MONOTONIC ---- */
 struct ev_timer {

@@ -1,4 +1,4 @@
-#include "test/lib/unit.h"
+#include "test/lib/aborts.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -160,6 +160,27 @@ static void cursor_copies(void **state)
 	assert_true(c.bad);
 }
 
+static void consume_too_much(void *b)
+{
+	buf_consume(b, 4);
+}
+
+static void commit_too_much(void *b)
+{
+	buf_commit(b, 1u << 20);
+}
+
+static void misuse_ends_the_process(void **state)
+{
+	cleanup_buf struct buf b;
+
+	buf_init(&b, 100);
+	assert_int_equal(buf_put(&b, "abc", 3), 0);
+	assert_aborts(consume_too_much, &b, "n <= buf_len(b)");
+	assert_aborts(commit_too_much, &b, "n <= b->cap - b->len");
+	buf_consume(&b, 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +191,7 @@ int main(void)
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(cursor),
 		cmocka_unit_test(cursor_copies),
+		cmocka_unit_test(misuse_ends_the_process),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-#include "test/lib/unit.h"
+#include "test/lib/aborts.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -405,6 +405,87 @@ static void child_no_longer_watched(void **state)
 
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
+/* ---- misuse ---- */
+
+/* In a child with a loop of its own: epoll would be shared with ours. */
+struct sources {
+	struct loop *loop;
+	struct ev_io io;
+	struct ev_timer timer;
+	int fd;
+	void (*bug)(struct sources *s);
+};
+
+static void on_nothing(struct ev_io *io, uint32_t events)
+{
+}
+
+static void add_twice(struct sources *s)
+{
+	(void)!ev_io_add(s->loop, &s->io, s->fd, EPOLLIN, on_nothing, NULL);
+	(void)!ev_io_add(s->loop, &s->io, s->fd, EPOLLIN, on_nothing, NULL);
+}
+
+static void set_what_is_not_added(struct sources *s)
+{
+	(void)!ev_io_set(&s->io, EPOLLIN);
+}
+
+/* Its memory is used for something else while the loop watches it. */
+static void overwritten_io(struct sources *s)
+{
+	(void)!ev_io_add(s->loop, &s->io, s->fd, EPOLLIN, on_nothing, NULL);
+	memset(&s->io, 0x55, sizeof(s->io));
+	(void)!loop_once(s->loop, 0);
+}
+
+static void overwritten_timer(struct sources *s)
+{
+	(void)!ev_timer_add(s->loop, &s->timer, NS_PER_S, on_end, NULL);
+	s->timer.slot = 12345;
+	ev_timer_del(&s->timer);
+}
+
+static void io_outlives_the_loop(struct sources *s)
+{
+	(void)!ev_io_add(s->loop, &s->io, s->fd, EPOLLIN, on_nothing, NULL);
+	loop_free(s->loop);
+}
+
+static void timer_outlives_the_loop(struct sources *s)
+{
+	(void)!ev_timer_add(s->loop, &s->timer, NS_PER_S, on_end, NULL);
+	loop_free(s->loop);
+}
+
+static void with_a_loop(void *arg)
+{
+	struct sources *s = arg;
+
+	if (loop_new(&s->loop, NULL) == 0)
+		s->bug(s);
+}
+
+static void misuse_ends_the_process(void **state)
+{
+	static void (*const bugs[])(struct sources *) = {
+		add_twice,	   set_what_is_not_added, overwritten_io,
+		overwritten_timer, io_outlives_the_loop,  timer_outlives_the_loop,
+	};
+	struct sources s = { 0 };
+	int p[2];
+
+	assert_int_equal(pipe(p), 0);
+	assert_int_equal(write(p[1], "x", 1), 1);
+	s.fd = p[0];
+	for (size_t i = 0; i < ARRAY_SIZE(bugs); i++) {
+		s.bug = bugs[i];
+		assert_aborts(with_a_loop, &s, "at=\"loop.c:");
+	}
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,6 +504,7 @@ int main(void)
 		T(children),
 		T(child_reaped_by_another_is_no_success),
 		T(child_no_longer_watched),
+		cmocka_unit_test(misuse_ends_the_process),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
