@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "base/check.h"
 #include "base/pb.h"
 #include "base/ttrpc/ttrpc.h"
 #include "base/ttrpc/codec.h"
@@ -64,6 +65,7 @@ static void finish(struct out_call *call, const struct ttrpc_result *res)
 	ttrpc_done done = call->done;
 	void *arg = call->arg;
 
+	check(call->client->n_calls > 0);
 	LIST_REMOVE(call, link);
 	call->client->n_calls--;
 	ev_timer_del(&call->timer);
@@ -91,7 +93,7 @@ static void fail_all(struct ttrpc_client *c, int code, enum rpc_code status, con
 			fail(call, code, status, text);
 }
 
-static void call_expired(struct ev_timer *t)
+static void client_on_timeout(struct ev_timer *t)
 {
 	fail(t->arg, -ETIMEDOUT, RPC_DEADLINE_EXCEEDED, "no answer in time");
 }
@@ -267,7 +269,7 @@ static int start(struct ttrpc_client *c, const struct out_call *tmpl,
 	if (!call->method || (req && req->descriptor != call->method->input))
 		r = -EINVAL;
 	if (r == 0 && ns)
-		r = ev_timer_add(c->loop, &call->timer, ns, call_expired, call);
+		r = ev_timer_add(c->loop, &call->timer, ns, client_on_timeout, call);
 	if (r == 0)
 		r = put_call(c, call, svc, req, ns);
 	if (r < 0) {
@@ -326,7 +328,7 @@ int ttrpc_client_new(struct loop *l, int fd, void (*on_close)(void *arg), void *
 	int r;
 
 	if (!c)
-		return err_errno(err, -ENOMEM, "ttrpc client");
+		return err_nomem(err);
 	c->loop = l;
 	c->next_id = 1;
 	c->on_close = on_close;
@@ -351,6 +353,7 @@ void ttrpc_client_free(struct ttrpc_client *c)
 		*c->gone = true;
 	ttrpc_conn_fini(&c->conn);
 	fail_all(c, -ECANCELED, RPC_CANCELLED, "cancelled", &never);
+	check(c->n_calls == 0);
 	for (size_t i = 0; i < c->n_metadata; i++) {
 		free(c->metadata[i].key);
 		free(c->metadata[i].value);

@@ -117,7 +117,7 @@ static int receive(struct ttrpc_conn *c)
 	return n < 0 && n != -EAGAIN ? (int)n : 0;
 }
 
-static void on_ready(struct ev_io *io, uint32_t events)
+static void conn_on_ready(struct ev_io *io, uint32_t events)
 {
 	struct ttrpc_conn *c = io->arg;
 	const bool hup = events & (EPOLLHUP | EPOLLERR);
@@ -163,7 +163,7 @@ int ttrpc_conn_init(struct ttrpc_conn *c, struct loop *l, int fd, const struct t
 	buf_init(&c->out, TTRPC_QUEUE_MAX);
 	r = fd_set_nonblock(fd, true);
 	if (r == 0)
-		r = ev_io_add(l, &c->io, fd, EPOLLIN, on_ready, c);
+		r = ev_io_add(l, &c->io, fd, EPOLLIN, conn_on_ready, c);
 	if (r < 0)
 		ttrpc_conn_fini(c);
 	return r;

@@ -31,8 +31,11 @@ struct peer {
 	uint32_t last_id;
 };
 
+#define CALL_OPEN 0x63616c6cu
+
 struct ttrpc_call {
 	LIST_ENTRY(ttrpc_call) link;
+	uint32_t open;		     /* CALL_OPEN until it is answered */
 	struct ttrpc_server *server; /* NULL: freed */
 	struct peer *peer;	     /* NULL: an orphan */
 	uint32_t stream_id;
@@ -62,8 +65,16 @@ struct ttrpc_server {
 
 /* ---- calls ---- */
 
+/* Read from freed memory when a handler answers twice. As long as nobody has taken that memory, the
+ * mark is what call_free left there. */
+no_sanitize static bool call_open(const struct ttrpc_call *call)
+{
+	return call->open == CALL_OPEN;
+}
+
 static void call_orphan(struct ttrpc_call *call, struct call_list *list)
 {
+	check(call->peer && call->peer->n_calls > 0);
 	LIST_REMOVE(call, link);
 	LIST_INSERT_HEAD(list, call, link);
 	ev_timer_del(&call->deadline);
@@ -77,14 +88,18 @@ static struct ttrpc_conn *call_free(struct ttrpc_call *call)
 	struct ttrpc_conn *conn = NULL;
 
 	if (call->server) {
+		check(call->server->n_calls > 0);
 		LIST_REMOVE(call, link);
 		call->server->n_calls--;
 	}
 	if (call->peer) {
+		check(call->server && call->peer->n_calls > 0);
 		call->peer->n_calls--;
 		conn = &call->peer->conn;
 	}
 	ev_timer_del(&call->deadline);
+	/* Without `volatile` the compiler knows that free() makes it pointless. */
+	*(volatile uint32_t *)&call->open = 0;
 	free(call);
 	return conn;
 }
@@ -116,7 +131,7 @@ static void call_abort(struct ttrpc_call *call, enum rpc_code code, const char *
 		call->on_cancel(call, call->cancel_arg);
 }
 
-static void call_expired(struct ev_timer *t)
+static void server_on_deadline(struct ev_timer *t)
 {
 	call_abort(t->arg, RPC_DEADLINE_EXCEEDED, "deadline exceeded");
 }
@@ -125,10 +140,12 @@ static void call_expired(struct ev_timer *t)
 
 void ttrpc_reply(struct ttrpc_call *call, const ProtobufCMessage *resp)
 {
-	struct peer *p = call->peer;
+	struct peer *p;
 	struct ttrpc_conn *conn;
 	int r;
 
+	check(call_open(call));
+	p = call->peer;
 	if (p) {
 		if (call->streaming)
 			r = ttrpc_put_data(&p->conn.out, call->stream_id,
@@ -145,10 +162,12 @@ void ttrpc_reply(struct ttrpc_call *call, const ProtobufCMessage *resp)
 void ttrpc_reply_status(struct ttrpc_call *call, enum rpc_code code, const char *msg,
 			const char *detail_type, const ProtobufCMessage *detail)
 {
-	struct peer *p = call->peer;
+	struct peer *p;
 	struct ttrpc_conn *conn;
 	int r;
 
+	check(call_open(call));
+	p = call->peer;
 	if (p) {
 		r = ttrpc_put_status(&p->conn.out, call->stream_id, code, msg, detail_type, detail);
 		put_last(p, call->stream_id, r, code, "the error's details are too large");
@@ -170,9 +189,11 @@ void ttrpc_reply_err(struct ttrpc_call *call, int code, const struct err *err)
 
 int ttrpc_send(struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	struct peer *p = call->peer;
+	struct peer *p;
 	int r;
 
+	check(call_open(call));
+	p = call->peer;
 	if (!call->streaming)
 		return -EINVAL;
 	if (!p || p->conn.ended)
@@ -188,6 +209,7 @@ int ttrpc_send(struct ttrpc_call *call, const ProtobufCMessage *msg)
 void ttrpc_call_on_cancel(struct ttrpc_call *call, void (*cb)(struct ttrpc_call *, void *),
 			  void *arg)
 {
+	check(call_open(call));
 	call->on_cancel = cb;
 	call->cancel_arg = arg;
 }
@@ -217,11 +239,13 @@ static struct ttrpc_call *call_new(struct peer *p, uint32_t stream_id, int64_t t
 
 	if (!call)
 		return NULL;
-	if (timeout_ns > 0 && ev_timer_add(p->server->loop, &call->deadline,
-					   MIN_OF(ns, DEADLINE_MAX_NS), call_expired, call) < 0) {
+	if (timeout_ns > 0 &&
+	    ev_timer_add(p->server->loop, &call->deadline, MIN_OF(ns, DEADLINE_MAX_NS),
+			 server_on_deadline, call) < 0) {
 		free(call);
 		return NULL;
 	}
+	call->open = CALL_OPEN;
 	call->server = p->server;
 	call->peer = p;
 	call->stream_id = stream_id;
@@ -310,7 +334,7 @@ static void take_data(struct peer *p, const struct ttrpc_frame *f)
 		call_abort(call, RPC_INVALID_ARGUMENT, "the method takes no stream");
 }
 
-static void peer_frame(struct ttrpc_conn *c, const struct ttrpc_frame *f)
+static void server_on_frame(struct ttrpc_conn *c, const struct ttrpc_frame *f)
 {
 	struct peer *p = container_of(c, struct peer, conn);
 
@@ -322,13 +346,15 @@ static void peer_frame(struct ttrpc_conn *c, const struct ttrpc_frame *f)
 
 /* ---- connections ---- */
 
-static bool peer_busy(const struct ttrpc_conn *c)
+static bool server_owes(const struct ttrpc_conn *c)
 {
 	return container_of(c, const struct peer, conn)->n_calls > 0;
 }
 
 static void peer_free(struct peer *p)
 {
+	check(LIST_EMPTY(&p->calls));
+	check(p->server->n_peers > 0);
 	LIST_REMOVE(p, link);
 	p->server->n_peers--;
 	ttrpc_conn_fini(&p->conn);
@@ -341,7 +367,7 @@ static void listen_resume(struct ttrpc_server *s)
 		(void)!ev_io_set(&s->listen_io, EPOLLIN);
 }
 
-static void peer_closed(struct ttrpc_conn *c, int code)
+static void server_on_closed(struct ttrpc_conn *c, int code)
 {
 	struct peer *p = container_of(c, struct peer, conn);
 	struct ttrpc_server *s = p->server;
@@ -366,9 +392,9 @@ static void peer_closed(struct ttrpc_conn *c, int code)
 }
 
 static const struct ttrpc_conn_ops peer_ops = {
-	.frame = peer_frame,
-	.closed = peer_closed,
-	.busy = peer_busy,
+	.frame = server_on_frame,
+	.closed = server_on_closed,
+	.busy = server_owes,
 	.throttle = true,
 };
 
@@ -409,12 +435,12 @@ static bool may_connect(const struct ttrpc_server *s, int fd)
 	return cred.uid == 0 || cred.uid == geteuid();
 }
 
-static void pause_over(struct ev_timer *t)
+static void server_on_pause_over(struct ev_timer *t)
 {
 	listen_resume(t->arg);
 }
 
-static void on_listen(struct ev_io *io, uint32_t events)
+static void server_on_listen(struct ev_io *io, uint32_t events)
 {
 	struct ttrpc_server *s = io->arg;
 	int fd;
@@ -428,8 +454,8 @@ static void on_listen(struct ev_io *io, uint32_t events)
 		if (fd < 0) {
 			/* Out of descriptors or memory: the backlog keeps the listener readable, so
 			 * look again later instead of spinning. */
-			if (ev_timer_add(s->loop, &s->listen_pause, ACCEPT_PAUSE_NS, pause_over,
-					 s) == 0)
+			if (ev_timer_add(s->loop, &s->listen_pause, ACCEPT_PAUSE_NS,
+					 server_on_pause_over, s) == 0)
 				(void)!ev_io_set(io, 0);
 			return;
 		}
@@ -451,7 +477,7 @@ int ttrpc_server_listen(struct ttrpc_server *s, int listen_fd, bool same_user)
 		return -EBUSY;
 	r = fd_set_nonblock(fd, true);
 	if (r == 0)
-		r = ev_io_add(s->loop, &s->listen_io, fd, EPOLLIN, on_listen, s);
+		r = ev_io_add(s->loop, &s->listen_io, fd, EPOLLIN, server_on_listen, s);
 	if (r < 0)
 		return r;
 	s->same_user = same_user;

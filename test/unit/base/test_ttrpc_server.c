@@ -241,6 +241,36 @@ static void new_server(void *table)
 	(void)!ttrpc_server_new(l, &svc, 1, &server, NULL);
 }
 
+static void answer_again(void *call)
+{
+	ttrpc_reply_err(call, -EIO, NULL);
+}
+
+static void send_after_the_answer(void *call)
+{
+	Agent__Event ev = AGENT__EVENT__INIT;
+
+	(void)!ttrpc_send(call, &ev.base);
+}
+
+static void cancel_after_the_answer(void *call)
+{
+	ttrpc_call_on_cancel(call, cancelled, NULL);
+}
+
+/* A call has exactly one answer; nothing is done with it after that. */
+static void answered_twice(void **state)
+{
+	ask(1, "StartContainer");
+	settle(l);
+	assert_int_equal(n_kept, 1);
+	ttrpc_reply(kept[0], NULL);
+	(void)rawpeer_expect(&p, 1, RPC_OK);
+	assert_aborts(answer_again, kept[0], "call_open(call)");
+	assert_aborts(send_after_the_answer, kept[0], "call_open(call)");
+	assert_aborts(cancel_after_the_answer, kept[0], "call_open(call)");
+}
+
 static void wrong_tables(void **state)
 {
 	struct ttrpc_method unknown[] = { { "Events", events }, { "NoSuch", keep }, { NULL } };
@@ -682,6 +712,7 @@ int main(void)
 		T(unknown_names),
 		T(every_method_of_the_descriptor),
 		T(wrong_tables),
+		T(answered_twice),
 		T(malformed),
 		T(oversize),
 		T(answer_too_large),
