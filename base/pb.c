@@ -70,12 +70,12 @@ void *pb_arena_alloc(struct pb_arena *a, size_t n)
 	return p;
 }
 
-static void *alloc_cb(void *arena, size_t n)
+static void *pb_alloc(void *arena, size_t n)
 {
 	return pb_arena_alloc(arena, n);
 }
 
-static void free_cb(void *arena, void *p)
+static void pb_free(void *arena, void *p)
 {
 	(void)arena;
 	(void)p;
@@ -84,7 +84,7 @@ static void free_cb(void *arena, void *p)
 int pb_unpack(struct pb_arena *a, const ProtobufCMessageDescriptor *desc, const void *data,
 	      size_t len, ProtobufCMessage **ret)
 {
-	ProtobufCAllocator al = { .alloc = alloc_cb, .free = free_cb, .allocator_data = a };
+	ProtobufCAllocator al = { .alloc = pb_alloc, .free = pb_free, .allocator_data = a };
 	ProtobufCMessage *m;
 
 	a->full = a->oom = false;

@@ -253,7 +253,7 @@ int write_file_atomic(const char *path, const void *data, size_t len, mode_t mod
 		return err_errno(err, r, "write %s", path);
 	tmp = str_fmt("%s.tmp.%.16s", path, id);
 	if (!tmp)
-		return err_errno(err, -ENOMEM, "write %s", path);
+		return err_nomem(err);
 	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 	if (fd < 0)
 		return err_errno(err, -errno, "write %s", tmp);
@@ -276,7 +276,7 @@ int mkdir_p(const char *path, mode_t mode, struct err *err)
 	struct stat st;
 
 	if (!p)
-		return err_errno(err, -ENOMEM, "make directory %s", path);
+		return err_nomem(err);
 	for (char *s = p + 1; *p; s++) {
 		bool last = *s == '\0';
 
@@ -452,7 +452,7 @@ int program_dir(char **ret, struct err *err)
 		return err_set(err, -EINVAL, "/proc/self/exe: not an absolute path: %s", path);
 	*slash = '\0';
 	*ret = strdup(slash == path ? "/" : path);
-	return *ret ? 0 : err_errno(err, -ENOMEM, "program directory");
+	return *ret ? 0 : err_nomem(err);
 }
 
 /* ---- clocks ---- */
