@@ -4,9 +4,10 @@ BUILD_TYPE ?= RelWithDebInfo
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
+CONFORMANCE ?=
 SHARE := $(BUILD)/share/husk
 
-.PHONY: all help deps kernel quickstart test test-unit test-e2e test-kvm lint install clean programs
+.PHONY: all help deps kernel quickstart test test-unit test-e2e test-kvm conformance lint install clean programs
 
 all: programs kernel ## build everything: programs, guest agent and guest kernel
 
@@ -40,6 +41,9 @@ test-e2e: all ## the end-to-end suite, with the backend that auto chooses
 
 test-kvm: all ## the end-to-end suite with backend kvm, inside an emulated host where needed
 	test/kvm/run-e2e
+
+conformance: deps all ## Kubernetes' own test of CRI servers, compared with a file (needs Go)
+	test/conformance/run $(CONFORMANCE)
 
 bench-%: all
 	test/bench/bench-$*
