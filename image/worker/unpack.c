@@ -1,14 +1,12 @@
 /*
- * `unpack`: the decoder (this process) and the builder (its child), joined by a pipe of frames: a
- * length and so many bytes of a tar, or a mark. A decoder that fails ends the pipe without the last
- * mark, so a builder never takes half a layer for a whole one.
+ * `unpack`: the decoder (this process) and the builder (its child), joined by a pipe for the tars
+ * (unpack_pipe.h) and one for the builder's report.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,12 +18,13 @@
 #include "image/ext4/writer.h"
 #include "image/image.h"
 #include "image/layer/layer_tar.h"
+#include "image/layer/unpack_pipe.h"
 #include "image/ext4/tree.h"
 #include "image/worker/worker.h"
 #include "image/worker/confine.h"
 
 #define PIPE_SIZE (1 * MIB)
-#define CHUNK (256 * KIB)
+#define CHUNK UNPACK_PIPE_CHUNK
 #define MAX_CPU_S 900
 /*
  * Of each process: what it allocates. With the libraries' pages that makes less than 64 MiB
@@ -37,9 +36,6 @@
 #define SPOOL_OFFSET IMAGE_MAX_LAYER
 #define SPOOL_MAX (1 * GIB)
 
-#define FRAME_NEXT 0u	     /* end of a layer; another one follows */
-#define FRAME_END UINT32_MAX /* end of the last one */
-
 struct unpack {
 	enum media_compression kinds[IMAGE_MAX_LAYERS];
 	size_t n_layers;
@@ -47,10 +43,10 @@ struct unpack {
 	uint8_t uuid[16];
 	int tar[2];    /* decoder -> builder */
 	int report[2]; /* builder -> decoder: struct build_result */
-	uint32_t left; /* builder: bytes of the frame */
-	/* builder: the layer's end has been read; so has FRAME_END */
-	bool layer_ended, ended;
-	uint8_t buf[CHUNK];
+	union {
+		struct unpack_pipe pipe; /* builder */
+		uint8_t buf[CHUNK];	 /* decoder */
+	};
 };
 
 struct build_result {
@@ -62,71 +58,27 @@ struct build_result {
 
 /* ---- builder ---- */
 
-static ssize_t read_pipe(struct unpack *u, void *buf, size_t n)
+static ssize_t unpack_on_read(void *arg, const void **ret)
 {
-	for (;;) {
-		ssize_t r = read(u->tar[0], buf, n);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		return r < 0 ? -errno : r;
-	}
-}
-
-static int read_frame(struct unpack *u)
-{
-	size_t got = 0;
-
-	while (got < sizeof(u->left)) {
-		ssize_t r = read_pipe(u, (char *)&u->left + got, sizeof(u->left) - got);
-
-		if (r <= 0)
-			return r < 0 ? (int)r : -EPIPE;
-		got += (size_t)r;
-	}
-	return 0;
-}
-
-static ssize_t read_tar(void *arg, const void **ret)
-{
-	struct unpack *u = arg;
-	ssize_t n;
-
-	if (!u->left && !u->layer_ended) {
-		int r = read_frame(u);
-
-		if (r < 0)
-			return r;
-		u->ended = u->left == FRAME_END;
-		u->layer_ended = u->left == FRAME_NEXT || u->ended;
-	}
-	if (u->layer_ended) {
-		u->left = 0;
-		return 0;
-	}
-	n = read_pipe(u, u->buf, MIN_OF(u->left, (uint32_t)CHUNK));
-	if (n == 0)
-		return -EPIPE;
-	if (n > 0)
-		u->left -= (uint32_t)n;
-	*ret = u->buf;
-	return n;
+	return unpack_pipe_read(arg, ret);
 }
 
 static int build_layers(struct unpack *u, struct tree *t, struct ext4_writer *w, struct err *err)
 {
+	unpack_pipe_init(&u->pipe, unpack_pipe_read_fd, &u->tar[0]);
 	for (size_t k = 0; k < u->n_layers; k++) {
 		int r = k ? tree_next_layer(t, err) : 0;
 
-		u->layer_ended = false;
-		if (r >= 0)
-			r = layer_tar_read(read_tar, u, t, w, err);
+		if (r == 0)
+			r = layer_tar_read(unpack_on_read, &u->pipe, t, w, err);
 		if (r < 0)
 			return u->n_layers > 1
 				       ? err_wrap(err, r, "part %zu of %zu", k + 1, u->n_layers)
 				       : r;
-		if (u->ended != (k + 1 == u->n_layers))
-			return err_set(err, -EPROTO, "the decoder has another number of layers");
+		if (unpack_pipe_next(&u->pipe) != (k + 1 < u->n_layers))
+			return err_set(err, -EPROTO,
+				       "the decoder sent %s than the %zu layers it was to unpack",
+				       k + 1 < u->n_layers ? "fewer" : "more", u->n_layers);
 	}
 	if (u->bottom)
 		tree_is_bottom(t);
@@ -184,34 +136,11 @@ static noreturn_fn void builder_main(struct unpack *u)
 
 /* ---- decoder ---- */
 
-static int write_frame(struct unpack *u, uint32_t len, const void *data)
+static int unpack_on_decoded(void *arg, const void *data, size_t len)
 {
-	struct iovec v[2] = { { &len, sizeof(len) }, { (void *)data, data ? len : 0 } };
-	size_t done = 0, all = v[0].iov_len + v[1].iov_len;
+	const struct unpack *u = arg;
 
-	while (done < all) {
-		ssize_t r = v[0].iov_len ? writev(u->tar[1], v, 2)
-					 : write(u->tar[1], v[1].iov_base, v[1].iov_len);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return -errno;
-		done += (size_t)r;
-		for (int k = 0; k < 2; k++) {
-			size_t n = MIN_OF((size_t)r, v[k].iov_len);
-
-			v[k].iov_base = (char *)v[k].iov_base + n;
-			v[k].iov_len -= n;
-			r -= (ssize_t)n;
-		}
-	}
-	return 0;
-}
-
-static int write_tar(void *arg, const void *data, size_t len)
-{
-	return write_frame(arg, (uint32_t)len, data);
+	return unpack_pipe_write(u->tar[1], data, len);
 }
 
 static int decode(struct unpack *u, size_t layer, char diff_id[DIGEST_LEN + 1], uint64_t *ret_bytes,
@@ -220,7 +149,7 @@ static int decode(struct unpack *u, size_t layer, char diff_id[DIGEST_LEN + 1], 
 	struct decoder *d = NULL;
 	uint8_t sha[32];
 	ssize_t n;
-	int r = decoder_new(u->kinds[layer], IMAGE_MAX_LAYER, write_tar, u, &d);
+	int r = decoder_new(u->kinds[layer], IMAGE_MAX_LAYER, unpack_on_decoded, u, &d);
 
 	if (r < 0)
 		return err_set(err, r, "no memory");
@@ -247,7 +176,7 @@ static int decode_all(struct unpack *u, json_t *diff_ids, uint64_t *ret_bytes, s
 		int r = decode(u, k, diff_id, &bytes, err);
 
 		if (r >= 0) {
-			r = write_frame(u, last ? FRAME_END : FRAME_NEXT, NULL);
+			r = unpack_pipe_write_end(u->tar[1], last);
 			if (r < 0)
 				(void)!err_errno(err, r, "write the tar");
 		}
