@@ -17,7 +17,7 @@
  *	-EBADMSG	wrong digest, truncated or damaged data
  *	-EPROTO		a registry's answer, manifest, configuration or tar that breaks its rules
  *	-ENOTSUP	no image for this platform, unknown media type, schema 1, encrypted layers
- *	-EFBIG		over one of the limits below
+ *	-EFBIG		over one of the limits (limits.h)
  *	-ENOSPC, -EDQUOT, -EIO	the disk
  *	-ECANCELED	the store was closed
  */
@@ -31,15 +31,13 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "image/limits.h"
 
 struct loop;
 struct image_store;
 struct image_pull;
 
-#define IMAGE_MAX_LAYERS 128
-#define IMAGE_MAX_DOCUMENT (4 * MIB) /* index, manifest, configuration */
-#define IMAGE_MAX_LAYER (64 * GIB)   /* one layer, as a tar and as a file */
-#define IMAGE_ID_LEN 71		     /* "sha256:" and 64 hex digits, without the NUL */
+#define IMAGE_ID_LEN 71 /* "sha256:" and 64 hex digits, without the NUL */
 
 /* ---- store ---- */
 
@@ -62,7 +60,7 @@ struct image_store_options {
 /* Opens (makes) the store and removes what dead pulls left. -EBUSY: another process has it open. */
 int image_store_open(const struct image_store_options *o, struct image_store **ret,
 		     struct err *err) must_check;
-/* Cancels the pulls still running (their `done` is called with -ECANCELED). NULL is fine. */
+/* Ends what is still running (its `done` is called with -ECANCELED). NULL is fine. */
 void image_store_close(struct image_store *s);
 
 /* ---- what an image says about its processes ---- */

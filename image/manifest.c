@@ -236,6 +236,8 @@ int manifest_parse(const void *data, size_t len, const char *arch, struct manife
 		return err_set(err, json_object_get(j, "schemaVersion") ? -ENOTSUP : -EPROTO,
 			       "manifest is not of schema 2");
 	if (json_is_array(json_object_get(j, "manifests"))) {
+		if (!arch)
+			return err_set(err, -EPROTO, "an index where a manifest should be");
 		/* Both at once could be read in two ways. */
 		if (json_object_get(j, "layers") || json_object_get(j, "config"))
 			return err_set(err, -EPROTO, "manifest is an index and an image at once");

@@ -202,3 +202,16 @@ void reference_canonical(const struct reference *r, char out[REFERENCE_MAX + 1])
 	else
 		reference_with_tag(r, out);
 }
+
+int reference_normalize(const char *s, char **ret, struct err *err)
+{
+	char name[REFERENCE_MAX + 1];
+	struct reference parsed;
+	int r = reference_parse(s, &parsed, err);
+
+	if (r < 0)
+		return r;
+	reference_canonical(&parsed, name);
+	*ret = strdup(name);
+	return *ret ? 0 : err_nomem(err);
+}

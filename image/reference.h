@@ -28,6 +28,8 @@ struct reference {
 
 /* -EINVAL with the reason. */
 int reference_parse(const char *s, struct reference *ret, struct err *err) must_check;
+/* In full ("busybox" -> "docker.io/library/busybox:latest"); the caller frees. -EINVAL. */
+int reference_normalize(const char *s, char **ret, struct err *err) must_check;
 /* host/path, host/path:tag, host/path@digest. */
 void reference_name(const struct reference *r, char out[REFERENCE_MAX + 1]);
 void reference_with_tag(const struct reference *r, char out[REFERENCE_MAX + 1]);

@@ -57,10 +57,4 @@ void ext4_writer_drop(struct ext4_writer *w, const struct tree_inode *file);
 int ext4_writer_finish(struct ext4_writer *w, struct tree *t, uint64_t *ret_size,
 		       struct err *err) must_check;
 
-/*
- * An empty file system of `size` bytes to be written to later (a container's scratch disk): one
- * root directory, no journal; group metadata is where mke2fs would put it, and all of it sparse.
- */
-int ext4_make_scratch(int fd, uint64_t size, struct err *err) must_check;
-
 #endif

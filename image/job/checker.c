@@ -12,7 +12,6 @@
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/job/proc.h"
-#include "image/image.h"
 #include "image/worker/worker.h"
 
 struct checker {

@@ -15,7 +15,7 @@
 #include "image/credentials.h"
 #include "image/hosts.h"
 #include "image/job/proc.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/worker/worker.h"
 
 #define READ_MAX (64 * KIB)

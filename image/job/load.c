@@ -13,8 +13,11 @@
 #include <jansson.h>
 
 #include "base/util.h"
-#include "image/worker/archive_source.h"
 #include "image/job/fetcher.h"
+#include "image/job/jobs.h"
+#include "image/job/pull.h"
+#include "image/reference.h"
+#include "image/store/names.h"
 #include "image/store/store.h"
 
 #define LIST_ID 1u
@@ -25,7 +28,8 @@ struct wanted {
 };
 
 struct image_load {
-	struct image_store *s;
+	struct job job;
+	struct jobs *jobs;
 	struct image_load_ops ops;
 	void *arg;
 	char *name;		      /* for an image that has none */
@@ -35,7 +39,6 @@ struct image_load {
 	struct wanted *images;
 	size_t n_images, at;
 	struct image_pull *pull;
-	bool started;
 };
 
 static void load_free(struct image_load *l)
@@ -62,15 +65,25 @@ static void load_end(struct image_load *l, int code, const struct err *why)
 	if (code < 0)
 		err = *why;
 	l->pull = NULL;
+	job_remove(&l->job);
 	load_free(l);
 	ops.done(arg, code, &err);
+}
+
+static void load_on_stop(struct job *j, const struct err *why)
+{
+	struct image_load *l = container_of(j, struct image_load, job);
+
+	if (l->pull)
+		image_pull_cancel(l->pull);
+	load_end(l, why->code, why);
 }
 
 /* ---- one image after the other ---- */
 
 static void load_next(struct image_load *l);
 
-static void on_progress(void *arg, const struct image_progress *p)
+static void load_on_progress(void *arg, const struct image_progress *p)
 {
 	struct image_load *l = arg;
 	const struct wanted *w = &l->images[l->at];
@@ -79,8 +92,8 @@ static void on_progress(void *arg, const struct image_progress *p)
 		l->ops.progress(l->arg, w->names[0] ? w->names[0] : w->digest, p);
 }
 
-static void on_loaded(void *arg, int code, const struct image_pull_result *res,
-		      const struct err *why)
+static void load_on_loaded(void *arg, int code, const struct image_pull_result *res,
+			   const struct err *why)
 {
 	struct image_load *l = arg;
 	const struct wanted *w = &l->images[l->at];
@@ -93,8 +106,8 @@ static void on_loaded(void *arg, int code, const struct image_pull_result *res,
 		return;
 	}
 	memcpy(id, res->id, sizeof(id));
-	for (char **name = w->names; *name && code >= 0; name++)
-		code = image_tag(l->s, id, *name, NULL, &err);
+	for (char **name = w->names; *name && code == 0; name++)
+		code = names_tag(l->jobs->store, id, *name, NULL, &err);
 	if (code < 0) {
 		load_end(l, code, &err);
 		return;
@@ -113,8 +126,8 @@ static void load_next(struct image_load *l)
 		load_end(l, 0, NULL);
 		return;
 	}
-	r = pull_archive(l->s, l->archive, l->images[l->at].digest, on_progress, on_loaded, l,
-			 &l->pull, &err);
+	r = pull_archive(l->jobs, l->archive, l->images[l->at].digest, load_on_progress,
+			 load_on_loaded, l, &l->pull, &err);
 	if (r < 0)
 		load_end(l, r, &err);
 }
@@ -127,7 +140,7 @@ static int reopen(int fd, int *ret, struct err *err)
 	cleanup_free char *path = str_fmt("/proc/self/fd/%d", fd);
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*ret = open(path, O_RDONLY | O_CLOEXEC);
 	return *ret < 0 ? err_errno(err, -errno, "open the archive again") : 0;
 }
@@ -140,13 +153,13 @@ static int take_names(const json_t *list, struct wanted *w, struct err *err)
 		return err_set(err, -EFBIG, "an image has more than %u names", ARCHIVE_MAX_NAMES);
 	w->names = calloc(n + 2, sizeof(*w->names));
 	if (!w->names)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (size_t k = 0; k < n; k++) {
 		const char *name = json_string_value(json_array_get(list, k));
-		int r = name ? image_normalize(name, &w->names[k], err)
+		int r = name ? reference_normalize(name, &w->names[k], err)
 			     : err_set(err, -EPROTO, "a name is no text");
 
-		if (r >= 0 && strchr(w->names[k], '@'))
+		if (r == 0 && strchr(w->names[k], '@'))
 			r = err_set(err, -EINVAL, "'%.100s' has a digest", name);
 		if (r < 0)
 			return err_wrap(err, r, "a name in the archive");
@@ -164,8 +177,8 @@ static int take_list(struct image_load *l, const json_t *list, struct err *err)
 			       n);
 	l->images = calloc(n, sizeof(*l->images));
 	if (!l->images)
-		return err_set(err, -ENOMEM, "no memory");
-	for (size_t k = 0; r >= 0 && k < n; k++) {
+		return err_nomem(err);
+	for (size_t k = 0; r == 0 && k < n; k++) {
 		const json_t *j = json_array_get(list, k);
 		const char *digest = json_string_value(json_object_get(j, "digest"));
 
@@ -181,10 +194,10 @@ static int take_list(struct image_load *l, const json_t *list, struct err *err)
 		return err_set(err, -EINVAL,
 			       "the archive has %zu images, so one name is not enough", n);
 	l->images[0].names[0] = strdup(l->name);
-	return l->images[0].names[0] ? 0 : err_set(err, -ENOMEM, "no memory");
+	return l->images[0].names[0] ? 0 : err_nomem(err);
 }
 
-static void on_list(void *arg, uint32_t id, const void *data, size_t len)
+static void load_on_list(void *arg, uint32_t id, const void *data, size_t len)
 {
 	struct image_load *l = arg;
 	json_t *j = json_loadb(data, len, JSON_REJECT_DUPLICATES, NULL);
@@ -192,7 +205,7 @@ static void on_list(void *arg, uint32_t id, const void *data, size_t len)
 	struct err err = { 0 };
 	int r = reopen(expanded ? l->expanded : l->spool, &l->archive, &err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = take_list(l, json_object_get(j, "images"), &err);
 	json_decref(j);
 	fetcher_free(l->fetcher);
@@ -203,49 +216,48 @@ static void on_list(void *arg, uint32_t id, const void *data, size_t len)
 		load_next(l);
 }
 
-static void on_list_error(void *arg, uint32_t id, int code, bool again, const struct err *err)
+static void load_on_list_error(void *arg, uint32_t id, int code, bool again, const struct err *err)
 {
 	load_end(arg, code, err);
 }
 
-static void ignore(void *arg, uint32_t id, uint64_t fetched)
+static void load_on_nothing(void *arg, uint32_t id, uint64_t fetched)
 {
 }
 
 static const struct fetcher_ops list_ops = {
-	.document = on_list,
-	.progress = ignore,
-	.done = ignore,
-	.error = on_list_error,
+	.document = load_on_list,
+	.progress = load_on_nothing,
+	.done = load_on_nothing,
+	.error = load_on_list_error,
 };
 
 /* ---- the beginning ---- */
 
-int image_load_new(struct image_store *s, const char *name, const struct image_load_ops *ops,
-		   void *arg, struct image_load **ret, struct err *err)
+int load_new(struct jobs *js, const char *name, const struct image_load_ops *ops, void *arg,
+	     struct image_load **ret, struct err *err)
 {
 	struct image_load *l = calloc(1, sizeof(*l));
 	int r = 0;
 
 	if (!l)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*l = (struct image_load){
-		.s = s, .ops = *ops, .arg = arg, .spool = -1, .expanded = -1, .archive = -1
+		.jobs = js, .ops = *ops, .arg = arg, .spool = -1, .expanded = -1, .archive = -1
 	};
 	if (!str_empty(name))
-		r = image_normalize(name, &l->name, err);
-	if (r >= 0 && l->name && strchr(l->name, '@'))
+		r = reference_normalize(name, &l->name, err);
+	if (r == 0 && l->name && strchr(l->name, '@'))
 		r = err_set(err, -EINVAL, "'%.100s': a name without a digest expected", name);
-	if (r >= 0) {
-		l->spool = open(s->tmp_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-		l->expanded = open(s->tmp_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-		if (l->spool < 0 || l->expanded < 0)
-			r = err_errno(err, -errno, "make a file in %s", s->tmp_dir);
-	}
+	if (r == 0)
+		r = store_tmp_file(js->store, &l->spool, err);
+	if (r == 0)
+		r = store_tmp_file(js->store, &l->expanded, err);
 	if (r < 0) {
 		load_free(l);
 		return r;
 	}
+	job_add(js, &l->job, JOB_LOAD, load_on_stop);
 	*ret = l;
 	return 0;
 }
@@ -259,7 +271,8 @@ int image_load_put(struct image_load *l, const void *data, size_t len, struct er
 			       IMAGE_MAX_LAYER / GIB);
 	r = write_all(l->spool, data, len);
 	l->size += len;
-	return r < 0 ? err_errno(err, r, "keep the archive in %s", l->s->tmp_dir) : 0;
+	return r < 0 ? err_errno(err, r, "keep the archive in %s/tmp", store_dir(l->jobs->store))
+		     : 0;
 }
 
 int image_load_start(struct image_load *l, struct err *err)
@@ -269,13 +282,15 @@ int image_load_start(struct image_load *l, struct err *err)
 	int r = reopen(l->spool, &fd, err);
 
 	o.archive_fd = fd;
-	if (r >= 0)
-		r = fetcher_new(&l->s->procs, &o, &list_ops, l, &l->fetcher, err);
+	if (r == 0)
+		r = fetcher_new(&l->jobs->procs, &o, &list_ops, l, &l->fetcher, err);
 	return r < 0 ? r : fetcher_list(l->fetcher, LIST_ID, l->expanded, err);
 }
 
 void image_load_cancel(struct image_load *l)
 {
-	if (l)
-		load_free(l);
+	if (!l)
+		return;
+	job_remove(&l->job);
+	load_free(l);
 }

@@ -1,15 +1,16 @@
-/* Between load and pull. Inside of image/; image.h has image_load. Loop thread only. */
+/*
+ * Load: the archive is spooled into a file without a name, a confined process tells what is in it,
+ * and each image is pulled out of it as from a registry: same checks, same unpacking. The contract
+ * is that of image_load_new (image.h). Loop thread only.
+ */
 #ifndef HUSK_IMAGE_JOB_LOAD_H
 #define HUSK_IMAGE_JOB_LOAD_H
 
 #include "image/image.h"
 
-/*
- * As image_pull, out of an archive (a descriptor, borrowed), of the image whose manifest or index
- * has this digest. It gets no name. (pull.c)
- */
-int pull_archive(struct image_store *s, int archive_fd, const char *digest,
-		 image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
-		 struct err *err) must_check;
+struct jobs;
+
+int load_new(struct jobs *js, const char *name, const struct image_load_ops *ops, void *arg,
+	     struct image_load **ret, struct err *err) must_check;
 
 #endif

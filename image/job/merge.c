@@ -6,30 +6,33 @@
 
 #include "base/buf.h"
 #include "base/util.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/manifest.h"
-#include "image/store/store.h"
-#include "image/store/blobs.h"
+#include "image/job/baseline.h"
+#include "image/job/jobs.h"
 #include "image/job/unpacker.h"
+#include "image/store/blobs.h"
+#include "image/store/layers.h"
+#include "image/store/store.h"
 
 struct merge {
-	struct image_store *store;
+	struct jobs *jobs;
 	struct unpacker *unpacker;
 	char id[DIGEST_LEN + 1];
 	merge_done_fn done;
 	void *arg;
 };
 
-static int merged_id(char *const *diff_ids, const struct merge_run *run, char *ret)
+static int merged_id(char *const *diff_ids, const struct layer_group *group, char *ret)
 {
 	struct buf b;
 	int r;
 
 	buf_init(&b, (IMAGE_MAX_LAYERS + 1) * (DIGEST_LEN + 1));
-	r = buf_printf(&b, "husk merged layers 1 %s\n", run->first ? "upper" : "bottom");
-	for (size_t k = 0; r >= 0 && k < run->n; k++)
-		r = buf_printf(&b, "%s\n", diff_ids[run->first + k]);
-	if (r >= 0)
+	r = buf_printf(&b, "husk merged layers 1 %s\n", group->first ? "upper" : "bottom");
+	for (size_t k = 0; r == 0 && k < group->n; k++)
+		r = buf_printf(&b, "%s\n", diff_ids[group->first + k]);
+	if (r == 0)
 		r = digest_of(buf_data(&b), buf_len(&b), ret);
 	buf_fini(&b);
 	return r;
@@ -38,7 +41,7 @@ static int merged_id(char *const *diff_ids, const struct merge_run *run, char *r
 /* The two neighbours that are smallest together become one, until there are few enough; among
  * equals the lowest. */
 int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_t n,
-	       struct merge_run runs[MERGE_MAX_DISKS], size_t *ret_n)
+	       struct layer_group groups[MERGE_MAX_DISKS], size_t *ret_n)
 {
 	struct {
 		size_t first, n;
@@ -64,12 +67,12 @@ int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_
 		memmove(&v[best + 1], &v[best + 2], (left - best - 2) * sizeof(v[0]));
 	}
 	for (size_t k = 0; k < left; k++) {
-		runs[k].first = v[k].first;
-		runs[k].n = v[k].n;
+		groups[k].first = v[k].first;
+		groups[k].n = v[k].n;
 		if (v[k].n == 1) {
-			memcpy(runs[k].id, diff_ids[v[k].first], DIGEST_LEN + 1);
+			memcpy(groups[k].id, diff_ids[v[k].first], DIGEST_LEN + 1);
 		} else {
-			int r = merged_id(diff_ids, &runs[k], runs[k].id);
+			int r = merged_id(diff_ids, &groups[k], groups[k].id);
 			if (r < 0)
 				return r;
 		}
@@ -78,44 +81,46 @@ int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_
 	return 0;
 }
 
-static void on_unpacked(void *arg, int code, const char *id, const struct err *err)
+static void merge_on_unpacked(void *arg, int code, const char *id, const struct err *err)
 {
 	struct merge *m = arg;
 	struct err copy = *err;
 
-	if (code >= 0)
-		code = store_add_layer(m->store, m->id, unpacker_path(m->unpacker), &copy);
+	if (code == 0)
+		code = layers_add(m->jobs->store, m->id, unpacker_path(m->unpacker), &copy);
+	if (code == 0)
+		baseline_schedule(m->jobs);
 	m->done(m->arg, code, &copy);
 }
 
-int merge_start(struct image_store *s, const struct merge_run *run,
+int merge_start(struct jobs *js, const struct layer_group *group,
 		const struct manifest_layer *layers, char *const *diff_ids, merge_done_fn done,
 		void *arg, struct merge **ret, struct err *err)
 {
 	struct unpacker_layer l[IMAGE_MAX_LAYERS];
 	struct merge *m = calloc(1, sizeof(*m));
 	size_t opened = 0;
-	cleanup_free char *path = store_tmp_path(s, ".ext4");
+	cleanup_free char *path = store_tmp_path(js->store, ".ext4");
 	int r = 0;
 
 	if (!m || !path) {
 		free(m);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
-	m->store = s;
+	m->jobs = js;
 	m->done = done;
 	m->arg = arg;
-	memcpy(m->id, run->id, sizeof(m->id));
-	for (; r >= 0 && opened < run->n; opened += r >= 0) {
-		const struct manifest_layer *from = &layers[run->first + opened];
+	memcpy(m->id, group->id, sizeof(m->id));
+	for (; r == 0 && opened < group->n; opened += r == 0) {
+		const struct manifest_layer *from = &layers[group->first + opened];
 
 		l[opened] = (struct unpacker_layer){ .compression = from->compression,
-						     .diff_id = diff_ids[run->first + opened] };
-		r = blob_open(s, from->digest, &l[opened].fd, NULL, err);
+						     .diff_id = diff_ids[group->first + opened] };
+		r = blob_open(js->store, from->digest, &l[opened].fd, NULL, err);
 	}
-	if (r >= 0)
-		r = unpacker_new_merged(&s->procs, path, m->id, l, run->n, run->first == 0,
-					on_unpacked, m, &m->unpacker, err);
+	if (r == 0)
+		r = unpacker_new_merged(&js->procs, path, m->id, l, group->n, group->first == 0,
+					merge_on_unpacked, m, &m->unpacker, err);
 	for (size_t k = 0; k < opened; k++)
 		fd_close(&l[k].fd);
 	if (r < 0) {

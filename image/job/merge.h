@@ -1,5 +1,5 @@
 /*
- * Images of many layers: runs of small neighbours become one disk each, so that no image has more
+ * Images of many layers: groups of small neighbours become one disk each, so that no image has more
  * than MERGE_MAX_DISKS. Which ones is decided by the sizes of the blobs alone. Loop thread.
  */
 #ifndef HUSK_IMAGE_JOB_MERGE_H
@@ -13,28 +13,28 @@
 
 #define MERGE_MAX_DISKS 16u
 
-struct image_store;
+struct jobs;
 struct manifest_layer;
 struct merge;
 
 /* Layers first .. first + n - 1 of an image, lowest first, are one disk. */
-struct merge_run {
+struct layer_group {
 	size_t first, n;
 	/* One layer: its diff id. More: SHA-256 over what makes the disk what it is: all diff ids,
 	 * and whether layers lie below. */
 	char id[DIGEST_LEN + 1];
 };
 
-/* One run for each disk, all layers in order. -ENOMEM. */
+/* One group for each disk, all layers in order. -ENOMEM. */
 int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_t n,
-	       struct merge_run runs[MERGE_MAX_DISKS], size_t *ret_n) must_check;
+	       struct layer_group groups[MERGE_MAX_DISKS], size_t *ret_n) must_check;
 
 /* code == 0: the disk is in the store. May call merge_free. */
 typedef void (*merge_done_fn)(void *arg, int code, const struct err *err);
 
-/* Makes the disk of a run of several from their blobs, which must all be in the store. layers and
+/* Makes the disk of a group of several from their blobs, which must all be in the store. layers and
  * diff_ids are those of the whole image; nothing is kept of them. */
-int merge_start(struct image_store *s, const struct merge_run *run,
+int merge_start(struct jobs *js, const struct layer_group *group,
 		const struct manifest_layer *layers, char *const *diff_ids, merge_done_fn done,
 		void *arg, struct merge **ret, struct err *err) must_check;
 void merge_free(struct merge *m); /* kills the process; NULL is fine */

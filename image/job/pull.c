@@ -1,39 +1,18 @@
-/*
- * A pull, as a machine driven by its children:
- *	RESOLVE	what the reference names: an index or a manifest
- *	PLATFORM	the manifest that the index has for us (left out without an index)
- *	CONFIG	the configuration, which is the image's identity and has the diff ids
- *	LAYERS	each layer: shared when it is there; else, one of all pulls fetches and unpacks it.
- *		Layers that are to be one disk (merge.h) are fetched first, and unpacked together
- *
- * Who verifies what: huskd hashes the documents (digest of the reference -> manifest ->
- * configuration -> diff ids). The fetch process hashes each blob. The decoder hashes each tar, and
- * huskd compares with the diff id. A layer gets its name only when all agree, so a process that lies
- * can spoil but not forge.
- */
+#include "image/job/pull.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/loop.h"
 #include "base/util.h"
-#include "image/job/load.h"
-#include "image/credentials.h"
-#include "image/failure.h"
 #include "image/job/fetcher.h"
-#include "image/manifest.h"
-#include "image/job/merge.h"
-#include "image/job/proc.h"
 #include "image/job/pull_internal.h"
-#include "image/store/store.h"
 #include "image/store/blobs.h"
-#include "image/job/unpacker.h"
+#include "image/store/gc.h"
+#include "image/store/images.h"
 
 #define PROGRESS_NS (100 * NS_PER_MS)
-#define LAYER_ID 16u   /* request id of layer 0 */
-#define MAX_RESTARTS 2 /* of a layer whose bytes had the wrong digest */
-#define BUSY_NS (20 * NS_PER_MS)
 
 /* ---- the end ---- */
 
@@ -41,16 +20,14 @@ static void pull_free(struct image_pull *p)
 {
 	if (p->freed)
 		*p->freed = true;
-	ev_timer_del(&p->kick_timer);
+	ev_timer_del(&p->work_timer);
 	ev_timer_del(&p->busy_timer);
 	ev_timer_del(&p->progress_timer);
 	fetcher_free(p->fetcher);
-	for (size_t k = 0; k < p->n_layers; k++) {
-		unpacker_free(p->layers[k].unpacker);
-		ingest_keep(p->layers[k].ingest);
-	}
-	for (size_t k = 0; k < p->n_runs; k++)
-		merge_free(p->runs[k].merge);
+	for (size_t k = 0; k < p->n_layers; k++)
+		layer_fini(&p->layers[k]);
+	for (size_t k = 0; k < p->n_groups; k++)
+		merge_free(p->groups[k].merge);
 	free(p->layers);
 	image_config_fini(&p->config);
 	free(p->config_bytes);
@@ -66,19 +43,14 @@ static void pull_end(struct image_pull *p, int code)
 {
 	bool useless = code == -EBADMSG || code == -EPROTO || code == -ENOTSUP || code == -EFBIG;
 	struct lease *lease = take_ptr(&p->lease);
-	struct image_store *s = p->s;
-	struct image_pull **at = &s->pulls;
+	struct jobs *js = p->jobs;
 
-	while (*at && *at != p)
-		at = &(*at)->next;
-	if (*at)
-		*at = p->next;
+	job_remove(&p->job);
 	pull_free(p);
 	lease_end(lease, useless);
 	if (code == -ENOSPC || code == -EDQUOT)
-		store_make_room(s);
-	for (struct image_pull *o = s->pulls; o; o = o->next)
-		pull_kick(o);
+		gc_make_room(js->store);
+	pull_schedule_all(js);
 }
 
 void pull_fail(struct image_pull *p, int code, struct err *err)
@@ -92,6 +64,13 @@ void pull_fail(struct image_pull *p, int code, struct err *err)
 			       : err_wrap(err, code, "pull %s", name);
 	pull_end(p, code);
 	done(arg, code, NULL, err);
+}
+
+static void pull_on_stop(struct job *j, const struct err *why)
+{
+	struct err err = *why;
+
+	pull_fail(container_of(j, struct image_pull, job), why->code, &err);
 }
 
 static void pull_succeed(struct image_pull *p)
@@ -116,9 +95,9 @@ static void pull_succeed(struct image_pull *p)
 	};
 	int r;
 
-	for (size_t k = 0; k < p->n_runs; k++)
-		disks[k] = p->runs[k].what.id;
-	r = store_add_image(p->s, &c, &err);
+	for (size_t k = 0; k < p->n_groups; k++)
+		disks[k] = p->groups[k].layers.id;
+	r = images_add(p->jobs->store, &c, &err);
 	if (r < 0) {
 		pull_fail(p, r, &err);
 		return;
@@ -133,6 +112,18 @@ static void pull_succeed(struct image_pull *p)
 
 /* ---- progress ---- */
 
+/* A layer whose group is not complete yet has its blob, and is shown as one that is unpacked. */
+static enum image_layer_state shown_state(enum layer_state state)
+{
+	static const enum image_layer_state shown[] = {
+		[LAYER_WAITING] = IMAGE_LAYER_WAITING,	   [LAYER_FETCHING] = IMAGE_LAYER_FETCHING,
+		[LAYER_UNPACKING] = IMAGE_LAYER_UNPACKING, [LAYER_FETCHED] = IMAGE_LAYER_UNPACKING,
+		[LAYER_DONE] = IMAGE_LAYER_DONE,	   [LAYER_SHARED] = IMAGE_LAYER_SHARED,
+	};
+
+	return shown[state];
+}
+
 /* False when the caller has cancelled the pull meanwhile. */
 static bool show_progress(struct image_pull *p)
 {
@@ -146,10 +137,10 @@ static bool show_progress(struct image_pull *p)
 	for (size_t k = 0; k < p->n_layers; k++) {
 		struct layer *l = &p->layers[k];
 
-		v[k] = (struct image_layer_progress){ .digest = l->what.digest,
+		v[k] = (struct image_layer_progress){ .digest = l->blob.digest,
 						      .fetched = l->fetched,
-						      .size = l->what.size,
-						      .state = l->state };
+						      .size = l->blob.size,
+						      .state = shown_state(l->state) };
 	}
 	p->freed = &freed;
 	p->progress(p->arg, &pr);
@@ -158,7 +149,7 @@ static bool show_progress(struct image_pull *p)
 	return !freed;
 }
 
-static void on_progress_timer(struct ev_timer *t)
+static void pull_on_progress_timer(struct ev_timer *t)
 {
 	struct image_pull *p = t->arg;
 
@@ -172,235 +163,13 @@ void pull_note_change(struct image_pull *p)
 		return;
 	p->changed = true;
 	/* Without memory for a timer there is no progress to be seen, and nothing else lost. */
-	(void)!ev_timer_add(p->s->loop, &p->progress_timer, PROGRESS_NS, on_progress_timer, p);
+	(void)!ev_timer_add(p->jobs->loop, &p->progress_timer, PROGRESS_NS, pull_on_progress_timer,
+			    p);
 }
 
-/* ---- layers ---- */
+/* ---- from one step to the next ---- */
 
-static struct layer *layer_of(struct image_pull *p, uint32_t id)
-{
-	return id >= LAYER_ID && id - LAYER_ID < p->n_layers ? &p->layers[id - LAYER_ID] : NULL;
-}
-
-static size_t active_layers(const struct image_pull *p)
-{
-	size_t n = 0;
-
-	for (size_t k = 0; k < p->n_layers; k++)
-		n += is_active(&p->layers[k]);
-	return n;
-}
-
-/* Of this pull and of all. */
-static bool room_for_one(const struct image_pull *p)
-{
-	size_t n = 0;
-
-	for (const struct image_pull *o = p->s->pulls; o; o = o->next)
-		n += active_layers(o);
-	return active_layers(p) < p->s->max_layers_at_once && n < p->s->max_layers_in_all;
-}
-
-static bool somebody_fetches(const struct image_store *s, const char *diff_id)
-{
-	for (struct image_pull *p = s->pulls; p; p = p->next)
-		for (size_t k = 0; k < p->n_layers; k++)
-			if (is_active(&p->layers[k]) && !is_part(&p->layers[k]) &&
-			    str_eq(p->layers[k].diff_id, diff_id))
-				return true;
-	return false;
-}
-
-/* Is what has come so far worth keeping for the next pull? */
-static bool may_go_on(int code)
-{
-	return failure_unavailable(code) || code == -EBUSY || code == -EACCES ||
-	       code == -ECANCELED || code == -ENOMEM;
-}
-
-/* `why` may be the layer's own: a copy outlives the pull. */
-static void layer_fail(struct layer *l, int code, const struct err *why)
-{
-	struct image_pull *p = l->pull;
-	struct err err = *why;
-
-	if (!may_go_on(code)) {
-		ingest_drop(l->ingest);
-		l->ingest = NULL;
-	}
-	code = err_wrap(&err, code, "layer %zu of %zu", (size_t)(l - p->layers) + 1, p->n_layers);
-	pull_fail(p, code, &err);
-}
-
-/* Both children have had their say, and both are content: does the content have the right name? */
-static int layer_store(struct layer *l, struct err *err)
-{
-	int r;
-
-	if (!str_eq(l->found, l->diff_id))
-		return err_set(err, -EBADMSG, "its content is %s, but the configuration says %s",
-			       l->found, l->diff_id);
-	r = store_add_layer(l->pull->s, l->diff_id, unpacker_path(l->unpacker), err);
-	if (r < 0)
-		return r;
-	unpacker_free(l->unpacker);
-	l->unpacker = NULL;
-	l->state = IMAGE_LAYER_DONE;
-	pull_note_change(l->pull);
-	for (struct image_pull *o = l->pull->s->pulls; o; o = o->next)
-		pull_kick(o);
-	return 0;
-}
-
-/*
- * Which failure is told? The fetcher's, when it is about the blob (it explains damaged data); else
- * the unpacker's. A fetcher that found nobody reading (-EPIPE) says nothing of its own.
- */
-static void layer_settle(struct layer *l)
-{
-	bool fetch_failed = l->fetch_ended && l->fetch_code < 0 && l->fetch_code != -EPIPE;
-	bool unpack_failed = l->unpack_ended && l->unpack_code < 0;
-	struct err err = { 0 };
-	int r;
-
-	if (is_part(l) && l->fetch_code >= 0)
-		pull_kick(l->pull);
-	else if (fetch_failed)
-		layer_fail(l, l->fetch_code, &l->fetch_err);
-	else if (unpack_failed && (l->fetch_ended || l->unpack_code != -EBADMSG))
-		layer_fail(l, l->unpack_code, &l->unpack_err);
-	else if (l->fetch_ended && l->unpack_ended && l->fetch_code < 0)
-		layer_fail(l, l->fetch_code, &l->fetch_err);
-	else if (l->fetch_ended && l->unpack_ended) {
-		r = layer_store(l, &err);
-		if (r < 0)
-			layer_fail(l, r, &err);
-	}
-}
-
-static void on_unpacked(void *arg, int code, const char *diff_id, const struct err *err)
-{
-	struct layer *l = arg;
-
-	l->unpack_ended = true;
-	l->unpack_code = code;
-	if (code < 0)
-		l->unpack_err = *err;
-	else
-		memcpy(l->found, diff_id, sizeof(l->found));
-	layer_settle(l);
-}
-
-/* The blob as it is in the store: complete, or its first bytes, or none. 1: not now. */
-static int layer_file(struct layer *l, int *ret_fd, uint64_t *ret_have, struct err *err)
-{
-	struct image_store *s = l->pull->s;
-	int r = ingest_open(s, l->what.digest, &l->ingest, err);
-
-	if (r == -EEXIST) {
-		r = blob_open(s, l->what.digest, ret_fd, ret_have, err);
-		if (r >= 0 && *ret_have != l->what.size)
-			r = err_set(
-				err, -EBADMSG, "its blob is of %llu bytes, the manifest says %llu",
-				(unsigned long long)*ret_have, (unsigned long long)l->what.size);
-		return r < 0 ? r : 0;
-	}
-	if (r < 0)
-		return r == -EBUSY ? 1 : r;
-	*ret_fd = fcntl(ingest_fd(l->ingest), F_DUPFD_CLOEXEC, 3);
-	if (*ret_fd < 0)
-		return err_errno(err, -errno, "blob %s", l->what.digest);
-	*ret_have = ingest_had(l->ingest);
-	if (*ret_have > l->what.size) {
-		*ret_have = 0;
-		return ingest_reset(l->ingest, err);
-	}
-	return 0;
-}
-
-static void on_kick(struct ev_timer *t);
-
-/* 1: not now. */
-static int layer_start(struct layer *l, struct err *err)
-{
-	struct image_pull *p = l->pull;
-	cleanup_fd int file = -1, pipe = -1;
-	struct fetcher_layer what = { .digest = l->what.digest, .size = l->what.size };
-	int r = layer_file(l, &file, &what.have, err);
-
-	if (r > 0) {
-		(void)!ev_timer_add(p->s->loop, &p->busy_timer, BUSY_NS, on_kick, p);
-		return r;
-	}
-	if (r >= 0 && !is_part(l)) {
-		cleanup_free char *path = store_tmp_path(p->s, ".ext4");
-
-		if (!path)
-			return err_set(err, -ENOMEM, "no memory");
-		r = unpacker_new(&p->s->procs, path, l->what.compression, l->diff_id, on_unpacked,
-				 l, &l->unpacker, &pipe, err);
-	}
-	if (r < 0)
-		return r;
-	l->state = IMAGE_LAYER_FETCHING;
-	what.file_fd = file;
-	what.pipe_fd = pipe;
-	return fetcher_layer(p->fetcher, LAYER_ID + (uint32_t)(l - p->layers), p->ref.path, &what,
-			     err);
-}
-
-/* The bytes were wrong, but not all sources of them were asked: from the beginning. */
-static void layer_restart(struct layer *l)
-{
-	l->restarts++;
-	unpacker_free(l->unpacker);
-	l->unpacker = NULL;
-	if (l->ingest)
-		ingest_drop(l->ingest);
-	else /* a complete blob that is damaged */
-		(void)!blob_delete(l->pull->s, l->what.digest, NULL);
-	l->ingest = NULL;
-	l->fetch_ended = l->unpack_ended = false;
-	l->fetch_code = l->unpack_code = 0;
-	l->fetched = 0;
-	l->state = IMAGE_LAYER_WAITING;
-	pull_note_change(l->pull);
-	pull_kick(l->pull);
-}
-
-static int layers_go_on(struct image_pull *p, bool *ret_all, struct err *err)
-{
-	size_t ready = 0;
-	int go = runs_go_on(p, err);
-
-	if (go < 0)
-		return go;
-	for (size_t k = 0; k < p->n_layers; k++) {
-		struct layer *l = &p->layers[k];
-		int r;
-
-		if (l->state == IMAGE_LAYER_WAITING) {
-			r = is_part(l) ? 0 : store_has_layer(p->s, l->diff_id, err);
-			if (r < 0)
-				return r;
-			if (r) {
-				l->state = IMAGE_LAYER_SHARED;
-				pull_note_change(p);
-			} else if (room_for_one(p) && !somebody_fetches(p->s, l->diff_id)) {
-				r = layer_start(l, err);
-				if (r < 0)
-					return err_wrap(err, r, "layer %zu of %zu", k + 1,
-							p->n_layers);
-				pull_note_change(p);
-			}
-		}
-		ready += is_ready(l);
-	}
-	*ret_all = ready == p->n_layers;
-	return 0;
-}
-
-static void on_kick(struct ev_timer *t)
+static void pull_on_work(struct ev_timer *t)
 {
 	struct image_pull *p = t->arg;
 	struct err err = { 0 };
@@ -409,17 +178,23 @@ static void on_kick(struct ev_timer *t)
 
 	if (p->step != PULL_LAYERS)
 		return;
-	r = layers_go_on(p, &all, &err);
+	r = pull_layers_start(p, &all, &err);
 	if (r < 0)
 		pull_fail(p, r, &err);
 	else if (all && (!p->changed || show_progress(p)))
 		pull_succeed(p);
 }
 
-void pull_kick(struct image_pull *p)
+void pull_schedule(struct image_pull *p)
 {
 	if (p->step == PULL_LAYERS)
-		(void)!ev_timer_add(p->s->loop, &p->kick_timer, 0, on_kick, p);
+		(void)!ev_timer_add(p->jobs->loop, &p->work_timer, 0, pull_on_work, p);
+}
+
+void pull_schedule_all(const struct jobs *js)
+{
+	for (struct image_pull *p = pull_first(js); p; p = pull_next(p))
+		pull_schedule(p);
 }
 
 /* ---- documents ---- */
@@ -431,7 +206,7 @@ static int check_digest(const void *data, size_t len, const char *want, const ch
 	int r = digest_of(data, len, digest);
 
 	if (r < 0)
-		return err_set(err, r, "no memory");
+		return err_nomem(err);
 	if (!str_eq(digest, want))
 		return err_set(err, -EBADMSG, "%s %s has the wrong digest: it is %s", what, want,
 			       digest);
@@ -442,22 +217,31 @@ static int check_digest(const void *data, size_t len, const char *want, const ch
 static int keep_document(struct image_pull *p, const void *data, size_t len, struct err *err)
 {
 	char digest[DIGEST_LEN + 1];
-	int r = blob_put(p->s, data, len, digest, err);
+	int r = blob_put(p->jobs->store, data, len, digest, err);
 
 	if (r == -EBUSY) /* another pull has it in its hands */
 		return 0;
 	return r < 0 ? r : lease_add(p->lease, digest, err);
 }
 
+static int ask_manifest(struct image_pull *p, enum pull_step step, const char *reference,
+			struct err *err)
+{
+	p->step = step;
+	p->document_request = ++p->last_request;
+	return fetcher_manifest(p->fetcher, p->document_request, p->ref.path, reference, err);
+}
+
 static int ask_config(struct image_pull *p, size_t manifest_size, struct err *err)
 {
 	p->manifest_size = manifest_size;
 	p->step = PULL_CONFIG;
-	return fetcher_blob(p->fetcher, PULL_CONFIG + 1, p->ref.path, p->manifest.config_digest,
+	p->document_request = ++p->last_request;
+	return fetcher_blob(p->fetcher, p->document_request, p->ref.path, p->manifest.config_digest,
 			    p->manifest.config_size, err);
 }
 
-static int on_resolved(struct image_pull *p, const void *data, size_t len, struct err *err)
+static int take_first_manifest(struct image_pull *p, const void *data, size_t len, struct err *err)
 {
 	int r;
 
@@ -468,28 +252,28 @@ static int on_resolved(struct image_pull *p, const void *data, size_t len, struc
 	}
 	r = digest_of(data, len, p->digest);
 	if (r < 0)
-		return err_set(err, r, "no memory");
-	r = manifest_parse(data, len, p->s->arch, &p->manifest, p->choice, err);
-	if (r >= 0)
+		return err_nomem(err);
+	r = manifest_parse(data, len, p->jobs->arch, &p->manifest, p->choice, err);
+	if (r == 0)
 		r = keep_document(p, data, len, err);
 	if (r < 0)
 		return r;
 	if (!*p->choice)
 		return ask_config(p, len, err);
-	p->step = PULL_PLATFORM;
-	return fetcher_manifest(p->fetcher, PULL_PLATFORM + 1, p->ref.path, p->choice, err);
+	return ask_manifest(p, PULL_PLATFORM, p->choice, err);
 }
 
-static int on_platform(struct image_pull *p, const void *data, size_t len, struct err *err)
+static int take_platform_manifest(struct image_pull *p, const void *data, size_t len,
+				  struct err *err)
 {
 	char choice[DIGEST_LEN + 1] = "";
 	int r = check_digest(data, len, p->choice, "manifest", err);
 
-	if (r >= 0)
-		r = manifest_parse(data, len, p->s->arch, &p->manifest, choice, err);
-	if (r >= 0 && *choice)
+	if (r == 0)
+		r = manifest_parse(data, len, p->jobs->arch, &p->manifest, choice, err);
+	if (r == 0 && *choice)
 		r = err_set(err, -ENOTSUP, "the index has an index in it");
-	if (r >= 0)
+	if (r == 0)
 		r = keep_document(p, data, len, err);
 	return r < 0 ? r : ask_config(p, len, err);
 }
@@ -503,138 +287,117 @@ static int make_layers(struct image_pull *p, struct err *err)
 			       n, strv_len(p->config.diff_ids));
 	p->layers = calloc(n + 1, sizeof(*p->layers));
 	if (!p->layers)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (size_t k = 0; k < n; k++)
 		p->layers[k] = (struct layer){ .pull = p,
-					       .what = p->manifest.layers[k],
+					       .blob = p->manifest.layers[k],
 					       .diff_id = p->config.diff_ids[k] };
 	p->n_layers = n;
 	for (size_t k = 0; k < n; k++) {
 		int r = lease_add(p->lease, p->layers[k].diff_id, err);
 
-		if (r >= 0)
-			r = lease_add(p->lease, p->layers[k].what.digest, err);
+		if (r == 0)
+			r = lease_add(p->lease, p->layers[k].blob.digest, err);
 		if (r < 0)
 			return r;
 	}
-	return runs_make(p, err);
+	return pull_groups_make(p, err);
 }
 
-static int on_config(struct image_pull *p, const void *data, size_t len, struct err *err)
+static int take_config(struct image_pull *p, const void *data, size_t len, struct err *err)
 {
 	int r = check_digest(data, len, p->manifest.config_digest, "configuration", err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = image_config_parse(data, len, &p->config, err);
 	if (r < 0)
 		return r;
-	if (!str_eq(p->config.os, "linux") || !str_eq(p->config.arch, p->s->arch))
+	if (!str_eq(p->config.os, "linux") || !str_eq(p->config.arch, p->jobs->arch))
 		return err_set(err, -ENOTSUP,
 			       "the image is for %.40s/%.40s, this machine is linux/%s",
 			       *p->config.os ? p->config.os : "?",
-			       *p->config.arch ? p->config.arch : "?", p->s->arch);
+			       *p->config.arch ? p->config.arch : "?", p->jobs->arch);
 	p->config_bytes = malloc(len + 1);
 	if (!p->config_bytes)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	memcpy(p->config_bytes, data, len);
 	p->config_len = len;
 	r = keep_document(p, data, len, err);
-	if (r >= 0)
+	if (r == 0)
 		r = make_layers(p, err);
 	if (r < 0)
 		return r;
 	p->step = PULL_LAYERS;
-	pull_kick(p);
+	pull_schedule(p);
 	pull_note_change(p);
 	return 0;
 }
 
-static void on_document(void *arg, uint32_t id, const void *data, size_t len)
+/* ---- what the fetch process says ---- */
+
+static void pull_on_document(void *arg, uint32_t id, const void *data, size_t len)
 {
 	struct image_pull *p = arg;
 	struct err err = { 0 };
 	int r;
 
-	if (p->step == PULL_LAYERS || id != (uint32_t)p->step + 1)
-		r = err_set(&err, -EPROTO, "an answer to no question");
-	else if (p->step == PULL_RESOLVE)
-		r = on_resolved(p, data, len, &err);
+	if (p->step == PULL_LAYERS || id != p->document_request)
+		r = err_set(&err, -EPROTO, "the fetch process sent a document unasked");
+	else if (p->step == PULL_MANIFEST)
+		r = take_first_manifest(p, data, len, &err);
 	else if (p->step == PULL_PLATFORM)
-		r = on_platform(p, data, len, &err);
+		r = take_platform_manifest(p, data, len, &err);
 	else
-		r = on_config(p, data, len, &err);
+		r = take_config(p, data, len, &err);
 	if (r < 0)
 		pull_fail(p, r, &err);
 }
 
-static void on_fetch_progress(void *arg, uint32_t id, uint64_t fetched)
+static void pull_on_progress(void *arg, uint32_t id, uint64_t fetched)
 {
-	struct image_pull *p = arg;
-	struct layer *l = layer_of(p, id);
+	struct layer *l = pull_layer_of(arg, id);
 
-	if (!l || l->state != IMAGE_LAYER_FETCHING)
-		return;
-	l->fetched = MIN_OF(fetched, l->what.size);
-	pull_note_change(p);
+	if (l)
+		layer_on_progress(l, fetched);
 }
 
-static void on_fetched(void *arg, uint32_t id, uint64_t fetched)
+static void pull_on_fetched(void *arg, uint32_t id, uint64_t fetched)
 {
-	struct image_pull *p = arg;
-	struct layer *l = layer_of(p, id);
+	struct layer *l = pull_layer_of(arg, id);
 
-	if (!l || !is_active(l) || l->fetch_ended)
-		return;
-	if (l->ingest)
-		ingest_commit(l->ingest);
-	l->ingest = NULL;
-	l->fetched = l->what.size;
-	l->fetch_ended = true;
-	l->state = IMAGE_LAYER_UNPACKING;
-	p->fetched_ns = now_mono_ns();
-	pull_note_change(p);
-	layer_settle(l);
+	if (l)
+		layer_on_fetched(l);
 }
 
-static void on_fetch_error(void *arg, uint32_t id, int code, bool again, const struct err *err)
+static void pull_on_error(void *arg, uint32_t id, int code, bool again, const struct err *err)
 {
 	struct image_pull *p = arg;
-	struct layer *l = layer_of(p, id);
+	struct layer *l = pull_layer_of(p, id);
 	struct err copy = *err;
 
-	if (!l) {
+	if (l)
+		layer_on_fetch_error(l, code, again, err);
+	else
 		pull_fail(p, code, &copy);
-		return;
-	}
-	if (!is_active(l) || l->fetch_ended)
-		return;
-	if (again && l->restarts < MAX_RESTARTS) {
-		layer_restart(l);
-		return;
-	}
-	l->fetch_ended = true;
-	l->fetch_code = code;
-	l->fetch_err = copy;
-	layer_settle(l);
 }
 
 static const struct fetcher_ops fetch_ops = {
-	.document = on_document,
-	.progress = on_fetch_progress,
-	.done = on_fetched,
-	.error = on_fetch_error,
+	.document = pull_on_document,
+	.progress = pull_on_progress,
+	.done = pull_on_fetched,
+	.error = pull_on_error,
 };
 
 /* ---- the beginning ---- */
 
-static struct image_pull *pull_new(struct image_store *s, image_progress_fn progress,
-				   image_done_fn done, void *arg)
+static struct image_pull *pull_alloc(struct jobs *js, image_progress_fn progress,
+				     image_done_fn done, void *arg)
 {
 	struct image_pull *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return NULL;
-	p->s = s;
+	p->jobs = js;
 	p->progress = progress;
 	p->done = done;
 	p->arg = arg;
@@ -647,72 +410,54 @@ static struct image_pull *pull_new(struct image_store *s, image_progress_fn prog
 static int pull_start(struct image_pull *p, int r, const char *reference, struct image_pull **ret,
 		      struct err *err)
 {
-	if (r >= 0)
-		r = fetcher_manifest(p->fetcher, PULL_RESOLVE + 1, p->ref.path, reference, err);
+	if (r == 0)
+		r = ask_manifest(p, PULL_MANIFEST, reference, err);
 	if (r < 0) {
 		lease_end(p->lease, false);
 		pull_free(p);
 		return r;
 	}
-	p->next = p->s->pulls;
-	p->s->pulls = p;
+	job_add(p->jobs, &p->job, JOB_PULL, pull_on_stop);
 	*ret = p;
 	return 0;
 }
 
-int pull_archive(struct image_store *s, int archive_fd, const char *digest,
-		 image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
-		 struct err *err)
+int pull_archive(struct jobs *js, int archive_fd, const char *digest, image_progress_fn progress,
+		 image_done_fn done, void *arg, struct image_pull **ret, struct err *err)
 {
 	const struct fetcher_options o = { .from_archive = true, .archive_fd = archive_fd };
-	struct image_pull *p = pull_new(s, progress, done, arg);
+	struct image_pull *p = pull_alloc(js, progress, done, arg);
 	int r;
 
 	if (!p)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	p->from_archive = true;
 	memcpy(p->ref.digest, digest, sizeof(p->ref.digest));
-	r = lease_new(s, &p->lease, err);
-	if (r >= 0)
-		r = fetcher_new(&s->procs, &o, &fetch_ops, p, &p->fetcher, err);
+	r = lease_new(js->store, &p->lease, err);
+	if (r == 0)
+		r = fetcher_new(&js->procs, &o, &fetch_ops, p, &p->fetcher, err);
 	return pull_start(p, r, digest, ret, err);
 }
 
-int image_pull(struct image_store *s, const char *ref, const struct image_auth *auth,
-	       image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
-	       struct err *err)
+int pull_new(struct jobs *js, const char *ref, const struct image_auth *auth,
+	     image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
+	     struct err *err)
 {
-	struct image_pull *p = pull_new(s, progress, done, arg);
+	struct image_pull *p = pull_alloc(js, progress, done, arg);
 	int r;
 
 	if (!p)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = reference_parse(ref, &p->ref, err);
-	if (r >= 0)
-		r = lease_new(s, &p->lease, err);
-	if (r >= 0)
-		r = fetcher_open(&s->procs, &s->fetcher_config, p->ref.host, auth, &p->credentials,
-				 &fetch_ops, p, &p->fetcher, err);
+	if (r == 0)
+		r = lease_new(js->store, &p->lease, err);
+	if (r == 0)
+		r = fetcher_open(&js->procs, &js->fetcher_config, p->ref.host, auth,
+				 &p->credentials, &fetch_ops, p, &p->fetcher, err);
 	return pull_start(p, r, *p->ref.digest ? p->ref.digest : p->ref.tag, ret, err);
 }
 
 void image_pull_cancel(struct image_pull *p)
 {
 	pull_end(p, -ECANCELED);
-}
-
-void pulls_close(struct image_store *s)
-{
-	while (s->pulls) {
-		struct err err = { 0 };
-
-		err_set(&err, -ECANCELED, "the image store is closing");
-		pull_fail(s->pulls, -ECANCELED, &err);
-	}
-	procs_close(&s->procs);
-}
-
-bool image_err_unavailable(int code)
-{
-	return failure_unavailable(code);
 }

@@ -1,31 +1,44 @@
-/* Shared by pull.c and pull_groups.c. */
+/* Shared by pull.c, pull_layers.c and pull_groups.c. Loop thread only. */
 #ifndef HUSK_IMAGE_JOB_PULL_INTERNAL_H
 #define HUSK_IMAGE_JOB_PULL_INTERNAL_H
 
 #include "base/loop.h"
+#include "base/util.h"
 #include "image/credentials.h"
-#include "image/manifest.h"
+#include "image/job/jobs.h"
 #include "image/job/merge.h"
-#include "image/store/store.h"
+#include "image/manifest.h"
+#include "image/reference.h"
+#include "image/store/blobs.h"
 
 struct fetcher;
 struct unpacker;
 
-enum pull_step { PULL_RESOLVE, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
+enum pull_step { PULL_MANIFEST, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
 
-/* A disk of the image: of one layer, or of several. */
-struct run {
+enum layer_state {
+	LAYER_WAITING, /* nothing has been done */
+	LAYER_FETCHING, /* its blob comes, and unless it is part of a group it is unpacked meanwhile */
+	LAYER_UNPACKING, /* its blob is there, its unpacker still works */
+	LAYER_FETCHED,	 /* its blob is there, and its group waits for others or is being merged */
+	LAYER_DONE,
+	LAYER_SHARED, /* its disk was there already */
+};
+
+/* A disk of the image: of one layer, or of several, which are merged. */
+struct pull_group {
 	struct image_pull *pull;
-	struct merge_run what;
-	struct merge *merge;
+	struct layer_group layers;
+	struct merge *merge; /* while it works */
 };
 
 struct layer {
 	struct image_pull *pull;
-	struct run *run;
-	struct manifest_layer what;
+	struct pull_group *group;
+	struct manifest_layer blob;
 	const char *diff_id; /* in pull->config */
-	enum image_layer_state state;
+	enum layer_state state;
+	uint32_t request; /* to the fetcher; 0 = none */
 	uint64_t fetched;
 	struct unpacker *unpacker;
 	struct ingest *ingest; /* NULL while active: the blob is complete, from before */
@@ -37,8 +50,8 @@ struct layer {
 };
 
 struct image_pull {
-	struct image_store *s;
-	struct image_pull *next;
+	struct job job;
+	struct jobs *jobs;
 	struct reference ref;
 	bool from_archive; /* ref: the digest only */
 	struct credentials credentials;
@@ -48,6 +61,8 @@ struct image_pull {
 
 	enum pull_step step;
 	struct fetcher *fetcher;
+	uint32_t last_request;	     /* number of the last request to the fetcher */
+	uint32_t document_request;   /* the one that asked for this step's document */
 	struct lease *lease;	     /* names the layers, blobs and documents it works with */
 	char digest[DIGEST_LEN + 1]; /* of what the reference names */
 	char choice[DIGEST_LEN + 1]; /* of the platform's manifest, "" without an index */
@@ -58,41 +73,75 @@ struct image_pull {
 	struct image_config config;
 	struct layer *layers;
 	size_t n_layers;
-	struct run runs[MERGE_MAX_DISKS];
-	size_t n_runs;
+	struct pull_group groups[MERGE_MAX_DISKS];
+	size_t n_groups;
 
-	struct ev_timer kick_timer, busy_timer, progress_timer;
-	bool changed;
-	bool *freed; /* set by pull_free while the caller's progress function runs */
+	struct ev_timer work_timer, busy_timer, progress_timer;
+	bool changed; /* its progress is to be shown */
+	bool *freed;  /* set by pull_free while the caller's progress function runs */
 	uint64_t start_ns, fetched_ns;
 };
 
-/* Is it only fetched, to be unpacked with others? */
-static inline bool is_part(const struct layer *l)
+/* All running pulls: for (p = pull_first(js); p; p = pull_next(p)) */
+static inline struct image_pull *pull_of(struct job *j)
 {
-	return l->run->what.n > 1;
+	return j ? container_of(j, struct image_pull, job) : NULL;
 }
 
-static inline bool is_active(const struct layer *l)
+static inline struct image_pull *pull_first(const struct jobs *js)
 {
-	return is_part(l) ? l->state == IMAGE_LAYER_FETCHING : l->unpacker != NULL;
+	return pull_of(job_first(js, JOB_PULL));
 }
 
-static inline bool is_ready(const struct layer *l)
+static inline struct image_pull *pull_next(const struct image_pull *p)
 {
-	return l->state == IMAGE_LAYER_DONE || l->state == IMAGE_LAYER_SHARED;
+	return pull_of(job_next(&p->job));
 }
+
+/* Is it only fetched, to be unpacked with the others of its group? */
+static inline bool layer_is_part(const struct layer *l)
+{
+	return l->group->layers.n > 1;
+}
+
+/* Does a process work on it? Those count for max_layers_at_once. */
+static inline bool layer_is_active(const struct layer *l)
+{
+	return layer_is_part(l) ? l->state == LAYER_FETCHING : l->unpacker != NULL;
+}
+
+static inline bool layer_is_ready(const struct layer *l)
+{
+	return l->state == LAYER_DONE || l->state == LAYER_SHARED;
+}
+
+/* ---- pull.c ---- */
 
 /* Ends the pull with a failure. */
 void pull_fail(struct image_pull *p, int code, struct err *err);
-/* Looks soon at what can be done next. */
-void pull_kick(struct image_pull *p);
+/* Soon does what can be done next: starts layers, or makes the image visible. */
+void pull_schedule(struct image_pull *p);
+/* The same for all pulls: a layer has come, or room for one. */
+void pull_schedule_all(const struct jobs *js);
 /* Its progress is to be shown. */
 void pull_note_change(struct image_pull *p);
 
-/* Which layers become one disk: each layer has its run, and the lease names them. */
-int runs_make(struct image_pull *p, struct err *err) must_check;
+/* ---- pull_layers.c ---- */
+
+/* Starts what can be started. *ret_all: all layers are ready. */
+int pull_layers_start(struct image_pull *p, bool *ret_all, struct err *err) must_check;
+/* What the fetcher says of the request; NULL: it is of no layer. */
+struct layer *pull_layer_of(struct image_pull *p, uint32_t request);
+void layer_on_progress(struct layer *l, uint64_t fetched);
+void layer_on_fetched(struct layer *l);
+void layer_on_fetch_error(struct layer *l, int code, bool again, const struct err *err);
+void layer_fini(struct layer *l);
+
+/* ---- pull_groups.c ---- */
+
+/* Which layers become one disk: each layer has its group, and the lease names the disks. */
+int pull_groups_make(struct image_pull *p, struct err *err) must_check;
 /* Starts what can be started of the disks of several layers. */
-int runs_go_on(struct image_pull *p, struct err *err) must_check;
+int pull_groups_start(struct image_pull *p, struct err *err) must_check;
 
 #endif

@@ -10,10 +10,11 @@
 #include <openssl/evp.h>
 
 #include "base/util.h"
-#include "image/image.h"
-#include "image/store/store.h"
+#include "image/media.h"
+#include "image/reference.h"
 #include "image/store/blobs.h"
 #include "image/store/content.h"
+#include "image/store/images.h"
 
 #define NAME_MAX_LEN 99u
 #define MAX_MEMBERS (IMAGE_SAVE_MAX * (IMAGE_MAX_LAYERS + 2u) + 3u)
@@ -28,7 +29,7 @@ struct member {
 };
 
 struct image_save {
-	struct image_store *s;
+	struct store *store;
 	struct content *contents[IMAGE_SAVE_MAX]; /* protect the blobs */
 	size_t n_contents;
 	struct member *members;
@@ -90,7 +91,7 @@ static int add(struct image_save *v, const char *name, const char *digest, char 
 		m = v->n < MAX_MEMBERS ? reallocarray(v->members, cap, sizeof(*m)) : NULL;
 		if (!m) {
 			free(bytes);
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		}
 		v->members = m;
 		v->cap = cap;
@@ -123,7 +124,7 @@ static int add_bytes(struct image_save *v, const char *digest, const char *bytes
 	char *copy = malloc(len + 1);
 
 	if (!copy)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	memcpy(copy, bytes, len);
 	blob_name(digest, name);
 	return add(v, name, NULL, copy, len, err);
@@ -136,7 +137,7 @@ static int add_json(struct image_save *v, const char *name, json_t *j, struct er
 
 	json_decref(j);
 	if (!text)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	return add(v, name, NULL, text, strlen(text), err);
 }
 
@@ -154,22 +155,21 @@ static int add_content(struct image_save *v, const struct content *c, const char
 {
 	cleanup_free char *config = NULL;
 	size_t len = 0;
-	int r = blob_read(v->s, c->id, &config, &len, err);
+	int r = blob_read(v->store, c->id, &config, &len, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = add_bytes(v, c->id, config, len, err);
-	if (r >= 0)
+	if (r == 0)
 		r = add_bytes(v, c->manifest_digest, c->manifest_bytes, c->manifest_len, err);
-	for (size_t k = 0; r >= 0 && k < c->manifest.n_layers; k++) {
+	for (size_t k = 0; r == 0 && k < c->manifest.n_layers; k++) {
 		const struct manifest_layer *l = &c->manifest.layers[k];
+		int kept = blob_has(v->store, l->digest, err);
 
-		r = blob_has(v->s, l->digest, err);
-		if (r == 0)
+		if (kept == 0)
 			return not_kept(ref, err);
-		if (r >= 0)
-			r = add_blob(v, l->digest, l->size, err);
+		r = kept < 0 ? kept : add_blob(v, l->digest, l->size, err);
 	}
-	return MIN_OF(r, 0);
+	return r;
 }
 
 /* "docker.io/library/busybox:latest" -> "busybox:latest", as Docker writes it. */
@@ -186,7 +186,7 @@ static json_t *oci_descriptor(const struct content *c, const char *name)
 			      c->manifest_digest, "size", (json_int_t)c->manifest_len);
 	struct reference ref;
 
-	if (j && *name && reference_parse(name, &ref, NULL) >= 0)
+	if (j && *name && reference_parse(name, &ref, NULL) == 0)
 		(void)json_object_set_new(j, "annotations",
 					  json_pack("{s:s, s:s*}", "io.containerd.image.name", name,
 						    "org.opencontainers.image.ref.name",
@@ -220,7 +220,7 @@ static int docker_entry(json_t *list, const struct content *c, const char *name)
 		if (!j || json_array_append_new(list, j) < 0)
 			return -ENOMEM;
 	}
-	if (*name && reference_parse(name, &ref, NULL) >= 0 && *ref.tag && !*ref.digest)
+	if (*name && reference_parse(name, &ref, NULL) == 0 && *ref.tag && !*ref.digest)
 		(void)json_array_append_new(tags, json_string(familiar(name)));
 	return 0;
 }
@@ -229,43 +229,43 @@ static int add_all(struct image_save *v, char *const *refs, size_t n, enum image
 		   struct err *err)
 {
 	json_t *manifests = json_array(), *docker = json_array();
-	int r = manifests && docker ? 0 : err_set(err, -ENOMEM, "no memory");
+	int r = manifests && docker ? 0 : err_nomem(err);
 
-	for (size_t k = 0; r >= 0 && k < n; k++) {
+	for (size_t k = 0; r == 0 && k < n; k++) {
 		char id[DIGEST_LEN + 1], name[REFERENCE_MAX + 1];
 		struct content *c;
 
-		r = store_resolve(v->s, refs[k], id, name, err);
+		r = images_resolve(v->store, refs[k], id, name, err);
 		if (r == -ENOENT)
 			err_set(err, r, "there is no image '%.200s'; 'husk images' lists them",
 				refs[k]);
-		if (r >= 0)
-			r = content_open(v->s, refs[k], &c, err);
+		if (r == 0)
+			r = content_open(v->store, refs[k], &c, err);
 		if (r < 0)
 			break;
 		v->contents[v->n_contents++] = c;
 		r = add_content(v, c, refs[k], err);
-		if (r >= 0 && (json_array_append_new(manifests, oci_descriptor(c, name)) < 0 ||
+		if (r == 0 && (json_array_append_new(manifests, oci_descriptor(c, name)) < 0 ||
 			       docker_entry(docker, c, name) < 0))
-			r = err_set(err, -ENOMEM, "no memory");
+			r = err_nomem(err);
 	}
-	if (r >= 0)
+	if (r == 0)
 		r = add_json(v, "oci-layout", json_pack("{s:s}", "imageLayoutVersion", "1.0.0"),
 			     err);
-	if (r >= 0)
+	if (r == 0)
 		r = add_json(v, "index.json",
 			     json_pack("{s:i, s:s, s:O}", "schemaVersion", 2, "mediaType",
 				       MEDIA_INDEX_OCI, "manifests", manifests),
 			     err);
-	if (r >= 0 && format == IMAGE_ARCHIVE_DOCKER)
+	if (r == 0 && format == IMAGE_ARCHIVE_DOCKER)
 		r = add_json(v, "manifest.json", json_incref(docker), err);
 	json_decref(manifests);
 	json_decref(docker);
 	return r;
 }
 
-int image_save_open(struct image_store *s, char *const *refs, size_t n, enum image_archive format,
-		    struct image_save **ret, struct err *err)
+int save_new(struct store *s, char *const *refs, size_t n, enum image_archive format,
+	     struct image_save **ret, struct err *err)
 {
 	struct image_save *v;
 	int r;
@@ -274,8 +274,8 @@ int image_save_open(struct image_store *s, char *const *refs, size_t n, enum ima
 		return err_set(err, -EINVAL, "between 1 and %u images expected", IMAGE_SAVE_MAX);
 	v = calloc(1, sizeof(*v));
 	if (!v)
-		return err_set(err, -ENOMEM, "no memory");
-	v->s = s;
+		return err_nomem(err);
+	v->store = s;
 	v->fd = -1;
 	v->total = TAIL_BLOCKS * ARCHIVE_BLOCK;
 	r = add_all(v, refs, n, format, err);
@@ -311,7 +311,7 @@ uint64_t image_save_size(const struct image_save *v)
 static int open_blob(struct image_save *v, const struct member *m, struct err *err)
 {
 	uint64_t size = 0;
-	int r = blob_open(v->s, m->digest, &v->fd, &size, err);
+	int r = blob_open(v->store, m->digest, &v->fd, &size, err);
 
 	if (r < 0)
 		return r;
@@ -321,7 +321,7 @@ static int open_blob(struct image_save *v, const struct member *m, struct err *e
 	if (!v->hash)
 		v->hash = EVP_MD_CTX_new();
 	if (!v->hash || EVP_DigestInit_ex(v->hash, EVP_sha256(), NULL) != 1)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	return 0;
 }
 
@@ -333,7 +333,7 @@ static int close_blob(struct image_save *v, const struct member *m, struct err *
 
 	fd_close(&v->fd);
 	if (EVP_DigestFinal_ex(v->hash, sum, NULL) != 1)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	digest_from_sha256(sum, digest);
 	if (!str_eq(digest, m->digest))
 		return err_set(
@@ -356,7 +356,7 @@ static ssize_t blob_bytes(struct image_save *v, const struct member *m, uint64_t
 	if (n <= 0)
 		return err_set(err, n < 0 ? -errno : -EBADMSG, "read blob %s", m->digest);
 	if (EVP_DigestUpdate(v->hash, buf, (size_t)n) != 1)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (from + (uint64_t)n == m->size)
 		r = close_blob(v, m, err);
 	return r < 0 ? r : n;

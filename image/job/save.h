@@ -9,6 +9,13 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "image/image.h"
+
+struct store;
+
+/* As image_save_open, whose handle it makes. */
+int save_new(struct store *s, char *const *refs, size_t n, enum image_archive format,
+	     struct image_save **ret, struct err *err) must_check;
 
 #define ARCHIVE_BLOCK 512u
 

@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 #include "image/digest.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/registry/registry.h"
 
 #define BLOB_TYPE "application/octet-stream"

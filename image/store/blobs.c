@@ -10,11 +10,15 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/digest.h"
+#include "image/limits.h"
+#include "image/store/db.h"
 #include "image/store/disk.h"
-#include "image/store/store.h"
+#include "image/store/gc.h"
+#include "image/store/internal.h"
 
 struct ingest {
-	struct image_store *s;
+	struct store *s;
 	struct ingest *next;
 	char digest[DIGEST_LEN + 1];
 	int fd;
@@ -63,7 +67,7 @@ static void ingest_free(struct ingest *i)
 	free(i);
 }
 
-static struct ingest *find(struct image_store *s, const char *digest)
+static struct ingest *find(struct store *s, const char *digest)
 {
 	struct ingest *i = s->ingests;
 
@@ -78,7 +82,7 @@ static int open_file(struct ingest *i, struct err *err)
 	struct stat st;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	i->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (i->fd < 0)
 		return err_errno(err, -errno, "%s", path);
@@ -93,7 +97,7 @@ static int open_file(struct ingest *i, struct err *err)
 	return 0;
 }
 
-int ingest_open(struct image_store *s, const char *digest, struct ingest **ret, struct err *err)
+int ingest_open(struct store *s, const char *digest, struct ingest **ret, struct err *err)
 {
 	struct ingest *i;
 	int r = check(digest, err);
@@ -108,7 +112,7 @@ int ingest_open(struct image_store *s, const char *digest, struct ingest **ret, 
 		return r < 0 ? r : err_set(err, -EEXIST, "blob %s is there already", digest);
 	i = calloc(1, sizeof(*i));
 	if (!i)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	i->s = s;
 	i->fd = -1;
 	memcpy(i->digest, digest, sizeof(i->digest));
@@ -142,7 +146,7 @@ int ingest_reset(struct ingest *i, struct err *err)
 }
 
 /* What an image refers to already is not pending. */
-static int add_row(struct image_store *s, const char *digest, const struct stat *st, time_t now_s,
+static int add_row(struct store *s, const char *digest, const struct stat *st, time_t now_s,
 		   struct err *err)
 {
 	char size[24], bytes[24], now[24];
@@ -162,7 +166,7 @@ static int add_row(struct image_store *s, const char *digest, const struct stat 
 }
 
 /* In the disk thread. */
-static int commit_work(struct disk_job *j, struct err *err)
+static int blobs_commit_work(struct disk_job *j, struct err *err)
 {
 	struct ingest *i = container_of(j, struct ingest, job);
 
@@ -173,13 +177,13 @@ static int commit_work(struct disk_job *j, struct err *err)
 	return store_sync_dir(i->to_dir, err);
 }
 
-static void commit_done(struct disk_job *j, int code, const struct err *err)
+static void blobs_commit_done(struct disk_job *j, int code, const struct err *err)
 {
 	struct ingest *i = container_of(j, struct ingest, job);
 	bool forgotten = i->forgotten;
-	struct image_store *s = i->s;
+	struct store *s = i->s;
 
-	if (code >= 0 && !i->unwanted)
+	if (code == 0 && !i->unwanted)
 		code = add_row(s, i->digest, &i->st, forgotten ? 0 : time(NULL), NULL);
 	if (code < 0 || i->unwanted) {
 		(void)unlink(i->from);
@@ -187,10 +191,10 @@ static void commit_done(struct disk_job *j, int code, const struct err *err)
 	}
 	ingest_free(i);
 	if (forgotten)
-		(void)!store_collect(s, NULL);
+		(void)!gc_collect(s, NULL);
 }
 
-void ingest_forget(struct image_store *s, const char *digest)
+void ingest_forget(struct store *s, const char *digest)
 {
 	for (struct ingest *i = s->ingests; i; i = i->next)
 		if (i->committing && (!digest || str_eq(i->digest, digest)))
@@ -207,8 +211,8 @@ void ingest_commit(struct ingest *i)
 		return;
 	}
 	i->committing = true;
-	i->job.work = commit_work;
-	i->job.done = commit_done;
+	i->job.work = blobs_commit_work;
+	i->job.done = blobs_commit_done;
 	disk_add(i->s->disk, &i->job);
 }
 
@@ -228,23 +232,17 @@ void ingest_drop(struct ingest *i)
 
 /* ---- complete ---- */
 
-int blob_has(struct image_store *s, const char *digest, struct err *err)
+int blob_has(struct store *s, const char *digest, struct err *err)
 {
 	const struct ingest *i = find(s, digest);
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r;
 
 	if (i && i->committing)
 		return !i->unwanted;
-	r = db_prepare(s, "SELECT 1 FROM blobs WHERE digest=?", &st, err, digest, NULL);
-	if (r < 0)
-		return r;
-	r = sqlite3_step(st);
-	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
+	return db_exists(s, err, "SELECT 1 FROM blobs WHERE digest=?", digest, NULL);
 }
 
 /* It may be on its way from one place to the other, in this order. */
-static int open_at_either(struct image_store *s, const char *digest)
+static int open_at_either(struct store *s, const char *digest)
 {
 	cleanup_free char *from = path_of(s->ingest_dir, digest);
 	cleanup_free char *to = path_of(s->blobs_dir, digest);
@@ -260,14 +258,13 @@ static int open_at_either(struct image_store *s, const char *digest)
 	return fd < 0 ? -errno : fd;
 }
 
-int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *ret_size,
-	      struct err *err)
+int blob_open(struct store *s, const char *digest, int *ret_fd, uint64_t *ret_size, struct err *err)
 {
 	cleanup_fd int fd = -1;
 	struct stat st;
 	int r = check(digest, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = blob_has(s, digest, err);
 	if (r < 0)
 		return r;
@@ -282,7 +279,7 @@ int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *
 	return 0;
 }
 
-int blob_put(struct image_store *s, const void *data, size_t len, char *ret_digest, struct err *err)
+int blob_put(struct store *s, const void *data, size_t len, char *ret_digest, struct err *err)
 {
 	char digest[DIGEST_LEN + 1];
 	struct ingest *i;
@@ -293,13 +290,13 @@ int blob_put(struct image_store *s, const void *data, size_t len, char *ret_dige
 			       IMAGE_MAX_DOCUMENT / MIB);
 	r = digest_of(data, len, digest);
 	if (r < 0)
-		return err_set(err, r, "no memory");
+		return err_set(err, r, "out of memory");
 	r = ingest_open(s, digest, &i, err);
 	if (r < 0 && r != -EEXIST)
 		return r;
 	if (r == 0) {
 		r = ingest_reset(i, err);
-		if (r >= 0) {
+		if (r == 0) {
 			r = write_all(i->fd, data, len);
 			if (r < 0)
 				err_errno(err, r, "write blob %s", digest);
@@ -315,8 +312,7 @@ int blob_put(struct image_store *s, const void *data, size_t len, char *ret_dige
 	return 0;
 }
 
-int blob_read(struct image_store *s, const char *digest, char **ret, size_t *ret_len,
-	      struct err *err)
+int blob_read(struct store *s, const char *digest, char **ret, size_t *ret_len, struct err *err)
 {
 	cleanup_free char *data = NULL;
 	cleanup_fd int fd = -1;
@@ -327,7 +323,7 @@ int blob_read(struct image_store *s, const char *digest, char **ret, size_t *ret
 	if (r < 0)
 		return r;
 	r = read_fd(fd, IMAGE_MAX_DOCUMENT, &data, &len);
-	if (r >= 0)
+	if (r == 0)
 		r = digest_of(data, len, found);
 	if (r < 0)
 		return err_errno(err, r, "read blob %s", digest);
@@ -339,7 +335,7 @@ int blob_read(struct image_store *s, const char *digest, char **ret, size_t *ret
 	return 0;
 }
 
-int blob_delete(struct image_store *s, const char *digest, struct err *err)
+int blob_delete(struct store *s, const char *digest, struct err *err)
 {
 	cleanup_free char *path = NULL;
 	struct ingest *i;
@@ -352,11 +348,23 @@ int blob_delete(struct image_store *s, const char *digest, struct err *err)
 		i->unwanted = true;
 	path = path_of(s->blobs_dir, digest);
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = db_run(s, err, "DELETE FROM blobs WHERE digest=?", digest, NULL);
-	if (r >= 0 && !(i && i->committing))
-		store_discard(s, path);
+	if (r == 0 && !(i && i->committing))
+		gc_discard(s, path);
 	return r;
+}
+
+int blobs_list(struct store *s, const char *id, char ***ret, struct err *err)
+{
+	return db_strings(s, ret, err,
+			  id ? "SELECT digest FROM blobs WHERE digest IN ("
+			       "SELECT l.digest FROM manifest_layers l JOIN manifests m ON"
+			       " m.digest=l.manifest WHERE m.image=?1 UNION"
+			       " SELECT digest FROM manifests WHERE image=?1 UNION"
+			       " SELECT target FROM names WHERE image=?1 UNION SELECT ?1)"
+			     : "SELECT digest FROM blobs ORDER BY digest",
+			  id, NULL);
 }
 
 /* ---- the store's own ---- */
@@ -369,14 +377,14 @@ static bool is_hex_name(const char *name, char digest[DIGEST_LEN + 1])
 	return digest_valid(digest);
 }
 
-static int check_ingest(struct image_store *s, const char *name, struct err *err)
+static int blobs_on_ingest_name(struct store *s, const char *name, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/%s", s->ingest_dir, name);
 	char digest[DIGEST_LEN + 1];
 	struct stat st;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (is_hex_name(name, digest)) {
 		if (find(s, digest))
 			return 0;
@@ -387,13 +395,13 @@ static int check_ingest(struct image_store *s, const char *name, struct err *err
 	return remove_tree(path, err);
 }
 
-int ingest_expire(struct image_store *s, struct err *err)
+int ingest_expire(struct store *s, struct err *err)
 {
-	return store_each_name(s->ingest_dir, check_ingest, s, err);
+	return store_each_name(s, s->ingest_dir, blobs_on_ingest_name, err);
 }
 
 /* A blob whose row did not get written, or whose removal was cut short. */
-static int check_blob(struct image_store *s, const char *name, struct err *err)
+static int blobs_on_name(struct store *s, const char *name, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/%s", s->blobs_dir, name);
 	char digest[DIGEST_LEN + 1];
@@ -401,19 +409,16 @@ static int check_blob(struct image_store *s, const char *name, struct err *err)
 
 	if (r != 0)
 		return r < 0 ? r : 0;
-	return path ? remove_tree(path, err) : err_set(err, -ENOMEM, "no memory");
+	return path ? remove_tree(path, err) : err_nomem(err);
 }
 
 /* Rows without a file: what is not kept can be fetched. */
-static int drop_rows(struct image_store *s, struct err *err)
+static int drop_rows(struct store *s, struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *st = NULL;
 	cleanup_strv char **all = NULL;
-	int r = db_prepare(s, "SELECT digest FROM blobs", &st, err, NULL);
+	int r = blobs_list(s, NULL, &all, err);
 
-	if (r >= 0)
-		r = db_column(s, st, &all, err);
-	for (char **d = all; r >= 0 && *d; d++) {
+	for (char **d = all; r == 0 && *d; d++) {
 		cleanup_free char *path = digest_valid(*d) ? path_of(s->blobs_dir, *d) : NULL;
 
 		if (!path || access(path, F_OK) < 0)
@@ -422,37 +427,37 @@ static int drop_rows(struct image_store *s, struct err *err)
 	return r;
 }
 
-int blobs_open(struct image_store *s, struct err *err)
+int blobs_open(struct store *s, struct err *err)
 {
 	int r = mkdir_p(s->ingest_dir, 0700, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = mkdir_p(s->blobs_dir, 0700, err);
-	if (r >= 0)
+	if (r == 0)
 		r = ingest_expire(s, err);
-	if (r >= 0)
+	if (r == 0)
 		r = drop_rows(s, err);
-	return r < 0 ? r : store_each_name(s->blobs_dir, check_blob, s, err);
+	return r < 0 ? r : store_each_name(s, s->blobs_dir, blobs_on_name, err);
 }
 
-static int drop_unowned(struct image_store *s, const char *name, struct err *err)
+static int blobs_on_unowned_name(struct store *s, const char *name, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/%s", s->ingest_dir, name);
 	char digest[DIGEST_LEN + 1];
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (is_hex_name(name, digest) && find(s, digest))
 		return 0;
 	return unlink(path) < 0 ? err_errno(err, -errno, "remove %s", path) : 0;
 }
 
-int ingest_drop_unowned(struct image_store *s, struct err *err)
+int ingest_drop_unowned(struct store *s, struct err *err)
 {
-	return store_each_name(s->ingest_dir, drop_unowned, s, err);
+	return store_each_name(s, s->ingest_dir, blobs_on_unowned_name, err);
 }
 
-uint64_t ingest_owned_bytes(const struct image_store *s)
+uint64_t ingest_owned_bytes(const struct store *s)
 {
 	uint64_t n = 0;
 	struct stat st;
@@ -464,7 +469,7 @@ uint64_t ingest_owned_bytes(const struct image_store *s)
 }
 
 /* Those that are becoming complete do so before the disk thread ends. */
-void blobs_close(struct image_store *s)
+void blobs_close(struct store *s)
 {
 	struct ingest *next;
 

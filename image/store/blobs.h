@@ -23,7 +23,7 @@
 /* What nobody went on with for so long is removed when the store opens, and by each collection. */
 #define INGEST_KEEP_S (24 * 3600)
 
-struct image_store;
+struct store;
 struct ingest;
 
 /* ---- coming in ---- */
@@ -33,7 +33,7 @@ struct ingest;
  * ingest_keep or ingest_drop. -EBUSY: another one in this process has it, or a process that got its
  * descriptor from an owner before still lives. -EEXIST: the blob is complete (blob_open).
  */
-int ingest_open(struct image_store *s, const char *digest, struct ingest **ret,
+int ingest_open(struct store *s, const char *digest, struct ingest **ret,
 		struct err *err) must_check;
 /* O_RDWR | O_APPEND; borrowed. */
 int ingest_fd(const struct ingest *i);
@@ -55,33 +55,36 @@ void ingest_drop(struct ingest *i);
 /* ---- complete ---- */
 
 /* *ret_fd: read-only, from the start. ret_size may be NULL. -ENOENT: there is none. */
-int blob_open(struct image_store *s, const char *digest, int *ret_fd, uint64_t *ret_size,
+int blob_open(struct store *s, const char *digest, int *ret_fd, uint64_t *ret_size,
 	      struct err *err) must_check;
 /* 1 when it is there, 0 when not. */
-int blob_has(struct image_store *s, const char *digest, struct err *err) must_check;
+int blob_has(struct store *s, const char *digest, struct err *err) must_check;
 /* Keeps a document (at most IMAGE_MAX_DOCUMENT bytes), synced off the loop like ingest_commit;
  * *ret_digest (may be NULL) is its name. There already = 0. */
-int blob_put(struct image_store *s, const void *data, size_t len, char *ret_digest,
+int blob_put(struct store *s, const void *data, size_t len, char *ret_digest,
 	     struct err *err) must_check;
 /* Reads a whole document; NUL after the end. The caller frees. -ENOENT, -EFBIG, and -EBADMSG when
  * the bytes do not have the digest any more. */
-int blob_read(struct image_store *s, const char *digest, char **ret, size_t *ret_len,
+int blob_read(struct store *s, const char *digest, char **ret, size_t *ret_len,
 	      struct err *err) must_check;
 /* Row, then file. Not there = 0. */
-int blob_delete(struct image_store *s, const char *digest, struct err *err) must_check;
+int blob_delete(struct store *s, const char *digest, struct err *err) must_check;
+
+/* Digests of all blobs, or (id) of those that the image is made of. strv, the caller frees. */
+int blobs_list(struct store *s, const char *id, char ***ret, struct err *err) must_check;
 
 /* ---- the store's own ---- */
 
 /* One (NULL: any) that is becoming complete is not worth keeping for later pulls. */
-void ingest_forget(struct image_store *s, const char *digest);
+void ingest_forget(struct store *s, const char *digest);
 /* Removes ingest files that nobody has open and that are too old. */
-int ingest_expire(struct image_store *s, struct err *err) must_check;
+int ingest_expire(struct store *s, struct err *err) must_check;
 /* Removes the ingest files that nobody has open. */
-int ingest_drop_unowned(struct image_store *s, struct err *err) must_check;
+int ingest_drop_unowned(struct store *s, struct err *err) must_check;
 /* Allocated bytes of those that somebody has open. */
-uint64_t ingest_owned_bytes(const struct image_store *s);
+uint64_t ingest_owned_bytes(const struct store *s);
 /* Makes the directories, removes what dead processes left. */
-int blobs_open(struct image_store *s, struct err *err) must_check;
-void blobs_close(struct image_store *s);
+int blobs_open(struct store *s, struct err *err) must_check;
+void blobs_close(struct store *s);
 
 #endif

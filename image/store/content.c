@@ -6,12 +6,13 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "image/store/store.h"
 #include "image/store/blobs.h"
+#include "image/store/db.h"
+#include "image/store/gc.h"
+#include "image/store/images.h"
 
 /* The manifest of a name; else (id, name of old) any that the image has. */
-static int find_manifest(struct image_store *s, struct content *c, const char *name,
-			 struct err *err)
+static int find_manifest(struct store *s, struct content *c, const char *name, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = db_prepare(s,
@@ -39,23 +40,23 @@ static int protect(struct content *c, struct err *err)
 {
 	int r = lease_add(c->lease, c->manifest_digest, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = lease_add(c->lease, c->manifest.config_digest, err);
-	if (r >= 0 && *c->target)
+	if (r == 0 && *c->target)
 		r = lease_add(c->lease, c->target, err);
-	for (size_t k = 0; r >= 0 && k < c->manifest.n_layers; k++)
+	for (size_t k = 0; r == 0 && k < c->manifest.n_layers; k++)
 		r = lease_add(c->lease, c->manifest.layers[k].digest, err);
 	return r;
 }
 
-static int load(struct image_store *s, struct content *c, const char *ref, struct err *err)
+static int load(struct store *s, struct content *c, const char *ref, struct err *err)
 {
 	char name[REFERENCE_MAX + 1], choice[DIGEST_LEN + 1] = "";
-	int r = store_resolve(s, ref ? ref : "", c->id, name, err);
+	int r = images_resolve(s, ref ? ref : "", c->id, name, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = lease_new(s, &c->lease, err);
-	if (r >= 0)
+	if (r == 0)
 		r = find_manifest(s, c, name, err);
 	if (r < 0)
 		return r;
@@ -64,18 +65,16 @@ static int load(struct image_store *s, struct content *c, const char *ref, struc
 		return err_set(err, -ENODATA,
 			       "the manifest of image %s is not kept: remove it and pull it again",
 			       c->id);
-	if (r >= 0)
-		r = manifest_parse(c->manifest_bytes, c->manifest_len, s->arch, &c->manifest,
-				   choice, err);
-	if (r >= 0 && *choice)
-		r = err_set(err, -EPROTO, "the manifest of image %s is an index", c->id);
+	if (r == 0)
+		r = manifest_parse(c->manifest_bytes, c->manifest_len, NULL, &c->manifest, choice,
+				   err);
 	return r < 0 ? r : protect(c, err);
 }
 
-int content_open(struct image_store *s, const char *ref, struct content **ret, struct err *err)
+int content_open(struct store *s, const char *ref, struct content **ret, struct err *err)
 {
 	struct content *c = calloc(1, sizeof(*c));
-	int r = c ? load(s, c, ref, err) : err_set(err, -ENOMEM, "no memory");
+	int r = c ? load(s, c, ref, err) : err_nomem(err);
 
 	if (r < 0) {
 		content_free(c);

@@ -7,7 +7,7 @@
 #include "image/digest.h"
 #include "image/manifest.h"
 
-struct image_store;
+struct store;
 struct lease;
 
 struct content {
@@ -28,7 +28,7 @@ struct content {
  * are not kept (drop_blobs, prune). -ENOENT: no such image. -ENODATA: its manifest is not kept; the
  * text tells what to do.
  */
-int content_open(struct image_store *s, const char *ref, struct content **ret,
+int content_open(struct store *s, const char *ref, struct content **ret,
 		 struct err *err) must_check;
 void content_free(struct content *c); /* NULL is fine */
 

@@ -1,5 +1,4 @@
-/* The store's database: its shape, how it came to be so, and small helpers. */
-#include "image/store/store.h"
+#include "image/store/db.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "image/store/internal.h"
 
 /*
  * Step k brings a database from user_version k to k + 1. Never edited once released: a change of
@@ -62,7 +62,7 @@ void stmt_freep(sqlite3_stmt **s)
 	sqlite3_finalize(*s);
 }
 
-int db_error(struct image_store *s, struct err *err)
+int db_error(struct store *s, struct err *err)
 {
 	int code = sqlite3_errcode(s->db) & 0xff;
 	int r = code == SQLITE_FULL    ? -ENOSPC
@@ -73,57 +73,54 @@ int db_error(struct image_store *s, struct err *err)
 	return err_set(err, r, "image database: %s", sqlite3_errmsg(s->db));
 }
 
-int db_prepare(struct image_store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)
+static int vprepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err,
+		    va_list ap)
 {
-	sqlite3_stmt *st;
+	cleanup_stmt sqlite3_stmt *st = NULL;
 	const char *arg;
-	va_list ap;
 	int k = 1, c = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
 
-	if (c != SQLITE_OK)
-		return db_error(s, err);
-	va_start(ap, err);
 	while (c == SQLITE_OK && (arg = va_arg(ap, const char *)))
 		c = sqlite3_bind_text(st, k++, arg, -1, SQLITE_TRANSIENT);
-	va_end(ap);
-	if (c != SQLITE_OK) {
-		sqlite3_finalize(st);
+	if (c != SQLITE_OK)
 		return db_error(s, err);
-	}
-	*ret = st;
+	*ret = take_ptr(&st);
 	return 0;
 }
 
-void db_durable(struct image_store *s, bool on)
+int db_prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)
 {
-	(void)sqlite3_exec(s->db, on ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL",
-			   NULL, NULL, NULL);
-}
+	va_list ap;
+	int r;
 
-int db_begin(struct image_store *s, struct err *err)
-{
-	return sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
-		       ? 0
-		       : db_error(s, err);
-}
-
-int db_end(struct image_store *s, int r, struct err *err)
-{
-	if (r >= 0 && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		r = db_error(s, err);
-	if (r < 0)
-		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	va_start(ap, err);
+	r = vprepare(s, sql, ret, err, ap);
+	va_end(ap);
 	return r;
 }
 
-int db_column(struct image_store *s, sqlite3_stmt *st, char ***ret, struct err *err)
+int db_run(struct store *s, struct err *err, const char *sql, ...)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	va_list ap;
+	int r;
+
+	va_start(ap, sql);
+	r = vprepare(s, sql, &st, err, ap);
+	va_end(ap);
+	if (r == 0 && sqlite3_step(st) != SQLITE_DONE)
+		r = db_error(s, err);
+	return r;
+}
+
+static int column(struct store *s, sqlite3_stmt *st, char ***ret, struct err *err)
 {
 	cleanup_strv char **v = calloc(1, sizeof(*v));
 	size_t n = 0;
 	int c;
 
 	if (!v)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	while ((c = sqlite3_step(st)) == SQLITE_ROW) {
 		const char *text = (const char *)sqlite3_column_text(st, 0);
 		char **more = realloc(v, (n + 2) * sizeof(*more));
@@ -131,7 +128,7 @@ int db_column(struct image_store *s, sqlite3_stmt *st, char ***ret, struct err *
 		if (more)
 			v = more;
 		if (!more || !(v[n] = strdup(text ? text : "")))
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		v[++n] = NULL;
 	}
 	if (c != SQLITE_DONE)
@@ -140,7 +137,56 @@ int db_column(struct image_store *s, sqlite3_stmt *st, char ***ret, struct err *
 	return 0;
 }
 
-static int version(struct image_store *s, int *ret, struct err *err)
+int db_strings(struct store *s, char ***ret, struct err *err, const char *sql, ...)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	va_list ap;
+	int r;
+
+	va_start(ap, sql);
+	r = vprepare(s, sql, &st, err, ap);
+	va_end(ap);
+	return r < 0 ? r : column(s, st, ret, err);
+}
+
+int db_exists(struct store *s, struct err *err, const char *sql, ...)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	va_list ap;
+	int r;
+
+	va_start(ap, sql);
+	r = vprepare(s, sql, &st, err, ap);
+	va_end(ap);
+	if (r < 0)
+		return r;
+	r = sqlite3_step(st);
+	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
+}
+
+void db_durable(struct store *s, bool on)
+{
+	(void)sqlite3_exec(s->db, on ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL",
+			   NULL, NULL, NULL);
+}
+
+int db_begin(struct store *s, struct err *err)
+{
+	return sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
+		       ? 0
+		       : db_error(s, err);
+}
+
+int db_end(struct store *s, int r, struct err *err)
+{
+	if (r == 0 && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+		r = db_error(s, err);
+	if (r < 0)
+		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	return r;
+}
+
+static int version(struct store *s, int *ret, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = db_prepare(s, "PRAGMA user_version", &st, err, NULL);
@@ -153,7 +199,7 @@ static int version(struct image_store *s, int *ret, struct err *err)
 	return 0;
 }
 
-static int migrate(struct image_store *s, struct err *err)
+static int migrate(struct store *s, struct err *err)
 {
 	char mark[40];
 	int at = 0, r = version(s, &at, err);
@@ -165,7 +211,7 @@ static int migrate(struct image_store *s, struct err *err)
 			       "images.db was made by a newer version of Husk (%d, this one knows "
 			       "%zu)",
 			       at, ARRAY_SIZE(steps));
-	for (size_t k = (size_t)at; k < ARRAY_SIZE(steps) && r >= 0; k++) {
+	for (size_t k = (size_t)at; k < ARRAY_SIZE(steps) && r == 0; k++) {
 		snprintf(mark, sizeof(mark), "PRAGMA user_version=%zu", k + 1);
 		r = db_begin(s, err);
 		if (r < 0)
@@ -178,13 +224,13 @@ static int migrate(struct image_store *s, struct err *err)
 	return r;
 }
 
-int store_db_open(struct image_store *s, struct err *err)
+int db_setup(struct store *s, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/images.db", s->dir);
 	int c;
 
 	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	c = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
 	if (c == SQLITE_OK)
 		c = sqlite3_exec(s->db,
@@ -192,6 +238,6 @@ int store_db_open(struct image_store *s, struct err *err)
 				 "PRAGMA foreign_keys=ON;",
 				 NULL, NULL, NULL);
 	if (c != SQLITE_OK)
-		return s->db ? db_error(s, err) : err_set(err, -ENOMEM, "no memory");
+		return s->db ? db_error(s, err) : err_nomem(err);
 	return migrate(s, err);
 }

@@ -102,16 +102,16 @@ int disk_new(struct loop *l, struct disk **ret, struct err *err)
 	int r;
 
 	if (!d)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	queue_init(&d->todo);
 	queue_init(&d->finished);
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->more, NULL);
 	d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = d->event_fd < 0 ? -errno : ev_io_add(l, &d->io, d->event_fd, EPOLLIN, on_event, d);
-	if (r >= 0)
+	if (r == 0)
 		r = -pthread_create(&d->thread, NULL, run, d);
-	d->started = r >= 0;
+	d->started = r == 0;
 	if (r < 0) {
 		disk_free(d);
 		return err_errno(err, r, "start the disk thread");

@@ -1,4 +1,5 @@
-/* What may go: leases, collection, making room. */
+#include "image/store/gc.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,14 +8,17 @@
 
 #include "base/loop.h"
 #include "base/util.h"
-#include "image/store/disk.h"
-#include "image/store/store.h"
+#include "image/digest.h"
 #include "image/store/blobs.h"
+#include "image/store/db.h"
+#include "image/store/disk.h"
+#include "image/store/internal.h"
+#include "image/store/layers.h"
 
 #define ROOM_AGAIN_NS (200 * NS_PER_MS)
 
 struct lease {
-	struct image_store *s;
+	struct store *s;
 	struct lease *next;
 	char (*digests)[DIGEST_LEN + 1];
 	size_t n, cap;
@@ -22,12 +26,12 @@ struct lease {
 
 /* ---- leases ---- */
 
-int lease_new(struct image_store *s, struct lease **ret, struct err *err)
+int lease_new(struct store *s, struct lease **ret, struct err *err)
 {
 	struct lease *l = calloc(1, sizeof(*l));
 
 	if (!l)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	l->s = s;
 	l->next = s->leases;
 	s->leases = l;
@@ -47,7 +51,7 @@ int lease_add(struct lease *l, const char *digest, struct err *err)
 		void *more = realloc(l->digests, cap * sizeof(*l->digests));
 
 		if (!more)
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		l->digests = more;
 		l->cap = cap;
 	}
@@ -55,7 +59,7 @@ int lease_add(struct lease *l, const char *digest, struct err *err)
 	return 0;
 }
 
-bool store_leased(const struct image_store *s, const char *digest)
+bool lease_covers(const struct store *s, const char *digest)
 {
 	for (const struct lease *l = s->leases; l; l = l->next)
 		for (size_t k = 0; k < l->n; k++)
@@ -64,7 +68,7 @@ bool store_leased(const struct image_store *s, const char *digest)
 	return false;
 }
 
-static void forget(struct image_store *s, const char *digest)
+static void forget(struct store *s, const char *digest)
 {
 	/* What fails here goes when it is old enough. */
 	ingest_forget(s, digest);
@@ -76,7 +80,7 @@ static void forget(struct image_store *s, const char *digest)
 
 void lease_end(struct lease *l, bool forget_it)
 {
-	struct image_store *s;
+	struct store *s;
 	struct lease **at;
 
 	if (!l)
@@ -91,7 +95,7 @@ void lease_end(struct lease *l, bool forget_it)
 	free(l->digests);
 	free(l);
 	/* What cannot be deleted now is deleted by the next collection. */
-	(void)!store_collect(s, NULL);
+	(void)!gc_collect(s, NULL);
 }
 
 /* ---- collection ---- */
@@ -100,10 +104,9 @@ void lease_end(struct lease *l, bool forget_it)
  * A file leaves its place at once and is removed by the disk thread: one that comes to the same
  * place meanwhile is not touched.
  */
-void store_discard(struct image_store *s, const char *path)
+void gc_discard(struct store *s, const char *path)
 {
-	cleanup_free char *tmp =
-		str_fmt("%s/gone-%llu", s->tmp_dir, (unsigned long long)++s->tmp_serial);
+	cleanup_free char *tmp = store_tmp_path(s, "-gone");
 
 	if (!tmp || !s->disk || rename(path, tmp) < 0)
 		(void)unlink(path);
@@ -111,44 +114,28 @@ void store_discard(struct image_store *s, const char *path)
 		disk_unlink(s->disk, tmp);
 }
 
-static int delete_layer(struct image_store *s, const char *diff_id, struct err *err)
+static int64_t pending_limit(void)
 {
-	cleanup_free char *path = store_layer_path(s, diff_id);
-	int r;
-
-	if (!path)
-		return err_set(err, -ENOMEM, "no memory");
-	r = db_run(s, err, "DELETE FROM layers WHERE diff_id=?", diff_id, NULL);
-	if (r >= 0)
-		store_discard(s, path);
-	return r;
-}
-
-int64_t store_pending_limit(void)
-{
-	return (int64_t)time(NULL) - STORE_PENDING_S;
+	return (int64_t)time(NULL) - GC_PENDING_S;
 }
 
 /* Runs fn for every digest that the query (with one limit of time in it) gives and no lease has. */
-static int sweep(struct image_store *s, const char *sql,
-		 int (*fn)(struct image_store *, const char *, struct err *), struct err *err)
+static int sweep(struct store *s, const char *sql,
+		 int (*fn)(struct store *, const char *, struct err *), struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *st = NULL;
 	cleanup_strv char **all = NULL;
 	char limit[24];
 	int r;
 
-	snprintf(limit, sizeof(limit), "%lld", (long long)store_pending_limit());
-	r = db_prepare(s, sql, &st, err, limit, NULL);
-	if (r >= 0)
-		r = db_column(s, st, &all, err);
-	for (char **d = all; r >= 0 && *d; d++)
-		if (!store_leased(s, *d))
+	snprintf(limit, sizeof(limit), "%lld", (long long)pending_limit());
+	r = db_strings(s, &all, err, sql, limit, NULL);
+	for (char **d = all; r == 0 && *d; d++)
+		if (!lease_covers(s, *d))
 			r = fn(s, *d, err);
 	return r;
 }
 
-int store_collect(struct image_store *s, struct err *err)
+int gc_collect(struct store *s, struct err *err)
 {
 	static const char unused[] =
 		"SELECT digest FROM unused_blobs WHERE pending < CAST(? AS INTEGER)";
@@ -158,9 +145,9 @@ int store_collect(struct image_store *s, struct err *err)
 	int r = sweep(s,
 		      "SELECT diff_id FROM layers l WHERE pending < CAST(? AS INTEGER) AND"
 		      " NOT EXISTS (SELECT 1 FROM image_layers i WHERE i.diff_id=l.diff_id)",
-		      delete_layer, err);
+		      layers_delete, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = ingest_expire(s, err);
 	return r < 0 ? r : sweep(s, s->drop_blobs ? unused : not_in_layers, blob_delete, err);
 }
@@ -168,7 +155,7 @@ int store_collect(struct image_store *s, struct err *err)
 /* ---- making room ---- */
 
 /* Rows cannot be written on a disk that is full to the last byte. */
-static int try_make_room(struct image_store *s)
+static int try_make_room(struct store *s)
 {
 	int r = ingest_drop_unowned(s, NULL);
 
@@ -181,23 +168,23 @@ static int try_make_room(struct image_store *s)
 			 NULL, NULL, NULL) == SQLITE_OK
 		    ? 0
 		    : db_error(s, NULL);
-	return r < 0 ? r : store_collect(s, NULL);
+	return r < 0 ? r : gc_collect(s, NULL);
 }
 
-static void on_room_timer(struct ev_timer *t)
+static void gc_on_room_timer(struct ev_timer *t)
 {
-	store_make_room(t->arg);
+	gc_make_room(t->arg);
 }
 
 /* What dying processes and the disk thread still have is free in a moment. */
-void store_make_room(struct image_store *s)
+void gc_make_room(struct store *s)
 {
 	s->room_wanted = try_make_room(s) < 0;
 	if (s->room_wanted)
-		(void)!ev_timer_add(s->loop, &s->room_timer, ROOM_AGAIN_NS, on_room_timer, s);
+		(void)!ev_timer_add(s->loop, &s->room_timer, ROOM_AGAIN_NS, gc_on_room_timer, s);
 }
 
-void store_make_room_at_end(struct image_store *s)
+void gc_make_room_at_end(struct store *s)
 {
 	const struct timespec pause = { 0, 20 * 1000 * 1000 };
 

@@ -1,25 +1,30 @@
-/* Images: how they come in, and how they are found. */
+#include "image/store/images.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/util.h"
+#include "image/image.h"
 #include "image/manifest.h"
-#include "image/store/store.h"
+#include "image/store/db.h"
+#include "image/store/gc.h"
+#include "image/store/internal.h"
+#include "image/store/layers.h"
 
 #define MIN_PREFIX 4u
 
 /* ---- writing ---- */
 
-static int add_layer_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+static int add_layer_rows(struct store *s, const struct image_commit *c, struct err *err)
 {
 	char pos[24];
 	char *const *disks = c->disks ? c->disks : c->diff_ids;
 	int r = db_run(s, err, "DELETE FROM image_layers WHERE image=?", c->id, NULL);
 
-	for (size_t k = 0; r >= 0 && disks[k]; k++) {
+	for (size_t k = 0; r == 0 && disks[k]; k++) {
 		snprintf(pos, sizeof(pos), "%zu", k);
 		r = db_run(s, err,
 			   "INSERT INTO image_layers(image, pos, diff_id)"
@@ -29,7 +34,7 @@ static int add_layer_rows(struct image_store *s, const struct image_commit *c, s
 	return r;
 }
 
-static int add_manifest_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+static int add_manifest_rows(struct store *s, const struct image_commit *c, struct err *err)
 {
 	const struct manifest *m = c->manifest;
 	char pos[24], size[24];
@@ -42,7 +47,7 @@ static int add_manifest_rows(struct image_store *s, const struct image_commit *c
 		   "INSERT OR REPLACE INTO manifests(digest, image, media_type, size)"
 		   " VALUES(?, ?, ?, CAST(? AS INTEGER))",
 		   c->manifest_digest, c->id, m->media_type, size, NULL);
-	for (size_t k = 0; r >= 0 && k < m->n_layers; k++) {
+	for (size_t k = 0; r == 0 && k < m->n_layers; k++) {
 		snprintf(pos, sizeof(pos), "%zu", k);
 		snprintf(size, sizeof(size), "%llu", (unsigned long long)m->layers[k].size);
 		r = db_run(s, err,
@@ -54,7 +59,7 @@ static int add_manifest_rows(struct image_store *s, const struct image_commit *c
 	return r;
 }
 
-static int add_name(struct image_store *s, const struct image_commit *c, const char *name,
+static int add_name(struct store *s, const struct image_commit *c, const char *name,
 		    struct err *err)
 {
 	return db_run(s, err,
@@ -64,7 +69,7 @@ static int add_name(struct image_store *s, const struct image_commit *c, const c
 }
 
 /* What it is made of is not "left by a broken pull" any more. */
-static int settle(struct image_store *s, const struct image_commit *c, struct err *err)
+static int clear_pending(struct store *s, const struct image_commit *c, struct err *err)
 {
 	int r = db_run(s, err,
 		       "UPDATE layers SET pending=0 WHERE pending AND diff_id IN"
@@ -79,7 +84,7 @@ static int settle(struct image_store *s, const struct image_commit *c, struct er
 		      c->id, c->manifest_digest, c->digest ? c->digest : "", NULL);
 }
 
-static int add_rows(struct image_store *s, const struct image_commit *c, struct err *err)
+static int add_rows(struct store *s, const struct image_commit *c, struct err *err)
 {
 	char name[REFERENCE_MAX + 1];
 	cleanup_stmt sqlite3_stmt *st = NULL;
@@ -95,28 +100,28 @@ static int add_rows(struct image_store *s, const struct image_commit *c, struct 
 	    sqlite3_step(st) != SQLITE_DONE)
 		return db_error(s, err);
 	r = add_layer_rows(s, c, err);
-	if (r >= 0)
+	if (r == 0)
 		r = add_manifest_rows(s, c, err);
-	if (r >= 0 && c->ref) {
+	if (r == 0 && c->ref) {
 		reference_with_digest(c->ref, c->digest, name);
 		r = add_name(s, c, name, err);
 	}
-	if (r >= 0 && c->ref && !*c->ref->digest) {
+	if (r == 0 && c->ref && !*c->ref->digest) {
 		reference_with_tag(c->ref, name);
 		r = add_name(s, c, name, err);
 	}
-	return r < 0 ? r : settle(s, c, err);
+	return r < 0 ? r : clear_pending(s, c, err);
 }
 
-int store_add_image(struct image_store *s, const struct image_commit *c, struct err *err)
+int images_add(struct store *s, const struct image_commit *c, struct err *err)
 {
-	int r = store_sync_layers(s, err);
+	int r = layers_sync(s, err);
 
 	if (r < 0)
 		return r;
 	db_durable(s, true);
 	r = db_begin(s, err);
-	if (r >= 0)
+	if (r == 0)
 		r = db_end(s, add_rows(s, c, err), err);
 	db_durable(s, false);
 	return r;
@@ -132,8 +137,7 @@ static bool is_hex(const char *s, size_t min, size_t max)
 }
 
 /* The id that `name` stands for in the names table; "" when there is none. */
-static int find_name(struct image_store *s, const char *name, char id[DIGEST_LEN + 1],
-		     struct err *err)
+static int find_name(struct store *s, const char *name, char id[DIGEST_LEN + 1], struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = db_prepare(s,
@@ -151,8 +155,7 @@ static int find_name(struct image_store *s, const char *name, char id[DIGEST_LEN
 	return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : db_error(s, err);
 }
 
-static int find_prefix(struct image_store *s, const char *hex, char id[DIGEST_LEN + 1],
-		       struct err *err)
+static int find_prefix(struct store *s, const char *hex, char id[DIGEST_LEN + 1], struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	cleanup_free char *low = str_fmt("sha256:%s", hex), *high = str_fmt("sha256:%sg", hex);
@@ -160,7 +163,7 @@ static int find_prefix(struct image_store *s, const char *hex, char id[DIGEST_LE
 
 	*id = 0;
 	if (!low || !high)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = db_prepare(s, "SELECT id FROM images WHERE id>=? AND id<? AND NOT removed LIMIT 2", &st,
 		       err, low, high, NULL);
 	if (r < 0)
@@ -176,8 +179,8 @@ static int find_prefix(struct image_store *s, const char *hex, char id[DIGEST_LE
 	return 0;
 }
 
-int store_resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 1],
-		  char ret_name[REFERENCE_MAX + 1], struct err *err)
+int images_resolve(struct store *s, const char *ref, char id[DIGEST_LEN + 1],
+		   char ret_name[REFERENCE_MAX + 1], struct err *err)
 {
 	const char *hex = str_starts(ref, "sha256:") ? ref + 7 : ref;
 	char name[REFERENCE_MAX + 1];
@@ -193,10 +196,10 @@ int store_resolve(struct image_store *s, const char *ref, char id[DIGEST_LEN + 1
 		return r < 0 || *id ? r : err_set(err, -ENOENT, "no image %s", ref);
 	}
 	p = hex == ref ? reference_parse(ref, &parsed, &perr) : -EINVAL;
-	if (p >= 0) {
+	if (p == 0) {
 		reference_canonical(&parsed, name);
 		r = find_name(s, name, id, err);
-		if (r >= 0 && *id && ret_name)
+		if (r == 0 && *id && ret_name)
 			memcpy(ret_name, name, sizeof(name));
 		if (r < 0 || *id)
 			return r;
@@ -240,24 +243,21 @@ static int chain_id(char *const *diff_ids, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
-static int load_names(struct image_store *s, struct image_info *i, struct err *err)
+static int load_names(struct store *s, struct image_info *i, struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *tags = NULL, *digests = NULL;
-	int r = db_prepare(
-		s, "SELECT name FROM names WHERE image=? AND instr(name, '@')=0 ORDER BY name",
-		&tags, err, i->id, NULL);
+	int r = db_strings(s, &i->repo_tags, err,
+			   "SELECT name FROM names WHERE image=? AND instr(name, '@')=0"
+			   " ORDER BY name",
+			   i->id, NULL);
 
-	if (r >= 0)
-		r = db_column(s, tags, &i->repo_tags, err);
-	if (r >= 0)
-		r = db_prepare(
-			s,
-			"SELECT name FROM names WHERE image=? AND instr(name, '@')>0 ORDER BY name",
-			&digests, err, i->id, NULL);
-	return r < 0 ? r : db_column(s, digests, &i->repo_digests, err);
+	return r < 0 ? r
+		     : db_strings(s, &i->repo_digests, err,
+				  "SELECT name FROM names WHERE image=? AND instr(name, '@')>0"
+				  " ORDER BY name",
+				  i->id, NULL);
 }
 
-bool store_is_pinned(const struct image_store *s, char *const *names)
+static bool is_pinned(const struct store *s, char *const *names)
 {
 	for (char *const *n = names; *n; n++)
 		for (char *const *p = s->pinned; *p; p++)
@@ -266,7 +266,7 @@ bool store_is_pinned(const struct image_store *s, char *const *names)
 	return false;
 }
 
-static int fill_info(struct image_store *s, const char *id, struct image_info *i, struct err *err)
+static int fill_info(struct store *s, const char *id, struct image_info *i, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	const void *config;
@@ -300,22 +300,20 @@ static int fill_info(struct image_store *s, const char *id, struct image_info *i
 	user_of(i);
 	if (!i->id || !i->config_json || !i->username ||
 	    chain_id(i->config.diff_ids, &i->chain_id) < 0)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = load_names(s, i, err);
-	if (r >= 0)
-		i->pinned |=
-			store_is_pinned(s, i->repo_tags) || store_is_pinned(s, i->repo_digests);
+	if (r == 0)
+		i->pinned |= is_pinned(s, i->repo_tags) || is_pinned(s, i->repo_digests);
 	return r;
 }
 
-static int load_info(struct image_store *s, const char *id, struct image_info **ret,
-		     struct err *err)
+static int load_info(struct store *s, const char *id, struct image_info **ret, struct err *err)
 {
 	cleanup_image_info struct image_info *i = calloc(1, sizeof(*i));
 	int r;
 
 	if (!i)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = fill_info(s, id, i, err);
 	if (r < 0)
 		return err_wrap(err, r, "image %s", id);
@@ -323,10 +321,10 @@ static int load_info(struct image_store *s, const char *id, struct image_info **
 	return 0;
 }
 
-int image_get(struct image_store *s, const char *ref, struct image_info **ret, struct err *err)
+int images_get(struct store *s, const char *ref, struct image_info **ret, struct err *err)
 {
 	char id[DIGEST_LEN + 1];
-	int r = store_resolve(s, ref ? ref : "", id, NULL, err);
+	int r = images_resolve(s, ref ? ref : "", id, NULL, err);
 
 	return r < 0 ? r : load_info(s, id, ret, err);
 }
@@ -348,17 +346,8 @@ int image_matches(const struct image_info *i, const char *ref)
 	return 0;
 }
 
-static int list_all(struct image_store *s, char ***ret, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT id FROM images WHERE NOT removed ORDER BY id", &st, err,
-			   NULL);
-
-	return r < 0 ? r : db_column(s, st, ret, err);
-}
-
-int image_list(struct image_store *s, const char *ref, struct image_info ***ret, size_t *ret_n,
-	       struct err *err)
+int images_list(struct store *s, const char *ref, struct image_info ***ret, size_t *ret_n,
+		struct err *err)
 {
 	cleanup_strv char **ids = NULL;
 	struct image_info **list;
@@ -367,12 +356,13 @@ int image_list(struct image_store *s, const char *ref, struct image_info ***ret,
 	int r;
 
 	if (str_empty(ref)) {
-		r = list_all(s, &ids, err);
+		r = db_strings(s, &ids, err, "SELECT id FROM images WHERE NOT removed ORDER BY id",
+			       NULL);
 	} else {
-		r = store_resolve(s, ref, id, NULL, err);
+		r = images_resolve(s, ref, id, NULL, err);
 		ids = calloc(2, sizeof(*ids));
-		if (!ids || (r >= 0 && !(ids[0] = strdup(id))))
-			return err_set(err, -ENOMEM, "no memory");
+		if (!ids || (r == 0 && !(ids[0] = strdup(id))))
+			return err_nomem(err);
 		if (r == -ENOENT)
 			r = 0;
 	}
@@ -380,7 +370,7 @@ int image_list(struct image_store *s, const char *ref, struct image_info ***ret,
 		return r;
 	list = calloc(strv_len(ids) + 1, sizeof(*list));
 	if (!list)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (; ids[n]; n++) {
 		r = load_info(s, ids[n], &list[n], err);
 		if (r < 0) {
@@ -419,15 +409,74 @@ void image_info_freep(struct image_info **i)
 	image_info_free(*i);
 }
 
-int image_normalize(const char *ref, char **ret, struct err *err)
+/* ---- removal, pins ---- */
+
+int images_exists(struct store *s, const char *id, struct err *err)
 {
-	char name[REFERENCE_MAX + 1];
-	struct reference parsed;
-	int r = reference_parse(ref, &parsed, err);
+	return db_exists(s, err, "SELECT 1 FROM images WHERE id=?", id, NULL);
+}
+
+int images_remove_rows(struct store *s, const char *id, struct err *err)
+{
+	int r = db_run(s, err, "DELETE FROM names WHERE image=?", id, NULL);
+
+	if (r == 0)
+		r = db_run(s, err, "DELETE FROM manifests WHERE image=?", id, NULL);
+	if (r == 0)
+		r = db_run(s, err, "UPDATE images SET removed=1, pinned=0 WHERE id=?", id, NULL);
+	if (r == 0)
+		r = db_run(s, err,
+			   "DELETE FROM images WHERE removed AND id=?"
+			   " AND id NOT IN (SELECT image FROM holds)",
+			   id, NULL);
+	return r;
+}
+
+int images_remove(struct store *s, const char *ref, struct err *err)
+{
+	char id[DIGEST_LEN + 1];
+	int r = images_resolve(s, ref ? ref : "", id, NULL, err);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	r = db_begin(s, err);
+	if (r == 0)
+		r = db_end(s, images_remove_rows(s, id, err), err);
+	return r < 0 ? r : gc_collect(s, err);
+}
+
+int images_pin(struct store *s, const char *ref, bool pinned, struct err *err)
+{
+	char id[DIGEST_LEN + 1];
+	int r = images_resolve(s, ref ? ref : "", id, NULL, err);
 
 	if (r < 0)
 		return r;
-	reference_canonical(&parsed, name);
-	*ret = strdup(name);
-	return *ret ? 0 : err_set(err, -ENOMEM, "no memory");
+	db_durable(s, true);
+	r = db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
+		   pinned ? "1" : "0", id, NULL);
+	db_durable(s, false);
+	return r;
+}
+
+/* ---- what uses what ---- */
+
+int images_with_layer(struct store *s, const char *diff_id, char ***ret, struct err *err)
+{
+	return db_strings(s, ret, err,
+			  "SELECT DISTINCT image FROM image_layers WHERE diff_id=? ORDER BY image",
+			  diff_id, NULL);
+}
+
+int images_with_blob(struct store *s, const char *digest, char ***ret, struct err *err)
+{
+	return db_strings(s, ret, err,
+			  "SELECT image FROM manifest_layers l JOIN manifests m ON"
+			  " m.digest=l.manifest WHERE l.digest=?1 UNION"
+			  " SELECT image FROM manifests WHERE digest=?1 UNION"
+			  " SELECT image FROM names WHERE target=?1 UNION"
+			  " SELECT id FROM images WHERE id=?1",
+			  digest, NULL);
 }

@@ -1,45 +1,15 @@
-/* Names of images that come and go, removal, and who uses an image. */
+#include "image/store/names.h"
+
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
-#include "image/store/store.h"
-
-#define MAX_HOLDER 255u
-
-/* ---- removal ---- */
-
-int store_remove_image(struct image_store *s, const char *id, struct err *err)
-{
-	int r = db_run(s, err, "DELETE FROM names WHERE image=?", id, NULL);
-
-	if (r >= 0)
-		r = db_run(s, err, "DELETE FROM manifests WHERE image=?", id, NULL);
-	if (r >= 0)
-		r = db_run(s, err, "UPDATE images SET removed=1, pinned=0 WHERE id=?", id, NULL);
-	if (r >= 0)
-		r = db_run(s, err,
-			   "DELETE FROM images WHERE removed AND id=?"
-			   " AND id NOT IN (SELECT image FROM holds)",
-			   id, NULL);
-	return r;
-}
-
-int image_remove(struct image_store *s, const char *ref, struct err *err)
-{
-	char id[DIGEST_LEN + 1];
-	int r = store_resolve(s, ref ? ref : "", id, NULL, err);
-
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return r;
-	r = db_begin(s, err);
-	if (r >= 0)
-		r = db_end(s, store_remove_image(s, id, err), err);
-	return r < 0 ? r : store_collect(s, err);
-}
+#include "image/image.h"
+#include "image/store/db.h"
+#include "image/store/gc.h"
+#include "image/store/images.h"
+#include "image/store/internal.h"
 
 /* ---- untag ---- */
 
@@ -100,7 +70,7 @@ static bool goes(const char *n, const char *name, bool whole, bool last_of_repos
 }
 
 /* `u` owns what it got also when this fails. */
-static int untag_rows(struct image_store *s, const char *id, const char *name, bool whole,
+static int untag_rows(struct store *s, const char *id, const char *name, bool whole,
 		      char *const *names, struct image_untagged *u, struct err *err)
 {
 	bool last = *name && !is_digest_name(name) && other_tags(names, name, true) == 0;
@@ -109,18 +79,17 @@ static int untag_rows(struct image_store *s, const char *id, const char *name, b
 
 	u->names = calloc(strv_len(names) + 1, sizeof(*u->names));
 	if (!u->names)
-		return err_set(err, -ENOMEM, "no memory");
-	for (; *names && r >= 0; names++) {
+		return err_nomem(err);
+	for (; *names && r == 0; names++) {
 		if (!goes(*names, name, whole, last))
 			continue;
 		u->names[n] = strdup(*names);
 		r = u->names[n++] ? db_run(s, err, "DELETE FROM names WHERE name=?", *names, NULL)
-				  : err_set(err, -ENOMEM, "no memory");
+				  : err_nomem(err);
 	}
-	if (r >= 0 && whole) {
+	if (r == 0 && whole) {
 		u->deleted = strdup(id);
-		r = u->deleted ? store_remove_image(s, id, err)
-			       : err_set(err, -ENOMEM, "no memory");
+		r = u->deleted ? images_remove_rows(s, id, err) : err_nomem(err);
 	}
 	return r;
 }
@@ -135,16 +104,7 @@ static int may_go(const struct image_info *i, const char *name, char *const *nam
 	return 0;
 }
 
-static int names_of(struct image_store *s, const char *id, char ***ret, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT name FROM names WHERE image=? ORDER BY name", &st, err, id,
-			   NULL);
-
-	return r < 0 ? r : db_column(s, st, ret, err);
-}
-
-int image_untag(struct image_store *s, const char *ref, bool force, struct image_untagged *ret,
+int names_untag(struct store *s, const char *ref, bool force, struct image_untagged *ret,
 		struct err *err)
 {
 	char id[DIGEST_LEN + 1], name[REFERENCE_MAX + 1];
@@ -152,25 +112,26 @@ int image_untag(struct image_store *s, const char *ref, bool force, struct image
 	struct image_untagged u = { 0 };
 	cleanup_strv char **names = NULL;
 	bool whole;
-	int r = store_resolve(s, ref ? ref : "", id, name, err);
+	int r = images_resolve(s, ref ? ref : "", id, name, err);
 
-	if (r >= 0)
-		r = image_get(s, id, &i, err);
-	if (r >= 0)
-		r = names_of(s, id, &names, err);
+	if (r == 0)
+		r = images_get(s, id, &i, err);
+	if (r == 0)
+		r = db_strings(s, &names, err, "SELECT name FROM names WHERE image=? ORDER BY name",
+			       id, NULL);
 	if (r < 0)
 		return r;
 	whole = !*name ||
 		(is_digest_name(name) ? strv_len(names) == 1 : other_tags(names, name, false) == 0);
 	if (whole && !force)
 		r = may_go(i, name, names, err);
-	if (r >= 0)
+	if (r == 0)
 		r = db_begin(s, err);
 	if (r < 0)
 		return r;
 	r = db_end(s, untag_rows(s, id, name, whole, names, &u, err), err);
-	if (r >= 0)
-		r = store_collect(s, err);
+	if (r == 0)
+		r = gc_collect(s, err);
 	if (r < 0) {
 		image_untagged_fini(&u);
 		return r;
@@ -182,7 +143,7 @@ int image_untag(struct image_store *s, const char *ref, bool force, struct image
 /* ---- tag, pin ---- */
 
 /* The manifest and what it came with, of any name of the image; of a name given, that name's. */
-static int copy_name(struct image_store *s, const char *id, const char *from, const char *to,
+static int copy_name(struct store *s, const char *id, const char *from, const char *to,
 		     struct err *err)
 {
 	int r = db_run(s, err,
@@ -199,8 +160,7 @@ static int copy_name(struct image_store *s, const char *id, const char *from, co
 		      id, to, NULL);
 }
 
-int image_tag(struct image_store *s, const char *ref, const char *name, char **ret_name,
-	      struct err *err)
+int names_tag(struct store *s, const char *ref, const char *name, char **ret_name, struct err *err)
 {
 	char id[DIGEST_LEN + 1], from[REFERENCE_MAX + 1], to[REFERENCE_MAX + 1];
 	cleanup_free char *copy = NULL;
@@ -211,108 +171,43 @@ int image_tag(struct image_store *s, const char *ref, const char *name, char **r
 		return r;
 	if (*parsed.digest)
 		return err_set(err, -EINVAL, "a new name cannot have a digest: %s", name);
-	r = store_resolve(s, ref ? ref : "", id, from, err);
+	r = images_resolve(s, ref ? ref : "", id, from, err);
 	if (r < 0)
 		return r;
 	reference_with_tag(&parsed, to);
 	copy = strdup(to);
 	if (!copy)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	db_durable(s, true);
 	r = copy_name(s, id, from, to, err);
 	db_durable(s, false);
-	if (r >= 0 && ret_name)
+	if (r == 0 && ret_name)
 		*ret_name = take_ptr(&copy);
 	return r;
 }
 
-int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err)
-{
-	char id[DIGEST_LEN + 1];
-	int r = store_resolve(s, ref ? ref : "", id, NULL, err);
+/* ---- for pushes ---- */
 
-	if (r < 0)
-		return r;
-	db_durable(s, true);
-	r = db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
-		   pinned ? "1" : "0", id, NULL);
-	db_durable(s, false);
-	return r;
+int names_add_pushed(struct store *s, const char *name, const char *id, const char *digest,
+		     struct err *err)
+{
+	return db_run(s, err,
+		      "INSERT OR REPLACE INTO names(name, image, target, manifest)"
+		      " VALUES(?1, ?2, ?3, ?3)",
+		      name, id, digest, NULL);
 }
 
-/* ---- use by containers ---- */
-
-/* 1 when there is such an image, also one that only its holders still see. */
-static int exists(struct image_store *s, const char *id, struct err *err)
+int names_with_blob(struct store *s, const char *host, const char *digest, char ***ret,
+		    struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT 1 FROM images WHERE id=?", &st, err, id, NULL);
+	cleanup_free char *first = str_fmt("%s/", host);
 
-	if (r < 0)
-		return r;
-	r = sqlite3_step(st);
-	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
-}
-
-int image_hold(struct image_store *s, const char *id, const char *holder, struct err *err)
-{
-	int r;
-
-	if (str_empty(holder) || strlen(holder) > MAX_HOLDER)
-		return err_set(err, -EINVAL, "bad holder of an image");
-	r = exists(s, id, err);
-	if (r <= 0)
-		return r < 0 ? r : err_set(err, -ENOENT, "no image %s", id);
-	return db_run(s, err, "INSERT OR REPLACE INTO holds(holder, image) VALUES(?, ?)", holder,
-		      id, NULL);
-}
-
-int image_release(struct image_store *s, const char *holder, struct err *err)
-{
-	int r = db_begin(s, err);
-
-	if (r < 0)
-		return r;
-	r = db_run(s, err, "DELETE FROM holds WHERE holder=?", holder, NULL);
-	if (r >= 0)
-		r = db_run(s, err,
-			   "DELETE FROM images WHERE removed"
-			   " AND id NOT IN (SELECT image FROM holds)",
-			   NULL);
-	r = db_end(s, r, err);
-	return r < 0 ? r : store_collect(s, err);
-}
-
-int image_holders(struct image_store *s, char ***ret, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT holder FROM holds ORDER BY holder", &st, err, NULL);
-
-	return r < 0 ? r : db_column(s, st, ret, err);
-}
-
-int image_layers(struct image_store *s, const char *id, char ***ret, struct err *err)
-{
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	cleanup_strv char **v = NULL;
-	int r = exists(s, id, err);
-
-	if (r <= 0)
-		return r < 0 ? r : err_set(err, -ENOENT, "no image %s", id);
-	r = db_prepare(s, "SELECT diff_id FROM image_layers WHERE image=? ORDER BY pos", &st, err,
-		       id, NULL);
-	if (r >= 0)
-		r = db_column(s, st, &v, err);
-	if (r < 0)
-		return r;
-	for (char **d = v; *d; d++) {
-		char *path = store_layer_path(s, *d);
-
-		if (!path)
-			return err_set(err, -ENOMEM, "no memory");
-		free(*d);
-		*d = path;
-	}
-	*ret = take_ptr(&v);
-	return 0;
+	if (!first)
+		return err_nomem(err);
+	return db_strings(s, ret, err,
+			  "SELECT DISTINCT n.name FROM names n JOIN manifests m ON m.image=n.image"
+			  " JOIN manifest_layers l ON l.manifest=m.digest WHERE l.digest=?1"
+			  " AND substr(n.name, 1, length(?2))=?2 AND instr(n.name, '@')"
+			  " ORDER BY n.name LIMIT 16",
+			  digest, first, NULL);
 }

@@ -1,5 +1,5 @@
-/* The writable disk of a container: a sparse ext4 template, made once per store, copied as it is.
- */
+#include "image/store/scratch.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -9,12 +9,13 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "image/ext4/writer.h"
-#include "image/store/store.h"
+#include "image/ext4/scratch.h"
+#include "image/image.h"
+#include "image/store/internal.h"
 
 #define TEMPLATE "scratch-1.ext4" /* another number when the format changes */
 
-int scratch_prepare(struct image_store *s, struct err *err)
+int scratch_prepare(struct store *s, struct err *err)
 {
 	cleanup_free char *tmp = str_fmt("%s/scratch", s->tmp_dir);
 	cleanup_fd int fd = -1;
@@ -22,14 +23,14 @@ int scratch_prepare(struct image_store *s, struct err *err)
 
 	s->scratch = str_fmt("%s/" TEMPLATE, s->dir);
 	if (!s->scratch || !tmp)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (access(s->scratch, F_OK) == 0)
 		return 0;
 	fd = open(tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s", tmp);
 	r = ext4_make_scratch(fd, IMAGE_SCRATCH_SIZE, err);
-	if (r >= 0 && (fsync(fd) < 0 || rename(tmp, s->scratch) < 0))
+	if (r == 0 && (fsync(fd) < 0 || rename(tmp, s->scratch) < 0))
 		r = err_errno(err, -errno, "%s", s->scratch);
 	if (r < 0)
 		(void)unlink(tmp);
@@ -80,7 +81,7 @@ static int copy_sparse(int from, int to)
 	return errno == ENXIO ? 0 : -errno;
 }
 
-int image_scratch_create(struct image_store *s, const char *path, struct err *err)
+int scratch_create(struct store *s, const char *path, struct err *err)
 {
 	cleanup_fd int from = open(s->scratch, O_RDONLY | O_CLOEXEC);
 	cleanup_fd int to = -1;

@@ -1,13 +1,17 @@
-/* What the store takes of the disk, and pruning. */
+#include "image/store/usage.h"
+
 #include <dirent.h>
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/util.h"
-#include "image/store/store.h"
 #include "image/store/blobs.h"
+#include "image/store/db.h"
+#include "image/store/gc.h"
+#include "image/store/images.h"
+#include "image/store/internal.h"
 
 /* ---- use ---- */
 
@@ -39,7 +43,7 @@ static void add_files_in(const char *dir, struct image_use *u)
 		closedir(d);
 }
 
-static void add_metadata(struct image_store *s, struct image_use *u)
+static void add_metadata(struct store *s, struct image_use *u)
 {
 	static const char *const files[] = {
 		"",	 "images.db",	 "images.db-wal", "images.db-shm",
@@ -57,7 +61,7 @@ static void add_metadata(struct image_store *s, struct image_use *u)
 }
 
 /* One row of numbers: count, active, bytes, reclaimable, inodes. */
-static int numbers(struct image_store *s, const char *sql, struct image_use *u, struct err *err)
+static int numbers(struct store *s, const char *sql, struct image_use *u, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
 	int r = db_prepare(s, sql, &st, err, NULL);
@@ -75,7 +79,7 @@ static int numbers(struct image_store *s, const char *sql, struct image_use *u, 
 }
 
 /* Image disks that no image has had yet are not images', but left for the next pull. */
-static int pending_layers(struct image_store *s, struct image_use *u, struct err *err)
+static int pending_layers(struct store *s, struct image_use *u, struct err *err)
 {
 	struct image_use p = { 0 };
 	int r = numbers(s,
@@ -90,11 +94,11 @@ static int pending_layers(struct image_store *s, struct image_use *u, struct err
 }
 
 /* What image_prune leaves of images: those in use and those that are pinned. */
-static int images_reclaimable(struct image_store *s, uint64_t *ret, struct err *err)
+static int images_reclaimable(struct store *s, uint64_t *ret, struct err *err)
 {
 	const struct image_prune_options all = { .all = true, .dry_run = true };
 	struct image_pruned p = { 0 };
-	int r = image_prune(s, &all, &p, err);
+	int r = usage_prune(s, &all, &p, err);
 
 	if (r < 0)
 		return r;
@@ -103,7 +107,7 @@ static int images_reclaimable(struct image_store *s, uint64_t *ret, struct err *
 	return 0;
 }
 
-int image_usage(struct image_store *s, struct image_use ret[IMAGE_USE_KINDS], struct err *err)
+int usage_get(struct store *s, struct image_use ret[IMAGE_USE_KINDS], struct err *err)
 {
 	struct image_use u[IMAGE_USE_KINDS] = { 0 };
 	struct image_use *images = &u[IMAGE_USE_IMAGES], *partial = &u[IMAGE_USE_PARTIAL];
@@ -113,10 +117,10 @@ int image_usage(struct image_store *s, struct image_use ret[IMAGE_USE_KINDS], st
 			" COUNT(*) FROM layers WHERE diff_id IN (SELECT diff_id FROM image_layers)",
 			images, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = images_reclaimable(s, &images->reclaimable, err);
 	images->reclaimable = MIN_OF(images->reclaimable, images->bytes);
-	if (r >= 0)
+	if (r == 0)
 		r = numbers(s,
 			    "SELECT COUNT(*), COUNT(*) - (SELECT COUNT(*) FROM unused_blobs u"
 			    "  WHERE NOT EXISTS (SELECT 1 FROM manifest_layers m WHERE"
@@ -146,7 +150,7 @@ const char *image_use_name(enum image_use_kind kind)
 }
 
 /* Rows know what complete files take, so that this costs the same however many there are. */
-int image_fs_info(struct image_store *s, struct image_fs_usage *ret, struct err *err)
+int usage_fs_info(struct store *s, struct image_fs_usage *ret, struct err *err)
 {
 	struct image_fs_usage u = { .mountpoint = s->dir, .timestamp_ns = now_real_ns() };
 	struct image_use files = { 0 }, rows = { 0 };
@@ -176,44 +180,41 @@ void image_pruned_fini(struct image_pruned *p)
 }
 
 /* The ids of images that may go. */
-static int candidates(struct image_store *s, const struct image_prune_options *o, char ***ret,
+static int candidates(struct store *s, const struct image_prune_options *o, char ***ret,
 		      struct err *err)
 {
 	cleanup_strv char **ids = NULL, **kept = NULL;
-	cleanup_stmt sqlite3_stmt *st = NULL;
 	size_t n = 0;
-	int r = db_prepare(s,
+	int r = db_strings(s, &ids, err,
 			   "SELECT id FROM images WHERE NOT removed AND NOT pinned AND"
 			   " id NOT IN (SELECT image FROM holds) AND (?='all' OR NOT EXISTS"
 			   " (SELECT 1 FROM names WHERE image=id AND instr(name, '@')=0))"
 			   " ORDER BY id",
-			   &st, err, o->all ? "all" : "dangling", NULL);
+			   o->all ? "all" : "dangling", NULL);
 
-	if (r >= 0)
-		r = db_column(s, st, &ids, err);
 	if (r < 0)
 		return r;
 	kept = calloc(strv_len(ids) + 1, sizeof(*kept));
 	if (!kept)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	for (char **id = ids; *id; id++) {
 		cleanup_image_info struct image_info *i = NULL;
 
-		r = image_get(s, *id, &i, err);
+		r = images_get(s, *id, &i, err);
 		if (r < 0)
 			return r;
-		if (i->pinned || store_leased(s, *id))
+		if (i->pinned || lease_covers(s, *id))
 			continue;
 		kept[n] = strdup(*id);
 		if (!kept[n++])
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 	}
 	*ret = take_ptr(&kept);
 	return 0;
 }
 
 /* Adds up what `sql` gives (digest, bytes), of what no lease has. */
-static int add_up(struct image_store *s, const char *sql, uint64_t *count, uint64_t *bytes,
+static int add_up(struct store *s, const char *sql, uint64_t *count, uint64_t *bytes,
 		  struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
@@ -222,7 +223,7 @@ static int add_up(struct image_store *s, const char *sql, uint64_t *count, uint6
 	if (r < 0)
 		return r;
 	while ((c = sqlite3_step(st)) == SQLITE_ROW) {
-		if (store_leased(s, (const char *)sqlite3_column_text(st, 0)))
+		if (lease_covers(s, (const char *)sqlite3_column_text(st, 0)))
 			continue;
 		*count += 1;
 		*bytes += (uint64_t)sqlite3_column_int64(st, 1);
@@ -238,21 +239,21 @@ static int add_up(struct image_store *s, const char *sql, uint64_t *count, uint6
 	" (SELECT 1 FROM manifest_layers m WHERE m.digest=b.digest)"
 
 /* In a transaction that may be undone: rows only. */
-static int prune_rows(struct image_store *s, const struct image_prune_options *o,
-		      struct image_pruned *p, struct err *err)
+static int prune_rows(struct store *s, const struct image_prune_options *o, struct image_pruned *p,
+		      struct err *err)
 {
 	const bool b = o->blobs;
 	int r = 0;
 
-	for (char **id = p->images; r >= 0 && *id; id++)
-		r = store_remove_image(s, *id, err);
-	if (r >= 0)
+	for (char **id = p->images; r == 0 && *id; id++)
+		r = images_remove_rows(s, *id, err);
+	if (r == 0)
 		r = add_up(s,
 			   b ? "SELECT diff_id, bytes" UNUSED_LAYERS
 			     : "SELECT diff_id, bytes" UNUSED_LAYERS " AND NOT pending",
 			   &p->layers, &p->layer_bytes, err);
 	p->bytes = p->layer_bytes;
-	if (r >= 0)
+	if (r == 0)
 		r = add_up(s,
 			   b ? "SELECT digest, bytes FROM unused_blobs"
 			     : "SELECT digest, bytes" UNUSED_BLOBS " AND NOT pending",
@@ -260,21 +261,18 @@ static int prune_rows(struct image_store *s, const struct image_prune_options *o
 	return r;
 }
 
-static int prune_blobs(struct image_store *s, struct err *err)
+static int prune_blobs(struct store *s, struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *st = NULL;
 	cleanup_strv char **all = NULL;
-	int r = db_prepare(s, "SELECT digest FROM unused_blobs", &st, err, NULL);
+	int r = db_strings(s, &all, err, "SELECT digest FROM unused_blobs", NULL);
 
-	if (r >= 0)
-		r = db_column(s, st, &all, err);
-	for (char **d = all; r >= 0 && *d; d++)
-		if (!store_leased(s, *d))
+	for (char **d = all; r == 0 && *d; d++)
+		if (!lease_covers(s, *d))
 			r = blob_delete(s, *d, err);
 	return r;
 }
 
-static void partial_bytes(struct image_store *s, struct image_pruned *p)
+static void partial_bytes(struct store *s, struct image_pruned *p)
 {
 	struct image_use before = { 0 };
 
@@ -282,36 +280,36 @@ static void partial_bytes(struct image_store *s, struct image_pruned *p)
 	p->bytes += before.bytes - MIN_OF(before.bytes, ingest_owned_bytes(s));
 }
 
-int image_prune(struct image_store *s, const struct image_prune_options *o,
-		struct image_pruned *ret, struct err *err)
+int usage_prune(struct store *s, const struct image_prune_options *o, struct image_pruned *ret,
+		struct err *err)
 {
 	struct image_pruned p = { .images = calloc(1, sizeof(char *)) };
-	int r = p.images ? 0 : err_set(err, -ENOMEM, "no memory");
+	int r = p.images ? 0 : err_nomem(err);
 
-	if (r >= 0 && (o->all || o->dangling)) {
+	if (r == 0 && (o->all || o->dangling)) {
 		free(p.images);
 		p.images = NULL;
 		r = candidates(s, o, &p.images, err);
 	}
-	if (r >= 0)
+	if (r == 0)
 		r = db_begin(s, err);
 	if (r < 0) {
 		image_pruned_fini(&p);
 		return r;
 	}
 	r = prune_rows(s, o, &p, err);
-	if (r >= 0 && o->blobs)
+	if (r == 0 && o->blobs)
 		partial_bytes(s, &p);
-	if (r >= 0 && o->dry_run)
+	if (r == 0 && o->dry_run)
 		(void)!db_end(s, -ECANCELED, NULL);
 	else
 		r = db_end(s, r, err);
-	if (r >= 0 && !o->dry_run) {
+	if (r == 0 && !o->dry_run) {
 		if (o->blobs) {
 			r = prune_blobs(s, err);
-			store_make_room(s);
+			gc_make_room(s);
 		} else {
-			r = store_collect(s, err);
+			r = gc_collect(s, err);
 		}
 	}
 	if (r < 0) {

@@ -11,7 +11,7 @@
 #include "base/util.h"
 #include "image/worker/archive_source.h"
 #include "image/layer/decode.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/worker/worker.h"
 #include "image/worker/channel.h"
 #include "image/worker/confine.h"

@@ -9,7 +9,7 @@
 #include <openssl/evp.h>
 
 #include "base/util.h"
-#include "image/image.h"
+#include "image/limits.h"
 
 #define TYPE_MANIFEST "application/vnd.oci.image.manifest.v1+json"
 #define TYPE_CONFIG "application/vnd.oci.image.config.v1+json"

@@ -12,11 +12,9 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "image/worker/archive_index.h"
 #include "image/digest.h"
-
-#define ARCHIVE_MAX_IMAGES 256u
-#define ARCHIVE_MAX_NAMES 256u /* of one image */
+#include "image/limits.h"
+#include "image/worker/archive_index.h"
 
 struct archive;
 

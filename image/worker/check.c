@@ -11,7 +11,7 @@
 
 #include "base/util.h"
 #include "image/digest.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/worker/worker.h"
 #include "image/worker/confine.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 #include "image/digest.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/registry/registry.h"
 #include "image/registry/push.h"
 #include "image/worker/worker.h"

@@ -16,7 +16,7 @@
 #include "image/layer/decode.h"
 #include "image/digest.h"
 #include "image/ext4/writer.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/layer/layer_tar.h"
 #include "image/layer/unpack_pipe.h"
 #include "image/ext4/tree.h"

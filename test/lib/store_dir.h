@@ -5,20 +5,19 @@
 #include <stdbool.h>
 
 #include "base/loop.h"
-#include "image/image.h"
 #include "image/store/store.h"
 
 #define HEX "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define DIGEST(c) "sha256:" c HEX /* c: one more hex digit, a literal */
 
 extern struct loop *store_loop;
-extern char store_dir[64];
+extern char store_dir_path[64];
 
 /* For cmocka: the directory and the loop, made and removed. */
 int store_dir_setup(void **state);
 int store_dir_teardown(void **state);
-int store_try_open(struct image_store **ret, struct err *err) must_check;
-struct image_store *store_open(void);
+int store_dir_try(struct store **ret, struct err *err) must_check;
+struct store *store_dir_open(void);
 /* The caller frees. */
 char *path_in(const char *name);
 bool there(const char *name);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/ext4/scratch.h"
 #include "image/ext4/writer.h"
 #include "image/ext4/tree.h"
 

@@ -6,25 +6,25 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "image/image.h"
+#include "image/limits.h"
 #include "image/manifest.h"
 #include "image/job/merge.h"
 
 static struct manifest_layer layers[IMAGE_MAX_LAYERS + 1];
 static char ids[IMAGE_MAX_LAYERS + 1][DIGEST_LEN + 1];
 static char *diff_ids[IMAGE_MAX_LAYERS + 2];
-static struct merge_run runs[MERGE_MAX_DISKS];
+static struct layer_group groups[MERGE_MAX_DISKS];
 
 static size_t plan(size_t n)
 {
 	size_t made = 0, at = 0;
 
-	assert_int_equal(merge_plan(layers, diff_ids, n, runs, &made), 0);
+	assert_int_equal(merge_plan(layers, diff_ids, n, groups, &made), 0);
 	for (size_t k = 0; k < made; k++) {
-		assert_int_equal(runs[k].first, at);
-		assert_true(runs[k].n > 0);
-		assert_true(digest_valid(runs[k].id));
-		at += runs[k].n;
+		assert_int_equal(groups[k].first, at);
+		assert_true(groups[k].n > 0);
+		assert_true(digest_valid(groups[k].id));
+		at += groups[k].n;
 	}
 	assert_int_equal(at, n);
 	return made;
@@ -35,7 +35,7 @@ static void few(void **state)
 	assert_int_equal(plan(0), 0);
 	for (size_t n = 1; n <= MERGE_MAX_DISKS; n++) {
 		assert_int_equal(plan(n), n);
-		assert_string_equal(runs[n - 1].id, diff_ids[n - 1]);
+		assert_string_equal(groups[n - 1].id, diff_ids[n - 1]);
 	}
 }
 
@@ -46,30 +46,30 @@ static void many(void **state)
 
 	for (size_t n = MERGE_MAX_DISKS + 1; n <= IMAGE_MAX_LAYERS; n++)
 		assert_int_equal(plan(n), MERGE_MAX_DISKS);
-	assert_int_equal(merge_plan(layers, diff_ids, IMAGE_MAX_LAYERS + 1, runs, &made), -EFBIG);
+	assert_int_equal(merge_plan(layers, diff_ids, IMAGE_MAX_LAYERS + 1, groups, &made), -EFBIG);
 	/* the large ones stay alone */
 	layers[0].size = layers[9].size = layers[20].size = 1000 * MIB;
 	(void)plan(40);
-	assert_int_equal(runs[0].n, 1);
+	assert_int_equal(groups[0].n, 1);
 	for (size_t k = 0; k < MERGE_MAX_DISKS; k++)
-		if (runs[k].first == 9 || runs[k].first == 20)
-			assert_int_equal(runs[k].n, 1);
-	assert_string_equal(runs[0].id, diff_ids[0]);
+		if (groups[k].first == 9 || groups[k].first == 20)
+			assert_int_equal(groups[k].n, 1);
+	assert_string_equal(groups[0].id, diff_ids[0]);
 	layers[0].size = layers[9].size = layers[20].size = 5;
 	/* equal sizes: the lowest two */
 	for (size_t k = 0; k < 17; k++)
 		layers[k].size = 7;
 	assert_int_equal(plan(17), 16);
-	assert_int_equal(runs[0].n, 2);
-	memcpy(id, runs[0].id, sizeof(id));
+	assert_int_equal(groups[0].n, 2);
+	memcpy(id, groups[0].id, sizeof(id));
 	/* the same layers with another below are another disk */
 	layers[0].size = 100;
 	diff_ids[0] = ids[60];
 	memmove(&diff_ids[1], &diff_ids[0], sizeof(diff_ids[0]) * 2);
 	assert_int_equal(plan(17), 16);
-	assert_int_equal(runs[1].first, 1);
-	assert_int_equal(runs[1].n, 2);
-	assert_string_not_equal(runs[1].id, id);
+	assert_int_equal(groups[1].first, 1);
+	assert_int_equal(groups[1].n, 2);
+	assert_string_not_equal(groups[1].id, id);
 }
 
 static int setup(void **state)

@@ -9,9 +9,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <sqlite3.h>
+
 #include "base/util.h"
+#include "image/image.h"
 #include "image/store/blobs.h"
 #include "image/store/content.h"
+#include "image/store/gc.h"
+#include "image/store/holds.h"
+#include "image/store/images.h"
+#include "image/store/layers.h"
+#include "image/store/names.h"
+#include "image/store/usage.h"
 #include "test/lib/store_dir.h"
 
 static void put_file(const char *name, const char *text, time_t age)
@@ -24,7 +33,7 @@ static void put_file(const char *name, const char *text, time_t age)
 	assert_int_equal(utimensat(AT_FDCWD, p, t, 0), 0);
 }
 
-static void expect_blob(struct image_store *s, const char *digest, const char *text)
+static void expect_blob(struct store *s, const char *digest, const char *text)
 {
 	char buf[64] = "";
 	struct err err = { 0 };
@@ -45,7 +54,7 @@ static void expect_blob(struct image_store *s, const char *digest, const char *t
 
 static void come_in(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	struct ingest *i, *second;
 	struct err err = { 0 };
 
@@ -57,28 +66,28 @@ static void come_in(void **state)
 	expect_blob(s, DIGEST("1"), NULL);
 	ingest_keep(i);
 	/* the next process goes on */
-	image_store_close(s);
-	s = store_open();
+	store_close(s);
+	s = store_dir_open();
 	assert_ok(ingest_open(s, DIGEST("1"), &i, &err), &err);
 	assert_int_equal(ingest_had(i), 3);
 	assert_ok(write_all(ingest_fd(i), "def", 3), &err);
 	ingest_commit(i);
 	expect_blob(s, DIGEST("1"), "abcdef");
 	assert_int_equal(ingest_open(s, DIGEST("1"), &i, &err), -EEXIST);
-	image_store_close(s);
-	s = store_open();
+	store_close(s);
+	s = store_dir_open();
 	assert_false(there("ingest/sha256/1" HEX));
 	expect_blob(s, DIGEST("1"), "abcdef");
 	assert_ok(blob_delete(s, DIGEST("1"), &err), &err);
 	assert_ok(blob_delete(s, DIGEST("1"), &err), &err);
 	expect_blob(s, DIGEST("1"), NULL);
 	assert_false(there("blobs/sha256/1" HEX));
-	image_store_close(s);
+	store_close(s);
 }
 
 static void give_up(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	struct ingest *i;
 	struct err err = { 0 };
 
@@ -92,14 +101,14 @@ static void give_up(void **state)
 	assert_int_equal(ingest_had(i), 0);
 	/* open when the store closes: kept */
 	assert_ok(write_all(ingest_fd(i), "ab", 2), &err);
-	image_store_close(s);
+	store_close(s);
 	assert_true(there("ingest/sha256/1" HEX));
 }
 
 /* Deleted while it is becoming complete: it does not come back. */
 static void unwanted(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	struct ingest *i;
 	struct err err = { 0 };
 
@@ -108,14 +117,14 @@ static void unwanted(void **state)
 	ingest_commit(i);
 	assert_ok(blob_delete(s, DIGEST("1"), &err), &err);
 	expect_blob(s, DIGEST("1"), NULL);
-	image_store_close(s);
+	store_close(s);
 	assert_false(there("ingest/sha256/1" HEX));
 	assert_false(there("blobs/sha256/1" HEX));
 }
 
 static void documents(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	char digest[DIGEST_LEN + 1], again[DIGEST_LEN + 1];
 	cleanup_free char *text = NULL, *path = NULL, *big = malloc(IMAGE_MAX_DOCUMENT + 1);
 	struct err err = { 0 };
@@ -131,18 +140,18 @@ static void documents(void **state)
 	assert_int_equal(blob_read(s, DIGEST("1"), &text, &len, &err), -ENOENT);
 	assert_int_equal(blob_put(s, big, IMAGE_MAX_DOCUMENT + 1, NULL, &err), -EFBIG);
 	/* bytes that changed on disk are noticed */
-	image_store_close(s);
-	s = store_open();
+	store_close(s);
+	s = store_dir_open();
 	path = str_fmt("blobs/sha256/%s", digest + 7);
 	put_file(path, "[]", 0);
 	free_ptr(&text);
 	assert_int_equal(blob_read(s, digest, &text, &len, &err), -EBADMSG);
-	image_store_close(s);
+	store_close(s);
 }
 
 static void crashes(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	struct ingest *i;
 	struct err err = { 0 };
 
@@ -150,7 +159,7 @@ static void crashes(void **state)
 	ingest_commit(i);
 	assert_ok(ingest_open(s, DIGEST("2"), &i, &err), &err);
 	ingest_commit(i);
-	image_store_close(s);
+	store_close(s);
 	put_file("ingest/sha256/3" HEX, "new", INGEST_KEEP_S - 60);
 	put_file("ingest/sha256/4" HEX, "old", INGEST_KEEP_S + 60);
 	put_file("ingest/sha256/5" HEX, "", 0);
@@ -159,7 +168,7 @@ static void crashes(void **state)
 	put_file("blobs/sha256/odd", "x", 0);
 	cleanup_free char *gone = path_in("blobs/sha256/1" HEX);
 	assert_int_equal(unlink(gone), 0);
-	s = store_open();
+	s = store_dir_open();
 	assert_true(there("ingest/sha256/3" HEX));
 	assert_false(there("ingest/sha256/4" HEX));
 	assert_false(there("ingest/sha256/5" HEX));
@@ -168,7 +177,7 @@ static void crashes(void **state)
 	put_file("ingest/sha256/7" HEX, "old", INGEST_KEEP_S + 60);
 	assert_ok(ingest_open(s, DIGEST("8"), &i, &err), &err);
 	put_file("ingest/sha256/8" HEX, "old", INGEST_KEEP_S + 60);
-	assert_ok(store_collect(s, &err), &err);
+	assert_ok(gc_collect(s, &err), &err);
 	assert_false(there("ingest/sha256/7" HEX));
 	assert_true(there("ingest/sha256/8" HEX));
 	ingest_drop(i);
@@ -176,7 +185,7 @@ static void crashes(void **state)
 	assert_false(there("blobs/sha256/odd"));
 	assert_int_equal(blob_has(s, DIGEST("1"), &err), 0);
 	assert_int_equal(blob_has(s, DIGEST("2"), &err), 1);
-	image_store_close(s);
+	store_close(s);
 }
 
 /* An image with its manifest: what push and save read, and what goes with it. */
@@ -184,7 +193,7 @@ static void crashes(void **state)
 	"{\"os\":\"linux\",\"architecture\":\"amd64\",\"config\":{},"                              \
 	"\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"" DIGEST("1") "\"]}}"
 
-static void put_image(struct image_store *s, const char *ref, char manifest_digest[DIGEST_LEN + 1])
+static void put_image(struct store *s, const char *ref, char manifest_digest[DIGEST_LEN + 1])
 {
 	char id[DIGEST_LEN + 1], layer[DIGEST_LEN + 1], choice[DIGEST_LEN + 1];
 	char *diff_ids[] = { (char *)DIGEST("1"), NULL };
@@ -205,7 +214,7 @@ static void put_image(struct image_store *s, const char *ref, char manifest_dige
 	assert_ok(blob_put(s, text, strlen(text), manifest_digest, &err), &err);
 	assert_ok(manifest_parse(text, strlen(text), "amd64", &m, choice, &err), &err);
 	assert_ok(write_file_atomic(tmp, "layer", 5, 0600, false, &err), &err);
-	assert_ok(store_add_layer(s, DIGEST("1"), tmp, &err), &err);
+	assert_ok(layers_add(s, DIGEST("1"), tmp, &err), &err);
 	assert_ok(reference_parse(ref, &r, &err), &err);
 	struct image_commit c = { .id = id,
 				  .config = CONFIG,
@@ -216,12 +225,12 @@ static void put_image(struct image_store *s, const char *ref, char manifest_dige
 				  .manifest = &m,
 				  .manifest_digest = manifest_digest,
 				  .manifest_size = strlen(text) };
-	assert_ok(store_add_image(s, &c, &err), &err);
+	assert_ok(images_add(s, &c, &err), &err);
 }
 
 static size_t count_files(const char *name)
 {
-	cleanup_free char *command = str_fmt("ls %s/%s | wc -l", store_dir, name);
+	cleanup_free char *command = str_fmt("ls %s/%s | wc -l", store_dir_path, name);
 	FILE *f = popen(command, "r");
 	size_t n = 1000;
 
@@ -233,7 +242,7 @@ static size_t count_files(const char *name)
 
 static void content(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	char manifest[DIGEST_LEN + 1];
 	struct image_use u[IMAGE_USE_KINDS];
 	struct image_pruned pruned;
@@ -241,40 +250,40 @@ static void content(void **state)
 	struct err err = { 0 };
 
 	put_image(s, "a", manifest);
-	image_store_close(s);
+	store_close(s);
 	assert_int_equal(count_files("blobs/sha256"), 3);
-	s = store_open();
+	s = store_dir_open();
 	assert_int_equal(content_open(s, "b", &c, &err), -ENOENT);
-	assert_ok(image_tag(s, "a", "h.example/b:2", NULL, &err), &err);
+	assert_ok(names_tag(s, "a", "h.example/b:2", NULL, &err), &err);
 	assert_ok(content_open(s, "h.example/b:2", &c, &err), &err);
 	assert_string_equal(c->manifest_digest, manifest);
 	assert_string_equal(c->target, manifest);
 	assert_string_equal(c->manifest.media_type, MEDIA_MANIFEST_OCI);
 	assert_int_equal(c->manifest.n_layers, 1);
 	expect_blob(s, c->manifest.layers[0].digest, "layer");
-	assert_ok(image_usage(s, u, &err), &err);
+	assert_ok(usage_get(s, u, &err), &err);
 	assert_int_equal(u[IMAGE_USE_BLOBS].count, 3);
 	assert_int_equal(u[IMAGE_USE_BLOBS].active, 3);
 	assert_int_equal(u[IMAGE_USE_BLOBS].bytes, 3 * 4096);
 	assert_int_equal(u[IMAGE_USE_BLOBS].reclaimable, 4096);
 	/* protected while somebody reads, gone with the image after */
 	struct image_prune_options o = { .blobs = true };
-	assert_ok(image_prune(s, &o, &pruned, &err), &err);
+	assert_ok(usage_prune(s, &o, &pruned, &err), &err);
 	assert_int_equal(pruned.blobs, 0);
 	image_pruned_fini(&pruned);
 	assert_int_equal(count_files("blobs/sha256"), 3);
 	content_free(c);
-	assert_ok(image_prune(s, &o, &pruned, &err), &err);
+	assert_ok(usage_prune(s, &o, &pruned, &err), &err);
 	assert_int_equal(pruned.blobs, 1);
 	assert_int_equal(pruned.bytes, 4096);
 	image_pruned_fini(&pruned);
 	assert_int_equal(count_files("blobs/sha256"), 2);
 	assert_ok(content_open(s, "a", &c, &err), &err);
-	assert_ok(image_remove(s, "a", &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err);
 	assert_int_equal(count_files("blobs/sha256"), 2);
 	content_free(c);
 	assert_int_equal(count_files("blobs/sha256"), 0);
-	image_store_close(s);
+	store_close(s);
 }
 
 /* ---- databases of other versions ---- */
@@ -318,7 +327,7 @@ static void old_database(void **state)
 	cleanup_image_info struct image_info *i = NULL;
 	cleanup_strv char **holders = NULL;
 	char id[DIGEST_LEN + 1];
-	struct image_store *s;
+	struct store *s;
 	struct err err = { 0 };
 
 	assert_int_equal(digest_of(config, strlen(config), id), 0);
@@ -335,32 +344,32 @@ static void old_database(void **state)
 			DIGEST("1"), id, config, id, DIGEST("1"), id, DIGEST("2"), id, id);
 	run_sql(rows);
 	for (int k = 0; k < 2; k++) {
-		s = store_open();
-		assert_ok(image_get(s, "a", &i, &err), &err);
+		s = store_dir_open();
+		assert_ok(images_get(s, "a", &i, &err), &err);
 		assert_string_equal(i->id, id);
 		assert_true(i->pinned);
 		assert_int_equal(i->created_ns, 7);
 		assert_int_equal(strv_len(i->repo_digests), 1);
 		image_info_freep(&i);
 		i = NULL;
-		image_store_close(s);
+		store_close(s);
 	}
-	s = store_open();
-	assert_ok(image_holders(s, &holders, &err), &err);
+	s = store_dir_open();
+	assert_ok(holds_list(s, &holders, &err), &err);
 	assert_int_equal(strv_len(holders), 1);
-	assert_ok(image_remove(s, "a", &err), &err);
-	assert_ok(image_release(s, "c1", &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err);
+	assert_ok(holds_end(s, "c1", &err), &err);
 	assert_false(there("layers/sha256/1" HEX ".ext4"));
-	image_store_close(s);
+	store_close(s);
 }
 
 static void newer_database(void **state)
 {
-	struct image_store *s;
+	struct store *s;
 	struct err err = { 0 };
 
 	run_sql("PRAGMA user_version=1000");
-	assert_int_equal(store_try_open(&s, &err), -ENOTSUP);
+	assert_int_equal(store_dir_try(&s, &err), -ENOTSUP);
 	assert_text(err.msg, "newer version");
 }
 

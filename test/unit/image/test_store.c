@@ -9,19 +9,28 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "image/image.h"
+#include "image/store/gc.h"
+#include "image/store/holds.h"
+#include "image/store/images.h"
+#include "image/store/internal.h"
+#include "image/store/layers.h"
+#include "image/store/names.h"
+#include "image/store/scratch.h"
+#include "image/store/usage.h"
 #include "test/lib/store_dir.h"
 
-static void put_layer(struct image_store *s, const char *diff_id)
+static void put_layer(struct store *s, const char *diff_id)
 {
 	cleanup_free char *tmp = path_in("tmp/layer");
 	struct err err = { 0 };
 
 	assert_ok(write_file_atomic(tmp, "layer", 5, 0600, false, &err), &err);
-	assert_ok(store_add_layer(s, diff_id, tmp, &err), &err);
+	assert_ok(layers_add(s, diff_id, tmp, &err), &err);
 }
 
 /* An image of the given layers; its id is made of its own configuration. */
-static void put_image(struct image_store *s, const char *ref, const char *user, const char *a,
+static void put_image(struct store *s, const char *ref, const char *user, const char *a,
 		      const char *b, char id[DIGEST_LEN + 1])
 {
 	cleanup_free char *config =
@@ -46,16 +55,16 @@ static void put_image(struct image_store *s, const char *ref, const char *user, 
 				  .digest = digest,
 				  .diff_ids = diff_ids };
 	for (char **d = diff_ids; *d; d++)
-		if (store_has_layer(s, *d, &err) == 0)
+		if (layers_has(s, *d, &err) == 0)
 			put_layer(s, *d);
-	assert_ok(store_add_image(s, &c, &err), &err);
+	assert_ok(images_add(s, &c, &err), &err);
 }
 
-static void expect(struct image_store *s, const char *ref, const char *id)
+static void expect(struct store *s, const char *ref, const char *id)
 {
 	cleanup_image_info struct image_info *i = NULL;
 	struct err err = { 0 };
-	int r = image_get(s, ref, &i, &err);
+	int r = images_get(s, ref, &i, &err);
 
 	if (!id) {
 		assert_int_equal(r, -ENOENT);
@@ -69,7 +78,7 @@ static void expect(struct image_store *s, const char *ref, const char *id)
 
 static void look_up(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	char id[DIGEST_LEN + 1], digest[DIGEST_LEN + 1], short_id[20];
 	cleanup_free char *by_digest = NULL;
 	cleanup_image_info struct image_info *i = NULL;
@@ -91,9 +100,9 @@ static void look_up(void **state)
 	expect(s, "h.example/app", NULL);
 	expect(s, "h.example/app:2", NULL);
 	expect(s, "feed", NULL);
-	assert_int_equal(image_get(s, "Not A Name", &i, &err), -EINVAL);
-	assert_int_equal(image_get(s, "", &i, &err), -EINVAL);
-	assert_ok(image_get(s, id, &i, &err), &err);
+	assert_int_equal(images_get(s, "Not A Name", &i, &err), -EINVAL);
+	assert_int_equal(images_get(s, "", &i, &err), -EINVAL);
+	assert_ok(images_get(s, id, &i, &err), &err);
 	assert_int_equal(strv_len(i->repo_tags), 2);
 	assert_string_equal(i->repo_tags[0], "h.example/app:1");
 	assert_int_equal(strv_len(i->repo_digests), 2);
@@ -101,28 +110,28 @@ static void look_up(void **state)
 	assert_int_equal(i->uid, 1000);
 	assert_string_equal(i->username, "");
 	assert_true(i->size > 0);
-	image_store_close(s);
+	store_close(s);
 }
 
 static void digest_only(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	cleanup_image_info struct image_info *i = NULL;
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
 	put_image(s, "h.example/app@" DIGEST("a"), "www:www", DIGEST("1"), NULL, id);
-	assert_ok(image_get(s, "h.example/app@" DIGEST("a"), &i, &err), &err);
+	assert_ok(images_get(s, "h.example/app@" DIGEST("a"), &i, &err), &err);
 	assert_int_equal(strv_len(i->repo_tags), 0);
 	assert_int_equal(strv_len(i->repo_digests), 1);
 	assert_false(i->has_uid);
 	assert_string_equal(i->username, "www");
-	image_store_close(s);
+	store_close(s);
 }
 
 static void moved_tag(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	char one[DIGEST_LEN + 1], two[DIGEST_LEN + 1];
 	struct image_info **list;
 	struct err err = { 0 };
@@ -132,82 +141,82 @@ static void moved_tag(void **state)
 	put_image(s, "app", "2", DIGEST("1"), NULL, two);
 	expect(s, "app", two);
 	expect(s, one, one); /* without a tag, but still there */
-	assert_ok(image_list(s, NULL, &list, &n, &err), &err);
+	assert_ok(images_list(s, NULL, &list, &n, &err), &err);
 	assert_int_equal(n, 2);
 	image_list_free(list, n);
-	assert_ok(image_list(s, "app", &list, &n, &err), &err);
+	assert_ok(images_list(s, "app", &list, &n, &err), &err);
 	assert_int_equal(n, 1);
 	image_list_free(list, n);
-	assert_ok(image_list(s, "missing", &list, &n, &err), &err);
+	assert_ok(images_list(s, "missing", &list, &n, &err), &err);
 	assert_int_equal(n, 0);
 	image_list_free(list, n);
-	image_store_close(s);
+	store_close(s);
 }
 
 static void removal(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	char one[DIGEST_LEN + 1], two[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
 	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), one);
 	put_image(s, "b", "1", DIGEST("1"), DIGEST("3"), two);
-	assert_ok(image_remove(s, "a", &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err);
 	expect(s, "a", NULL);
 	expect(s, one, NULL);
 	assert_true(there("layers/sha256/1" HEX ".ext4")); /* b has it, too */
 	assert_false(there("layers/sha256/2" HEX ".ext4"));
-	assert_ok(image_remove(s, "a", &err), &err); /* again */
-	assert_ok(image_remove(s, two + 7, &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err); /* again */
+	assert_ok(images_remove(s, two + 7, &err), &err);
 	assert_false(there("layers/sha256/1" HEX ".ext4"));
 	assert_false(there("layers/sha256/3" HEX ".ext4"));
-	image_store_close(s);
+	store_close(s);
 }
 
 static void holds(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	cleanup_strv char **layers = NULL, **again = NULL, **holders = NULL;
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
 	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
-	assert_ok(image_layers(s, id, &layers, &err), &err);
+	assert_ok(layers_paths(s, id, &layers, &err), &err);
 	assert_int_equal(strv_len(layers), 2);
 	assert_true(str_ends(layers[0], "/1" HEX ".ext4"));
 	assert_true(str_ends(layers[1], "/2" HEX ".ext4"));
-	assert_int_equal(image_hold(s, DIGEST("9"), "c1", &err), -ENOENT);
-	assert_ok(image_hold(s, id, "c1", &err), &err);
-	assert_ok(image_hold(s, id, "c1", &err), &err);
-	assert_ok(image_hold(s, id, "c2", &err), &err);
-	assert_ok(image_remove(s, "a", &err), &err);
+	assert_int_equal(holds_add(s, DIGEST("9"), "c1", &err), -ENOENT);
+	assert_ok(holds_add(s, id, "c1", &err), &err);
+	assert_ok(holds_add(s, id, "c1", &err), &err);
+	assert_ok(holds_add(s, id, "c2", &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err);
 	expect(s, "a", NULL);
 	expect(s, id, NULL);
 	/* held, also over a restart */
-	image_store_close(s);
-	s = store_open();
-	assert_ok(image_layers(s, id, &again, &err), &err);
+	store_close(s);
+	s = store_dir_open();
+	assert_ok(layers_paths(s, id, &again, &err), &err);
 	assert_int_equal(access(again[0], F_OK), 0);
-	assert_ok(image_holders(s, &holders, &err), &err);
+	assert_ok(holds_list(s, &holders, &err), &err);
 	assert_int_equal(strv_len(holders), 2);
-	assert_ok(image_release(s, "c1", &err), &err);
+	assert_ok(holds_end(s, "c1", &err), &err);
 	assert_int_equal(access(again[0], F_OK), 0);
 	/* pulled again meanwhile: it is an image like any other, and stays */
 	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
-	assert_ok(image_release(s, "c2", &err), &err);
-	assert_ok(image_release(s, "unknown", &err), &err);
+	assert_ok(holds_end(s, "c2", &err), &err);
+	assert_ok(holds_end(s, "unknown", &err), &err);
 	expect(s, "a", id);
-	assert_ok(image_hold(s, id, "c3", &err), &err);
-	assert_ok(image_remove(s, "a", &err), &err);
-	assert_ok(image_release(s, "c3", &err), &err);
+	assert_ok(holds_add(s, id, "c3", &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err);
+	assert_ok(holds_end(s, "c3", &err), &err);
 	assert_int_not_equal(access(again[0], F_OK), 0);
-	image_store_close(s);
+	store_close(s);
 }
 
 /* What can be found on disk after power was lost at any point. */
 static void crashes(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	cleanup_free char *stray = NULL, *gone = NULL, *tmp = NULL, *odd = NULL;
 	char whole[DIGEST_LEN + 1], broken[DIGEST_LEN + 1];
 	struct err err = { 0 };
@@ -222,7 +231,7 @@ static void crashes(void **state)
 				      " WHERE diff_id='" DIGEST("5") "'",
 				      NULL, NULL, NULL),
 			 SQLITE_OK);
-	image_store_close(s);
+	store_close(s);
 	/* renamed, but no row; half written; a row whose file has gone; somebody's litter */
 	stray = path_in("layers/sha256/4" HEX ".ext4");
 	tmp = path_in("tmp/77.ext4");
@@ -232,23 +241,23 @@ static void crashes(void **state)
 	assert_ok(write_file_atomic(tmp, "x", 1, 0600, false, &err), &err);
 	assert_int_equal(mkdir(odd, 0700), 0);
 	assert_int_equal(unlink(gone), 0);
-	s = store_open();
+	s = store_dir_open();
 	expect(s, "whole", whole);
 	expect(s, "broken", NULL);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
 	assert_true(there("layers/sha256/3" HEX ".ext4"));
-	assert_int_equal(store_has_layer(s, DIGEST("3"), &err), 1);
+	assert_int_equal(layers_has(s, DIGEST("3"), &err), 1);
 	assert_false(there("layers/sha256/4" HEX ".ext4"));
 	assert_false(there("layers/sha256/5" HEX ".ext4"));
 	assert_false(there("layers/sha256/odd"));
 	assert_false(there("tmp/77.ext4"));
-	assert_int_equal(store_has_layer(s, DIGEST("2"), &err), 0);
-	image_store_close(s);
+	assert_int_equal(layers_has(s, DIGEST("2"), &err), 0);
+	store_close(s);
 }
 
 static void leases(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	char id[DIGEST_LEN + 1];
 	struct lease *l, *other;
 	struct err err = { 0 };
@@ -262,7 +271,7 @@ static void leases(void **state)
 	assert_ok(lease_add(l, DIGEST("1"), &err), &err);
 	assert_ok(lease_add(l, DIGEST("7"), &err), &err);
 	assert_ok(lease_add(other, DIGEST("1"), &err), &err);
-	assert_ok(image_remove(s, "a", &err), &err);
+	assert_ok(images_remove(s, "a", &err), &err);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
 	lease_end(other, true);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
@@ -275,15 +284,15 @@ static void leases(void **state)
 	lease_end(l, true);
 	assert_false(there("layers/sha256/7" HEX ".ext4"));
 	put_layer(s, DIGEST("7"));
-	store_make_room(s);
+	gc_make_room(s);
 	assert_false(there("layers/sha256/7" HEX ".ext4"));
-	image_store_close(s);
+	store_close(s);
 }
 
 /* Known to be damaged: its images stay, and the next pull makes it anew. */
 static void damaged(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	cleanup_image_info struct image_info *i = NULL, *again = NULL;
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
@@ -294,21 +303,21 @@ static void damaged(void **state)
 				      NULL, NULL, NULL),
 			 SQLITE_OK);
 	for (int k = 0; k < 2; k++) {
-		image_store_close(s);
-		s = store_open();
-		assert_int_equal(store_has_layer(s, DIGEST("1"), &err), 0);
-		assert_int_equal(store_has_layer(s, DIGEST("2"), &err), 1);
+		store_close(s);
+		s = store_dir_open();
+		assert_int_equal(layers_has(s, DIGEST("1"), &err), 0);
+		assert_int_equal(layers_has(s, DIGEST("2"), &err), 1);
 	}
-	assert_ok(image_get(s, "a", &i, &err), &err);
+	assert_ok(images_get(s, "a", &i, &err), &err);
 	assert_true(i->damaged);
 	put_layer(s, DIGEST("1"));
-	assert_int_equal(store_has_layer(s, DIGEST("1"), &err), 1);
-	assert_ok(image_get(s, "a", &again, &err), &err);
+	assert_int_equal(layers_has(s, DIGEST("1"), &err), 1);
+	assert_ok(images_get(s, "a", &again, &err), &err);
 	assert_false(again->damaged);
-	image_store_close(s);
+	store_close(s);
 }
 
-static void expect_untagged(struct image_store *s, const char *ref, bool force, const char *names,
+static void expect_untagged(struct store *s, const char *ref, bool force, const char *names,
 			    const char *deleted)
 {
 	struct image_untagged u;
@@ -316,7 +325,7 @@ static void expect_untagged(struct image_store *s, const char *ref, bool force, 
 	char got[1000] = "";
 	size_t at = 0;
 
-	assert_ok(image_untag(s, ref, force, &u, &err), &err);
+	assert_ok(names_untag(s, ref, force, &u, &err), &err);
 	for (char **n = u.names; *n && at < sizeof(got); n++)
 		at += (size_t)snprintf(got + at, sizeof(got) - at, "%s ", *n);
 	assert_string_equal(got, names);
@@ -326,7 +335,7 @@ static void expect_untagged(struct image_store *s, const char *ref, bool force, 
 
 static void untag(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	struct image_untagged u;
 	char id[DIGEST_LEN + 1], digest[DIGEST_LEN + 1], names[400];
 	cleanup_free char *name = NULL;
@@ -334,36 +343,36 @@ static void untag(void **state)
 
 	put_image(s, "h.example/a:1", "1", DIGEST("1"), NULL, id);
 	assert_int_equal(digest_of(id, DIGEST_LEN, digest), 0);
-	assert_ok(image_tag(s, "h.example/a:1", "h.example/a:2", &name, &err), &err);
+	assert_ok(names_tag(s, "h.example/a:1", "h.example/a:2", &name, &err), &err);
 	assert_string_equal(name, "h.example/a:2");
-	assert_ok(image_tag(s, id + 7, "b", NULL, &err), &err);
-	assert_int_equal(image_tag(s, id, "b@" DIGEST("1"), NULL, &err), -EINVAL);
-	assert_int_equal(image_tag(s, "none", "b", NULL, &err), -ENOENT);
-	assert_int_equal(image_untag(s, "none", false, &u, &err), -ENOENT);
+	assert_ok(names_tag(s, id + 7, "b", NULL, &err), &err);
+	assert_int_equal(names_tag(s, id, "b@" DIGEST("1"), NULL, &err), -EINVAL);
+	assert_int_equal(names_tag(s, "none", "b", NULL, &err), -ENOENT);
+	assert_int_equal(names_untag(s, "none", false, &u, &err), -ENOENT);
 	/* names in two repositories */
-	assert_int_equal(image_untag(s, id, false, &u, &err), -EBUSY);
+	assert_int_equal(names_untag(s, id, false, &u, &err), -EBUSY);
 	expect_untagged(s, "h.example/a:1", false, "h.example/a:1 ", NULL);
 	expect(s, "h.example/a:2", id);
 	/* the last tag of its repository takes the digest along */
 	snprintf(names, sizeof(names), "h.example/a:2 h.example/a@%s ", digest);
 	expect_untagged(s, "h.example/a:2", false, names, NULL);
 	expect(s, "b", id);
-	assert_ok(image_hold(s, id, "c1", &err), &err);
-	assert_int_equal(image_untag(s, "b", false, &u, &err), -EBUSY);
+	assert_ok(holds_add(s, id, "c1", &err), &err);
+	assert_int_equal(names_untag(s, "b", false, &u, &err), -EBUSY);
 	assert_text(err.msg, "used by 1 container");
 	expect_untagged(s, "b", true, "docker.io/library/b:latest ", id);
 	expect(s, id, NULL);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
-	assert_ok(image_release(s, "c1", &err), &err);
+	assert_ok(holds_end(s, "c1", &err), &err);
 	assert_false(there("layers/sha256/1" HEX ".ext4"));
 	/* by id */
 	put_image(s, "h.example/a:1", "1", DIGEST("1"), NULL, id);
 	snprintf(names, sizeof(names), "h.example/a:1 h.example/a@%s ", digest);
 	expect_untagged(s, id + 7, false, names, id);
-	image_store_close(s);
+	store_close(s);
 }
 
-static void prune_expect(struct image_store *s, struct image_prune_options o, size_t images,
+static void prune_expect(struct store *s, struct image_prune_options o, size_t images,
 			 uint64_t layers)
 {
 	struct image_pruned p;
@@ -371,7 +380,7 @@ static void prune_expect(struct image_store *s, struct image_prune_options o, si
 
 	for (int dry = 1; dry >= 0; dry--) {
 		o.dry_run = dry;
-		assert_ok(image_prune(s, &o, &p, &err), &err);
+		assert_ok(usage_prune(s, &o, &p, &err), &err);
 		assert_int_equal(strv_len(p.images), images);
 		assert_int_equal(p.layers, layers);
 		assert_int_equal(p.bytes, layers * 4096);
@@ -382,30 +391,28 @@ static void prune_expect(struct image_store *s, struct image_prune_options o, si
 static void prune(void **state)
 {
 	static const char *const pinned[] = { "kept", NULL };
-	const struct image_store_options o = { .loop = store_loop,
-					       .dir = store_dir,
-					       .worker = "/bin/false",
-					       .arch = "amd64",
-					       .pinned = (char *const *)pinned };
+	const struct store_options o = { .loop = store_loop,
+					 .dir = store_dir_path,
+					 .pinned = (char *const *)pinned };
 	char id[DIGEST_LEN + 1], held[DIGEST_LEN + 1], kept[DIGEST_LEN + 1];
 	struct image_use u[IMAGE_USE_KINDS];
 	struct image_fs_usage fs;
-	struct image_store *s;
+	struct store *s;
 	struct err err = { 0 };
 	uint64_t bytes = 0, inodes = 0;
 
-	assert_ok(image_store_open(&o, &s, &err), &err);
+	assert_ok(store_open(&o, &s, &err), &err);
 	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
 	put_image(s, "a", "2", DIGEST("1"), DIGEST("3"), id); /* the tag moves */
 	put_image(s, "held", "3", DIGEST("4"), NULL, held);
 	put_image(s, "kept", "4", DIGEST("5"), NULL, kept);
-	assert_ok(image_hold(s, held, "c1", &err), &err);
-	assert_ok(image_usage(s, u, &err), &err);
+	assert_ok(holds_add(s, held, "c1", &err), &err);
+	assert_ok(usage_get(s, u, &err), &err);
 	assert_int_equal(u[IMAGE_USE_IMAGES].count, 4);
 	assert_int_equal(u[IMAGE_USE_IMAGES].active, 1);
 	assert_int_equal(u[IMAGE_USE_IMAGES].bytes, 5 * 4096);
 	assert_int_equal(u[IMAGE_USE_IMAGES].reclaimable, 3 * 4096);
-	assert_ok(image_fs_info(s, &fs, &err), &err);
+	assert_ok(usage_fs_info(s, &fs, &err), &err);
 	for (int k = 0; k < IMAGE_USE_KINDS; k++) {
 		bytes += u[k].bytes;
 		inodes += u[k].inodes;
@@ -422,111 +429,50 @@ static void prune(void **state)
 	prune_expect(s, (struct image_prune_options){ .all = true }, 0, 0);
 	prune_expect(s, (struct image_prune_options){ .blobs = true }, 0, 1);
 	assert_false(there("layers/sha256/7" HEX ".ext4"));
-	image_store_close(s);
+	store_close(s);
 }
 
 static void locked(void **state)
 {
-	const struct image_store_options o = { .loop = store_loop,
-					       .dir = store_dir,
-					       .worker = "/bin/false" };
-	struct image_store *s = store_open(), *second;
+	struct store *s = store_dir_open(), *second;
 	struct err err = { 0 };
 
-	assert_int_equal(image_store_open(&o, &second, &err), -EBUSY);
+	assert_int_equal(store_dir_try(&second, &err), -EBUSY);
 	assert_text(err.msg, "in use");
-	image_store_close(s);
-	image_store_close(store_open());
+	store_close(s);
+	store_close(store_dir_open());
 }
 
 static void use_of_disk(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	struct image_fs_usage before, after;
 	char id[DIGEST_LEN + 1];
 	struct err err = { 0 };
 
-	assert_ok(image_fs_info(s, &before, &err), &err);
+	assert_ok(usage_fs_info(s, &before, &err), &err);
 	put_image(s, "a", "1", DIGEST("1"), NULL, id);
-	assert_ok(image_fs_info(s, &after, &err), &err);
+	assert_ok(usage_fs_info(s, &after, &err), &err);
 	assert_true(after.used_bytes > before.used_bytes);
 	assert_true(after.inodes_used >= before.inodes_used + 1);
 	assert_true(after.timestamp_ns > 0);
-	assert_string_equal(after.mountpoint, store_dir);
-	image_store_close(s);
+	assert_string_equal(after.mountpoint, store_dir_path);
+	store_close(s);
 }
 
 static void scratch(void **state)
 {
-	struct image_store *s = store_open();
+	struct store *s = store_dir_open();
 	cleanup_free char *path = path_in("scratch");
 	struct err err = { 0 };
 	struct stat st;
 
-	assert_ok(image_scratch_create(s, path, &err), &err);
+	assert_ok(scratch_create(s, path, &err), &err);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_size, IMAGE_SCRATCH_SIZE);
 	assert_true(st.st_blocks * 512 < (off_t)(512 * KIB));
-	assert_int_equal(image_scratch_create(s, path, &err), -EEXIST);
-	image_store_close(s);
-}
-
-static void no_worker(void **state)
-{
-	const struct image_store_options o = { .loop = store_loop,
-					       .dir = store_dir,
-					       .worker = "/no/worker" };
-	struct image_pull *p;
-	struct image_store *s;
-	struct err err = { 0 };
-
-	assert_ok(image_store_open(&o, &s, &err), &err);
-	assert_int_equal(image_pull(s, "a:b:c", NULL, NULL, NULL, NULL, &p, &err), -EINVAL);
-	assert_int_equal(image_pull(s, "a", NULL, NULL, NULL, NULL, &p, &err), -ENOENT);
-	assert_text(err.msg, "/no/worker");
-	image_store_close(s);
-}
-
-static void on_done(void *arg, int code, const struct image_pull_result *r, const struct err *err)
-{
-	*(int *)arg = code;
-	loop_stop(store_loop, 0);
-}
-
-/* /bin/false as the worker: it dies at once, and the pull ends with an error. */
-static void dead_worker(void **state)
-{
-	struct image_store *s = store_open();
-	struct image_pull *p;
-	struct err err = { 0 };
-	int code = 1;
-
-	if (image_pull(s, "a", NULL, NULL, on_done, &code, &p, &err) == 0)
-		assert_int_equal(loop_run(store_loop), 0);
-	else
-		code = err.code;
-	assert_true(code < 0);
-	image_store_close(s);
-}
-
-/* A pull that is running when the store closes is told so. */
-static void close_while_pulling(void **state)
-{
-	static const char text[] = "#!/bin/sh\nexec sleep 60\n";
-	cleanup_free char *worker = path_in("worker");
-	const struct image_store_options o = {
-		.loop = store_loop, .dir = store_dir, .worker = worker, .arch = "amd64"
-	};
-	struct image_pull *p;
-	struct image_store *s;
-	struct err err = { 0 };
-	int code = 1;
-
-	assert_ok(write_file_atomic(worker, text, strlen(text), 0700, false, &err), &err);
-	assert_ok(image_store_open(&o, &s, &err), &err);
-	assert_ok(image_pull(s, "a", NULL, NULL, on_done, &code, &p, &err), &err);
-	image_store_close(s);
-	assert_int_equal(code, -ECANCELED);
+	assert_int_equal(scratch_create(s, path, &err), -EEXIST);
+	store_close(s);
 }
 
 int main(void)
@@ -545,10 +491,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(locked, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(use_of_disk, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(scratch, store_dir_setup, store_dir_teardown),
-		cmocka_unit_test_setup_teardown(no_worker, store_dir_setup, store_dir_teardown),
-		cmocka_unit_test_setup_teardown(dead_worker, store_dir_setup, store_dir_teardown),
-		cmocka_unit_test_setup_teardown(close_while_pulling, store_dir_setup,
-						store_dir_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,311 @@
+/* The part of a pull that brings one layer: its blob by the fetch process, its disk by an unpacker. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/util.h"
+#include "image/failure.h"
+#include "image/job/baseline.h"
+#include "image/job/fetcher.h"
+#include "image/job/pull_internal.h"
+#include "image/job/unpacker.h"
+#include "image/store/layers.h"
+#include "image/store/store.h"
+
+#define MAX_RESTARTS 2 /* of a layer whose bytes had the wrong digest */
+#define BUSY_NS (20 * NS_PER_MS)
+
+void layer_fini(struct layer *l)
+{
+	unpacker_free(l->unpacker);
+	ingest_keep(l->ingest);
+}
+
+struct layer *pull_layer_of(struct image_pull *p, uint32_t request)
+{
+	for (size_t k = 0; request && k < p->n_layers; k++)
+		if (p->layers[k].request == request)
+			return &p->layers[k];
+	return NULL;
+}
+
+/* ---- its end ---- */
+
+/* Is what has come so far worth keeping for the next pull? */
+static bool worth_keeping(int code)
+{
+	return failure_unavailable(code) || code == -EBUSY || code == -EACCES ||
+	       code == -ECANCELED || code == -ENOMEM;
+}
+
+/* `why` may be the layer's own: a copy outlives the pull. */
+static void layer_fail(struct layer *l, int code, const struct err *why)
+{
+	struct image_pull *p = l->pull;
+	struct err err = *why;
+
+	if (!worth_keeping(code)) {
+		ingest_drop(l->ingest);
+		l->ingest = NULL;
+	}
+	code = err_wrap(&err, code, "layer %zu of %zu", (size_t)(l - p->layers) + 1, p->n_layers);
+	pull_fail(p, code, &err);
+}
+
+/* Both children have ended well: does the content have the right name? */
+static int layer_store(struct layer *l, struct err *err)
+{
+	struct jobs *js = l->pull->jobs;
+	int r;
+
+	if (!str_eq(l->found, l->diff_id))
+		return err_set(err, -EBADMSG, "its content is %s, but the configuration says %s",
+			       l->found, l->diff_id);
+	r = layers_add(js->store, l->diff_id, unpacker_path(l->unpacker), err);
+	if (r < 0)
+		return r;
+	baseline_schedule(js);
+	unpacker_free(l->unpacker);
+	l->unpacker = NULL;
+	l->state = LAYER_DONE;
+	pull_note_change(l->pull);
+	pull_schedule_all(js);
+	return 0;
+}
+
+/*
+ * After one of its children has ended: is that the end of the layer? Of two failures the fetcher's
+ * counts when it is about the blob (it explains damaged data); else the unpacker's. A fetcher that
+ * found nobody reading (-EPIPE) says nothing of its own.
+ */
+static void layer_child_ended(struct layer *l)
+{
+	bool fetch_failed = l->fetch_ended && l->fetch_code < 0 && l->fetch_code != -EPIPE;
+	bool unpack_failed = l->unpack_ended && l->unpack_code < 0;
+	struct err err = { 0 };
+	int r;
+
+	if (layer_is_part(l) && l->fetch_code == 0)
+		pull_schedule(l->pull);
+	else if (fetch_failed)
+		layer_fail(l, l->fetch_code, &l->fetch_err);
+	else if (unpack_failed && (l->fetch_ended || l->unpack_code != -EBADMSG))
+		layer_fail(l, l->unpack_code, &l->unpack_err);
+	else if (l->fetch_ended && l->unpack_ended && l->fetch_code < 0)
+		layer_fail(l, l->fetch_code, &l->fetch_err);
+	else if (l->fetch_ended && l->unpack_ended) {
+		r = layer_store(l, &err);
+		if (r < 0)
+			layer_fail(l, r, &err);
+	}
+}
+
+/* ---- what its children say ---- */
+
+static void pull_layers_on_unpacked(void *arg, int code, const char *diff_id, const struct err *err)
+{
+	struct layer *l = arg;
+
+	check(!l->unpack_ended);
+	l->unpack_ended = true;
+	l->unpack_code = code;
+	if (code < 0)
+		l->unpack_err = *err;
+	else
+		memcpy(l->found, diff_id, sizeof(l->found));
+	layer_child_ended(l);
+}
+
+void layer_on_progress(struct layer *l, uint64_t fetched)
+{
+	if (l->state != LAYER_FETCHING)
+		return;
+	l->fetched = MIN_OF(fetched, l->blob.size);
+	pull_note_change(l->pull);
+}
+
+void layer_on_fetched(struct layer *l)
+{
+	if (!layer_is_active(l) || l->fetch_ended)
+		return;
+	if (l->ingest)
+		ingest_commit(l->ingest);
+	l->ingest = NULL;
+	l->fetched = l->blob.size;
+	l->fetch_ended = true;
+	l->state = layer_is_part(l) ? LAYER_FETCHED : LAYER_UNPACKING;
+	l->pull->fetched_ns = now_mono_ns();
+	pull_note_change(l->pull);
+	layer_child_ended(l);
+}
+
+/* The bytes were wrong, but not all sources of them were asked: from the beginning. */
+static void layer_restart(struct layer *l)
+{
+	l->restarts++;
+	unpacker_free(l->unpacker);
+	l->unpacker = NULL;
+	if (l->ingest)
+		ingest_drop(l->ingest);
+	else /* a complete blob that is damaged */
+		(void)!blob_delete(l->pull->jobs->store, l->blob.digest, NULL);
+	l->ingest = NULL;
+	l->request = 0;
+	l->fetch_ended = l->unpack_ended = false;
+	l->fetch_code = l->unpack_code = 0;
+	l->fetched = 0;
+	l->state = LAYER_WAITING;
+	pull_note_change(l->pull);
+	pull_schedule(l->pull);
+}
+
+void layer_on_fetch_error(struct layer *l, int code, bool again, const struct err *err)
+{
+	if (!layer_is_active(l) || l->fetch_ended)
+		return;
+	if (again && l->restarts < MAX_RESTARTS) {
+		layer_restart(l);
+		return;
+	}
+	l->fetch_ended = true;
+	l->fetch_code = code;
+	l->fetch_err = *err;
+	layer_child_ended(l);
+}
+
+/* ---- its start ---- */
+
+static size_t active_layers(const struct image_pull *p)
+{
+	size_t n = 0;
+
+	for (size_t k = 0; k < p->n_layers; k++)
+		n += layer_is_active(&p->layers[k]);
+	return n;
+}
+
+/* Of this pull and of all. */
+static bool room_for_one(const struct image_pull *p)
+{
+	size_t n = 0;
+
+	for (const struct image_pull *o = pull_first(p->jobs); o; o = pull_next(o))
+		n += active_layers(o);
+	return active_layers(p) < p->jobs->max_layers_at_once && n < p->jobs->max_layers_in_all;
+}
+
+static bool any_pull_fetches(const struct jobs *js, const char *diff_id)
+{
+	for (struct image_pull *p = pull_first(js); p; p = pull_next(p))
+		for (size_t k = 0; k < p->n_layers; k++)
+			if (layer_is_active(&p->layers[k]) && !layer_is_part(&p->layers[k]) &&
+			    str_eq(p->layers[k].diff_id, diff_id))
+				return true;
+	return false;
+}
+
+/* The blob as it is in the store: complete, or its first bytes, or none. 1: not now. */
+static int layer_file(struct layer *l, int *ret_fd, uint64_t *ret_have, struct err *err)
+{
+	struct store *s = l->pull->jobs->store;
+	int r = ingest_open(s, l->blob.digest, &l->ingest, err);
+
+	if (r == -EEXIST) {
+		r = blob_open(s, l->blob.digest, ret_fd, ret_have, err);
+		if (r == 0 && *ret_have != l->blob.size)
+			r = err_set(
+				err, -EBADMSG, "its blob is of %llu bytes, the manifest says %llu",
+				(unsigned long long)*ret_have, (unsigned long long)l->blob.size);
+		return r;
+	}
+	if (r < 0)
+		return r == -EBUSY ? 1 : r;
+	*ret_fd = fcntl(ingest_fd(l->ingest), F_DUPFD_CLOEXEC, 3);
+	if (*ret_fd < 0)
+		return err_errno(err, -errno, "blob %s", l->blob.digest);
+	*ret_have = ingest_had(l->ingest);
+	if (*ret_have > l->blob.size) {
+		*ret_have = 0;
+		return ingest_reset(l->ingest, err);
+	}
+	return 0;
+}
+
+static int start_unpacker(struct layer *l, int *ret_pipe, struct err *err)
+{
+	struct jobs *js = l->pull->jobs;
+	cleanup_free char *path = store_tmp_path(js->store, ".ext4");
+
+	if (!path)
+		return err_nomem(err);
+	return unpacker_new(&js->procs, path, l->blob.compression, l->diff_id,
+			    pull_layers_on_unpacked, l, &l->unpacker, ret_pipe, err);
+}
+
+static void pull_layers_on_busy(struct ev_timer *t)
+{
+	pull_schedule(t->arg);
+}
+
+/* 1: not now. */
+static int layer_start(struct layer *l, struct err *err)
+{
+	struct image_pull *p = l->pull;
+	cleanup_fd int file = -1, pipe = -1;
+	struct fetcher_layer f = { .digest = l->blob.digest, .size = l->blob.size };
+	int r = layer_file(l, &file, &f.have, err);
+
+	if (r > 0) {
+		(void)!ev_timer_add(p->jobs->loop, &p->busy_timer, BUSY_NS, pull_layers_on_busy, p);
+		return r;
+	}
+	if (r == 0 && !layer_is_part(l))
+		r = start_unpacker(l, &pipe, err);
+	if (r < 0)
+		return r;
+	l->state = LAYER_FETCHING;
+	l->request = ++p->last_request;
+	f.file_fd = file;
+	f.pipe_fd = pipe;
+	return fetcher_layer(p->fetcher, l->request, p->ref.path, &f, err);
+}
+
+/* Layers that wait: those that are there are shared, others are started if there is room. */
+static int advance(struct layer *l, struct err *err)
+{
+	struct image_pull *p = l->pull;
+	int r = layer_is_part(l) ? 0 : layers_has(p->jobs->store, l->diff_id, err);
+
+	if (r < 0)
+		return r;
+	if (r > 0)
+		l->state = LAYER_SHARED;
+	else if (!room_for_one(p) || any_pull_fetches(p->jobs, l->diff_id))
+		return 0;
+	else
+		r = layer_start(l, err);
+	if (r < 0)
+		return err_wrap(err, r, "layer %zu of %zu", (size_t)(l - p->layers) + 1,
+				p->n_layers);
+	pull_note_change(p);
+	return 0;
+}
+
+int pull_layers_start(struct image_pull *p, bool *ret_all, struct err *err)
+{
+	size_t ready = 0;
+	int r = pull_groups_start(p, err);
+
+	for (size_t k = 0; r == 0 && k < p->n_layers; k++) {
+		struct layer *l = &p->layers[k];
+
+		if (l->state == LAYER_WAITING)
+			r = advance(l, err);
+		ready += layer_is_ready(l);
+	}
+	if (r == 0)
+		*ret_all = ready == p->n_layers;
+	return r;
+}

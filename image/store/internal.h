@@ -1,0 +1,42 @@
+/*
+ * The store's inside: shared by the files of store/ (and their unit tests), by nobody else. Loop
+ * thread only; the thread of disk.c is given what it works on.
+ */
+#ifndef HUSK_IMAGE_STORE_INTERNAL_H
+#define HUSK_IMAGE_STORE_INTERNAL_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/loop.h"
+#include "image/store/store.h"
+
+struct disk;
+struct ingest;
+struct lease;
+
+struct store {
+	struct loop *loop;
+	char *dir, *layers_dir, *tmp_dir, *ingest_dir, *blobs_dir;
+	char *scratch; /* path of the template */
+	int lock_fd;
+	sqlite3 *db;
+	struct disk *disk;
+	struct ingest *ingests; /* blobs coming in */
+	struct lease *leases;
+	char **pinned; /* names in full; never NULL */
+	bool drop_blobs;
+	bool layers_unsynced; /* the directory */
+	bool room_wanted;     /* see gc_make_room */
+	struct ev_timer room_timer;
+	uint64_t tmp_serial;
+};
+
+int store_sync_dir(const char *path, struct err *err) must_check;
+/* Calls fn for each name in a directory of the store, until it fails. */
+int store_each_name(struct store *s, const char *dir,
+		    int (*fn)(struct store *s, const char *name, struct err *err),
+		    struct err *err) must_check;
+
+#endif
