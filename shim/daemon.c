@@ -5,12 +5,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "base/util.h"
 #include "proto/containerd_sandbox_v1.pb-c.h"
 #include "proto/containerd_task_v2.pb-c.h"
@@ -28,14 +28,10 @@
 static void set_up_process(void)
 {
 	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGQUIT };
-	struct rlimit rl;
 
 	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
 		(void)signal(ignored[i], SIG_IGN);
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
-		rl.rlim_cur = rl.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &rl);
-	}
+	(void)!raise_nofile(RLIM_INFINITY);
 	/* What a burst took goes back to the host. */
 	(void)mallopt(M_MMAP_THRESHOLD, 64 * 1024);
 	(void)mallopt(M_TRIM_THRESHOLD, 64 * 1024);
@@ -60,26 +56,15 @@ struct paths {
 	char *vmm, *kernel, *initramfs;
 };
 
-static int default_path(const char *given, const char *dir, const char *name, char **ret)
+static int find_paths(const Shim__Options *o, struct paths *p, struct err *err)
 {
-	*ret = str_empty(given) ? str_fmt("%s/%s", dir, name) : strdup(given);
-	return *ret ? 0 : -ENOMEM;
-}
+	int r = program_path(o->vmm_path, "husk-vmm", &p->vmm, err);
 
-/* What the pod is made from; the paths are the caller's to free. */
-static int read_setup(const Shim__Options *o, struct paths *p, struct err *err)
-{
-	cleanup_free char *dir = NULL;
-	int r = program_dir(&dir, err);
-
-	if (r < 0)
-		return r;
-	r = default_path(o->vmm_path, dir, "husk-vmm", &p->vmm);
 	if (r == 0)
-		r = default_path(o->kernel, dir, "../share/husk/vmlinux", &p->kernel);
+		r = program_path(o->kernel, "../share/husk/vmlinux", &p->kernel, err);
 	if (r == 0)
-		r = default_path(o->initramfs, dir, "../share/husk/initramfs.cpio", &p->initramfs);
-	return r < 0 ? err_errno(err, r, "paths") : 0;
+		r = program_path(o->initramfs, "../share/husk/initramfs.cpio", &p->initramfs, err);
+	return r;
 }
 
 /* Until the shim's end. */
@@ -110,16 +95,14 @@ static int serve(struct shim *s, struct err *err)
 
 static void daemon_on_event_lost(const char *topic, const char *why, void *arg)
 {
-	const struct shim *s = arg;
-
-	log_warn("an event was dropped", "pod", s->id, "topic", topic, "why", why);
+	log_warn("an event was dropped", "topic", topic, "why", why);
 }
 
 static int run(struct shim *s, const Shim__Options *opts, struct err *err)
 {
 	struct paths paths = { 0 };
 	struct sandbox_setup setup = { .id = s->id, .opts = opts };
-	int r = read_setup(opts, &paths, err);
+	int r = find_paths(opts, &paths, err);
 
 	setup.vmm_path = paths.vmm;
 	setup.kernel = paths.kernel;
@@ -127,7 +110,7 @@ static int run(struct shim *s, const Shim__Options *opts, struct err *err)
 	if (r == 0)
 		r = loop_new(&s->loop, err);
 	if (r == 0)
-		r = events_new(s->loop, getenv("TTRPC_ADDRESS"), s->ns, daemon_on_event_lost, s,
+		r = events_new(s->loop, getenv("TTRPC_ADDRESS"), s->ns, daemon_on_event_lost, NULL,
 			       &s->events, err);
 	if (r == 0) {
 		shim_init(s, &setup, &task_events);
@@ -156,7 +139,7 @@ static int read_options(Shim__Options **ret, struct err *err)
 	return 0;
 }
 
-static void set_up_log(void)
+static void set_up_log(const char *id)
 {
 	enum log_level level = LOG_INFO;
 	const char *wanted = getenv("HUSK_LOG_LEVEL"), *format = getenv("HUSK_LOG_FORMAT");
@@ -164,6 +147,7 @@ static void set_up_log(void)
 	if (wanted && log_level_parse(wanted, &level) < 0)
 		level = LOG_INFO;
 	log_init("shim", STDERR_FILENO, level, str_eq(format, "json"));
+	log_set_context("pod", id);
 }
 
 int shim_daemon(const struct shim_args *args)
@@ -174,7 +158,7 @@ int shim_daemon(const struct shim_args *args)
 	struct err err = { 0 };
 	int r;
 
-	set_up_log();
+	set_up_log(args->id);
 	set_up_process();
 	r = socket_path(socket, sizeof(socket));
 	if (r < 0) {
@@ -191,7 +175,7 @@ int shim_daemon(const struct shim_args *args)
 	if (r == 0)
 		r = run(&s, opts, &err);
 	if (r < 0)
-		log_error("shim failed", "pod", s.id, "err", err_text(&err));
+		log_error("shim failed", "err", err_text(&err));
 	if (opts)
 		shim__options__free_unpacked(opts, NULL);
 	return r < 0;

@@ -39,7 +39,7 @@ int events_new(struct loop *l, const char *address, const char *ns, events_lost 
 	struct events *e = calloc(1, sizeof(*e));
 
 	if (!e)
-		return err_errno(err, -ENOMEM, "events");
+		return err_nomem(err);
 	e->loop = l;
 	e->tail = &e->head;
 	e->lost = lost;
@@ -49,7 +49,7 @@ int events_new(struct loop *l, const char *address, const char *ns, events_lost 
 		e->ns = strdup(ns);
 		if (!e->address || !e->ns) {
 			events_free(e);
-			return err_errno(err, -ENOMEM, "events");
+			return err_nomem(err);
 		}
 	}
 	*ret = e;

@@ -4,9 +4,7 @@
 
 #include <stdbool.h>
 
-#define SHIM_ID_MAX 128u /* characters */
-
-/* 1..SHIM_ID_MAX of [A-Za-z0-9_.-], the first one a letter or a digit: never a path. */
+/* 1..CONTAINER_ID_MAX of [A-Za-z0-9_.-], the first one a letter or a digit: never a path. */
 bool shim_id_valid(const char *id);
 
 #endif

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/process.h"
 #include "base/util.h"
 
 #define FILE_MAX 4096
@@ -56,7 +57,7 @@ int pids_write(const char *bundle, const struct pid_entry *list, size_t n, struc
 			       (unsigned long long)when);
 	}
 	if (!path || r < 0)
-		return err_errno(err, -ENOMEM, "record of processes");
+		return err_nomem(err);
 	return write_file_atomic(path, buf_data(&b), buf_len(&b), 0600, false, err);
 }
 
@@ -81,7 +82,7 @@ int pids_kill(const char *bundle, int timeout_ms, struct err *err)
 	char *line, *save = NULL;
 
 	if (!path)
-		return -ENOMEM;
+		return err_nomem(err);
 	r = read_file(path, FILE_MAX, &text, NULL, err);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
@@ -97,7 +98,7 @@ int pids_kill(const char *bundle, int timeout_ms, struct err *err)
 			fds[n++] = fd;
 	}
 	for (int i = 0; i < n; i++)
-		(void)syscall(SYS_pidfd_send_signal, fds[i], SIGKILL, NULL, 0);
+		(void)pidfd_signal(fds[i], SIGKILL);
 	r = n;
 	for (int i = 0; i < n; i++) {
 		struct pollfd p = { .fd = fds[i], .events = POLLIN };
@@ -112,14 +113,14 @@ int pids_kill(const char *bundle, int timeout_ms, struct err *err)
 
 /* ---- the lock ---- */
 
-static void on_alarm(int signal)
+static void pids_on_alarm(int signal)
 {
 }
 
 /* flock with an end. */
 static int lock_in_time(int fd, unsigned ms)
 {
-	struct sigaction act = { .sa_handler = on_alarm }, old; /* no SA_RESTART */
+	struct sigaction act = { .sa_handler = pids_on_alarm }, old; /* no SA_RESTART */
 	/* Again and again: the first may come before flock waits. */
 	struct itimerval on = { .it_value.tv_sec = ms / 1000,
 				.it_value.tv_usec = (suseconds_t)(ms % 1000) * 1000,
@@ -144,8 +145,10 @@ int pids_lock(const char *bundle, int *ret_fd, struct err *err)
 	cleanup_fd int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
 	int r;
 
+	if (!path)
+		return err_nomem(err);
 	if (fd < 0)
-		return err_errno(err, path ? -errno : -ENOMEM, "lock of %s", bundle);
+		return err_errno(err, -errno, "lock of %s", bundle);
 	r = lock_in_time(fd, PIDS_LOCK_MS);
 	if (r < 0)
 		return err_errno(err, r, "lock of %s", bundle);

@@ -78,7 +78,7 @@ static void shim_on_ready(void *arg)
 {
 	const struct shim *s = arg;
 
-	log_info("pod is up", "pod", s->id, "backend", s->sandbox.info.backend);
+	log_info("pod is up", "backend", s->sandbox.info.backend);
 }
 
 static void shim_on_died(uint32_t status, const char *why, void *arg)
@@ -86,7 +86,7 @@ static void shim_on_died(uint32_t status, const char *why, void *arg)
 	struct shim *s = arg;
 
 	if (*why)
-		log_error("the VM ended", "pod", s->id, "why", why);
+		log_error("the VM ended", "why", why);
 	containers_died(&s->containers, status, why);
 }
 
@@ -104,14 +104,12 @@ static void shim_on_pids_changed(void *arg)
 	struct err err = { 0 };
 
 	if (shim_record_pids(s, &err) < 0)
-		log_warn("record of processes", "pod", s->id, "err", err_text(&err));
+		log_warn("record of processes", "err", err_text(&err));
 }
 
 static void shim_on_trouble(const char *what, const struct err *err, void *arg)
 {
-	const struct shim *s = arg;
-
-	log_warn(what, "pod", s->id, "err", err ? err_text(err) : "");
+	log_warn(what, "err", err ? err_text(err) : "");
 }
 
 void shim_init(struct shim *s, const struct sandbox_setup *setup,

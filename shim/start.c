@@ -108,7 +108,7 @@ static int read_input(struct input *in, const struct shim_args *args, struct err
 		return 0;
 	in->opts = pb_arena_alloc(&in->arena, sizeof(*in->opts));
 	if (!in->opts)
-		return err_errno(err, -ENOMEM, "options");
+		return err_nomem(err);
 	shim__options__init(in->opts);
 	return 0;
 }
@@ -138,7 +138,7 @@ static int socket_of(const struct shim_args *args, const struct input *in, const
 		dir = strdup(CONTAINERD_SOCKETS);
 	name = str_fmt("%s/%s/%s", address, args->ns, group);
 	if (!dir || !name)
-		return err_errno(err, -ENOMEM, "socket");
+		return err_nomem(err);
 	r = mkdir_p(dir, 0700, err);
 	if (r < 0)
 		return err_wrap(err, r, "socket");
@@ -148,7 +148,7 @@ static int socket_of(const struct shim_args *args, const struct input *in, const
 		hex[HUSK_HASH_DIGITS] = 0;
 	*ret = str_fmt("%s/%s", dir, hex);
 	if (!*ret)
-		return err_errno(err, -ENOMEM, "socket");
+		return err_nomem(err);
 	if (strlen(*ret) <= SHIM_SOCKET_MAX)
 		return 0;
 	r = err_set(err, -ENAMETOOLONG, "socket %s: longer than %u characters", *ret,
@@ -173,8 +173,10 @@ static int options_memfd(const Shim__Options *o, int *ret, struct err *err)
 	cleanup_free uint8_t *packed = malloc(n + 1);
 	int r;
 
-	if (fd < 0 || !packed)
-		return err_errno(err, fd < 0 ? -errno : -ENOMEM, "options");
+	if (!packed)
+		return err_nomem(err);
+	if (fd < 0)
+		return err_errno(err, -errno, "options");
 	shim__options__pack(o, packed);
 	r = write_all(fd, packed, n);
 	if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
@@ -290,7 +292,7 @@ static int start(const struct shim_args *args, struct input *in, struct err *err
 	address = str_fmt("unix://%s", socket);
 	file = str_fmt("%s/address", args->bundle);
 	if (!address || !file)
-		return err_errno(err, -ENOMEM, "address");
+		return err_nomem(err);
 	if (!is_served(socket)) {
 		r = unix_listen(socket, 0600, &fd, err);
 		if (r == 0)

@@ -44,7 +44,7 @@ int crilog_open(const char *path, struct crilog **ret, struct err *err)
 	slash = strrchr(path, '/');
 	dir = strndup(path, (size_t)(slash - path));
 	if (!dir)
-		return -ENOMEM;
+		return err_nomem(err);
 	if (*dir) {
 		r = mkdir_p(dir, 0755, err);
 		if (r < 0)
@@ -52,10 +52,10 @@ int crilog_open(const char *path, struct crilog **ret, struct err *err)
 	}
 	log = calloc(1, sizeof(*log));
 	if (!log)
-		return -ENOMEM;
+		return err_nomem(err);
 	log->fd = -1;
 	log->path = strdup(path);
-	r = log->path ? crilog_reopen(log, err) : -ENOMEM;
+	r = log->path ? crilog_reopen(log, err) : err_nomem(err);
 	if (r < 0) {
 		crilog_free(log);
 		return r;

@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/util.h"
-#include "shim/vm/agent_client.h"
 #include "shim/io/crilog.h"
 
 enum sink { SINK_NONE, SINK_FIFO, SINK_FILE, SINK_CRILOG };
@@ -336,7 +336,7 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio
 	int r;
 
 	if (!io)
-		return err_errno(err, -ENOMEM, "streams");
+		return err_nomem(err);
 	*io = (struct stdio){ .loop = l, .ops = ops, .arg = arg };
 	for (int i = 0; i < 3; i++) {
 		struct stream *s = &io->s[i];
@@ -380,7 +380,7 @@ static int connect_stream(struct stream *s, struct vmctl *ctl, uint64_t id, stru
 	if (r == 0 && s->which != IN)
 		r = ev_io_add(s->io->loop, &s->sock_io, sv[0], EPOLLIN, stream_on_output, s);
 	if (r == 0)
-		r = vmctl_connect(ctl, STREAM_PORT, sv[1], stream_on_connected, NULL);
+		r = vmctl_connect(ctl, VSOCK_STREAM_PORT, sv[1], stream_on_connected, NULL);
 	fd_close(&sv[1]);
 	if (r < 0) {
 		ev_io_del(&s->sock_io);

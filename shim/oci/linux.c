@@ -1,4 +1,5 @@
 /* linux of OCI, but for its resources: namespaces, sysctls, paths, and what is refused. */
+#include "base/limits.h"
 #include "base/util.h"
 #include "shim/oci/json.h"
 
@@ -46,14 +47,15 @@ static int linux_masked(struct oci *o, const char *path, json_t *v)
 {
 	Agent__CreateContainerRequest *q = o->spec->req;
 
-	return oci_strings(o, path, v, OCI_PATHS_MAX, &q->n_masked_paths, &q->masked_paths);
+	return oci_strings(o, path, v, CONTAINER_PATHS_MAX, &q->n_masked_paths, &q->masked_paths);
 }
 
 static int linux_readonly(struct oci *o, const char *path, json_t *v)
 {
 	Agent__CreateContainerRequest *q = o->spec->req;
 
-	return oci_strings(o, path, v, OCI_PATHS_MAX, &q->n_readonly_paths, &q->readonly_paths);
+	return oci_strings(o, path, v, CONTAINER_PATHS_MAX, &q->n_readonly_paths,
+			   &q->readonly_paths);
 }
 
 static int linux_sysctl(struct oci *o, const char *path, json_t *v)

@@ -1,6 +1,7 @@
 /* mounts of OCI: kernel file systems, and the files that the pod itself provides. */
 #include <errno.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 #include "shim/oci/json.h"
 
@@ -88,7 +89,7 @@ int oci_mounts(struct oci *o, const char *path, json_t *v)
 
 	if (!json_is_array(v))
 		return oci_bad(o, path, "is not a list");
-	if (n > OCI_MOUNTS_MAX)
+	if (n > CONTAINER_MOUNTS_MAX)
 		return oci_bad(o, path, "has too many entries");
 	req->mounts = oci_alloc(o, n * sizeof(*req->mounts));
 	if (!req->mounts)

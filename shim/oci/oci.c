@@ -153,7 +153,7 @@ int oci_group_of(const char *bundle, struct oci_group *ret, struct err *err)
 	int r;
 
 	if (!path)
-		return -ENOMEM;
+		return err_nomem(err);
 	*ret = (struct oci_group){ 0 };
 	r = read_file(path, OCI_JSON_MAX, &text, &n, err);
 	if (r == -ENOENT)

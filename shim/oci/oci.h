@@ -11,16 +11,13 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/pb.h"
 #include "proto/agent.pb-c.h"
 
 #define OCI_JSON_MAX (2 * MIB)
 #define OCI_MEMORY_MAX (8 * MIB) /* of the arena */
-#define OCI_ARGS_MAX 4096u
-#define OCI_MOUNTS_MAX 1024u
-#define OCI_GROUPS_MAX 1024u
-#define OCI_PATHS_MAX 1024u
-#define OCI_MAP_MAX 1024u /* sysctls, annotations, unified */
+#define OCI_MAP_MAX 1024u	 /* sysctls, annotations, unified */
 
 struct oci_spec {
 	Agent__CreateContainerRequest *req; /* without id, rootfs disks and stdio */
@@ -32,8 +29,8 @@ struct oci_spec {
 
 /* What `start` needs: which pod a bundle belongs to. Each "" when absent. */
 struct oci_group {
-	char group[129];      /* annotation io.containerd.runc.v2.group */
-	char sandbox_id[129]; /* annotation io.kubernetes.cri.sandbox-id */
+	char group[CONTAINER_ID_MAX + 1];      /* annotation io.containerd.runc.v2.group */
+	char sandbox_id[CONTAINER_ID_MAX + 1]; /* annotation io.kubernetes.cri.sandbox-id */
 };
 
 /* -EINVAL: malformed; -ENOSYS: asks for something that Husk does not have; -EFBIG, -ENOMEM,

@@ -1,70 +1,23 @@
 /* process of OCI: what runs, as whom, with which rights and limits. */
+#include "base/capname.h"
+#include "base/limits.h"
 #include "base/util.h"
 #include "shim/oci/json.h"
-
-/* Bit numbers of capabilities(7). */
-static const char *const cap_names[] = {
-	"CAP_CHOWN",
-	"CAP_DAC_OVERRIDE",
-	"CAP_DAC_READ_SEARCH",
-	"CAP_FOWNER",
-	"CAP_FSETID",
-	"CAP_KILL",
-	"CAP_SETGID",
-	"CAP_SETUID",
-	"CAP_SETPCAP",
-	"CAP_LINUX_IMMUTABLE",
-	"CAP_NET_BIND_SERVICE",
-	"CAP_NET_BROADCAST",
-	"CAP_NET_ADMIN",
-	"CAP_NET_RAW",
-	"CAP_IPC_LOCK",
-	"CAP_IPC_OWNER",
-	"CAP_SYS_MODULE",
-	"CAP_SYS_RAWIO",
-	"CAP_SYS_CHROOT",
-	"CAP_SYS_PTRACE",
-	"CAP_SYS_PACCT",
-	"CAP_SYS_ADMIN",
-	"CAP_SYS_BOOT",
-	"CAP_SYS_NICE",
-	"CAP_SYS_RESOURCE",
-	"CAP_SYS_TIME",
-	"CAP_SYS_TTY_CONFIG",
-	"CAP_MKNOD",
-	"CAP_LEASE",
-	"CAP_AUDIT_WRITE",
-	"CAP_AUDIT_CONTROL",
-	"CAP_SETFCAP",
-	"CAP_MAC_OVERRIDE",
-	"CAP_MAC_ADMIN",
-	"CAP_SYSLOG",
-	"CAP_WAKE_ALARM",
-	"CAP_BLOCK_SUSPEND",
-	"CAP_AUDIT_READ",
-	"CAP_PERFMON",
-	"CAP_BPF",
-	"CAP_CHECKPOINT_RESTORE",
-};
 
 static int cap_set(struct oci *o, const char *path, json_t *v, uint64_t *ret)
 {
 	uint64_t bits = 0;
-	const char *name;
-	size_t i, c;
+	size_t i;
 	json_t *e;
+	int cap;
 
 	if (!json_is_array(v))
 		return oci_bad(o, path, "is not a list");
 	json_array_foreach (v, i, e) {
-		name = json_string_value(e);
-		for (c = 0; c < ARRAY_SIZE(cap_names); c++) {
-			if (str_eq(cap_names[c], name))
-				break;
-		}
-		if (c == ARRAY_SIZE(cap_names))
+		cap = capname_find(json_string_value(e));
+		if (cap < 0)
 			return oci_bad(o, path, "names an unknown capability");
-		bits |= 1ull << c;
+		bits |= UINT64_C(1) << cap;
 	}
 	*ret = bits;
 	return 0;
@@ -139,7 +92,7 @@ static int process_gids(struct oci *o, const char *path, json_t *v)
 
 	if (!json_is_array(v))
 		return oci_bad(o, path, "is not a list");
-	if (n > OCI_GROUPS_MAX)
+	if (n > PROCESS_GROUPS_MAX)
 		return oci_bad(o, path, "has too many entries");
 	u->additional_gids = oci_alloc(o, n * sizeof(*u->additional_gids));
 	if (!u->additional_gids)
@@ -265,12 +218,12 @@ static int process_console(struct oci *o, const char *path, json_t *v)
 
 static int process_args(struct oci *o, const char *path, json_t *v)
 {
-	return oci_strings(o, path, v, OCI_ARGS_MAX, &o->process->n_args, &o->process->args);
+	return oci_strings(o, path, v, PROCESS_ARGS_MAX, &o->process->n_args, &o->process->args);
 }
 
 static int process_env(struct oci *o, const char *path, json_t *v)
 {
-	return oci_strings(o, path, v, OCI_ARGS_MAX, &o->process->n_env, &o->process->env);
+	return oci_strings(o, path, v, PROCESS_ARGS_MAX, &o->process->n_env, &o->process->env);
 }
 
 static int process_cwd(struct oci *o, const char *path, json_t *v)

@@ -18,7 +18,6 @@
 #include "shim/pod/rootfs.h"
 #include "shim/pod/sandbox.h"
 
-#define CONTAINERS_MAX 64u
 #define EXECS_MAX 250u			 /* a container; the agent allows 256 processes */
 #define DELETE_DRAIN_NS (10 * NS_PER_S)	 /* a Delete waits as long for a slow reader */
 #define DELETE_QUIET_NS (20 * NS_PER_MS) /* nothing came: the guest has no more output */

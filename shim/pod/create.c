@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 #include "shim/id.h"
 #include "shim/oci/oci.h"
@@ -154,8 +155,9 @@ static int create_check(const struct containers *cs, const TaskV2__CreateTaskReq
 		return err_set(err, -EINVAL, "\"%.60s\" is not a container id", req->id);
 	if (container_find(cs, req->id))
 		return err_set(err, -EEXIST, "container %s exists already", req->id);
-	if (cs->n == CONTAINERS_MAX)
-		return err_set(err, -ENOBUFS, "more than %u containers in the pod", CONTAINERS_MAX);
+	if (cs->n == POD_CONTAINERS_MAX)
+		return err_set(err, -ENOBUFS, "more than %u containers in the pod",
+			       POD_CONTAINERS_MAX);
 	if (!str_empty(req->checkpoint) || !str_empty(req->parent_checkpoint))
 		return err_set(err, -ENOSYS, "checkpoints are not supported");
 	if (req->bundle[0] != '/')

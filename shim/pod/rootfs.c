@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 
 static int check_options(const Types__Mount *m, bool *ret_readonly, struct err *err)
@@ -86,8 +87,8 @@ static int check_shape(Types__Mount *const *mounts, size_t n, size_t *ret_disks,
 				   "no root file system was given: Husk needs a list of ext4 or "
 				   "erofs "
 				   "images");
-	if (disks > ROOTFS_LOWER_MAX + 1)
-		return err_set(err, -EINVAL, "rootfs: more than %u layers", ROOTFS_LOWER_MAX);
+	if (disks > CONTAINER_LOWERS_MAX + 1)
+		return err_set(err, -EINVAL, "rootfs: more than %u layers", CONTAINER_LOWERS_MAX);
 	if (disks < n &&
 	    (!str_eq(mounts[disks]->type, "overlay") || mounts[disks]->n_options || disks + 1 < n))
 		return refuse_type(mounts[disks], err);
@@ -128,7 +129,7 @@ int rootfs_open(Types__Mount *const *mounts, size_t n, struct rootfs **ret, stru
 		return r;
 	rf = calloc(1, sizeof(*rf) + disks * sizeof(rf->disks[0]));
 	if (!rf)
-		return err_errno(err, -ENOMEM, "rootfs");
+		return err_nomem(err);
 	rf->n = disks;
 	for (size_t i = 0; i < disks; i++)
 		rf->disks[i].fd = -1;
@@ -141,8 +142,9 @@ int rootfs_open(Types__Mount *const *mounts, size_t n, struct rootfs **ret, stru
 		rf->has_upper = !rf->disks[disks - 1].readonly;
 		if (rf->has_upper && disks == n)
 			r = err_set(err, -ENOSYS, "rootfs: a writable root disk without overlay");
-		else if (!rf->has_upper && disks > ROOTFS_LOWER_MAX)
-			r = err_set(err, -EINVAL, "rootfs: more than %u layers", ROOTFS_LOWER_MAX);
+		else if (!rf->has_upper && disks > CONTAINER_LOWERS_MAX)
+			r = err_set(err, -EINVAL, "rootfs: more than %u layers",
+				    CONTAINER_LOWERS_MAX);
 	}
 	if (r < 0) {
 		rootfs_free(rf);
@@ -183,14 +185,14 @@ int rootfs_describe(const struct rootfs *rf, struct pb_arena *a, Agent__Rootfs *
 	Agent__Disk **list = pb_arena_alloc(a, rf->n * sizeof(*list));
 
 	if (!msg || !list)
-		return err_errno(err, -ENOMEM, "rootfs");
+		return err_nomem(err);
 	agent__rootfs__init(msg);
 	for (size_t i = 0; i < rf->n; i++) {
 		const struct rootfs_disk *d = &rf->disks[i];
 
 		list[i] = pb_arena_alloc(a, sizeof(**list));
 		if (!list[i])
-			return err_errno(err, -ENOMEM, "rootfs");
+			return err_nomem(err);
 		agent__disk__init(list[i]);
 		list[i]->first_sector = d->first;
 		list[i]->sectors = d->sectors;

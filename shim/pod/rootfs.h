@@ -18,8 +18,6 @@
 #include "proto/containerd_types.pb-c.h"
 #include "shim/pod/windows.h"
 
-#define ROOTFS_LOWER_MAX 64u
-
 struct rootfs_disk {
 	int fd; /* until mapped */
 	bool readonly;
@@ -42,11 +40,11 @@ struct rootfs {
 int rootfs_open(Types__Mount *const *mounts, size_t n, struct rootfs **ret,
 		struct err *err) must_check;
 /* Takes a window for each disk. All or none. */
-int rootfs_assign(struct rootfs *r, struct windows *w, struct err *err) must_check;
+int rootfs_assign(struct rootfs *rf, struct windows *w, struct err *err) must_check;
 /* Fills in the agent's view. */
-int rootfs_describe(const struct rootfs *r, struct pb_arena *a, Agent__Rootfs **ret,
+int rootfs_describe(const struct rootfs *rf, struct pb_arena *a, Agent__Rootfs **ret,
 		    struct err *err) must_check;
-void rootfs_close_files(struct rootfs *r);
-void rootfs_free(struct rootfs *r); /* the windows must have been put; NULL is fine */
+void rootfs_close_files(struct rootfs *rf);
+void rootfs_free(struct rootfs *rf); /* the windows must have been put; NULL is fine */
 
 #endif

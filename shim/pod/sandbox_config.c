@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/limits.h"
 #include "base/util.h"
 
 #define RESOLV_CONF_MAX (64 * KIB)
@@ -104,7 +105,7 @@ int sandbox_config_request(struct pb_arena *a, const char *id, const Cri__PodSan
 	int r;
 
 	if (!req)
-		return err_errno(err, -ENOMEM, "sandbox");
+		return err_nomem(err);
 	agent__create_sandbox_request__init(req);
 	r = arena_text(a, strdup(id), &req->id);
 	if (r == 0)
@@ -148,7 +149,6 @@ void sandbox_config_size(const Shim__Options *opts, const Cri__PodSandboxConfig 
 	if (res && res->cpu_quota > 0 && res->cpu_period > 0)
 		vcpus = ((uint64_t)res->cpu_quota + (uint64_t)res->cpu_period - 1) /
 			(uint64_t)res->cpu_period;
-	*ret_memory_mib =
-		(uint32_t)MIN_OF(MAX_OF(mib, SANDBOX_MEMORY_MIN_MIB), SANDBOX_MEMORY_MAX_MIB);
-	*ret_vcpus = (uint32_t)MIN_OF(vcpus, SANDBOX_VCPUS_MAX);
+	*ret_memory_mib = (uint32_t)MIN_OF(MAX_OF(mib, SANDBOX_MEMORY_MIN_MIB), VM_MEMORY_MIB_MAX);
+	*ret_vcpus = (uint32_t)MIN_OF(vcpus, VM_VCPUS_MAX);
 }

@@ -14,10 +14,8 @@
 #include "proto/shim.pb-c.h"
 
 #define SANDBOX_VCPUS_DEFAULT 1u
-#define SANDBOX_VCPUS_MAX 64u
 #define SANDBOX_MEMORY_DEFAULT_MIB 256u
 #define SANDBOX_MEMORY_MIN_MIB 128u
-#define SANDBOX_MEMORY_MAX_MIB 1048576u
 #define SANDBOX_OVERHEAD_MIB 96u /* of guest kernel and agent, when the pod names none */
 
 /* The request that sets the pod up in the guest, in `a`, without realtime_ns. cfg NULL: a pod of

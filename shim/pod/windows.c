@@ -23,14 +23,14 @@ static int insert(struct windows *w, uint64_t sectors, struct window **ret)
 	uint64_t at = 0;
 	size_t i;
 
-	if (w->n == WINDOWS_MAX)
+	if (w->n == POD_DISKS_MAX)
 		return -ENOSPC;
 	for (i = 0; i < w->n; i++) {
 		if (w->slots[i].first - at >= sectors)
 			break;
 		at = w->slots[i].first + w->slots[i].sectors;
 	}
-	if (WINDOWS_SECTORS - at < sectors)
+	if (VM_DISK_SECTORS - at < sectors)
 		return -ENOSPC;
 	memmove(&w->slots[i + 1], &w->slots[i], (w->n - i) * sizeof(w->slots[0]));
 	w->n++;
@@ -42,16 +42,16 @@ static int insert(struct windows *w, uint64_t sectors, struct window **ret)
 int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool readonly,
 		uint64_t *ret_first, uint64_t *ret_sectors, bool *ret_new, struct err *err)
 {
-	uint64_t unit = WINDOWS_ALIGN * 512u, sectors;
+	uint64_t unit = VM_DISK_ALIGN * VM_SECTOR_SIZE, sectors;
 	struct window *win;
 	bool is_new = false;
 	int r;
 
 	if (bytes == 0)
 		return err_set(err, -EINVAL, "the file is empty");
-	if (bytes > WINDOWS_SECTORS * 512)
+	if (bytes > VM_DISK_SECTORS * VM_SECTOR_SIZE)
 		return err_set(err, -ENOSPC, "the file is larger than the VM's disk");
-	sectors = (bytes + unit - 1) / unit * WINDOWS_ALIGN;
+	sectors = (bytes + unit - 1) / unit * VM_DISK_ALIGN;
 	for (size_t i = 0; i < w->n; i++) {
 		win = &w->slots[i];
 		/* No users: it is being unmapped. */
@@ -65,8 +65,8 @@ int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool re
 	}
 	r = insert(w, sectors, &win);
 	if (r < 0)
-		return err_set(err, r, "no room for another disk in the VM (at most %d)",
-			       WINDOWS_MAX);
+		return err_set(err, r, "no room for another disk in the VM (at most %u)",
+			       POD_DISKS_MAX);
 	win->dev = dev;
 	win->ino = ino;
 	win->readonly = readonly;

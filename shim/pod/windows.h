@@ -12,10 +12,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-
-#define WINDOWS_MAX 250			   /* disks that the agent can attach at once */
-#define WINDOWS_SECTORS (8ull << (40 - 9)) /* the disk: 8 TiB */
-#define WINDOWS_ALIGN 8u		   /* 4 KiB */
+#include "base/limits.h"
 
 struct window {
 	uint64_t first, sectors; /* 512-byte units; sectors 0 = slot is free */
@@ -26,7 +23,7 @@ struct window {
 };
 
 struct windows {
-	struct window slots[WINDOWS_MAX]; /* used ones first, ascending by `first` */
+	struct window slots[POD_DISKS_MAX]; /* used ones first, ascending by `first` */
 	size_t n;
 };
 

@@ -193,6 +193,7 @@ static void task_on_pids_answer(const struct ttrpc_result *res, void *arg)
 	const Agent__ListProcessesResponse *list = (const void *)res->resp;
 	Task__ProcessInfo *infos;
 	struct ttrpc_call *call = arg;
+	struct err err = { 0 };
 	size_t n;
 
 	if (res->code < 0) {
@@ -211,7 +212,7 @@ static void task_on_pids_answer(const struct ttrpc_result *res, void *arg)
 		resp.n_processes = n;
 		ttrpc_reply(call, &resp.base);
 	} else {
-		ttrpc_reply_err(call, -ENOMEM, NULL);
+		ttrpc_reply_err(call, err_nomem(&err), &err);
 	}
 	free(resp.processes);
 	free(infos);

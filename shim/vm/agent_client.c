@@ -62,7 +62,7 @@ int agent_new(struct loop *l, int fd, const struct agent_ops *ops, void *arg, st
 
 	if (!a) {
 		fd_close(&fd);
-		return err_errno(err, -ENOMEM, "agent client");
+		return err_nomem(err);
 	}
 	*a = (struct agent){ .loop = l, .ops = ops, .arg = arg };
 	r = ttrpc_client_new(l, fd, agent_on_close, a, &a->client, err);

@@ -10,9 +10,6 @@
 #include "base/ttrpc/ttrpc.h"
 #include "proto/agent.pb-c.h"
 
-#define AGENT_PORT 1024u  /* the guest connects to the host's */
-#define STREAM_PORT 1025u /* the host connects to the guest's */
-
 #define AGENT_BOOT_TIMEOUT_MS 120000u /* boot and CreateSandbox, also on a slow emulator */
 #define AGENT_CALL_TIMEOUT_MS 60000u
 #define AGENT_SHUTDOWN_TIMEOUT_MS 2000u

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 
@@ -39,10 +39,10 @@ static void set_why(struct vm *vm, const char *why)
 static void signal_child(struct vm *vm)
 {
 	if (vm->child_runs)
-		(void)syscall(SYS_pidfd_send_signal, vm->child.pidfd, SIGKILL, NULL, 0);
+		(void)pidfd_signal(vm->child.pidfd, SIGKILL);
 }
 
-static void on_kill_timer(struct ev_timer *t)
+static void vm_on_kill_timer(struct ev_timer *t)
 {
 	signal_child(t->arg);
 }
@@ -50,12 +50,12 @@ static void on_kill_timer(struct ev_timer *t)
 /* The monitor has to be gone soon: it is told by the end of its control connection, then killed. */
 static void expect_exit(struct vm *vm)
 {
-	if (ev_timer_add(vm->loop, &vm->kill_timer, VM_KILL_NS, on_kill_timer, vm) < 0)
+	if (ev_timer_add(vm->loop, &vm->kill_timer, VM_KILL_NS, vm_on_kill_timer, vm) < 0)
 		signal_child(vm);
 }
 
 /* The VM has ended; the monitor leaves when its control connection ends. */
-static void on_hangup_timer(struct ev_timer *t)
+static void vm_on_hangup_timer(struct ev_timer *t)
 {
 	struct vm *vm = t->arg;
 
@@ -65,7 +65,7 @@ static void on_hangup_timer(struct ev_timer *t)
 	expect_exit(vm);
 }
 
-static void on_child(struct ev_child *c, int status)
+static void vm_on_child(struct ev_child *c, int status)
 {
 	struct vm *vm = c->arg;
 	char text[80];
@@ -106,7 +106,7 @@ static const char *end_reason(Vmm__EndReason r)
 	}
 }
 
-static void on_event(const Vmm__Packet *p, void *arg)
+static void vm_on_event(const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
 	char text[300];
@@ -124,7 +124,7 @@ static void on_event(const Vmm__Packet *p, void *arg)
 		if (!vm->expected)
 			set_why(vm, text);
 		log_debug("VM ended", "reason", text);
-		if (ev_timer_add(vm->loop, &vm->hangup_timer, 0, on_hangup_timer, vm) < 0)
+		if (ev_timer_add(vm->loop, &vm->hangup_timer, 0, vm_on_hangup_timer, vm) < 0)
 			signal_child(vm);
 		break;
 	default:
@@ -132,7 +132,7 @@ static void on_event(const Vmm__Packet *p, void *arg)
 	}
 }
 
-static void on_closed(int code, const struct err *err, void *arg)
+static void vm_on_closed(int code, const struct err *err, void *arg)
 {
 	struct vm *vm = arg;
 
@@ -146,9 +146,9 @@ static void on_closed(int code, const struct err *err, void *arg)
 		signal_child(vm);
 }
 
-static const struct vmctl_ops ctl_ops = { .event = on_event, .closed = on_closed };
+static const struct vmctl_ops ctl_ops = { .event = vm_on_event, .closed = vm_on_closed };
 
-static void on_info(int code, const struct err *err, const Vmm__Packet *p, void *arg)
+static void vm_on_info(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
 
@@ -161,7 +161,7 @@ static void on_info(int code, const struct err *err, const Vmm__Packet *p, void 
 	vm->ops->info_changed(vm->arg);
 }
 
-static void on_boot(int code, const struct err *err, const Vmm__Packet *p, void *arg)
+static void vm_on_boot(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
 
@@ -206,7 +206,7 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 	r = spawn_run(&s, &pid, &pidfd, err);
 	if (r < 0)
 		return r;
-	r = ev_child_add(vm->loop, &vm->child, pid, pidfd, on_child, vm);
+	r = ev_child_add(vm->loop, &vm->child, pid, pidfd, vm_on_child, vm);
 	if (r < 0) {
 		(void)kill(pid, SIGKILL);
 		(void)waitpid(pid, NULL, 0);
@@ -224,9 +224,9 @@ static int boot(struct vm *vm, const struct vm_config *cfg, int agent_fd, struct
 
 	b.vcpus = cfg->vcpus;
 	b.memory_mib = cfg->memory_mib;
-	r = vmctl_boot(vm->ctl, &b, agent_fd, on_boot, vm);
+	r = vmctl_boot(vm->ctl, &b, agent_fd, vm_on_boot, vm);
 	if (r == 0)
-		r = vmctl_info(vm->ctl, on_info, vm);
+		r = vmctl_info(vm->ctl, vm_on_info, vm);
 	return r < 0 ? err_errno(err, r, "boot") : 0;
 }
 
@@ -235,10 +235,10 @@ int vm_start(struct loop *l, const struct vm_config *cfg, const struct vm_ops *o
 {
 	int control[2] = { -1, -1 }, agent[2] = { -1, -1 };
 	struct vm *vm = calloc(1, sizeof(*vm));
-	int r = -ENOMEM;
+	int r;
 
 	if (!vm)
-		return err_errno(err, r, "VM");
+		return err_nomem(err);
 	*vm = (struct vm){ .loop = l, .ops = ops, .arg = arg };
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, agent) < 0) {

@@ -6,11 +6,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/check.h"
+#include "base/fdpass.h"
 #include "base/pb.h"
 #include "base/util.h"
 
 #define PACKETS_PER_WAKEUP 64
-#define REPLY_FDS_MAX 4
 #define ANSWER_MEMORY_MAX (256 * KIB) /* unpacked */
 
 /* A request from its birth to its answer; first in `unsent`, then in `sent`. */
@@ -50,41 +51,43 @@ static void queue_init(struct queue *q)
 	q->tail = &q->head;
 }
 
-static void queue_put(struct queue *q, struct request *r)
+static void queue_put(struct queue *q, struct request *req)
 {
-	r->next = NULL;
-	*q->tail = r;
-	q->tail = &r->next;
+	req->next = NULL;
+	*q->tail = req;
+	q->tail = &req->next;
 }
 
 static struct request *queue_take(struct queue *q)
 {
-	struct request *r = q->head;
+	struct request *req = q->head;
 
-	if (r) {
-		q->head = r->next;
+	if (req) {
+		q->head = req->next;
 		if (!q->head)
 			q->tail = &q->head;
 	}
-	return r;
+	return req;
 }
 
-static void request_end(struct vmctl *v, struct request *r, int code, const struct err *err,
+/* The request's one answer. */
+static void request_end(struct vmctl *v, struct request *req, int code, const struct err *err,
 			const Vmm__Packet *p)
 {
+	check(v->n_open > 0);
 	v->n_open--;
-	fd_close(&r->fd);
-	if (r->done)
-		r->done(code, err, p, r->arg);
-	free(r);
+	fd_close(&req->fd);
+	if (req->done)
+		req->done(code, err, p, req->arg);
+	free(req);
 }
 
 static void end_all(struct vmctl *v, int code, const struct err *err)
 {
-	struct request *r;
+	struct request *req;
 
-	while ((r = queue_take(&v->sent)) || (r = queue_take(&v->unsent)))
-		request_end(v, r, code, err, NULL);
+	while ((req = queue_take(&v->sent)) || (req = queue_take(&v->unsent)))
+		request_end(v, req, code, err, NULL);
 }
 
 static void stop(struct vmctl *v)
@@ -99,15 +102,15 @@ static void stop(struct vmctl *v)
 /* From the loop only: tells the owner. */
 static void fail(struct vmctl *v, int code, const char *why)
 {
-	struct err e = { 0 };
+	struct err err = { 0 };
 
-	(void)err_set(&e, code, "monitor: %s", why);
+	(void)err_set(&err, code, "monitor: %s", why);
 	stop(v);
-	end_all(v, code, &e);
-	v->ops->closed(code, &e, v->arg);
+	end_all(v, code, &err);
+	v->ops->closed(code, &err, v->arg);
 }
 
-static void on_timer(struct ev_timer *t)
+static void vmctl_on_timer(struct ev_timer *t)
 {
 	struct vmctl *v = t->arg;
 
@@ -117,48 +120,42 @@ static void on_timer(struct ev_timer *t)
 /* The oldest request decides; answers come in order. */
 static void rearm(struct vmctl *v)
 {
-	struct request *r = v->sent.head ? v->sent.head : v->unsent.head;
+	struct request *req = v->sent.head ? v->sent.head : v->unsent.head;
 	uint64_t now = now_mono_ns();
 
-	if (!r) {
+	if (!req) {
 		ev_timer_del(&v->timer);
 		return;
 	}
 	/* Out of memory for a timer: the monitor's death is still seen at its socket. */
-	(void)!ev_timer_add(v->loop, &v->timer, r->deadline_ns > now ? r->deadline_ns - now : 0,
-			    on_timer, v);
+	(void)!ev_timer_add(v->loop, &v->timer, req->deadline_ns > now ? req->deadline_ns - now : 0,
+			    vmctl_on_timer, v);
 }
 
 static int send_packet(int sock, const void *p, size_t n, int fd)
 {
-	struct iovec iov = { .iov_base = (void *)p, .iov_len = n };
-	union {
-		struct cmsghdr h;
-		char bytes[CMSG_SPACE(sizeof(int))];
-	} c = { 0 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t sent = fdpass_send(sock, p, n, &fd, 1, MSG_DONTWAIT);
 
-	if (fd >= 0) {
-		m.msg_control = c.bytes;
-		m.msg_controllen = sizeof(c.bytes);
-		c.h.cmsg_level = SOL_SOCKET;
-		c.h.cmsg_type = SCM_RIGHTS;
-		c.h.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&c.h), &fd, sizeof(int));
-	}
-	while (sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
+	return sent < 0 ? (int)sent : 0;
 }
 
-static void on_packet(struct vmctl *v, const uint8_t *data, size_t n)
+static void take_answer(struct vmctl *v, const Vmm__Packet *p)
+{
+	struct err err = { 0 };
+	int code = p->error > 0 ? -p->error : 0;
+
+	if (code < 0 && *p->message)
+		(void)err_set(&err, code, "monitor: %s", p->message);
+	else if (code < 0)
+		(void)err_errno(&err, code, "monitor");
+	request_end(v, queue_take(&v->sent), code, &err, p);
+}
+
+static void take_packet(struct vmctl *v, const uint8_t *data, size_t n)
 {
 	cleanup_pb_arena struct pb_arena arena;
 	const Vmm__Packet *p;
 	ProtobufCMessage *msg;
-	struct request *r;
 
 	pb_arena_init(&arena, ANSWER_MEMORY_MAX);
 	if (pb_unpack(&arena, &vmm__packet__descriptor, data, n, &msg) < 0) {
@@ -166,78 +163,50 @@ static void on_packet(struct vmctl *v, const uint8_t *data, size_t n)
 		return;
 	}
 	p = (const Vmm__Packet *)msg;
-	if (p->id == 0) {
+	if (p->id == 0)
 		v->ops->event(p, v->arg);
-	} else if (!v->sent.head || v->sent.head->id != p->id) {
+	else if (!v->sent.head || v->sent.head->id != p->id)
 		fail(v, -EBADMSG, "answer to no request");
-	} else {
-		struct err e = { 0 };
-		int code = p->error > 0 ? -p->error : 0;
-
-		r = queue_take(&v->sent);
-		if (code < 0 && *p->message)
-			(void)err_set(&e, code, "monitor: %s", p->message);
-		else if (code < 0)
-			(void)err_errno(&e, code, "monitor");
-		request_end(v, r, code, &e, p);
-	}
+	else
+		take_answer(v, p);
 }
 
 /* One packet; descriptors that nobody asked for are closed. 1 = got one, 0 = none there. */
 static int receive(struct vmctl *v)
 {
 	static uint8_t buf[VMCTL_PACKET_MAX]; /* touched as far as packets reach */
-	union {
-		struct cmsghdr h;
-		char bytes[CMSG_SPACE(REPLY_FDS_MAX * sizeof(int))];
-	} c;
-	struct iovec iov = { .iov_base = buf, .iov_len = sizeof(buf) };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = c.bytes,
-			    .msg_controllen = sizeof(c.bytes) };
-	ssize_t n = recvmsg(v->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = fdpass_receive(v->fd, buf, sizeof(buf), NULL, 0, NULL, MSG_DONTWAIT);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN)
 		return 0;
-	if (n <= 0) {
-		fail(v, n < 0 ? -errno : -ECONNRESET, "the control connection ended");
-		return 0;
-	}
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-			fd_close(&fd);
-		}
-	}
-	if (m.msg_flags & MSG_TRUNC) {
+	if (n == -EMSGSIZE) {
 		fail(v, -EMSGSIZE, "oversized packet");
 		return 0;
 	}
-	on_packet(v, buf, (size_t)n);
+	if (n <= 0) {
+		fail(v, n < 0 ? (int)n : -ECONNRESET, "the control connection ended");
+		return 0;
+	}
+	take_packet(v, buf, (size_t)n);
 	return 1;
 }
 
 static void flush(struct vmctl *v)
 {
-	struct request *r;
-	int rc;
+	struct request *req;
+	int r;
 
-	while ((r = v->unsent.head)) {
-		rc = send_packet(v->fd, r->bytes, r->len, r->fd);
-		if (rc == -EAGAIN)
+	while ((req = v->unsent.head)) {
+		r = send_packet(v->fd, req->bytes, req->len, req->fd);
+		if (r == -EAGAIN)
 			return;
-		if (rc < 0) {
-			fail(v, rc, strerror(-rc));
+		if (r < 0) {
+			fail(v, r, strerror(-r));
 			return;
 		}
 		(void)queue_take(&v->unsent);
-		fd_close(&r->fd);
-		queue_put(&v->sent, r);
+		fd_close(&req->fd);
+		queue_put(&v->sent, req);
 	}
 	(void)!ev_io_set(&v->io, EPOLLIN);
 }
@@ -250,7 +219,7 @@ void vmctl_drain(struct vmctl *v)
 	}
 }
 
-static void on_io(struct ev_io *io, uint32_t events)
+static void vmctl_on_io(struct ev_io *io, uint32_t events)
 {
 	struct vmctl *v = io->arg;
 
@@ -266,11 +235,11 @@ int vmctl_new(struct loop *l, int fd, const struct vmctl_ops *ops, void *arg, st
 	      struct err *err)
 {
 	struct vmctl *v = calloc(1, sizeof(*v));
-	int r = -ENOMEM;
+	int r;
 
 	if (!v) {
 		fd_close(&fd);
-		return err_errno(err, r, "monitor client");
+		return err_nomem(err);
 	}
 	v->loop = l;
 	v->fd = fd;
@@ -279,7 +248,7 @@ int vmctl_new(struct loop *l, int fd, const struct vmctl_ops *ops, void *arg, st
 	v->next_id = 1;
 	queue_init(&v->unsent);
 	queue_init(&v->sent);
-	r = ev_io_add(l, &v->io, fd, EPOLLIN, on_io, v);
+	r = ev_io_add(l, &v->io, fd, EPOLLIN, vmctl_on_io, v);
 	if (r < 0) {
 		fd_close(&v->fd);
 		free(v);
@@ -298,53 +267,53 @@ void vmctl_free(struct vmctl *v)
 	free(v);
 }
 
-static void on_fail_timer(struct ev_timer *t)
+static void vmctl_on_fail_timer(struct ev_timer *t)
 {
 	struct vmctl *v = t->arg;
 
 	fail(v, v->code, strerror(-v->code));
 }
 
-static int submit(struct vmctl *v, Vmm__Request *req, int fd, uint64_t timeout_ms, vmctl_done done,
+static int submit(struct vmctl *v, Vmm__Request *msg, int fd, uint64_t timeout_ms, vmctl_done done,
 		  void *arg)
 {
-	struct request *r;
-	int rc = -EAGAIN;
+	struct request *req;
+	int r = -EAGAIN;
 
 	if (v->dead)
 		return -ECONNRESET;
 	if (v->n_open == VMCTL_REQUESTS_MAX)
 		return -ENOBUFS;
-	req->id = v->next_id++;
-	r = calloc(1, sizeof(*r) + vmm__request__get_packed_size(req));
-	if (!r)
+	msg->id = v->next_id++;
+	req = calloc(1, sizeof(*req) + vmm__request__get_packed_size(msg));
+	if (!req)
 		return -ENOMEM;
-	*r = (struct request){ .id = req->id,
-			       .done = done,
-			       .arg = arg,
-			       .fd = -1,
-			       .deadline_ns = now_mono_ns() + timeout_ms * NS_PER_MS };
-	r->len = vmm__request__pack(req, r->bytes);
+	*req = (struct request){ .id = msg->id,
+				 .done = done,
+				 .arg = arg,
+				 .fd = -1,
+				 .deadline_ns = now_mono_ns() + timeout_ms * NS_PER_MS };
+	req->len = vmm__request__pack(msg, req->bytes);
 	if (!v->unsent.head)
-		rc = send_packet(v->fd, r->bytes, r->len, fd);
-	if (rc == -EAGAIN) {
+		r = send_packet(v->fd, req->bytes, req->len, fd);
+	if (r == -EAGAIN) {
 		if (fd >= 0)
-			r->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-		if (fd >= 0 && r->fd < 0) {
-			rc = -errno;
-			free(r);
-			return rc;
+			req->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		if (fd >= 0 && req->fd < 0) {
+			r = -errno;
+			free(req);
+			return r;
 		}
-		queue_put(&v->unsent, r);
+		queue_put(&v->unsent, req);
 		(void)!ev_io_set(&v->io, EPOLLIN | EPOLLOUT);
 	} else {
-		queue_put(&v->sent, r);
+		queue_put(&v->sent, req);
 	}
 	v->n_open++;
-	if (rc < 0 && rc != -EAGAIN && !v->code) {
+	if (r < 0 && r != -EAGAIN && !v->code) {
 		/* Answers never come inside this function, so the loop brings the failure. */
-		v->code = rc;
-		(void)!ev_timer_add(v->loop, &v->fail_timer, 0, on_fail_timer, v);
+		v->code = r;
+		(void)!ev_timer_add(v->loop, &v->fail_timer, 0, vmctl_on_fail_timer, v);
 	}
 	rearm(v);
 	return 0;

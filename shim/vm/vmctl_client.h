@@ -11,10 +11,10 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/loop.h"
 #include "proto/vmm.pb-c.h"
 
-#define VMCTL_PACKET_MAX (64 * KIB)
 #define VMCTL_REQUESTS_MAX 512u /* unanswered */
 #define VMCTL_TIMEOUT_MS 20000u
 #define VMCTL_BOOT_TIMEOUT_MS 60000u

@@ -108,7 +108,7 @@ static void test_windows(void **state)
 	assert_null(windows_find(w, a));
 	assert_int_equal(windows_get(w, 1, 9, 4096, true, &c, &n, &is_new, &e), 0);
 	assert_true(c == 0); /* the gap */
-	for (uint64_t i = 0; w->n < WINDOWS_MAX; i++)
+	for (uint64_t i = 0; w->n < POD_DISKS_MAX; i++)
 		assert_int_equal(windows_get(w, 2, i, 1 << 20, true, &c, &n, &is_new, &e), 0);
 	assert_int_equal(windows_get(w, 3, 1, 1, true, &c, &n, &is_new, &e), -ENOSPC);
 	for (size_t i = 1; i < w->n; i++)
