@@ -34,6 +34,7 @@ static const char usage[] =
 	"  --qemu PATH            default: /usr/bin/qemu-system-x86_64\n"
 	"  --qemu-arg ARG         one more argument for QEMU; may be given again\n"
 	"  --probe                say as JSON which backends work on this host, and why\n"
+	"  --pod ID               whose VM it is; every line of the log carries it\n"
 	"  --log-level LEVEL      debug, info (default), warn or error\n"
 	"  --log-format FORMAT    text (default) or json\n"
 	"  --version, --help\n";
@@ -44,6 +45,7 @@ struct options {
 	const char *backend_reason;	/* NULL = the caller asked for it */
 	const char *kernel, *initramfs; /* NULL = default */
 	const char *qemu;
+	const char *pod; /* NULL = not given */
 	char *qemu_args[QEMU_ARGS_MAX + 1];
 	unsigned n_qemu_args;
 	enum log_level level;
@@ -96,6 +98,9 @@ static void take_option(struct options *o, int c)
 			bad_usage("--log-format wants text or json", optarg);
 		o->json = str_eq(optarg, "json");
 		break;
+	case 'P':
+		o->pod = optarg;
+		break;
 	case 'p':
 		o->probe = true;
 		break;
@@ -122,6 +127,7 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{ "qemu-arg", required_argument, NULL, 'a' },
 		{ "log-level", required_argument, NULL, 'l' },
 		{ "log-format", required_argument, NULL, 'f' },
+		{ "pod", required_argument, NULL, 'P' },
 		{ "probe", no_argument, NULL, 'p' },
 		{ "version", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
@@ -250,6 +256,7 @@ int main(int argc, char **argv)
 			     .level = LOG_INFO };
 	parse_options(&o, argc, argv);
 	log_init("husk-vmm", STDERR_FILENO, o.level, o.json);
+	log_set_context("pod", o.pod);
 	if (o.probe)
 		return print_probe(&o);
 

@@ -207,6 +207,7 @@ static int start_vm(struct sandbox *sb, struct err *err)
 {
 	const Shim__Options *o = sb->setup->opts;
 	struct vm_config cfg = {
+		.pod = sb->setup->id,
 		.vmm_path = sb->setup->vmm_path,
 		.kernel = sb->setup->kernel,
 		.initramfs = sb->setup->initramfs,

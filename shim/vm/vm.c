@@ -187,6 +187,8 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 		cfg->kernel,
 		"--initramfs",
 		cfg->initramfs,
+		"--pod",
+		cfg->pod,
 		"--log-level",
 		cfg->log_level,
 		"--log-format",

@@ -15,6 +15,7 @@
 #include "shim/vm/vmctl_client.h"
 
 struct vm_config {
+	const char *pod; /* its id, for the monitor's log */
 	const char *vmm_path, *kernel, *initramfs;
 	const char *backend;	    /* "auto", "kvm", "qemu" */
 	const char *backend_reason; /* "" = the user asked for it */
