@@ -33,7 +33,7 @@ static void refuse(struct ttrpc_call *call, int r, const struct err *err)
 	ttrpc_reply_err(call, r, err);
 }
 
-static void create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__CreateSandboxRequest *req = (const void *)msg;
 	Agent__CreateSandboxResponse resp = AGENT__CREATE_SANDBOX_RESPONSE__INIT;
@@ -57,7 +57,8 @@ static void create_sandbox(struct ttrpc_call *call, const ProtobufCMessage *msg,
 	ttrpc_reply(call, &resp.base);
 }
 
-static void create_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_create_container(struct ttrpc_call *call, const ProtobufCMessage *msg,
+				     void *arg)
 {
 	const Agent__CreateContainerRequest *req = (const void *)msg;
 
@@ -66,7 +67,7 @@ static void create_container(struct ttrpc_call *call, const ProtobufCMessage *ms
 
 /* ---- processes ---- */
 
-static void start_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_start_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__StartContainerRequest *req = (const void *)msg;
 	struct container *c;
@@ -79,7 +80,7 @@ static void start_container(struct ttrpc_call *call, const ProtobufCMessage *msg
 		refuse(call, r, &err);
 }
 
-static void exec_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_exec_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__ExecProcessRequest *req = (const void *)msg;
 	struct container *c;
@@ -94,7 +95,7 @@ static void exec_process(struct ttrpc_call *call, const ProtobufCMessage *msg, v
 		refuse(call, r, &err);
 }
 
-static void signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__SignalProcessRequest *req = (const void *)msg;
 	Agent__SignalProcessResponse resp = AGENT__SIGNAL_PROCESS_RESPONSE__INIT;
@@ -110,7 +111,7 @@ static void signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg,
 		ttrpc_reply(call, &resp.base);
 }
 
-static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__ResizeTtyRequest *req = (const void *)msg;
 	Agent__ResizeTtyResponse resp = AGENT__RESIZE_TTY_RESPONSE__INIT;
@@ -129,7 +130,8 @@ static void resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, voi
 		ttrpc_reply(call, &resp.base);
 }
 
-static void remove_container(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_remove_container(struct ttrpc_call *call, const ProtobufCMessage *msg,
+				     void *arg)
 {
 	const Agent__RemoveContainerRequest *req = (const void *)msg;
 	struct container *c;
@@ -142,7 +144,7 @@ static void remove_container(struct ttrpc_call *call, const ProtobufCMessage *ms
 		refuse(call, r, &err);
 }
 
-static void list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__ListProcessesRequest *req = (const void *)msg;
 	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
@@ -163,7 +165,7 @@ static void list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg,
 
 /* ---- the rest ---- */
 
-static void events(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_events(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__EventsRequest *req = (const void *)msg;
 	struct agent *a = arg;
@@ -171,7 +173,7 @@ static void events(struct ttrpc_call *call, const ProtobufCMessage *msg, void *a
 	events_subscribe(&a->events, call, req->after_seq);
 }
 
-static void shutdown_guest(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+static void service_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	Agent__ShutdownResponse resp = AGENT__SHUTDOWN_RESPONSE__INIT;
 
@@ -180,16 +182,16 @@ static void shutdown_guest(struct ttrpc_call *call, const ProtobufCMessage *msg,
 }
 
 static const struct ttrpc_method methods[] = {
-	{ "CreateSandbox", create_sandbox },
-	{ "CreateContainer", create_container },
-	{ "StartContainer", start_container },
-	{ "ExecProcess", exec_process },
-	{ "SignalProcess", signal_process },
-	{ "ResizeTty", resize_tty },
-	{ "RemoveContainer", remove_container },
-	{ "ListProcesses", list_processes },
-	{ "Events", events, .streams = true },
-	{ "Shutdown", shutdown_guest },
+	{ "CreateSandbox", service_create_sandbox },
+	{ "CreateContainer", service_create_container },
+	{ "StartContainer", service_start_container },
+	{ "ExecProcess", service_exec_process },
+	{ "SignalProcess", service_signal_process },
+	{ "ResizeTty", service_resize_tty },
+	{ "RemoveContainer", service_remove_container },
+	{ "ListProcesses", service_list_processes },
+	{ "Events", service_events, .streams = true },
+	{ "Shutdown", service_shutdown },
 	{ NULL },
 };
 
