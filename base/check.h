@@ -14,7 +14,7 @@
 
 #define check(cond) ((cond) ? (void)0 : check_failed(__FILE_NAME__, __LINE__, __func__, #cond))
 
-/* Logs the place and the condition as an error, then aborts. */
+/* Logs the place and the condition as an error, then aborts (log.c). */
 noreturn_fn void check_failed(const char *file, int line, const char *function, const char *cond);
 
 #endif

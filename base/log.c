@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -231,4 +232,15 @@ void log_kv(enum log_level level, const char *msg, ...)
 	/* A log that cannot be written has nowhere to say so. */
 	(void)!write(sink.fd, l.text, l.len);
 	errno = saved;
+}
+
+/* ---- check.h ---- */
+
+void check_failed(const char *file, int line, const char *function, const char *cond)
+{
+	char where[160];
+
+	(void)snprintf(where, sizeof(where), "%s:%d (%s)", file, line, function);
+	log_error("a bug in this program: an invariant is broken", "at", where, "check", cond);
+	abort();
 }
