@@ -18,47 +18,11 @@
 #define DOCKER_HOST "docker.io"
 #define DOCKER_KEY "https://index.docker.io/v1/"
 
-static void json_freep(json_t **j)
+static void auth_free_json(json_t **j)
 {
 	json_decref(*j);
 }
-#define cleanup_json cleanup_with(json_freep)
-
-static void wipe(char **s)
-{
-	if (*s)
-		explicit_bzero(*s, strlen(*s));
-	free_ptr(s);
-}
-
-void auth_fini(struct auth *a)
-{
-	free_ptr(&a->username);
-	wipe(&a->password);
-	wipe(&a->basic);
-	wipe(&a->identity_token);
-	wipe(&a->registry_token);
-}
-
-bool auth_empty(const struct auth *a)
-{
-	return !a->username && !a->basic && !a->identity_token && !a->registry_token;
-}
-
-static char *lend(char *s)
-{
-	return s ? s : (char *)"";
-}
-
-void auth_to_message(const struct auth *a, Cri__AuthConfig *m)
-{
-	cri__auth_config__init(m);
-	m->username = lend(a->username);
-	m->password = lend(a->password);
-	m->auth = lend(a->basic);
-	m->identity_token = lend(a->identity_token);
-	m->registry_token = lend(a->registry_token);
-}
+#define cleanup_json cleanup_with(auth_free_json)
 
 /* ---- servers ---- */
 
@@ -122,7 +86,7 @@ static int config_path(char **ret, struct err *err)
 		}
 		*ret = str_fmt("%s/.docker/config.json", home);
 	}
-	return *ret ? 0 : err_errno(err, -ENOMEM, "config.json");
+	return *ret ? 0 : err_nomem(err);
 }
 
 /* A file that is not there is an empty object. */
@@ -161,7 +125,7 @@ static int config_save(const char *path, const json_t *j, struct err *err)
 	int r = 0;
 
 	if (!text || !slash)
-		return err_errno(err, -ENOMEM, "%s", path);
+		return err_nomem(err);
 	*slash = '\0';
 	if (slash != dir)
 		r = mkdir_p(dir, 0700, err);
@@ -220,7 +184,7 @@ static int copy(char **to, const char *from, struct err *err)
 	if (!from)
 		return 0;
 	*to = strdup(from);
-	return *to ? 0 : err_errno(err, -ENOMEM, "credentials");
+	return *to ? 0 : err_nomem(err);
 }
 
 static int from_entry(const json_t *e, struct auth *ret, struct err *err)
@@ -273,7 +237,7 @@ int auth_for_image(const char *image, struct auth *ret, struct err *err)
 {
 	cleanup_free char *server = auth_server_of_image(image);
 
-	return server ? auth_find(server, ret, err) : err_errno(err, -ENOMEM, "%s", image);
+	return server ? auth_find(server, ret, err) : err_nomem(err);
 }
 
 /* ---- storing ---- */
@@ -348,10 +312,10 @@ int auth_store(const char *server, const struct auth *a, char **ret_where, struc
 	/* An older entry under another form of the name would be found by others. */
 	(void)entry_of(config, server, &key);
 	if (json_object_set_new(auths, key, new_entry(a, helper != NULL)) < 0)
-		return err_set(err, -ENOMEM, "credentials cannot be written as JSON");
+		return err_nomem(err);
 	where = helper ? str_fmt("the helper docker-credential-%s", helper) : strdup(path);
 	if (!where)
-		return err_errno(err, -ENOMEM, "login");
+		return err_nomem(err);
 	r = config_save(path, config, err);
 	if (r == 0)
 		*ret_where = take_ptr(&where);

@@ -6,30 +6,14 @@
 #ifndef HUSK_CLI_AUTH_AUTH_H
 #define HUSK_CLI_AUTH_AUTH_H
 
-#include <stdbool.h>
-
 #include "base/compiler.h"
 #include "base/err.h"
-#include "proto/cri.pb-c.h"
+#include "cli/auth/secrets.h"
 
 #define AUTH_MAX_FILE (4 * MIB)
-#define AUTH_MAX_ANSWER (64 * KIB) /* of a helper */
-
-/* Strings are owned, NULL = none. */
-struct auth {
-	char *username, *password;
-	char *basic; /* base64("user:password"), instead of the two */
-	char *identity_token, *registry_token;
-};
-
-void auth_fini(struct auth *a); /* wipes the secrets */
-#define cleanup_auth cleanup_with(auth_fini)
-bool auth_empty(const struct auth *a);
-/* Lends the strings to a message. */
-void auth_to_message(const struct auth *a, Cri__AuthConfig *m);
 
 /* The registry of an image, or of what was given to `login`: "docker.io", "127.0.0.1:5000". The
- * caller frees; NULL: no memory. */
+ * caller frees; NULL: out of memory. */
 char *auth_server_of_image(const char *image) must_check;
 char *auth_server_of_argument(const char *arg) must_check;
 

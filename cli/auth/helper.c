@@ -23,13 +23,13 @@ static int find_program(const char *name, char **ret, struct err *err)
 	const char *path = getenv("PATH");
 
 	if (strchr(name, '/'))
-		return err_set(err, -EINVAL, "'%s' is no name of a credential helper", name);
+		return err_set(err, -EINVAL, "'%s' is not a name of a credential helper", name);
 	for (const char *p = path ? path : "/usr/bin:/bin"; *p;) {
 		size_t n = strcspn(p, ":");
 		cleanup_free char *file = str_fmt("%.*s/" PREFIX "%s", (int)n, p, name);
 
 		if (!file)
-			return err_errno(err, -ENOMEM, "%s", name);
+			return err_nomem(err);
 		if (n && access(file, X_OK) == 0) {
 			*ret = take_ptr(&file);
 			return 0;
@@ -75,7 +75,7 @@ static int run(const char *name, const char *verb, const char *input, char **ret
 	(void)!write(in_w, input, strlen(input));
 	(void)signal(SIGPIPE, before);
 	fd_close(&in_w);
-	r = read_fd(out_r, AUTH_MAX_ANSWER, ret_out, NULL);
+	r = read_fd(out_r, HELPER_MAX_ANSWER, ret_out, NULL);
 	fd_close(&out_r);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -109,9 +109,9 @@ static int parse(const char *name, const char *out, struct auth *ret, struct err
 		r = err_set(err, -EPROTO, PREFIX "%s get: the answer has no Username and Secret",
 			    name);
 	else if (str_eq(user, TOKEN_USER))
-		a.identity_token = strdup(secret);
+		r = (a.identity_token = strdup(secret)) ? 0 : err_nomem(err);
 	else if (!(a.username = strdup(user)) || !(a.password = strdup(secret)))
-		r = err_errno(err, -ENOMEM, "credentials");
+		r = err_nomem(err);
 	json_decref(j);
 	if (r < 0)
 		auth_fini(&a);
@@ -149,7 +149,7 @@ int helper_store(const char *name, const char *key, const struct auth *a, struct
 
 	json_decref(j);
 	if (!in)
-		return err_set(err, -EINVAL, "credentials cannot be written as JSON");
+		return err_set(err, -EINVAL, "the credentials cannot be written as JSON");
 	r = run(name, "store", in, &out, &ok, err);
 	if (r == 0 && !ok)
 		r = failed(name, "store", out, err);

@@ -7,7 +7,9 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "cli/auth/auth.h"
+#include "cli/auth/secrets.h"
+
+#define HELPER_MAX_ANSWER (64 * KIB)
 
 /* -ENOENT: it has none for this server. Others: it is not there, or it failed. */
 int helper_get(const char *name, const char *key, struct auth *ret, struct err *err) must_check;
