@@ -1,17 +1,10 @@
-/* Helpers over CRI that several commands use. */
+#include "cli/cri.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
-#include "cli/cli.h"
-
-int with_hint(struct err *err, int code, const char *hint)
-{
-	struct err before = *err;
-
-	return err_set(err, code, "%s; %s", err_text(&before), hint);
-}
 
 const char *label_of(Cri__Container *const ct, const char *key)
 {
@@ -19,6 +12,20 @@ const char *label_of(Cri__Container *const ct, const char *key)
 		if (str_eq(ct->labels[i]->key, key))
 			return ct->labels[i]->value;
 	return NULL;
+}
+
+const char *container_state_text(Cri__ContainerState s)
+{
+	switch (s) {
+	case CRI__CONTAINER_STATE__CONTAINER_CREATED:
+		return "created";
+	case CRI__CONTAINER_STATE__CONTAINER_RUNNING:
+		return "running";
+	case CRI__CONTAINER_STATE__CONTAINER_EXITED:
+		return "exited";
+	default:
+		return "unknown";
+	}
 }
 
 void free_containers(Cri__ListContainersResponse **list)
@@ -109,41 +116,15 @@ int run_log_dir(const char *name, char **ret, struct err *err)
 	if (r < 0)
 		return r;
 	*ret = str_fmt("%s/%s", str_empty(dir) ? DEFAULT_LOG_DIR : dir, name);
-	return *ret ? 0 : err_errno(err, -ENOMEM, "log directory");
+	return *ret ? 0 : err_nomem(err);
 }
 
-const char *human_age(int64_t then_ns, char buf[32])
+int remove_run(struct cli *c, Cri__Container *const ct, struct err *err)
 {
-	static const struct {
-		int64_t seconds;
-		const char *name;
-	} units[] = { { 365 * 86400, "year" }, { 30 * 86400, "month" }, { 7 * 86400, "week" },
-		      { 86400, "day" },	       { 3600, "hour" },	{ 60, "minute" },
-		      { 1, "second" } };
-	int64_t s = (now_real_ns() - then_ns) / (int64_t)NS_PER_S, n;
+	cleanup_free char *log_dir = NULL;
+	int r = remove_pod(c, ct->pod_sandbox_id, err);
 
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-		n = s / units[i].seconds;
-		if (n < 1)
-			continue;
-		(void)snprintf(buf, 32, "%lld %s%s ago", (long long)n, units[i].name,
-			       n == 1 ? "" : "s");
-		return buf;
-	}
-	(void)snprintf(buf, 32, "just now");
-	return buf;
-}
-
-const char *human_size(uint64_t bytes, char buf[32])
-{
-	static const char *const units[] = { "B", "kB", "MB", "GB", "TB" };
-	double v = (double)bytes;
-	size_t u = 0;
-
-	while (v >= 1000 && u + 1 < ARRAY_SIZE(units)) {
-		v /= 1000;
-		u++;
-	}
-	(void)snprintf(buf, 32, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
-	return buf;
+	if (r == 0)
+		r = run_log_dir(label_of(ct, LABEL_NAME), &log_dir, err);
+	return r < 0 ? r : remove_tree(log_dir, err);
 }

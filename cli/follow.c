@@ -11,6 +11,7 @@
 
 #define READ_CHUNK (64 * KIB)
 #define OUT_MAX (128 * KIB)
+#define WATCHED (IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF)
 
 int follow_open(struct follow *f, const char *path, bool watch, struct err *err)
 {
@@ -25,9 +26,7 @@ int follow_open(struct follow *f, const char *path, bool watch, struct err *err)
 	r = !f->path ? -ENOMEM : f->fd < 0 ? -errno : 0;
 	if (r == 0 && watch) {
 		f->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-		if (f->inotify < 0 ||
-		    inotify_add_watch(f->inotify, path, IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF) <
-			    0)
+		if (f->inotify < 0 || inotify_add_watch(f->inotify, path, WATCHED) < 0)
 			r = -errno;
 	}
 	if (r < 0) {
@@ -174,8 +173,7 @@ static bool rotated(struct follow *f)
 	fd_close(&f->fd);
 	f->fd = fd;
 	if (f->inotify >= 0)
-		(void)inotify_add_watch(f->inotify, f->path,
-					IN_MODIFY | IN_MOVE_SELF | IN_DELETE_SELF);
+		(void)inotify_add_watch(f->inotify, f->path, WATCHED);
 	return true;
 }
 

@@ -1,7 +1,6 @@
 /* husk: the command line. Start order: options, command, connection, command's work. */
 #include <errno.h>
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,33 +36,6 @@ static void print_overview(FILE *out)
 		"  --version         the version of this program\n\n"
 		"Example:\n"
 		"  husk run --rm busybox uname -a\n");
-}
-
-void print_help(const struct command *cmd)
-{
-	printf("%s\n\nUsage: husk %s %s\n", cmd->summary, cmd->name, cmd->args);
-	if (cmd->help[0])
-		printf("\n%s", cmd->help);
-}
-
-int fail(int code, const struct err *err)
-{
-	fflush(stdout);
-	fprintf(stderr, "husk: %s\n", err_text(err));
-	return code;
-}
-
-int usage_error(const struct command *cmd, const char *fmt, ...)
-{
-	va_list ap;
-
-	fflush(stdout);
-	fprintf(stderr, "husk %s: ", cmd->name);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fprintf(stderr, "\nTry 'husk %s --help'.\n", cmd->name);
-	return EXIT_USAGE;
 }
 
 static const struct command *command_named(const char *name)
@@ -119,7 +91,7 @@ int main(int argc, char **argv)
 
 	/* gRPC's own messages are for its developers; errors come back as a status. */
 	(void)setenv("GRPC_VERBOSITY", "NONE", 0);
-	while ((o = getopt_long(argc, argv, "+hv", options, NULL)) != -1) {
+	while ((o = next_option(NULL, argc, argv, "+:hv", options)) != -1) {
 		switch (o) {
 		case 'E':
 			c.endpoint = optarg;
@@ -131,7 +103,6 @@ int main(int argc, char **argv)
 			printf("husk %s\n", HUSK_VERSION);
 			return 0;
 		default:
-			fprintf(stderr, "Try 'husk --help'.\n");
 			return EXIT_USAGE;
 		}
 	}
@@ -149,7 +120,7 @@ int main(int argc, char **argv)
 	}
 	cmd = command_named(argv[optind]);
 	if (!cmd) {
-		fprintf(stderr, "husk: there is no command '%s'. Try 'husk --help'.\n",
+		fprintf(stderr, "husk: unknown command %s; 'husk --help' lists them\n",
 			argv[optind]);
 		return EXIT_USAGE;
 	}

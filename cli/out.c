@@ -94,7 +94,7 @@ bool table_print(struct table *t)
 	free(t->cells);
 	*t = (struct table){ 0 };
 	if (!ok)
-		fprintf(stderr, "husk: no memory\n");
+		fprintf(stderr, "husk: out of memory\n");
 	return ok;
 }
 
@@ -170,6 +170,42 @@ int64_t time_parse(const char *text)
 		s -= (*rest == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
 	/* Tools that want the same bytes each time write year 1 or 1970. */
 	return s <= 86400 || s > INT64_MAX / (int64_t)NS_PER_S ? 0 : (int64_t)s * (int64_t)NS_PER_S;
+}
+
+const char *human_age(int64_t then_ns, char buf[32])
+{
+	static const struct {
+		int64_t seconds;
+		const char *name;
+	} units[] = { { 365 * 86400, "year" }, { 30 * 86400, "month" }, { 7 * 86400, "week" },
+		      { 86400, "day" },	       { 3600, "hour" },	{ 60, "minute" },
+		      { 1, "second" } };
+	int64_t s = (now_real_ns() - then_ns) / (int64_t)NS_PER_S, n;
+
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+		n = s / units[i].seconds;
+		if (n < 1)
+			continue;
+		(void)snprintf(buf, 32, "%lld %s%s ago", (long long)n, units[i].name,
+			       n == 1 ? "" : "s");
+		return buf;
+	}
+	(void)snprintf(buf, 32, "just now");
+	return buf;
+}
+
+const char *human_size(uint64_t bytes, char buf[32])
+{
+	static const char *const units[] = { "B", "kB", "MB", "GB", "TB" };
+	double v = (double)bytes;
+	size_t u = 0;
+
+	while (v >= 1000 && u + 1 < ARRAY_SIZE(units)) {
+		v /= 1000;
+		u++;
+	}
+	(void)snprintf(buf, 32, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
+	return buf;
 }
 
 /* ---- questions ---- */

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "cli/cli.h"
 #include "cli/out.h"
 
 #define REDRAW_NS (50 * NS_PER_MS)

@@ -11,7 +11,8 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 
-#include "base/ttrpc/ttrpc.h"
+#include "base/limits.h"
+#include "base/rpc_code.h"
 #include "base/util.h"
 
 #define RPC_PATH_MAX 160
@@ -33,7 +34,7 @@ struct call {
 
 int rpc_open(const char *endpoint, struct rpc **ret, struct err *err)
 {
-	struct rpc *r;
+	struct rpc *rpc;
 	grpc_arg args[] = {
 		{ .type = GRPC_ARG_INTEGER,
 		  .key = (char *)"grpc.max_receive_message_length",
@@ -53,36 +54,36 @@ int rpc_open(const char *endpoint, struct rpc **ret, struct err *err)
 	if (!str_starts(endpoint, "unix:///"))
 		return err_set(err, -EINVAL, "endpoint %s: expected unix:///path/of/the/socket",
 			       endpoint);
-	r = calloc(1, sizeof(*r));
-	if (!r || !(r->endpoint = strdup(endpoint))) {
-		free(r);
-		return err_errno(err, -ENOMEM, "%s", endpoint);
+	rpc = calloc(1, sizeof(*rpc));
+	if (!rpc || !(rpc->endpoint = strdup(endpoint))) {
+		free(rpc);
+		return err_nomem(err);
 	}
 	/* gRPC's threads never take a signal: `husk run` reads them from a descriptor later. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	grpc_init();
 	creds = grpc_insecure_credentials_create();
-	r->channel = grpc_channel_create(endpoint, creds, &channel_args);
+	rpc->channel = grpc_channel_create(endpoint, creds, &channel_args);
 	grpc_channel_credentials_release(creds);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	*ret = r;
+	*ret = rpc;
 	return 0;
 }
 
-void rpc_close(struct rpc *r)
+void rpc_close(struct rpc *rpc)
 {
-	if (!r)
+	if (!rpc)
 		return;
-	grpc_channel_destroy(r->channel);
+	grpc_channel_destroy(rpc->channel);
 	grpc_shutdown();
-	free(r->endpoint);
-	free(r);
+	free(rpc->endpoint);
+	free(rpc);
 }
 
-const char *rpc_endpoint(const struct rpc *r)
+const char *rpc_endpoint(const struct rpc *rpc)
 {
-	return r->endpoint;
+	return rpc->endpoint;
 }
 
 static void call_fini(struct call *c)
@@ -114,7 +115,7 @@ static grpc_byte_buffer *pack(const ProtobufCMessage *m)
 }
 
 /* req NULL: a stream, which sends its messages itself. */
-static int call_init(struct call *c, struct rpc *r, const char *path, const ProtobufCMessage *req,
+static int call_init(struct call *c, struct rpc *rpc, const char *path, const ProtobufCMessage *req,
 		     uint64_t timeout_ms)
 {
 	gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
@@ -128,8 +129,8 @@ static int call_init(struct call *c, struct rpc *r, const char *path, const Prot
 		deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
 					gpr_time_from_millis((int64_t)timeout_ms, GPR_TIMESPAN));
 	method = grpc_slice_from_copied_string(path);
-	c->call = grpc_channel_create_call(r->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->cq, method,
-					   NULL, deadline, NULL);
+	c->call = grpc_channel_create_call(rpc->channel, NULL, GRPC_PROPAGATE_DEFAULTS, c->cq,
+					   method, NULL, deadline, NULL);
 	grpc_slice_unref(method);
 	if (!c->call)
 		return -ENOMEM;
@@ -185,7 +186,7 @@ static const ProtobufCMethodDescriptor *method_of(const ProtobufCServiceDescript
 }
 
 /* The end of a call as 0 or -errno with the server's text. */
-static int finish(struct rpc *r, struct call *c, struct rpc_status *status, struct err *err)
+static int finish(struct rpc *rpc, struct call *c, struct rpc_status *status, struct err *err)
 {
 	cleanup_free char *text = grpc_slice_to_c_string(c->text);
 	struct rpc_status st = { .code = (int)c->code, .exit_code = -1 };
@@ -209,12 +210,12 @@ static int finish(struct rpc *r, struct call *c, struct rpc_status *status, stru
 			err, -ECONNREFUSED,
 			"no answer at %s (%s). Is huskd running? Start it, or name its socket "
 			"with --endpoint or HUSK_ENDPOINT",
-			r->endpoint, text);
+			rpc->endpoint, text);
 	return err_set(err, rpc_code_to_errno((enum rpc_code)c->code), "%s",
 		       text[0] ? text : "the server gave no reason");
 }
 
-int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+int rpc_call(struct rpc *rpc, const ProtobufCServiceDescriptor *svc, const char *method,
 	     const ProtobufCMessage *req, uint64_t timeout_ms, ProtobufCMessage **ret_resp,
 	     struct rpc_status *status, struct err *err)
 {
@@ -222,12 +223,12 @@ int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *m
 	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
 	ProtobufCMessage *resp = NULL;
 	struct call c;
-	int rc;
+	int r;
 
 	if (!m)
 		return err_set(err, -EINVAL, "%s: no such method", path);
-	rc = call_init(&c, r, path, req, timeout_ms);
-	if (rc == 0) {
+	r = call_init(&c, rpc, path, req, timeout_ms);
+	if (r == 0) {
 		grpc_op ops[] = {
 			{ .op = GRPC_OP_SEND_INITIAL_METADATA },
 			{ .op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = c.out },
@@ -240,17 +241,17 @@ int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *m
 							  .status = &c.code,
 							  .status_details = &c.text } },
 		};
-		rc = run_batch(&c, ops, ARRAY_SIZE(ops));
+		r = run_batch(&c, ops, ARRAY_SIZE(ops));
 	}
-	if (rc < 0)
-		err_errno(err, rc, "%s", path);
+	if (r < 0)
+		(void)err_errno(err, r, "%s", path);
 	else
-		rc = finish(r, &c, status, err);
-	if (rc == 0 && (!c.in || unpack(c.in, m->output, &resp) < 0))
-		rc = err_set(err, -EBADMSG, "%s: the answer cannot be read", path);
+		r = finish(rpc, &c, status, err);
+	if (r == 0 && (!c.in || unpack(c.in, m->output, &resp) < 0))
+		r = err_set(err, -EBADMSG, "%s: the answer cannot be read", path);
 	call_fini(&c);
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	if (ret_resp)
 		*ret_resp = resp;
 	else
@@ -258,25 +259,25 @@ int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *m
 	return 0;
 }
 
-/* The server's messages, and the end of the call. rc: of what was done before. */
-static int read_stream(struct call *c, struct rpc *r, const ProtobufCMethodDescriptor *m,
-		       const char *path, int rc, bool cancel,
+/* The server's messages, and the end of the call. r: of what was done before. */
+static int read_stream(struct call *c, struct rpc *rpc, const ProtobufCMethodDescriptor *m,
+		       const char *path, int r, bool cancel,
 		       int (*on_msg)(const ProtobufCMessage *, void *), void *arg, struct err *err)
 {
 	ProtobufCMessage *msg;
 	int stop = 0;
 
-	while (rc == 0 && !stop && !cancel) {
+	while (r == 0 && !stop && !cancel) {
 		grpc_op op = { .op = GRPC_OP_RECV_MESSAGE,
 			       .data.recv_message.recv_message = &c->in };
 
-		rc = run_batch(c, &op, 1);
-		if (rc < 0 || !c->in)
+		r = run_batch(c, &op, 1);
+		if (r < 0 || !c->in)
 			break;
-		rc = unpack(c->in, m->output, &msg);
+		r = unpack(c->in, m->output, &msg);
 		grpc_byte_buffer_destroy(c->in);
 		c->in = NULL;
-		if (rc < 0)
+		if (r < 0)
 			break;
 		stop = on_msg(msg, arg);
 		protobuf_c_message_free_unpacked(msg, NULL);
@@ -286,28 +287,28 @@ static int read_stream(struct call *c, struct rpc *r, const ProtobufCMethodDescr
 			       .data.recv_status_on_client = { .trailing_metadata = &c->trailing,
 							       .status = &c->code,
 							       .status_details = &c->text } };
-		if (rc < 0 || stop || cancel)
+		if (r < 0 || stop || cancel)
 			(void)grpc_call_cancel(c->call, NULL);
 		(void)run_batch(c, &op, 1);
 	}
-	if (rc < 0)
-		return err_errno(err, rc, "%s", path);
-	return cancel ? 0 : stop < 0 ? stop : finish(r, c, NULL, err);
+	if (r < 0)
+		return err_errno(err, r, "%s", path);
+	return cancel ? 0 : stop < 0 ? stop : finish(rpc, c, NULL, err);
 }
 
-int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+int rpc_stream(struct rpc *rpc, const ProtobufCServiceDescriptor *svc, const char *method,
 	       const ProtobufCMessage *req, int (*on_msg)(const ProtobufCMessage *msg, void *arg),
 	       void *arg, struct err *err)
 {
 	char path[RPC_PATH_MAX];
 	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
 	struct call c;
-	int rc;
+	int r;
 
 	if (!m)
 		return err_set(err, -EINVAL, "%s: no such method", path);
-	rc = call_init(&c, r, path, req, 0);
-	if (rc == 0) {
+	r = call_init(&c, rpc, path, req, 0);
+	if (r == 0) {
 		grpc_op ops[] = {
 			{ .op = GRPC_OP_SEND_INITIAL_METADATA },
 			{ .op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = c.out },
@@ -315,11 +316,11 @@ int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char 
 			{ .op = GRPC_OP_RECV_INITIAL_METADATA,
 			  .data.recv_initial_metadata.recv_initial_metadata = &c.initial },
 		};
-		rc = run_batch(&c, ops, ARRAY_SIZE(ops));
+		r = run_batch(&c, ops, ARRAY_SIZE(ops));
 	}
-	rc = read_stream(&c, r, m, path, rc, false, on_msg, arg, err);
+	r = read_stream(&c, rpc, m, path, r, false, on_msg, arg, err);
 	call_fini(&c);
-	return rc;
+	return r;
 }
 
 /* Sends until there is no more, or the server has ended the call. 0, or what `next` returned. */
@@ -342,26 +343,26 @@ static int send_all(struct call *c, int (*next)(void *, const ProtobufCMessage *
 	return ok < 0 ? ok : MIN_OF(r, 0);
 }
 
-int rpc_upload(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+int rpc_upload(struct rpc *rpc, const ProtobufCServiceDescriptor *svc, const char *method,
 	       int (*next)(void *arg, const ProtobufCMessage **ret),
 	       int (*on_msg)(const ProtobufCMessage *msg, void *arg), void *arg, struct err *err)
 {
 	char path[RPC_PATH_MAX];
 	const ProtobufCMethodDescriptor *m = method_of(svc, method, path);
 	struct call c;
-	int rc, sent = 0;
+	int r, sent = 0;
 
 	if (!m)
 		return err_set(err, -EINVAL, "%s: no such method", path);
-	rc = call_init(&c, r, path, NULL, 0);
-	if (rc == 0)
+	r = call_init(&c, rpc, path, NULL, 0);
+	if (r == 0)
 		sent = send_all(&c, next, arg);
-	if (rc == 0 && sent == 0) {
+	if (r == 0 && sent == 0) {
 		grpc_op op = { .op = GRPC_OP_RECV_INITIAL_METADATA,
 			       .data.recv_initial_metadata.recv_initial_metadata = &c.initial };
-		rc = run_batch(&c, &op, 1);
+		r = run_batch(&c, &op, 1);
 	}
-	rc = read_stream(&c, r, m, path, rc, sent < 0, on_msg, arg, err);
+	r = read_stream(&c, rpc, m, path, r, sent < 0, on_msg, arg, err);
 	call_fini(&c);
-	return sent < 0 ? sent : rc;
+	return sent < 0 ? sent : r;
 }

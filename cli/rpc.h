@@ -13,14 +13,12 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-#define RPC_MESSAGE_MAX (16 << 20)
-
 struct rpc;
 
 /* endpoint: "unix:///path". Does not connect yet. */
 int rpc_open(const char *endpoint, struct rpc **ret, struct err *err) must_check;
-void rpc_close(struct rpc *r); /* NULL is fine */
-const char *rpc_endpoint(const struct rpc *r);
+void rpc_close(struct rpc *rpc); /* NULL is fine */
+const char *rpc_endpoint(const struct rpc *rpc);
 
 struct rpc_status {
 	int code;      /* gRPC status code */
@@ -28,16 +26,16 @@ struct rpc_status {
 };
 
 /*
- * One call; timeout_ms 0 = wait for ever. *ret_resp (may be NULL) is of the method's output type,
+ * One call; timeout_ms 0 = no limit. *ret_resp (may be NULL) is of the method's output type,
  * freed by the caller with protobuf_c_message_free_unpacked. `status` may be NULL. Fails with the
- * errno that belongs to the status (base/ttrpc/ttrpc.h) and the server's text.
+ * errno that belongs to the status (base/rpc_code.h) and the server's text.
  */
-int rpc_call(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+int rpc_call(struct rpc *rpc, const ProtobufCServiceDescriptor *svc, const char *method,
 	     const ProtobufCMessage *req, uint64_t timeout_ms, ProtobufCMessage **ret_resp,
 	     struct rpc_status *status, struct err *err) must_check;
 
 /* A server stream: on_msg for each message (negative = cancel and return that), until the end. */
-int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+int rpc_stream(struct rpc *rpc, const ProtobufCServiceDescriptor *svc, const char *method,
 	       const ProtobufCMessage *req, int (*on_msg)(const ProtobufCMessage *msg, void *arg),
 	       void *arg, struct err *err) must_check;
 
@@ -46,7 +44,7 @@ int rpc_stream(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char 
  * *ret (lent until the next call), 0 at the end, negative to cancel and return that. It is not
  * called any more when the server has had enough. Then on_msg as in rpc_stream.
  */
-int rpc_upload(struct rpc *r, const ProtobufCServiceDescriptor *svc, const char *method,
+int rpc_upload(struct rpc *rpc, const ProtobufCServiceDescriptor *svc, const char *method,
 	       int (*next)(void *arg, const ProtobufCMessage **ret),
 	       int (*on_msg)(const ProtobufCMessage *msg, void *arg), void *arg,
 	       struct err *err) must_check;

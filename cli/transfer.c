@@ -4,7 +4,6 @@
 #include <getopt.h>
 
 #include "cli/auth/auth.h"
-#include "proto/husk.pb-c.h"
 
 int transfer_each(struct cli *c, const struct command *cmd, const char *short_options, int argc,
 		  char **argv, transfer_one_fn one)
@@ -17,13 +16,13 @@ int transfer_each(struct cli *c, const struct command *cmd, const char *short_op
 	enum progress_kind kind = PROGRESS_PEOPLE;
 	int o, code = 0;
 
-	while ((o = getopt_long(argc, argv, short_options, options, NULL)) != -1) {
+	while ((o = next_option(cmd, argc, argv, short_options, options)) != -1) {
 		if (o == '?')
-			return usage_error(cmd, "see the options");
+			return EXIT_USAGE;
 		kind = o == 'q' ? PROGRESS_NONE : PROGRESS_JSON;
 	}
 	if (optind == argc)
-		return usage_error(cmd, "which image?");
+		return usage_error(cmd, "no image given");
 	for (int i = optind; i < argc; i++)
 		code |= one(c, argv[i], kind);
 	return code;

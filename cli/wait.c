@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 
-static void *wait_thread(void *arg)
+static void *wait_for_exit(void *arg)
 {
 	Husk__WaitContainerRequest req = HUSK__WAIT_CONTAINER_REQUEST__INIT;
 	struct waiter *w = arg;
@@ -26,16 +26,16 @@ int waiter_new(struct rpc *rpc, const char *ct_id, struct waiter **ret, struct e
 	int r;
 
 	if (!w)
-		return err_errno(err, -ENOMEM, "wait");
+		return err_nomem(err);
 	w->rpc = rpc;
 	w->ct_id = strdup(ct_id);
 	w->fd = eventfd(0, EFD_CLOEXEC);
 	r = !w->ct_id ? -ENOMEM : w->fd < 0 ? -errno : 0;
 	if (r == 0)
-		r = -pthread_create(&w->thread, NULL, wait_thread, w);
+		r = -pthread_create(&w->thread, NULL, wait_for_exit, w);
 	if (r < 0) {
 		waiter_free(w);
-		return err_errno(err, r, "wait");
+		return err_errno(err, r, "wait for the container");
 	}
 	*ret = w;
 	return 0;

@@ -10,7 +10,6 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
-#include "proto/husk.pb-c.h"
 
 /* ---- save ---- */
 
@@ -21,7 +20,7 @@ struct save {
 	struct progress progress;
 };
 
-static int on_chunk(const ProtobufCMessage *m, void *arg)
+static int archive_on_chunk(const ProtobufCMessage *m, void *arg)
 {
 	const Husk__SaveChunk *chunk = (const void *)m;
 	struct save *s = arg;
@@ -35,8 +34,8 @@ static int on_chunk(const ProtobufCMessage *m, void *arg)
 static int save_to(struct cli *c, const Husk__SaveImagesRequest *req, struct save *s,
 		   const char *name, struct err *err)
 {
-	int r = rpc_stream(c->rpc, &husk__husk__descriptor, "SaveImages", &req->base, on_chunk, s,
-			   err);
+	int r = rpc_stream(c->rpc, &husk__husk__descriptor, "SaveImages", &req->base,
+			   archive_on_chunk, s, err);
 
 	return s->failed < 0 ? err_errno(err, s->failed, "write %s", name) : r;
 }
@@ -51,8 +50,8 @@ static int save_file(struct cli *c, const Husk__SaveImagesRequest *req, const ch
 	int r;
 
 	if (!part)
-		return err_errno(err, -ENOMEM, "%s", path);
-	/* Something else than a file (a FIFO, /dev/null) is written as it is. */
+		return err_nomem(err);
+	/* What is not a file (a FIFO, /dev/null) is written directly. */
 	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
 		s->fd = fd = open(path, O_WRONLY | O_CLOEXEC);
 		return fd < 0 ? err_errno(err, -errno, "%s", path) : save_to(c, req, s, path, err);
@@ -68,7 +67,7 @@ static int save_file(struct cli *c, const Husk__SaveImagesRequest *req, const ch
 	return r;
 }
 
-static int run_save(struct cli *c, int argc, char **argv)
+static int archive_run_save(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "output", required_argument, NULL, 'o' },
@@ -84,7 +83,7 @@ static int run_save(struct cli *c, int argc, char **argv)
 	struct err err = { 0 };
 	int o, r;
 
-	while ((o = getopt_long(argc, argv, "o:q", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_save, argc, argv, ":o:q", options)) != -1) {
 		if (o == 'o')
 			path = optarg;
 		else if (o == 'F')
@@ -94,14 +93,15 @@ static int run_save(struct cli *c, int argc, char **argv)
 		else if (o == 'J')
 			kind = PROGRESS_JSON;
 		else
-			return usage_error(&cmd_save, "see the options");
+			return EXIT_USAGE;
 	}
 	if (optind == argc)
-		return usage_error(&cmd_save, "which image?");
+		return usage_error(&cmd_save, "no image given");
 	if (path && str_eq(path, "-"))
 		path = NULL;
 	if (!path && isatty(STDOUT_FILENO) == 1)
-		return usage_error(&cmd_save, "an archive is nothing for a terminal; use -o FILE");
+		return usage_error(&cmd_save,
+				   "an archive is not written to a terminal; use -o FILE");
 	if (!path && kind == PROGRESS_JSON)
 		return usage_error(&cmd_save, "--json needs -o FILE");
 	req.images = argv + optind;
@@ -125,7 +125,7 @@ const struct command cmd_save = {
 		"  An image that is given by a name has this name in the archive. Layers are "
 		"written\n"
 		"  compressed, as the registry had them.\n",
-	.run = run_save,
+	.run = archive_run_save,
 	.needs_server = true,
 };
 
@@ -164,7 +164,7 @@ static int fill(struct load *l, unsigned k)
 	return 0;
 }
 
-static int next_chunk(void *arg, const ProtobufCMessage **ret)
+static int archive_next_chunk(void *arg, const ProtobufCMessage **ret)
 {
 	struct load *l = arg;
 	int r = 0;
@@ -191,7 +191,7 @@ static int next_chunk(void *arg, const ProtobufCMessage **ret)
 	return 1;
 }
 
-static int on_load(const ProtobufCMessage *m, void *arg)
+static int archive_on_loaded(const ProtobufCMessage *m, void *arg)
 {
 	const Husk__LoadProgress *msg = (const void *)m;
 	struct load *l = arg;
@@ -214,7 +214,7 @@ static int on_load(const ProtobufCMessage *m, void *arg)
 	return 0;
 }
 
-static int load(struct cli *c, struct load *l, struct err *err)
+static int load_archive(struct cli *c, struct load *l, struct err *err)
 {
 	struct stat st;
 	int r;
@@ -222,14 +222,15 @@ static int load(struct cli *c, struct load *l, struct err *err)
 	if (fstat(l->fd, &st) == 0 && S_ISREG(st.st_mode))
 		l->size = (uint64_t)st.st_size;
 	l->first = true;
-	r = rpc_upload(c->rpc, &husk__husk__descriptor, "LoadImages", next_chunk, on_load, l, err);
+	r = rpc_upload(c->rpc, &husk__husk__descriptor, "LoadImages", archive_next_chunk,
+		       archive_on_loaded, l, err);
 	progress_end(&l->layers);
 	if (l->failed < 0)
 		return err_errno(err, l->failed, "read %s", l->from);
 	return r < 0 ? err_wrap(err, r, "%s", l->from) : 0;
 }
 
-static int run_load(struct cli *c, int argc, char **argv)
+static int archive_run_load(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "input", required_argument, NULL, 'i' },
@@ -246,9 +247,9 @@ static int run_load(struct cli *c, int argc, char **argv)
 	int o;
 
 	if (!l)
-		return 1;
+		return fail_nomem(1);
 	husk__load_options__init(&l->options);
-	while ((o = getopt_long(argc, argv, "i:n:q", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_load, argc, argv, ":i:n:q", options)) != -1) {
 		if (o == 'i')
 			path = optarg;
 		else if (o == 'n')
@@ -258,7 +259,7 @@ static int run_load(struct cli *c, int argc, char **argv)
 		else if (o == 'J')
 			kind = PROGRESS_JSON;
 		else
-			return usage_error(&cmd_load, "see the options");
+			return EXIT_USAGE;
 	}
 	if (optind < argc)
 		return usage_error(&cmd_load, "unknown argument '%s'; the archive is named with -i",
@@ -266,7 +267,8 @@ static int run_load(struct cli *c, int argc, char **argv)
 	if (path && str_eq(path, "-"))
 		path = NULL;
 	if (!path && isatty(STDIN_FILENO) == 1)
-		return usage_error(&cmd_load, "which archive? Use -i FILE");
+		return usage_error(&cmd_load,
+				   "no archive given; use -i FILE, or redirect standard input");
 	if (path) {
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0) {
@@ -279,7 +281,7 @@ static int run_load(struct cli *c, int argc, char **argv)
 	l->json = kind == PROGRESS_JSON;
 	progress_init(&l->progress, kind == PROGRESS_JSON ? PROGRESS_NONE : kind);
 	progress_init(&l->layers, kind);
-	return load(c, l, &err) < 0 ? fail(1, &err) : 0;
+	return load_archive(c, l, &err) < 0 ? fail(1, &err) : 0;
 }
 
 const struct command cmd_load = {
@@ -293,6 +295,6 @@ const struct command cmd_load = {
 		"  The archive is an OCI layout in a tar, or what 'docker save' writes; gzip or "
 		"zstd\n"
 		"  around it is taken off. All digests are checked.\n",
-	.run = run_load,
+	.run = archive_run_load,
 	.needs_server = true,
 };

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 #include "cli/cli.h"
@@ -21,7 +22,6 @@ enum verdict { OK, NOTE, BAD };
 
 struct check {
 	unsigned bad;
-	char *dir; /* of this program */
 };
 
 static void say(struct check *k, enum verdict v, const char *what, const char *text)
@@ -96,13 +96,14 @@ static int say_backends(struct check *k, const char *text)
 
 static void check_backends(struct check *k)
 {
-	cleanup_free char *path = str_fmt("%s/husk-vmm", k->dir), *text = NULL;
+	cleanup_free char *path = NULL, *text = NULL;
 	char *argv[] = { (char *)"husk-vmm", (char *)"--probe", NULL };
 	struct err err = { 0 };
+	int r = program_path(NULL, "husk-vmm", &path, &err);
 
-	if (!path)
-		return;
-	if (capture(path, argv, &text, &err) < 0)
+	if (r == 0)
+		r = capture(path, argv, &text, &err);
+	if (r < 0)
 		say(k, BAD, "husk-vmm", err_text(&err));
 	else if (say_backends(k, text) == 0)
 		say(k, BAD, "backends", "no backend works: enable KVM, or install qemu-system-x86");
@@ -110,11 +111,14 @@ static void check_backends(struct check *k)
 
 static void check_file(struct check *k, const char *what, const char *rel, const char *hint)
 {
-	cleanup_free char *path = str_fmt("%s/%s", k->dir, rel);
+	cleanup_free char *path = NULL;
 	char text[PROBE_FIELD_MAX];
+	struct err err = { 0 };
 
-	if (!path)
+	if (program_path(NULL, rel, &path, &err) < 0) {
+		say(k, BAD, what, err_text(&err));
 		return;
+	}
 	if (access(path, R_OK) == 0) {
 		say(k, OK, what, path);
 		return;
@@ -186,15 +190,12 @@ static void check_server(struct check *k, struct cli *c)
 	cri__status_response__free_unpacked(s, NULL);
 }
 
-static int run_check(struct cli *c, int argc, char **argv)
+static int check_run(struct cli *c, int argc, char **argv)
 {
 	struct check k = { 0 };
-	struct err err = { 0 };
 
-	if (argc > 1)
-		return usage_error(&cmd_check, "unknown argument '%s'", argv[1]);
-	if (program_dir(&k.dir, &err) < 0)
-		return fail(1, &err);
+	if (no_arguments(&cmd_check, argc, argv))
+		return EXIT_USAGE;
 	check_host(&k);
 	check_backends(&k);
 	check_file(&k, "guest kernel", "../share/husk/vmlinux", "build it with 'make kernel'");
@@ -202,7 +203,6 @@ static int run_check(struct cli *c, int argc, char **argv)
 	check_file(&k, "shim", "containerd-shim-husk-v2", "build it with 'make'");
 	check_file(&k, "image worker", "husk-image-worker", "build it with 'make'");
 	check_server(&k, c);
-	free(k.dir);
 	return k.bad ? 1 : 0;
 }
 
@@ -213,17 +213,17 @@ const struct command cmd_check = {
 	.help = "  Exit code 0: pods can run. Lines that begin with 'note' tell of something "
 		"slower\n"
 		"  or missing that Husk does without.\n",
-	.run = run_check,
+	.run = check_run,
 };
 
-static int run_version(struct cli *c, int argc, char **argv)
+static int check_run_version(struct cli *c, int argc, char **argv)
 {
 	Cri__VersionRequest req = CRI__VERSION_REQUEST__INIT;
 	Cri__VersionResponse *v;
 	struct err err = { 0 };
 
-	if (argc > 1)
-		return usage_error(&cmd_version, "unknown argument '%s'", argv[1]);
+	if (no_arguments(&cmd_version, argc, argv))
+		return EXIT_USAGE;
 	printf("husk   %s\n", HUSK_VERSION);
 	if (rpc_open(c->endpoint, &c->rpc, &err) < 0 ||
 	    runtime_call(c, "Version", &req, 3000, &v, &err) < 0)
@@ -238,5 +238,5 @@ const struct command cmd_version = {
 	.args = "",
 	.summary = "Show the versions of husk and huskd",
 	.help = "",
-	.run = run_version,
+	.run = check_run_version,
 };

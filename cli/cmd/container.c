@@ -7,14 +7,13 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "cli/cli.h"
+#include "cli/cri.h"
 #include "cli/follow.h"
 #include "cli/wait.h"
-#include "proto/husk.pb-c.h"
 
 /* ---- exec ---- */
 
-static int run_exec(struct cli *c, int argc, char **argv)
+static int container_run_exec(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "timeout", required_argument, NULL, 'T' },
@@ -30,7 +29,7 @@ static int run_exec(struct cli *c, int argc, char **argv)
 	struct err err = { 0 };
 	int o, code;
 
-	while ((o = getopt_long(argc, argv, "+it", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_exec, argc, argv, "+:it", options)) != -1) {
 		switch (o) {
 		case 'T':
 			if (str_to_i64(optarg, 0, INT32_MAX, &req.timeout) < 0)
@@ -44,11 +43,11 @@ static int run_exec(struct cli *c, int argc, char **argv)
 				"-i and -t need the streaming server, which this version "
 				"does not have yet");
 		default:
-			return usage_error(&cmd_exec, "see the options");
+			return EXIT_USAGE;
 		}
 	}
 	if (argc - optind < 2)
-		return usage_error(&cmd_exec, "which container, which command?");
+		return usage_error(&cmd_exec, "a container and a command are needed");
 	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
 		return fail(EXIT_HUSK, &err);
 	req.container_id = ct->id;
@@ -72,7 +71,7 @@ const struct command cmd_exec = {
 	.help = "  --timeout SECONDS   kill the command after this time\n\n"
 		"  CONTAINER is a name or the beginning of an id. The output is shown when the\n"
 		"  command has ended; the exit code is the command's.\n",
-	.run = run_exec,
+	.run = container_run_exec,
 	.needs_server = true,
 };
 
@@ -80,17 +79,17 @@ const struct command cmd_exec = {
 
 static int follow_until_exit(struct cli *c, struct follow *f, char *id, struct err *err)
 {
+	struct pollfd p[2] = { { .events = POLLIN }, { .fd = follow_fd(f), .events = POLLIN } };
 	struct waiter *w;
 	int r = waiter_new(c->rpc, id, &w, err);
 
 	if (r < 0)
 		return r;
-	struct pollfd p[2] = { { .fd = w->fd, .events = POLLIN },
-			       { .fd = follow_fd(f), .events = POLLIN } };
+	p[0].fd = w->fd;
 	do {
 		r = follow_read(f, err);
 		if (r == 0 && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
-			r = err_errno(err, -errno, "logs");
+			r = err_errno(err, -errno, "wait for output");
 	} while (r == 0 && !p[0].revents);
 	if (r < 0)
 		return r; /* the thread, and what it uses, end with the program */
@@ -99,7 +98,7 @@ static int follow_until_exit(struct cli *c, struct follow *f, char *id, struct e
 	return follow_read(f, err);
 }
 
-static int run_logs(struct cli *c, int argc, char **argv)
+static int container_run_logs(struct cli *c, int argc, char **argv)
 {
 	Cri__ContainerStatusRequest req = CRI__CONTAINER_STATUS_REQUEST__INIT;
 	cleanup_containers Cri__ListContainersResponse *list = NULL;
@@ -110,13 +109,13 @@ static int run_logs(struct cli *c, int argc, char **argv)
 	bool tail = false;
 	int o, r;
 
-	while ((o = getopt(argc, argv, "+f")) != -1) {
+	while ((o = next_option(&cmd_logs, argc, argv, "+:f", NULL)) != -1) {
 		if (o != 'f')
-			return usage_error(&cmd_logs, "see the options");
+			return EXIT_USAGE;
 		tail = true;
 	}
 	if (argc - optind != 1)
-		return usage_error(&cmd_logs, "which container?");
+		return usage_error(&cmd_logs, "no container given");
 	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
 		return fail(1, &err);
 	req.container_id = ct->id;
@@ -139,28 +138,14 @@ const struct command cmd_logs = {
 	.name = "logs",
 	.args = "[-f] CONTAINER",
 	.summary = "Show what a container has written",
-	.help = "  -f   go on until the container ends\n\n"
+	.help = "  -f   follow the output until the container ends\n\n"
 		"  Its standard output goes to standard output, its standard error to standard "
 		"error.\n",
-	.run = run_logs,
+	.run = container_run_logs,
 	.needs_server = true,
 };
 
 /* ---- ps, pods ---- */
-
-const char *container_state_text(Cri__ContainerState s)
-{
-	switch (s) {
-	case CRI__CONTAINER_STATE__CONTAINER_CREATED:
-		return "created";
-	case CRI__CONTAINER_STATE__CONTAINER_RUNNING:
-		return "running";
-	case CRI__CONTAINER_STATE__CONTAINER_EXITED:
-		return "exited";
-	default:
-		return "unknown";
-	}
-}
 
 static json_t *container_json(Cri__Container *const ct)
 {
@@ -205,9 +190,9 @@ static int parse_list(const struct command *cmd, struct list_options *o, int arg
 	};
 	int k;
 
-	while ((k = getopt_long(argc, argv, "aq", options, NULL)) != -1) {
+	while ((k = next_option(cmd, argc, argv, ":aq", options)) != -1) {
 		if (k == '?')
-			return usage_error(cmd, "see the options");
+			return EXIT_USAGE;
 		o->all |= k == 'a';
 		o->quiet |= k == 'q';
 		o->json |= k == 'J';
@@ -216,7 +201,7 @@ static int parse_list(const struct command *cmd, struct list_options *o, int arg
 	return optind < argc ? usage_error(cmd, "unknown argument '%s'", argv[optind]) : 0;
 }
 
-static int run_ps(struct cli *c, int argc, char **argv)
+static int container_run_ps(struct cli *c, int argc, char **argv)
 {
 	Cri__ListContainersRequest req = CRI__LIST_CONTAINERS_REQUEST__INIT;
 	cleanup_containers Cri__ListContainersResponse *list = NULL;
@@ -256,11 +241,11 @@ const struct command cmd_ps = {
 	.name = "ps",
 	.args = "[-a] [-q | --json] [--no-trunc]",
 	.summary = "List containers",
-	.help = "  -a, --all     also those that do not run\n"
+	.help = "  -a, --all     also those that are not running\n"
 		"  -q, --quiet   ids only\n"
 		"  --json        an array of objects\n"
 		"  --no-trunc    whole ids\n",
-	.run = run_ps,
+	.run = container_run_ps,
 	.needs_server = true,
 };
 
@@ -274,7 +259,7 @@ static json_t *pod_json(const Cri__PodSandbox *p, bool ready)
 			 time_text(p->created_at, created));
 }
 
-static int run_pods(struct cli *c, int argc, char **argv)
+static int container_run_pods(struct cli *c, int argc, char **argv)
 {
 	Cri__ListPodSandboxRequest req = CRI__LIST_POD_SANDBOX_REQUEST__INIT;
 	Cri__ListPodSandboxResponse *resp;
@@ -322,23 +307,26 @@ const struct command cmd_pods = {
 	.help = "  -q, --quiet   ids only\n"
 		"  --json        an array of objects\n"
 		"  --no-trunc    whole ids\n",
-	.run = run_pods,
+	.run = container_run_pods,
 	.needs_server = true,
 };
 
 /* ---- stop, rm ---- */
 
-static int run_stop(struct cli *c, int argc, char **argv)
+static int container_run_stop(struct cli *c, int argc, char **argv)
 {
 	int64_t grace = STOP_GRACE_S;
 	int o, code = 0;
 
-	while ((o = getopt(argc, argv, "+t:")) != -1) {
-		if (o != 't' || str_to_i64(optarg, 0, 86400, &grace) < 0)
-			return usage_error(&cmd_stop, "-t: seconds expected");
+	while ((o = next_option(&cmd_stop, argc, argv, "+:t:", NULL)) != -1) {
+		if (o != 't')
+			return EXIT_USAGE;
+		if (str_to_i64(optarg, 0, 86400, &grace) < 0)
+			return usage_error(&cmd_stop, "-t %s: seconds expected, at most 86400",
+					   optarg);
 	}
 	if (optind == argc)
-		return usage_error(&cmd_stop, "which container?");
+		return usage_error(&cmd_stop, "no container given");
 	for (int i = optind; i < argc; i++) {
 		cleanup_containers Cri__ListContainersResponse *list = NULL;
 		Cri__Container *ct;
@@ -358,19 +346,9 @@ const struct command cmd_stop = {
 	.args = "[-t SECONDS] CONTAINER...",
 	.summary = "Stop containers",
 	.help = "  -t SECONDS   time between the stop signal and SIGKILL (default 10)\n",
-	.run = run_stop,
+	.run = container_run_stop,
 	.needs_server = true,
 };
-
-int remove_run(struct cli *c, Cri__Container *const ct, struct err *err)
-{
-	cleanup_free char *log_dir = NULL;
-	int r = remove_pod(c, ct->pod_sandbox_id, err);
-
-	if (r == 0)
-		r = run_log_dir(label_of(ct, LABEL_NAME), &log_dir, err);
-	return r < 0 ? r : remove_tree(log_dir, err);
-}
 
 /* In pods that others made the container alone goes. */
 static int remove_one(struct cli *c, const char *ref, bool force, struct err *err)
@@ -384,7 +362,8 @@ static int remove_one(struct cli *c, const char *ref, bool force, struct err *er
 	if (r < 0)
 		return r;
 	if (ct->state == CRI__CONTAINER_STATE__CONTAINER_RUNNING && !force)
-		return err_set(err, -EBUSY, "%s runs; stop it first, or use 'husk rm -f'", ref);
+		return err_set(err, -EBUSY, "%s is running; stop it first, or use 'husk rm -f'",
+			       ref);
 	if (!label_of(ct, LABEL_RUN)) {
 		req.container_id = ct->id;
 		return runtime_call(c, "RemoveContainer", &req, POD_TIMEOUT_MS, NULL, err);
@@ -392,18 +371,18 @@ static int remove_one(struct cli *c, const char *ref, bool force, struct err *er
 	return remove_run(c, ct, err);
 }
 
-static int run_rm(struct cli *c, int argc, char **argv)
+static int container_run_rm(struct cli *c, int argc, char **argv)
 {
 	bool force = false;
 	int o, code = 0;
 
-	while ((o = getopt(argc, argv, "+f")) != -1) {
+	while ((o = next_option(&cmd_rm, argc, argv, "+:f", NULL)) != -1) {
 		if (o != 'f')
-			return usage_error(&cmd_rm, "see the options");
+			return EXIT_USAGE;
 		force = true;
 	}
 	if (optind == argc)
-		return usage_error(&cmd_rm, "which container?");
+		return usage_error(&cmd_rm, "no container given");
 	for (int i = optind; i < argc; i++) {
 		struct err err = { 0 };
 
@@ -419,7 +398,7 @@ const struct command cmd_rm = {
 	.name = "rm",
 	.args = "[-f] CONTAINER...",
 	.summary = "Remove containers, and the pods that 'husk run' made for them",
-	.help = "  -f   also when it runs\n",
-	.run = run_rm,
+	.help = "  -f   also when it is running\n",
+	.run = container_run_rm,
 	.needs_server = true,
 };

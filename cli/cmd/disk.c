@@ -1,13 +1,12 @@
-/* husk df, prune, images verify: what takes space, giving it back, and whether it is still well. */
+/* husk df, prune, images verify: what takes disk space, how to free it, whether it is intact. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
-#include "cli/cli.h"
+#include "cli/cri.h"
 #include "cli/progress.h"
-#include "proto/husk.pb-c.h"
 
 /* ---- df ---- */
 
@@ -56,35 +55,44 @@ static int print_usage(const Husk__DiskUsageResponse *resp)
 	return table_print(&t) ? 0 : 1;
 }
 
-static int run_df(struct cli *c, int argc, char **argv)
+static int print_usage_json(const Husk__DiskUsageResponse *resp)
 {
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < resp->n_uses; i++) {
+		const Husk__DiskUse *u = resp->uses[i];
+
+		(void)json_array_append_new(
+			list,
+			json_pack("{s:s, s:I, s:I, s:I, s:I}", "kind", u->kind, "count",
+				  (json_int_t)u->count, "active", (json_int_t)u->active, "bytes",
+				  (json_int_t)u->bytes, "reclaimable", (json_int_t)u->reclaimable));
+	}
+	return print_json(list, true);
+}
+
+static int disk_run_df(struct cli *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'J' },
+		{ 0 },
+	};
 	Husk__DiskUsageRequest req = HUSK__DISK_USAGE_REQUEST__INIT;
 	Husk__DiskUsageResponse *resp = NULL;
-	bool json = argc == 2 && str_eq(argv[1], "--json");
 	struct err err = { 0 };
-	json_t *list;
-	int code;
+	bool json = false;
+	int o, code;
 
-	if (argc > 1 && !json)
-		return usage_error(&cmd_df, "unknown argument '%s'", argv[1]);
+	while ((o = next_option(&cmd_df, argc, argv, ":", options)) != -1) {
+		if (o == '?')
+			return EXIT_USAGE;
+		json = true;
+	}
+	if (optind < argc)
+		return usage_error(&cmd_df, "unknown argument '%s'", argv[optind]);
 	if (husk_call(c, "DiskUsage", &req, POD_TIMEOUT_MS, &resp, &err) < 0)
 		return fail(1, &err);
-	if (json) {
-		list = json_array();
-		for (size_t i = 0; i < resp->n_uses; i++) {
-			const Husk__DiskUse *u = resp->uses[i];
-
-			(void)json_array_append_new(
-				list,
-				json_pack("{s:s, s:I, s:I, s:I, s:I}", "kind", u->kind, "count",
-					  (json_int_t)u->count, "active", (json_int_t)u->active,
-					  "bytes", (json_int_t)u->bytes, "reclaimable",
-					  (json_int_t)u->reclaimable));
-		}
-		code = print_json(list, true);
-	} else {
-		code = print_usage(resp);
-	}
+	code = json ? print_usage_json(resp) : print_usage(resp);
 	husk__disk_usage_response__free_unpacked(resp, NULL);
 	return code;
 }
@@ -97,7 +105,7 @@ const struct command cmd_df = {
 		"  Layers that images share are counted once. Reclaimable of images and blobs is "
 		"what\n"
 		"  'husk prune -a --blobs' gives back.\n",
-	.run = run_df,
+	.run = disk_run_df,
 	.needs_server = true,
 };
 
@@ -127,7 +135,7 @@ static int prune_containers(struct cli *c, const struct prune *p, json_t *gone, 
 	return r;
 }
 
-static void ask(const struct prune *p, char *buf, size_t n)
+static void prune_question(const struct prune *p, char *buf, size_t n)
 {
 	(void)snprintf(buf, n, "This removes %s%s%s. Go on?",
 		       p->containers ? "the containers of 'husk run' that have ended, " : "",
@@ -162,7 +170,7 @@ static int print_pruned(const struct prune *p, const Husk__PruneResponse *resp, 
 	return 0;
 }
 
-static int prune(struct cli *c, const struct prune *p)
+static int prune_all(struct cli *c, const struct prune *p)
 {
 	Husk__PruneRequest req = HUSK__PRUNE_REQUEST__INIT;
 	Husk__PruneResponse *resp = NULL;
@@ -185,7 +193,7 @@ static int prune(struct cli *c, const struct prune *p)
 	return code;
 }
 
-static int run_prune(struct cli *c, int argc, char **argv)
+static int disk_run_prune(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "all", no_argument, NULL, 'a' },
@@ -200,9 +208,9 @@ static int run_prune(struct cli *c, int argc, char **argv)
 	char question[300];
 	int o;
 
-	while ((o = getopt_long(argc, argv, "afn", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_prune, argc, argv, ":afn", options)) != -1) {
 		if (o == '?')
-			return usage_error(&cmd_prune, "see the options");
+			return EXIT_USAGE;
 		p.all |= o == 'a';
 		p.blobs |= o == 'b';
 		p.containers |= o == 'c';
@@ -217,17 +225,17 @@ static int run_prune(struct cli *c, int argc, char **argv)
 			return usage_error(&cmd_prune,
 					   "no terminal to ask on: use -f, or "
 					   "--dry-run to see what would go");
-		ask(&p, question, sizeof(question));
+		prune_question(&p, question, sizeof(question));
 		if (!ask_yes(question))
 			return 1;
 	}
-	return prune(c, &p);
+	return prune_all(c, &p);
 }
 
 const struct command cmd_prune = {
 	.name = "prune",
 	.args = "[-a] [--blobs] [--containers] [-f | -n] [--json]",
-	.summary = "Remove images that nobody uses, and more when asked to",
+	.summary = "Remove unused images, and more when asked to",
 	.help = "  -a, --all       all images that no container uses, not just those without a "
 		"name\n"
 		"  --blobs         also the compressed layers that are kept after they were "
@@ -238,7 +246,7 @@ const struct command cmd_prune = {
 		"  -n, --dry-run   only tell what would go\n"
 		"  --json          an object\n\n"
 		"  Pinned images stay.\n",
-	.run = run_prune,
+	.run = disk_run_prune,
 	.needs_server = true,
 };
 
@@ -269,7 +277,7 @@ static void print_names(struct cli *c, char *const *ids, size_t n)
 	}
 }
 
-static int on_verified(const ProtobufCMessage *m, void *arg)
+static int disk_on_verified(const ProtobufCMessage *m, void *arg)
 {
 	const Husk__VerifyProgress *msg = (const void *)m;
 	struct verify *v = arg;
@@ -295,7 +303,7 @@ static int on_verified(const ProtobufCMessage *m, void *arg)
 	return 0;
 }
 
-static int run_verify(struct cli *c, int argc, char **argv)
+static int disk_run_verify(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'J' },
@@ -308,20 +316,20 @@ static int run_verify(struct cli *c, int argc, char **argv)
 	int o, code = 0;
 
 	optind = 0;
-	while ((o = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_verify, argc, argv, ":h", options)) != -1) {
 		if (o == 'h') {
 			print_help(&cmd_verify);
 			return 0;
 		}
 		if (o != 'J')
-			return usage_error(&cmd_verify, "see the options");
+			return EXIT_USAGE;
 		v.json = true;
 	}
 	req.images = argv + optind;
 	req.n_images = (size_t)(argc - optind);
 	progress_init(&v.progress, v.json ? PROGRESS_NONE : PROGRESS_PEOPLE);
-	if (rpc_stream(c->rpc, &husk__husk__descriptor, "VerifyImages", &req.base, on_verified, &v,
-		       &err) < 0) {
+	if (rpc_stream(c->rpc, &husk__husk__descriptor, "VerifyImages", &req.base, disk_on_verified,
+		       &v, &err) < 0) {
 		progress_clear(&v.progress);
 		return fail(1, &err);
 	}
@@ -348,6 +356,6 @@ const struct command cmd_verify = {
 		"  Without IMAGE, everything. What is damaged is fetched again by the next pull "
 		"of\n"
 		"  its image. Exit code 1 when something is.\n",
-	.run = run_verify,
+	.run = disk_run_verify,
 	.needs_server = true,
 };

@@ -7,7 +7,6 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
-#include "proto/husk.pb-c.h"
 
 /* ---- images ---- */
 
@@ -130,7 +129,7 @@ static int print_images(struct images *m, const Husk__ListImagesResponse *resp)
 	return table && !table_print(&m->table) ? 1 : 0;
 }
 
-static int run_images(struct cli *c, int argc, char **argv)
+static int list_images(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "quiet", no_argument, NULL, 'q' },
@@ -147,7 +146,7 @@ static int run_images(struct cli *c, int argc, char **argv)
 	struct err err = { 0 };
 	int o, code;
 
-	while ((o = getopt_long(argc, argv, "qf:a", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_images, argc, argv, ":qf:a", options)) != -1) {
 		switch (o) {
 		case 'q':
 			m.quiet = true;
@@ -169,11 +168,11 @@ static int run_images(struct cli *c, int argc, char **argv)
 				return code;
 			break;
 		default:
-			return usage_error(&cmd_images, "see the options");
+			return EXIT_USAGE;
 		}
 	}
 	if (argc - optind > 1)
-		return usage_error(&cmd_images, "one image, or none for all");
+		return usage_error(&cmd_images, "more than one image given");
 	req.image = optind < argc ? argv[optind] : (char *)"";
 	if (husk_call(c, "ListImages", &req, CALL_TIMEOUT_MS, &resp, &err) < 0)
 		return fail(1, &err);
@@ -183,11 +182,11 @@ static int run_images(struct cli *c, int argc, char **argv)
 }
 
 /* `images verify` is a command of its own; an image of that name is asked for as verify:latest. */
-static int run_images_or_verify(struct cli *c, int argc, char **argv)
+static int image_run_images(struct cli *c, int argc, char **argv)
 {
 	if (argc > 1 && str_eq(argv[1], "verify"))
 		return cmd_verify.run(c, argc - 1, argv + 1);
-	return run_images(c, argc, argv);
+	return list_images(c, argc, argv);
 }
 
 const struct command cmd_images = {
@@ -202,7 +201,7 @@ const struct command cmd_images = {
 		"  'husk images verify [IMAGE...]' reads every layer and blob again and tells "
 		"what\n"
 		"  is damaged; 'husk images verify --help' tells more.\n",
-	.run = run_images_or_verify,
+	.run = image_run_images,
 	.needs_server = true,
 };
 
@@ -236,7 +235,7 @@ static int remove_image(struct cli *c, const char *image, bool force, bool json,
 	return r;
 }
 
-static int run_rmi(struct cli *c, int argc, char **argv)
+static int image_run_rmi(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "force", no_argument, NULL, 'f' },
@@ -246,14 +245,14 @@ static int run_rmi(struct cli *c, int argc, char **argv)
 	bool force = false, json = false;
 	int o, code = 0;
 
-	while ((o = getopt_long(argc, argv, "f", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_rmi, argc, argv, ":f", options)) != -1) {
 		if (o == '?')
-			return usage_error(&cmd_rmi, "see the options");
+			return EXIT_USAGE;
 		force |= o == 'f';
 		json |= o == 'J';
 	}
 	if (optind == argc)
-		return usage_error(&cmd_rmi, "which image?");
+		return usage_error(&cmd_rmi, "no image given");
 	for (int i = optind; i < argc; i++) {
 		struct err err = { 0 };
 		int r = remove_image(c, argv[i], force, json, &err);
@@ -270,26 +269,29 @@ const struct command cmd_rmi = {
 	.args = "[-f] [--json] IMAGE...",
 	.summary = "Remove images, or names of images",
 	.help = "  -f, --force   also when a container uses it (its layers stay until that is\n"
-		"                gone), or an id has several names; not there is no error\n"
+		"                gone), or an id has several names; one that is not\n"
+		"                there is no error\n"
 		"  --json        a line of JSON for each\n\n"
 		"  A name goes alone while the image has others. With its last name, or by its "
 		"id,\n"
 		"  the image goes, and the layers that no other one needs.\n",
-	.run = run_rmi,
+	.run = image_run_rmi,
 	.needs_server = true,
 };
 
 /* ---- tag ---- */
 
-static int run_tag(struct cli *c, int argc, char **argv)
+static int image_run_tag(struct cli *c, int argc, char **argv)
 {
 	Husk__TagImageRequest req = HUSK__TAG_IMAGE_REQUEST__INIT;
 	struct err err = { 0 };
 
-	if (argc != 3)
-		return usage_error(&cmd_tag, "an image and its new name expected");
-	req.image = argv[1];
-	req.name = argv[2];
+	if (next_option(&cmd_tag, argc, argv, ":", NULL) != -1)
+		return EXIT_USAGE;
+	if (argc - optind != 2)
+		return usage_error(&cmd_tag, "an image and its new name are needed");
+	req.image = argv[optind];
+	req.name = argv[optind + 1];
 	return husk_call(c, "TagImage", &req, CALL_TIMEOUT_MS, NULL, &err) < 0 ? fail(1, &err) : 0;
 }
 
@@ -298,6 +300,6 @@ const struct command cmd_tag = {
 	.args = "IMAGE NAME[:TAG]",
 	.summary = "Give an image one more name",
 	.help = "  A name that another image has moves to this one.\n",
-	.run = run_tag,
+	.run = image_run_tag,
 	.needs_server = true,
 };

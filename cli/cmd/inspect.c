@@ -1,12 +1,11 @@
-/* husk inspect: all that is known of an image or a container, with Docker's names for the keys. */
+/* husk inspect: everything about an image or a container, with Docker's names for the keys. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
-#include "cli/cli.h"
-#include "proto/husk.pb-c.h"
+#include "cli/cri.h"
 
 /* ---- an image ---- */
 
@@ -151,7 +150,7 @@ static int inspect(struct cli *c, const char *ref, enum kind kind, json_t **ret,
 	return r;
 }
 
-static int run_inspect(struct cli *c, int argc, char **argv)
+static int inspect_run(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "type", required_argument, NULL, 't' },
@@ -162,19 +161,21 @@ static int run_inspect(struct cli *c, int argc, char **argv)
 	int o, code = 0;
 	json_t *all;
 
-	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_inspect, argc, argv, ":", options)) != -1) {
 		if (o == 'J')
 			continue;
 		if (o == 't' && str_eq(optarg, "image"))
 			kind = IMAGE;
 		else if (o == 't' && str_eq(optarg, "container"))
 			kind = CONTAINER;
+		else if (o == 't')
+			return usage_error(&cmd_inspect, "--type %s: image or container expected",
+					   optarg);
 		else
-			return usage_error(&cmd_inspect,
-					   "--type is 'image' or 'container', and the only option");
+			return EXIT_USAGE;
 	}
 	if (optind == argc)
-		return usage_error(&cmd_inspect, "which image or container?");
+		return usage_error(&cmd_inspect, "no image or container given");
 	all = json_array();
 	for (int i = optind; i < argc; i++) {
 		struct err err = { 0 };
@@ -196,6 +197,6 @@ const struct command cmd_inspect = {
 		"  Prints an array with one object a name. The keys have Docker's names; what "
 		"only\n"
 		"  Husk knows is under \"Husk\". A container is looked for first.\n",
-	.run = run_inspect,
+	.run = inspect_run,
 	.needs_server = true,
 };

@@ -10,7 +10,6 @@
 #include "base/util.h"
 #include "cli/auth/auth.h"
 #include "cli/cli.h"
-#include "proto/husk.pb-c.h"
 
 #define PASSWORD_MAX (16 * KIB)
 
@@ -41,7 +40,7 @@ static int ask_user(const char *server, char **ret, struct err *err)
 	return 0;
 }
 
-/* Without echo. Signals that would end us in between wait until the terminal is as it was. */
+/* Without echo. Signals that would end us meanwhile wait until the terminal is as before. */
 static int ask_password(char **ret, struct err *err)
 {
 	struct termios before, quiet;
@@ -52,7 +51,7 @@ static int ask_password(char **ret, struct err *err)
 		return err_set(err, -EINVAL, "no terminal to ask on: use --password-stdin");
 	fprintf(stderr, "Password: ");
 	if (tcgetattr(STDIN_FILENO, &before) < 0)
-		return err_errno(err, -errno, "terminal");
+		return err_errno(err, -errno, "settings of the terminal");
 	quiet = before;
 	quiet.c_lflag &= ~(tcflag_t)(ECHO | ISIG);
 	sigemptyset(&set);
@@ -98,10 +97,12 @@ static int check(struct cli *c, const char *server, struct auth *a, struct err *
 		return err_set(err, r, "%s does not take this user name and password", server);
 	if (r < 0)
 		return err_wrap(err, r, "login to %s", server);
-	if (*resp->identity_token)
+	if (*resp->identity_token) {
 		a->identity_token = strdup(resp->identity_token);
+		r = a->identity_token ? 0 : err_nomem(err);
+	}
 	husk__check_login_response__free_unpacked(resp, NULL);
-	return 0;
+	return r;
 }
 
 static int login(struct cli *c, const char *server, const char *user, bool from_stdin,
@@ -111,10 +112,12 @@ static int login(struct cli *c, const char *server, const char *user, bool from_
 	cleanup_free char *where = NULL;
 	int r = 0;
 
-	if (user)
-		a.username = strdup(user);
-	else
+	if (!user) {
 		r = ask_user(server, &a.username, err);
+	} else {
+		a.username = strdup(user);
+		r = a.username ? 0 : err_nomem(err);
+	}
 	if (r == 0)
 		r = from_stdin ? password_from_stdin(&a.password, err)
 			       : ask_password(&a.password, err);
@@ -129,7 +132,7 @@ static int login(struct cli *c, const char *server, const char *user, bool from_
 	return r;
 }
 
-static int run_login(struct cli *c, int argc, char **argv)
+static int login_run(struct cli *c, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "username", required_argument, NULL, 'u' },
@@ -143,7 +146,7 @@ static int run_login(struct cli *c, int argc, char **argv)
 	struct err err = { 0 };
 	int o;
 
-	while ((o = getopt_long(argc, argv, "u:p:", options, NULL)) != -1) {
+	while ((o = next_option(&cmd_login, argc, argv, ":u:p:", options)) != -1) {
 		switch (o) {
 		case 'u':
 			user = optarg;
@@ -157,16 +160,16 @@ static int run_login(struct cli *c, int argc, char **argv)
 				"a password among the arguments can be read by every user "
 				"of this machine; use --password-stdin");
 		default:
-			return usage_error(&cmd_login, "see the options");
+			return EXIT_USAGE;
 		}
 	}
 	if (argc - optind > 1)
-		return usage_error(&cmd_login, "one registry at a time");
+		return usage_error(&cmd_login, "more than one registry given");
 	if (from_stdin && str_empty(user))
 		return usage_error(&cmd_login, "--password-stdin needs -u USER");
 	server = auth_server_of_argument(argv[optind]);
 	if (!server)
-		return 1;
+		return fail_nomem(1);
 	return login(c, server, user, from_stdin, &err) < 0 ? fail(1, &err) : 0;
 }
 
@@ -183,20 +186,22 @@ const struct command cmd_login = {
 		"  with the helper that this file names (credsStore, credHelpers). huskd gets "
 		"them\n"
 		"  with each pull and push, and keeps none.\n",
-	.run = run_login,
+	.run = login_run,
 	.needs_server = true,
 };
 
-static int run_logout(struct cli *c, int argc, char **argv)
+static int login_run_logout(struct cli *c, int argc, char **argv)
 {
 	cleanup_free char *server = NULL;
 	struct err err = { 0 };
 
-	if (argc > 2)
-		return usage_error(&cmd_logout, "one registry at a time");
-	server = auth_server_of_argument(argv[1]);
+	if (next_option(&cmd_logout, argc, argv, ":", NULL) != -1)
+		return EXIT_USAGE;
+	if (argc - optind > 1)
+		return usage_error(&cmd_logout, "more than one registry given");
+	server = auth_server_of_argument(argv[optind]);
 	if (!server)
-		return 1;
+		return fail_nomem(1);
 	if (auth_erase(server, &err) < 0)
 		return fail(1, &err);
 	printf("Credentials for %s are removed\n", server);
@@ -208,5 +213,5 @@ const struct command cmd_logout = {
 	.args = "[REGISTRY]",
 	.summary = "Forget the credentials for a registry",
 	.help = "  REGISTRY is by default docker.io.\n",
-	.run = run_logout,
+	.run = login_run_logout,
 };

@@ -5,7 +5,6 @@
 
 #include "base/util.h"
 #include "cli/transfer.h"
-#include "proto/husk.pb-c.h"
 
 struct push {
 	struct progress progress;
@@ -13,7 +12,7 @@ struct push {
 	uint64_t total_ns;
 };
 
-static int on_progress(const ProtobufCMessage *m, void *arg)
+static int push_on_progress(const ProtobufCMessage *m, void *arg)
 {
 	const Husk__PushProgress *msg = (const void *)m;
 	struct push *p = arg;
@@ -38,7 +37,7 @@ static int push(struct cli *c, const char *image, struct push *p, struct err *er
 	int r;
 
 	req.image = (char *)image;
-	r = transfer_call(c, &t, on_progress, p, err);
+	r = transfer_call(c, &t, push_on_progress, p, err);
 	if (r == 0 && !*p->digest)
 		r = err_set(err, -EBADMSG, "push %s: huskd ended the push without a result", image);
 	return r;
@@ -66,9 +65,9 @@ static int push_one(struct cli *c, const char *image, enum progress_kind kind)
 	return code;
 }
 
-static int run_push(struct cli *c, int argc, char **argv)
+static int push_run(struct cli *c, int argc, char **argv)
 {
-	return transfer_each(c, &cmd_push, "q", argc, argv, push_one);
+	return transfer_each(c, &cmd_push, ":q", argc, argv, push_one);
 }
 
 const struct command cmd_push = {
@@ -82,6 +81,6 @@ const struct command cmd_push = {
 		"  goes: 127.0.0.1:5000/team/app:v1. What the registry has is not sent again, and "
 		"a\n"
 		"  broken upload goes on. Credentials are those of 'husk login'.\n",
-	.run = run_push,
+	.run = push_run,
 	.needs_server = true,
 };
