@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/util.h"
-#include "vmm/probe.h"
+#include "vmm/backend/probe.h"
 #include "vmm/vm.h"
 #include "vmm/vmctl.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "vmm/probe.h"
+#include "vmm/backend/probe.h"
 
 int vm_choice_parse(const char *s, enum vm_choice *ret)
 {

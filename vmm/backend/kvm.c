@@ -25,7 +25,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
-#include "vmm/cmdline.h"
+#include "vmm/backend/cmdline.h"
 
 #define KICK_SIGNAL SIGUSR2
 #define VCPU_STACK (256 * KIB) /* touched as needed */

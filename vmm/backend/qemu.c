@@ -24,7 +24,7 @@
 #include "base/log.h"
 #include "base/spawn.h"
 #include "base/util.h"
-#include "vmm/cmdline.h"
+#include "vmm/backend/cmdline.h"
 #include "vmm/virtio/vhost_user.h"
 #include "vmm/dev/console.h"
 

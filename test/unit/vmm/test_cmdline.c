@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "vmm/cmdline.h"
+#include "vmm/backend/cmdline.h"
 
 static void test_words(void **state)
 {

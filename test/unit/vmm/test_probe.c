@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "vmm/probe.h"
+#include "vmm/backend/probe.h"
 
 static void test_decides(void **state)
 {

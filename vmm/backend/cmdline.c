@@ -1,4 +1,4 @@
-#include "vmm/cmdline.h"
+#include "vmm/backend/cmdline.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-#include "vmm/probe.h"
+#include "vmm/backend/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -8,8 +8,8 @@
  *	r = cmdline_add_mmio(&c, 0xd0000000, 5, err);		each device, kvm only
  *	r = cmdline_add(&c, boot->cmdline, err);		last: it wins
  */
-#ifndef HUSK_VMM_CMDLINE_H
-#define HUSK_VMM_CMDLINE_H
+#ifndef HUSK_VMM_BACKEND_CMDLINE_H
+#define HUSK_VMM_BACKEND_CMDLINE_H
 
 #include <stdint.h>
 

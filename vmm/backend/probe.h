@@ -6,8 +6,8 @@
  *
  * The guest runs in a child process that is killed at a deadline, so the answer always comes.
  */
-#ifndef HUSK_VMM_PROBE_H
-#define HUSK_VMM_PROBE_H
+#ifndef HUSK_VMM_BACKEND_PROBE_H
+#define HUSK_VMM_BACKEND_PROBE_H
 
 #include <stdbool.h>
 
