@@ -56,6 +56,7 @@ enum { IRQ_VRING = 1, IRQ_CONFIG = 2 };
 static void raise_irq(struct virtio_mmio *m, unsigned cause)
 {
 	uint64_t one = 1;
+
 	atomic_fetch_or(&m->irq_status, cause);
 	/* Fails only when 2^64 - 2 interrupts are pending. */
 	if (write(m->irq, &one, sizeof(one)) < 0)
@@ -67,7 +68,7 @@ static void mmio_interrupt(struct virtio_transport *t, unsigned queue)
 	raise_irq(container_of(t, struct virtio_mmio, transport), IRQ_VRING);
 }
 
-static void on_kick(struct ev_io *io, uint32_t events)
+static void mmio_on_kick(struct ev_io *io, uint32_t events)
 {
 	struct virtio_mmio_queue *q = io->arg;
 	struct virtio_mmio *m = q->owner;
@@ -80,6 +81,8 @@ static void on_kick(struct ev_io *io, uint32_t events)
 int virtio_mmio_init(struct virtio_mmio *m, struct loop *loop, struct virtio_dev *dev,
 		     const struct guestmem *mem, struct err *err)
 {
+	int r;
+
 	*m = (struct virtio_mmio){
 		.transport.interrupt = mmio_interrupt,
 		.dev = dev,
@@ -88,7 +91,7 @@ int virtio_mmio_init(struct virtio_mmio *m, struct loop *loop, struct virtio_dev
 	};
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		m->queues[i].kick = -1;
-	int r = pthread_mutex_init(&m->lock, NULL);
+	r = pthread_mutex_init(&m->lock, NULL);
 	if (r != 0)
 		return err_errno(err, -r, "virtio-mmio: lock");
 	dev->transport = &m->transport;
@@ -100,13 +103,14 @@ int virtio_mmio_init(struct virtio_mmio *m, struct loop *loop, struct virtio_dev
 	}
 	for (unsigned i = 0; i < dev->ops->n_queues; i++) {
 		struct virtio_mmio_queue *q = &m->queues[i];
+
 		q->owner = m;
 		q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (q->kick < 0) {
 			r = -errno;
 			goto fail;
 		}
-		r = ev_io_add(loop, &q->kick_io, q->kick, EPOLLIN, on_kick, q);
+		r = ev_io_add(loop, &q->kick_io, q->kick, EPOLLIN, mmio_on_kick, q);
 		if (r < 0)
 			goto fail;
 	}
@@ -189,6 +193,7 @@ static bool write_status(struct virtio_mmio *m, uint32_t v)
 		m->config_len = 0;
 		for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
 			struct virtio_mmio_queue *q = &m->queues[i];
+
 			q->size = 0;
 			q->ready = false;
 			q->desc = q->avail = q->used = 0;
@@ -210,9 +215,10 @@ static bool write_status(struct virtio_mmio *m, uint32_t v)
 
 static void write_features(struct virtio_mmio *m, uint32_t v)
 {
+	unsigned shift = 32 * m->driver_features_sel;
+
 	if (m->status & S_FEATURES_OK || m->driver_features_sel > 1)
 		return;
-	unsigned shift = 32 * m->driver_features_sel;
 	m->driver_features &= ~(0xffffffffull << shift);
 	m->driver_features |= (uint64_t)v << shift;
 }
@@ -225,6 +231,7 @@ static void set_half(uint64_t *p, bool high, uint32_t v)
 static bool write_queue(struct virtio_mmio *m, uint64_t off, uint32_t v)
 {
 	struct virtio_mmio_queue *q = selected(m);
+
 	if (!q || !(m->status & S_FEATURES_OK))
 		return false;
 	if (off == R_QUEUE_READY) {
@@ -274,6 +281,7 @@ static bool write_register(struct virtio_mmio *m, uint64_t off, uint32_t v)
 		/* Normally the kernel's ioeventfd takes it and the write is not seen here. */
 		if (v < m->dev->ops->n_queues) {
 			uint64_t one = 1;
+
 			if (write(m->queues[v].kick, &one, sizeof(one)) < 0)
 				log_debug("virtio-mmio: kick lost");
 		}
@@ -293,12 +301,15 @@ static bool write_register(struct virtio_mmio *m, uint64_t off, uint32_t v)
 static bool config_range(const struct virtio_mmio *m, uint64_t off, size_t len)
 {
 	size_t config_len = m->dev->ops->config_len;
+
 	return off >= R_CONFIG && off - R_CONFIG < config_len && len > 0 &&
 	       len <= config_len - (off - R_CONFIG);
 }
 
 void virtio_mmio_read(struct virtio_mmio *m, uint64_t off, void *buf, size_t len)
 {
+	uint32_t v;
+
 	memset(buf, 0, len);
 	if (off >= R_CONFIG) {
 		if (config_range(m, off, len))
@@ -308,7 +319,7 @@ void virtio_mmio_read(struct virtio_mmio *m, uint64_t off, void *buf, size_t len
 	if (len != sizeof(uint32_t) || off % sizeof(uint32_t) != 0)
 		return;
 	pthread_mutex_lock(&m->lock);
-	uint32_t v = read_register(m, off);
+	v = read_register(m, off);
 	pthread_mutex_unlock(&m->lock);
 	memcpy(buf, &v, sizeof(v));
 }
@@ -344,16 +355,17 @@ static bool apply_queues(struct virtio_mmio *m, const struct virtio_mmio_queue *
 {
 	for (unsigned i = 0; i < m->dev->ops->n_queues; i++) {
 		struct virtq *q = &m->dev->queues[i];
-		if (virtq_enabled(q) && !want[i].ready)
-			virtq_disable(q);
-		if (virtq_enabled(q) || !want[i].ready)
-			continue;
 		struct virtq_layout l = {
 			.size = want[i].size,
 			.desc = want[i].desc,
 			.avail = want[i].avail,
 			.used = want[i].used,
 		};
+
+		if (virtq_enabled(q) && !want[i].ready)
+			virtq_disable(q);
+		if (virtq_enabled(q) || !want[i].ready)
+			continue;
 		if (virtq_enable(q, m->mem, &l, m->dev->ops->queue_max[i], features) < 0)
 			return false;
 	}
@@ -364,12 +376,17 @@ void virtio_mmio_apply(struct virtio_mmio *m)
 {
 	struct virtio_mmio_queue want[VIRTIO_QUEUES_MAX];
 	uint8_t data[VIRTIO_MMIO_CONFIG_WRITE_MAX];
+	size_t config_off, config_len;
+	uint64_t features;
+	uint32_t status;
+	bool reset;
 
 	pthread_mutex_lock(&m->lock);
-	bool reset = m->want_reset;
-	uint32_t status = m->status;
-	uint64_t features = m->driver_features;
-	size_t config_off = m->config_off, config_len = m->config_len;
+	reset = m->want_reset;
+	status = m->status;
+	features = m->driver_features;
+	config_off = m->config_off;
+	config_len = m->config_len;
 	memcpy(want, m->queues, sizeof(want));
 	memcpy(data, m->config_data, sizeof(data));
 	m->want_reset = false;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -72,11 +73,12 @@ typedef int (*handler)(struct vhost_user *v);
 
 /* ---- rings ---- */
 
-static void on_kick(struct ev_io *io, uint32_t events)
+static void vhost_user_on_kick(struct ev_io *io, uint32_t events)
 {
 	struct vhost_user_ring *r = io->arg;
 	struct virtio_dev *d = r->owner->dev;
 	uint64_t n;
+
 	if (read(r->kick, &n, sizeof(n)) < 0 && errno != EAGAIN && errno != EINTR) {
 		ev_io_del(&r->kick_io);
 		return;
@@ -84,11 +86,12 @@ static void on_kick(struct ev_io *io, uint32_t events)
 	d->ops->notify(d, (unsigned)(r - r->owner->rings));
 }
 
-static void interrupt(struct virtio_transport *t, unsigned queue)
+static void vhost_user_interrupt(struct virtio_transport *t, unsigned queue)
 {
 	struct vhost_user *v = container_of(t, struct vhost_user, transport);
 	uint64_t one = 1;
 	int fd = v->rings[queue].call;
+
 	/* Non-blocking; the counter is full only if QEMU has not looked for 2^64 - 2 of them. */
 	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		log_debug("vhost-user: interrupt failed", "device", v->dev->ops->name);
@@ -102,6 +105,7 @@ static struct virtq *queue_of(struct vhost_user_ring *r)
 static void ring_stop(struct vhost_user_ring *r)
 {
 	struct virtq *q = queue_of(r);
+
 	ev_io_del(&r->kick_io);
 	if (virtq_enabled(q))
 		r->base = q->next_avail;
@@ -125,17 +129,19 @@ static int ring_try_start(struct vhost_user_ring *r)
 	struct virtq *q = queue_of(r);
 	/* Without the protocol features a ring is enabled by its kick descriptor. */
 	bool enabled = r->enabled || !(v->features & F_PROTOCOL_FEATURES);
+	struct virtq_layout l = { r->num, r->desc, r->avail, r->used, r->base };
+	int e;
+
 	if (virtq_enabled(q) || !enabled || !r->have_kick || !r->have_addr || r->num == 0)
 		return 0;
-	struct virtq_layout l = { r->num, r->desc, r->avail, r->used, r->base };
-	int ret = virtq_enable(q, &v->mem, &l, VIRTQ_SIZE_MAX, v->features);
-	if (ret < 0)
-		return ret;
+	e = virtq_enable(q, &v->mem, &l, VIRTQ_SIZE_MAX, v->features);
+	if (e < 0)
+		return e;
 	if (r->kick >= 0) {
-		ret = ev_io_add(v->loop, &r->kick_io, r->kick, EPOLLIN, on_kick, r);
-		if (ret < 0) {
+		e = ev_io_add(v->loop, &r->kick_io, r->kick, EPOLLIN, vhost_user_on_kick, r);
+		if (e < 0) {
 			virtq_disable(q);
-			return ret;
+			return e;
 		}
 	}
 	virtio_start(v->dev, v->features);
@@ -170,25 +176,27 @@ static int answer_u64(struct vhost_user *v, uint64_t value)
 static uint64_t payload_u64(const struct vhost_user *v)
 {
 	uint64_t value;
+
 	payload_get(v, &value, sizeof(value));
 	return value;
 }
 
-static int get_features(struct vhost_user *v)
+static int vhost_user_get_features(struct vhost_user *v)
 {
 	return answer_u64(v, virtio_features(v->dev) | F_PROTOCOL_FEATURES);
 }
 
-static int set_features(struct vhost_user *v)
+static int vhost_user_set_features(struct vhost_user *v)
 {
 	uint64_t f = payload_u64(v);
+
 	if (f & ~(virtio_features(v->dev) | F_PROTOCOL_FEATURES))
 		return -EINVAL;
 	v->features = f;
 	return 0;
 }
 
-static int ignore(struct vhost_user *v)
+static int vhost_user_ignore(struct vhost_user *v)
 {
 	return 0;
 }
@@ -196,61 +204,61 @@ static int ignore(struct vhost_user *v)
 /* Maps one region; the descriptor is not needed any more then. */
 static int map_region(struct guestmem *mem, const struct mem_region *g, int fd)
 {
+	struct guest_region r = {
+		.gpa = g->gpa, .size = g->size, .map_size = g->size, .user = g->user
+	};
+	int seals = fcntl(fd, F_GET_SEALS), e;
 	struct stat st;
+
 	/* A file that shrinks would turn our accesses into SIGBUS. QEMU seals its memfds. */
-	int seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0)
 		return -EINVAL;
 	if (g->size == 0 || g->offset % PAGE != 0 || g->gpa % PAGE != 0 ||
 	    g->offset > (uint64_t)st.st_size || g->size > (uint64_t)st.st_size - g->offset)
 		return -EINVAL;
-	uint8_t *p = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
-			  (off_t)g->offset);
-	if (p == MAP_FAILED)
+	r.host = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+		      (off_t)g->offset);
+	if (r.host == MAP_FAILED)
 		return -errno;
-	struct guest_region r = {
-		.gpa = g->gpa, .size = g->size, .host = p, .map_size = g->size, .user = g->user
-	};
-	int ret = guestmem_add(mem, &r);
-	if (ret < 0)
-		munmap(p, r.map_size);
-	return ret;
+	e = guestmem_add(mem, &r);
+	if (e < 0)
+		munmap(r.host, r.map_size);
+	return e;
 }
 
-static int set_mem_table(struct vhost_user *v)
+/* It may come while the rings run: they let go of the old table first. No chain is in flight between
+ * two callbacks. */
+static int vhost_user_set_mem_table(struct vhost_user *v)
 {
 	struct mem_table t = { 0 };
+	bool ran[VIRTIO_QUEUES_MAX] = { false };
+	int r = 0;
+
 	payload_get(v, &t, v->header.size);
 	if (t.n == 0 || t.n > GUESTMEM_REGIONS_MAX || t.n != v->n_fds ||
 	    v->header.size != offsetof(struct mem_table, regions) + t.n * sizeof(t.regions[0]))
 		return -EINVAL;
-	/* It may come while the rings run: they let go of the old table first. No chain is in
-	 * flight between two callbacks. */
-	bool ran[VIRTIO_QUEUES_MAX] = { false };
 	for (unsigned i = 0; i < v->dev->ops->n_queues; i++) {
 		ran[i] = virtq_enabled(&v->dev->queues[i]);
 		if (ran[i])
 			ring_stop(&v->rings[i]);
 	}
 	guestmem_fini(&v->mem);
-	for (unsigned i = 0; i < t.n; i++) {
-		int r = map_region(&v->mem, &t.regions[i], v->fds[i]);
-		if (r < 0)
-			return r;
-	}
-	for (unsigned i = 0; i < v->dev->ops->n_queues; i++) {
-		int r = ran[i] ? ring_try_start(&v->rings[i]) : 0;
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	for (unsigned i = 0; r == 0 && i < t.n; i++)
+		r = map_region(&v->mem, &t.regions[i], v->fds[i]);
+	for (unsigned i = 0; r == 0 && i < v->dev->ops->n_queues; i++)
+		if (ran[i])
+			r = ring_try_start(&v->rings[i]);
+	return r;
 }
 
-static int set_vring_num(struct vhost_user *v)
+static int vhost_user_set_vring_num(struct vhost_user *v)
 {
 	struct vring_state s;
+	struct vhost_user_ring *r;
+
 	payload_get(v, &s, sizeof(s));
-	struct vhost_user_ring *r = ring_at(v, s.index);
+	r = ring_at(v, s.index);
 	/* QEMU's virtio-mmio offers the driver 1024, whatever the device says. */
 	if (!r || virtq_enabled(queue_of(r)) || s.num > VIRTQ_SIZE_MAX)
 		return -EINVAL;
@@ -258,15 +266,18 @@ static int set_vring_num(struct vhost_user *v)
 	return 0;
 }
 
-static int set_vring_addr(struct vhost_user *v)
+static int vhost_user_set_vring_addr(struct vhost_user *v)
 {
+	struct vhost_user_ring *r;
 	struct vring_addr a;
+	int e;
+
 	payload_get(v, &a, sizeof(a));
-	struct vhost_user_ring *r = ring_at(v, a.index);
+	r = ring_at(v, a.index);
 	if (!r || virtq_enabled(queue_of(r)))
 		return -EINVAL;
 	/* Whether the whole ring is in guest memory is checked when it is enabled. */
-	int e = guestmem_user_to_gpa(&v->mem, a.desc, 1, &r->desc);
+	e = guestmem_user_to_gpa(&v->mem, a.desc, 1, &r->desc);
 	if (e == 0)
 		e = guestmem_user_to_gpa(&v->mem, a.avail, 1, &r->avail);
 	if (e == 0)
@@ -275,22 +286,26 @@ static int set_vring_addr(struct vhost_user *v)
 	return e;
 }
 
-static int set_vring_base(struct vhost_user *v)
+static int vhost_user_set_vring_base(struct vhost_user *v)
 {
 	struct vring_state s;
+	struct vhost_user_ring *r;
+
 	payload_get(v, &s, sizeof(s));
-	struct vhost_user_ring *r = ring_at(v, s.index);
+	r = ring_at(v, s.index);
 	if (!r || virtq_enabled(queue_of(r)) || s.num > UINT16_MAX)
 		return -EINVAL;
 	r->base = (uint16_t)s.num;
 	return 0;
 }
 
-static int get_vring_base(struct vhost_user *v)
+static int vhost_user_get_vring_base(struct vhost_user *v)
 {
+	struct vhost_user_ring *r;
 	struct vring_state s;
+
 	payload_get(v, &s, sizeof(s));
-	struct vhost_user_ring *r = ring_at(v, s.index);
+	r = ring_at(v, s.index);
 	if (!r)
 		return -EINVAL;
 	ring_stop(r);
@@ -307,6 +322,7 @@ static int vring_fd(struct vhost_user *v, struct vhost_user_ring **ret_ring, int
 {
 	uint64_t u = payload_u64(v);
 	struct vhost_user_ring *r = ring_at(v, u & VRING_INDEX_MASK);
+
 	if (!r || v->n_fds != (u & VRING_NO_FD ? 0u : 1u))
 		return -EINVAL;
 	if (v->n_fds == 1 && fd_set_nonblock(v->fds[0], true) < 0)
@@ -320,11 +336,11 @@ static int vring_fd(struct vhost_user *v, struct vhost_user_ring **ret_ring, int
 	return 0;
 }
 
-static int set_vring_kick(struct vhost_user *v)
+static int vhost_user_set_vring_kick(struct vhost_user *v)
 {
 	struct vhost_user_ring *r;
-	int fd;
-	int e = vring_fd(v, &r, &fd);
+	int fd, e = vring_fd(v, &r, &fd);
+
 	if (e < 0)
 		return e;
 	ev_io_del(&r->kick_io);
@@ -332,15 +348,16 @@ static int set_vring_kick(struct vhost_user *v)
 	r->kick = fd;
 	r->have_kick = true;
 	if (virtq_enabled(queue_of(r)))
-		return fd < 0 ? 0 : ev_io_add(v->loop, &r->kick_io, fd, EPOLLIN, on_kick, r);
+		return fd < 0 ? 0
+			      : ev_io_add(v->loop, &r->kick_io, fd, EPOLLIN, vhost_user_on_kick, r);
 	return ring_try_start(r);
 }
 
-static int set_vring_call(struct vhost_user *v)
+static int vhost_user_set_vring_call(struct vhost_user *v)
 {
 	struct vhost_user_ring *r;
-	int fd;
-	int e = vring_fd(v, &r, &fd);
+	int fd, e = vring_fd(v, &r, &fd);
+
 	if (e < 0)
 		return e;
 	fd_close(&r->call);
@@ -348,40 +365,43 @@ static int set_vring_call(struct vhost_user *v)
 	return 0;
 }
 
-static int set_vring_err(struct vhost_user *v)
+static int vhost_user_set_vring_err(struct vhost_user *v)
 {
 	struct vhost_user_ring *r;
-	int fd;
-	int e = vring_fd(v, &r, &fd);
+	int fd, e = vring_fd(v, &r, &fd);
+
 	if (e == 0)
 		fd_close(&fd); /* not used */
 	return e;
 }
 
-static int get_protocol_features(struct vhost_user *v)
+static int vhost_user_get_protocol_features(struct vhost_user *v)
 {
 	return answer_u64(v, PROTOCOL_FEATURES);
 }
 
-static int set_protocol_features(struct vhost_user *v)
+static int vhost_user_set_protocol_features(struct vhost_user *v)
 {
 	uint64_t f = payload_u64(v);
+
 	if (f & ~PROTOCOL_FEATURES)
 		return -EINVAL;
 	v->protocol_features = f;
 	return 0;
 }
 
-static int get_queue_num(struct vhost_user *v)
+static int vhost_user_get_queue_num(struct vhost_user *v)
 {
 	return answer_u64(v, v->dev->ops->n_queues);
 }
 
-static int set_vring_enable(struct vhost_user *v)
+static int vhost_user_set_vring_enable(struct vhost_user *v)
 {
+	struct vhost_user_ring *r;
 	struct vring_state s;
+
 	payload_get(v, &s, sizeof(s));
-	struct vhost_user_ring *r = ring_at(v, s.index);
+	r = ring_at(v, s.index);
 	if (!r || s.num > 1)
 		return -EINVAL;
 	r->enabled = s.num;
@@ -402,11 +422,12 @@ static int check_config(const struct vhost_user *v, struct config_message *c)
 	return 0;
 }
 
-static int get_config(struct vhost_user *v)
+static int vhost_user_get_config(struct vhost_user *v)
 {
 	struct config_message c;
 	const struct virtio_dev_ops *ops = v->dev->ops;
 	int r = check_config(v, &c);
+
 	if (r < 0)
 		return r;
 	memset(c.data, 0, sizeof(c.data)); /* past the device's end: zeros */
@@ -416,11 +437,12 @@ static int get_config(struct vhost_user *v)
 	return answer(v, &c, v->header.size);
 }
 
-static int set_config(struct vhost_user *v)
+static int vhost_user_set_config(struct vhost_user *v)
 {
 	struct config_message c;
 	const struct virtio_dev_ops *ops = v->dev->ops;
 	int r = check_config(v, &c);
+
 	if (r < 0)
 		return r;
 	if (ops->config_write && c.offset < ops->config_len && c.size <= ops->config_len - c.offset)
@@ -437,32 +459,33 @@ static const struct {
 	uint16_t size_min, size_max; /* of the payload */
 	uint8_t fds_max;
 } messages[REQUEST_COUNT] = {
-	[GET_FEATURES] = MSG(get_features, 0, 0, 0),
-	[SET_FEATURES] = MSG(set_features, 8, 8, 0),
-	[SET_OWNER] = MSG(ignore, 0, 0, 0),
-	[RESET_OWNER] = MSG(ignore, 0, 0, 0),
-	[SET_MEM_TABLE] = MSG(set_mem_table, 40, sizeof(struct mem_table), GUESTMEM_REGIONS_MAX),
-	[SET_VRING_NUM] = MSG(set_vring_num, 8, 8, 0),
-	[SET_VRING_ADDR] =
-		MSG(set_vring_addr, sizeof(struct vring_addr), sizeof(struct vring_addr), 0),
-	[SET_VRING_BASE] = MSG(set_vring_base, 8, 8, 0),
-	[GET_VRING_BASE] = MSG(get_vring_base, 8, 8, 0),
-	[SET_VRING_KICK] = MSG(set_vring_kick, 8, 8, 1),
-	[SET_VRING_CALL] = MSG(set_vring_call, 8, 8, 1),
-	[SET_VRING_ERR] = MSG(set_vring_err, 8, 8, 1),
-	[GET_PROTOCOL_FEATURES] = MSG(get_protocol_features, 0, 0, 0),
-	[SET_PROTOCOL_FEATURES] = MSG(set_protocol_features, 8, 8, 0),
-	[GET_QUEUE_NUM] = MSG(get_queue_num, 0, 0, 0),
-	[SET_VRING_ENABLE] = MSG(set_vring_enable, 8, 8, 0),
-	[GET_CONFIG] = MSG(get_config, 13, sizeof(struct config_message), 0),
-	[SET_CONFIG] = MSG(set_config, 13, sizeof(struct config_message), 0),
+	[GET_FEATURES] = MSG(vhost_user_get_features, 0, 0, 0),
+	[SET_FEATURES] = MSG(vhost_user_set_features, 8, 8, 0),
+	[SET_OWNER] = MSG(vhost_user_ignore, 0, 0, 0),
+	[RESET_OWNER] = MSG(vhost_user_ignore, 0, 0, 0),
+	[SET_MEM_TABLE] =
+		MSG(vhost_user_set_mem_table, 40, sizeof(struct mem_table), GUESTMEM_REGIONS_MAX),
+	[SET_VRING_NUM] = MSG(vhost_user_set_vring_num, 8, 8, 0),
+	[SET_VRING_ADDR] = MSG(vhost_user_set_vring_addr, sizeof(struct vring_addr),
+			       sizeof(struct vring_addr), 0),
+	[SET_VRING_BASE] = MSG(vhost_user_set_vring_base, 8, 8, 0),
+	[GET_VRING_BASE] = MSG(vhost_user_get_vring_base, 8, 8, 0),
+	[SET_VRING_KICK] = MSG(vhost_user_set_vring_kick, 8, 8, 1),
+	[SET_VRING_CALL] = MSG(vhost_user_set_vring_call, 8, 8, 1),
+	[SET_VRING_ERR] = MSG(vhost_user_set_vring_err, 8, 8, 1),
+	[GET_PROTOCOL_FEATURES] = MSG(vhost_user_get_protocol_features, 0, 0, 0),
+	[SET_PROTOCOL_FEATURES] = MSG(vhost_user_set_protocol_features, 8, 8, 0),
+	[GET_QUEUE_NUM] = MSG(vhost_user_get_queue_num, 0, 0, 0),
+	[SET_VRING_ENABLE] = MSG(vhost_user_set_vring_enable, 8, 8, 0),
+	[GET_CONFIG] = MSG(vhost_user_get_config, 13, sizeof(struct config_message), 0),
+	[SET_CONFIG] = MSG(vhost_user_set_config, 13, sizeof(struct config_message), 0),
 };
 
 /* ---- the connection ---- */
 
 static void drop_fds(struct vhost_user *v)
 {
-	for (unsigned i = 0; i < v->n_fds; i++)
+	for (size_t i = 0; i < v->n_fds; i++)
 		fd_close(&v->fds[i]);
 	v->n_fds = 0;
 }
@@ -485,20 +508,22 @@ static void disconnect(struct vhost_user *v)
 
 static int send_answer(struct vhost_user *v)
 {
-	v->header.flags = FLAG_VERSION | FLAG_REPLY;
 	struct iovec iov[2] = {
 		{ .iov_base = &v->header, .iov_len = sizeof(v->header) },
 		{ .iov_base = v->payload, .iov_len = v->header.size },
 	};
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+	ssize_t n;
+
+	v->header.flags = FLAG_VERSION | FLAG_REPLY;
 	/* QEMU waits for it, so the socket's buffer is empty. */
-	ssize_t n = sendmsg(v->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+	n = fdpass_sendv(v->fd, iov, 2, NULL, 0, MSG_DONTWAIT);
 	return n == (ssize_t)(sizeof(v->header) + v->header.size) ? 0 : -EPIPE;
 }
 
 static int check_header(const struct vhost_user *v)
 {
 	const struct vhost_user_header *h = &v->header;
+
 	if ((h->flags & FLAG_VERSION_MASK) != FLAG_VERSION || (h->flags & FLAG_REPLY))
 		return -EPROTO;
 	if (h->request >= REQUEST_COUNT || !messages[h->request].fn)
@@ -522,57 +547,29 @@ static int handle(struct vhost_user *v)
 	return r == 1 ? send_answer(v) : 0;
 }
 
-static int take_fds(struct vhost_user *v, struct msghdr *m)
-{
-	int r = m->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			if (v->n_fds < VHOST_USER_FDS_MAX) {
-				v->fds[v->n_fds++] = fd;
-			} else {
-				fd_close(&fd);
-				r = -EMSGSIZE;
-			}
-		}
-	}
-	return r;
-}
-
 /* Reads towards the end of the header or of the payload. 1 = got some, 0 = nothing now. */
 static int receive(struct vhost_user *v)
 {
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(VHOST_USER_FDS_MAX * sizeof(int))];
-	} control;
 	bool in_header = v->have < sizeof(v->header);
 	size_t off = in_header ? v->have : v->have - sizeof(v->header);
 	uint8_t *at = in_header ? (uint8_t *)&v->header + off : v->payload + off;
 	size_t want = (in_header ? sizeof(v->header) : v->header.size) - off;
-	struct iovec iov = { .iov_base = at, .iov_len = want };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
+	ssize_t n = fdpass_receive(v->fd, at, want, v->fds, VHOST_USER_FDS_MAX, &v->n_fds,
+				   MSG_DONTWAIT);
 
-	ssize_t n = recvmsg(v->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN)
 		return 0;
 	if (n <= 0)
-		return n < 0 ? -errno : -ECONNRESET;
+		return n < 0 ? (int)n : -ECONNRESET;
 	v->have += (size_t)n;
-	return take_fds(v, &m) < 0 ? -EMSGSIZE : 1;
+	return 1;
 }
 
 static int read_messages(struct vhost_user *v)
 {
 	for (unsigned n = 0; n < MESSAGES_PER_ROUND;) {
 		int r = receive(v);
+
 		if (r <= 0)
 			return r;
 		if (v->have < sizeof(v->header))
@@ -593,26 +590,30 @@ static int read_messages(struct vhost_user *v)
 	return 0;
 }
 
-static void on_message(struct ev_io *io, uint32_t events)
+static void vhost_user_on_message(struct ev_io *io, uint32_t events)
 {
 	struct vhost_user *v = io->arg;
+	struct err err = { 0 };
+	uint32_t request;
 	int r = read_messages(v);
-	if (r >= 0)
+
+	if (r == 0)
 		return;
-	uint32_t request = v->header.request;
+	request = v->header.request;
 	disconnect(v);
 	if (r == -ECONNRESET || r == -EPIPE)
 		return; /* QEMU is gone: its exit status tells more */
-	struct err why = { 0 };
-	err_errno(&why, r, "vhost-user %s: request %u", v->dev->ops->name, request);
-	v->failed(v->arg, err_text(&why));
+	err_errno(&err, r, "vhost-user %s: request %u", v->dev->ops->name, request);
+	v->failed(v->arg, err_text(&err));
 }
 
 int vhost_user_init(struct vhost_user *v, struct loop *loop, struct virtio_dev *dev, int fd,
 		    void (*failed)(void *arg, const char *why), void *arg, struct err *err)
 {
+	int r;
+
 	memset(v, 0, sizeof(*v));
-	v->transport.interrupt = interrupt;
+	v->transport.interrupt = vhost_user_interrupt;
 	v->dev = dev;
 	v->loop = loop;
 	v->fd = fd;
@@ -623,7 +624,7 @@ int vhost_user_init(struct vhost_user *v, struct loop *loop, struct virtio_dev *
 		v->rings[i].owner = v;
 		v->rings[i].kick = v->rings[i].call = -1;
 	}
-	int r = ev_io_add(loop, &v->io, fd, EPOLLIN, on_message, v);
+	r = ev_io_add(loop, &v->io, fd, EPOLLIN, vhost_user_on_message, v);
 	if (r < 0) {
 		fd_close(&v->fd);
 		return err_errno(err, r, "watch vhost-user socket");

@@ -10,6 +10,7 @@
 #define HUSK_VMM_VIRTIO_VHOST_USER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -52,7 +53,7 @@ struct vhost_user {
 	struct vhost_user_header header;
 	uint8_t payload[VHOST_USER_PAYLOAD_MAX];
 	int fds[VHOST_USER_FDS_MAX]; /* owned: those of this message */
-	unsigned n_fds;
+	size_t n_fds;
 };
 
 /* Takes fd over, also on failure. `failed` is called once when the peer broke the protocol (not

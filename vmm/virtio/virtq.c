@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/log.h"
 
 /* virtio 1.2, 2.7.5 to 2.7.8. Little-endian in memory, as are the hosts that Husk runs on. */
@@ -67,14 +68,16 @@ int virtq_enable(struct virtq *q, const struct guestmem *mem, const struct virtq
 		 uint16_t size_max, uint64_t features)
 {
 	uint64_t n = l->size;
+	void *desc, *avail, *used;
+
 	if (n == 0 || (n & (n - 1)) != 0 || n > size_max || n > VIRTQ_SIZE_MAX)
 		return -EINVAL;
 	if (l->desc % 16 != 0 || l->avail % 2 != 0 || l->used % 4 != 0)
 		return -EINVAL;
 	/* Both rings with their event field, whether it is used or not (2.7.1). */
-	void *desc = guestmem_at(mem, l->desc, 16 * n, GUEST_READ);
-	void *avail = guestmem_at(mem, l->avail, 6 + 2 * n, GUEST_READ);
-	void *used = guestmem_at(mem, l->used, 6 + 8 * n, GUEST_WRITE);
+	desc = guestmem_at(mem, l->desc, 16 * n, GUEST_READ);
+	avail = guestmem_at(mem, l->avail, 6 + 2 * n, GUEST_READ);
+	used = guestmem_at(mem, l->used, 6 + 8 * n, GUEST_WRITE);
 	if (!desc || !avail || !used)
 		return -EFAULT;
 	*q = (struct virtq){
@@ -111,6 +114,7 @@ static const char *add_buffer(const struct virtq *q, struct virtq_chain *c,
 	bool in = d->flags & DESC_F_WRITE;
 	unsigned n = c->n_out + c->n_in;
 	uint32_t *sum = in ? &c->in_len : &c->out_len;
+	void *p;
 
 	if (!in && c->n_in > 0)
 		return "readable buffer after a writable one";
@@ -118,7 +122,7 @@ static const char *add_buffer(const struct virtq *q, struct virtq_chain *c,
 		return "chain too long";
 	if (d->len > UINT32_MAX - *sum)
 		return "chain beyond 4 GiB";
-	void *p = guestmem_at(q->mem, d->addr, d->len, in ? GUEST_WRITE : GUEST_READ);
+	p = guestmem_at(q->mem, d->addr, d->len, in ? GUEST_WRITE : GUEST_READ);
 	if (!p)
 		return "buffer outside of guest memory";
 	c->iov[n] = (struct iovec){ .iov_base = p, .iov_len = d->len };
@@ -130,29 +134,43 @@ static const char *add_buffer(const struct virtq *q, struct virtq_chain *c,
 	return NULL;
 }
 
+static const char *walk(const struct virtq *q, struct virtq_chain *c,
+			const struct virtq_desc *table, uint32_t n, uint32_t i, bool direct);
+
+/* A descriptor that was copied already, and that is a table of others. */
+static const char *walk_indirect(const struct virtq *q, struct virtq_chain *c,
+				 const struct virtq_desc *d)
+{
+	const struct virtq_desc *table;
+	uint32_t n = d->len / sizeof(*d);
+
+	if (!q->indirect || (d->flags & DESC_F_NEXT))
+		return "indirect descriptor in the wrong place";
+	if (d->len % sizeof(*d) != 0 || n == 0 || n > VIRTQ_CHAIN_MAX)
+		return "indirect table of a wrong length";
+	table = guestmem_at(q->mem, d->addr, d->len, GUEST_READ);
+	if (!table)
+		return "indirect table outside of guest memory";
+	return walk(q, c, table, n, 0, false);
+}
+
 /* Follows a chain in a table of n descriptors. The steps are bounded by the table's size, so a loop
  * ends there; direct = an indirect descriptor may stand at its end. */
 static const char *walk(const struct virtq *q, struct virtq_chain *c,
 			const struct virtq_desc *table, uint32_t n, uint32_t i, bool direct)
 {
+	struct virtq_desc d;
+	const char *why;
+
 	for (uint32_t steps = 0; steps < n; steps++) {
 		if (i >= n)
 			return "descriptor index out of range";
-		struct virtq_desc d;
 		memcpy(&d, &table[i], sizeof(d));
 		__asm__ volatile("" : : : "memory"); /* the copy is what is checked and used */
-		if (d.flags & DESC_F_INDIRECT) {
-			if (!direct || !q->indirect || (d.flags & DESC_F_NEXT))
-				return "indirect descriptor in the wrong place";
-			uint32_t count = d.len / sizeof(d);
-			if (d.len % sizeof(d) != 0 || count == 0 || count > VIRTQ_CHAIN_MAX)
-				return "indirect table of a wrong length";
-			const struct virtq_desc *t = guestmem_at(q->mem, d.addr, d.len, GUEST_READ);
-			if (!t)
-				return "indirect table outside of guest memory";
-			return walk(q, c, t, count, 0, false);
-		}
-		const char *why = add_buffer(q, c, &d);
+		if (d.flags & DESC_F_INDIRECT)
+			return direct ? walk_indirect(q, c, &d)
+				      : "indirect descriptor in the wrong place";
+		why = add_buffer(q, c, &d);
 		if (why)
 			return why;
 		if (!(d.flags & DESC_F_NEXT))
@@ -164,35 +182,44 @@ static const char *walk(const struct virtq *q, struct virtq_chain *c,
 
 int virtq_pop(struct virtq *q, struct virtq_chain *c)
 {
+	uint16_t ready, head;
+	const char *why;
+
 	if (!q->mem || q->broken)
 		return 0;
-	uint16_t ready = load16_acquire(&q->avail->idx) - q->next_avail;
+	ready = load16_acquire(&q->avail->idx) - q->next_avail;
 	if (ready == 0)
 		return 0;
 	if (ready > q->size)
 		return broken(q, "more chains than descriptors");
-	uint16_t head = load16(&q->avail->ring[q->next_avail & (q->size - 1)]);
-
+	head = load16(&q->avail->ring[q->next_avail & (q->size - 1)]);
 	c->head = head;
 	c->n_out = c->n_in = 0;
 	c->out_len = c->in_len = 0;
-	const char *why = walk(q, c, q->desc, q->size, head, true);
+	why = walk(q, c, q->desc, q->size, head, true);
 	if (why)
 		return broken(q, why);
 	q->next_avail++;
+	q->in_flight++;
 	return 1;
 }
 
 void virtq_unpop(struct virtq *q)
 {
+	check(q->in_flight > 0);
+	q->in_flight--;
 	q->next_avail--;
 }
 
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
 {
+	struct virtq_used_elem *e;
+
 	if (!q->mem)
 		return;
-	struct virtq_used_elem *e = &q->used->ring[q->next_used & (q->size - 1)];
+	check(q->in_flight > 0);
+	q->in_flight--;
+	e = &q->used->ring[q->next_used & (q->size - 1)];
 	__atomic_store_n(&e->id, head, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->len, written, __ATOMIC_RELAXED);
 	q->next_used++;
@@ -200,9 +227,10 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
 
 bool virtq_publish(struct virtq *q)
 {
-	if (!q->mem || q->next_used == q->published)
+	uint16_t old = q->published, event;
+
+	if (!q->mem || q->next_used == old)
 		return false;
-	uint16_t old = q->published;
 	store16_release(&q->used->idx, q->next_used);
 	q->published = q->next_used;
 	/* The driver writes its wish, then looks at used->idx; we the other way round. */
@@ -210,7 +238,7 @@ bool virtq_publish(struct virtq *q)
 	if (!q->event_idx)
 		return !(load16(&q->avail->flags) & AVAIL_F_NO_INTERRUPT);
 	/* 2.7.10.1: was the index it waits for passed just now? */
-	uint16_t event = load16(used_event(q));
+	event = load16(used_event(q));
 	return (uint16_t)(q->next_used - event - 1) < (uint16_t)(q->next_used - old);
 }
 
@@ -230,54 +258,4 @@ void virtq_disarm(struct virtq *q)
 {
 	if (q->mem && !q->event_idx)
 		store16(&q->used->flags, USED_F_NO_NOTIFY);
-}
-
-size_t iov_read(const struct iovec *iov, unsigned n, size_t off, void *buf, size_t len)
-{
-	size_t done = 0;
-	for (unsigned i = 0; i < n && done < len; i++) {
-		if (off >= iov[i].iov_len) {
-			off -= iov[i].iov_len;
-			continue;
-		}
-		size_t k = MIN_OF(iov[i].iov_len - off, len - done);
-		memcpy((uint8_t *)buf + done, (const uint8_t *)iov[i].iov_base + off, k);
-		done += k;
-		off = 0;
-	}
-	return done;
-}
-
-size_t iov_write(const struct iovec *iov, unsigned n, size_t off, const void *buf, size_t len)
-{
-	size_t done = 0;
-	for (unsigned i = 0; i < n && done < len; i++) {
-		if (off >= iov[i].iov_len) {
-			off -= iov[i].iov_len;
-			continue;
-		}
-		size_t k = MIN_OF(iov[i].iov_len - off, len - done);
-		memcpy((uint8_t *)iov[i].iov_base + off, (const uint8_t *)buf + done, k);
-		done += k;
-		off = 0;
-	}
-	return done;
-}
-
-unsigned iov_slice(const struct iovec *iov, unsigned n, size_t off, size_t len, struct iovec *out,
-		   unsigned max)
-{
-	unsigned k = 0;
-	for (unsigned i = 0; i < n && len > 0 && k < max; i++) {
-		if (off >= iov[i].iov_len) {
-			off -= iov[i].iov_len;
-			continue;
-		}
-		size_t part = MIN_OF(iov[i].iov_len - off, len);
-		out[k++] = (struct iovec){ .iov_base = (uint8_t *)iov[i].iov_base + off,
-					   .iov_len = part };
-		len -= part;
-		off = 0;
-	}
-	return k;
 }

@@ -17,9 +17,10 @@
 
 #include "base/compiler.h"
 #include "vmm/guestmem.h"
+#include "vmm/iov.h"
 
-#define VIRTQ_SIZE_MAX 1024 /* a power of two */
-#define VIRTQ_CHAIN_MAX 130 /* buffers of one chain: 128 of data, head and status */
+#define VIRTQ_SIZE_MAX 1024		/* a power of two */
+#define VIRTQ_CHAIN_MAX IOV_ENTRIES_MAX /* buffers of one chain */
 
 /* Feature bits that the queue itself implements; devices offer them (virtio.h does). */
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
@@ -45,6 +46,7 @@ struct virtq {
 	uint16_t next_avail;
 	uint16_t next_used;
 	uint16_t published; /* value of used->idx that the driver sees */
+	uint16_t in_flight; /* chains popped and neither pushed nor put back */
 	bool event_idx;
 	bool indirect;
 	bool broken; /* the driver broke a rule: no more chains */
@@ -73,7 +75,7 @@ static inline bool virtq_enabled(const struct virtq *q)
 int virtq_pop(struct virtq *q, struct virtq_chain *c) must_check;
 /* Puts back the chain popped last (only that one, and not pushed yet). */
 void virtq_unpop(struct virtq *q);
-/* Gives a chain back with `written` bytes; the driver sees it after virtq_publish. */
+/* Gives a chain that was popped back with `written` bytes; the driver sees it after virtq_publish. */
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written);
 /* Shows the driver what was pushed. True: it wants an interrupt for it. */
 bool virtq_publish(struct virtq *q);
@@ -81,13 +83,5 @@ bool virtq_publish(struct virtq *q);
 bool virtq_arm(struct virtq *q);
 /* No kicks wanted for now (a hint). */
 void virtq_disarm(struct virtq *q);
-
-/* ---- helpers on the iovecs of a chain ---- */
-/* Copies out of / into iov from byte `off`. Bytes copied (less at the end). */
-size_t iov_read(const struct iovec *iov, unsigned n, size_t off, void *buf, size_t len);
-size_t iov_write(const struct iovec *iov, unsigned n, size_t off, const void *buf, size_t len);
-/* The part [off, off + len) of iov in `out` (at most `max` entries). Number of entries. */
-unsigned iov_slice(const struct iovec *iov, unsigned n, size_t off, size_t len, struct iovec *out,
-		   unsigned max);
 
 #endif
