@@ -13,6 +13,7 @@ void guestmem_fini(struct guestmem *m)
 {
 	for (unsigned i = 0; i < m->n; i++) {
 		struct guest_region *r = &m->regions[i];
+
 		if (r->map_size > 0)
 			munmap(r->host, r->map_size);
 	}
@@ -27,6 +28,7 @@ int guestmem_add(struct guestmem *m, const struct guest_region *r)
 		return -EINVAL;
 	for (unsigned i = 0; i < m->n; i++) {
 		const struct guest_region *o = &m->regions[i];
+
 		if (r->gpa < o->gpa + o->size && o->gpa < r->gpa + r->size)
 			return -EEXIST;
 	}
@@ -42,10 +44,11 @@ void *guestmem_at(const struct guestmem *m, uint64_t gpa, uint64_t len, enum gue
 		return NULL;
 	for (unsigned i = 0; i < m->n; i++) {
 		const struct guest_region *r = &m->regions[i];
+		uint64_t off = gpa - r->gpa; /* huge when gpa is below */
+
 		/* Subtractions only: neither gpa + len nor r->gpa + r->size may wrap here. */
-		if (gpa < r->gpa || gpa - r->gpa >= r->size)
+		if (gpa < r->gpa || off >= r->size)
 			continue;
-		uint64_t off = gpa - r->gpa;
 		if (len > r->size - off || (access == GUEST_WRITE && r->readonly))
 			return NULL;
 		return r->host + off;
@@ -57,9 +60,10 @@ int guestmem_user_to_gpa(const struct guestmem *m, uint64_t user, uint64_t len, 
 {
 	for (unsigned i = 0; i < m->n; i++) {
 		const struct guest_region *r = &m->regions[i];
-		if (user < r->user || user - r->user >= r->size)
-			continue;
 		uint64_t off = user - r->user;
+
+		if (user < r->user || off >= r->size)
+			continue;
 		if (len > r->size - off)
 			return -EFAULT;
 		*ret_gpa = r->gpa + off;

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/process.h"
 #include "base/util.h"
 #include "vmm/backend/probe.h"
 #include "vmm/vm.h"
@@ -62,6 +62,7 @@ static noreturn_fn void bad_usage(const char *what, const char *value)
 static void take_option(struct options *o, int c)
 {
 	uint64_t n;
+
 	switch (c) {
 	case 'c':
 		if (str_to_u64(optarg, 3, 1 << 20, &n) < 0)
@@ -134,6 +135,7 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
+
 	while ((c = getopt_long(argc, argv, "", table, NULL)) != -1)
 		take_option(o, c);
 	if (optind < argc)
@@ -147,6 +149,7 @@ static void print_json_string(const char *s)
 	putchar('"');
 	for (; *s; s++) {
 		unsigned char c = (unsigned char)*s;
+
 		if (c == '"' || c == '\\')
 			printf("\\%c", c);
 		else if (c < 0x20)
@@ -168,11 +171,13 @@ static void print_backend(const char *name, bool usable, const char *reason, con
 
 static int print_probe(const struct options *o)
 {
-	struct probe_result kvm;
-	probe_kvm(&kvm);
 	bool qemu = access(o->qemu, X_OK) == 0;
+	int error = errno;
+	struct probe_result kvm;
 	char reason[300];
-	snprintf(reason, sizeof(reason), "%s: %s", o->qemu, qemu ? "there" : strerror(errno));
+
+	probe_kvm(&kvm);
+	snprintf(reason, sizeof(reason), "%s: %s", o->qemu, qemu ? "there" : strerror(error));
 	printf("{\n");
 	print_backend("kvm", kvm.usable, kvm.reason, kvm.fix);
 	printf(",\n");
@@ -182,35 +187,36 @@ static int print_probe(const struct options *o)
 	return 0;
 }
 
-static void on_closed(void *arg, int code, const char *why)
+static void main_on_closed(void *arg, int code, const char *why)
 {
 	if (code < 0)
 		log_error("control socket", "err", why);
 	loop_stop(arg, code);
 }
 
-static void on_signal(struct ev_signal *s, int signo)
+static void main_on_signal(struct ev_signal *s, int signo)
 {
 	loop_stop(s->arg, 0);
 }
 
 /* Start order: loop, signals, VM, control socket. The end goes the other way. */
-static int serve(const struct options *o, const struct vm_config *config, struct err *err)
+static int main_serve(const struct options *o, const struct vm_config *config, struct err *err)
 {
 	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+	static struct vm vm;
 	struct loop *loop = NULL;
 	struct ev_signal sig;
-	static struct vm vm;
 	struct vmctl ctl;
+	struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
 	int r = loop_new(&loop, err);
+
 	if (r < 0)
 		return r;
-	r = ev_signal_add(loop, &sig, signals, ARRAY_SIZE(signals), on_signal, loop, err);
+	r = ev_signal_add(loop, &sig, signals, ARRAY_SIZE(signals), main_on_signal, loop, err);
 	if (r < 0)
 		goto out;
-	struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
 	vm_init(&vm, loop, config, &events);
-	r = vmctl_init(&ctl, loop, o->control_fd, &vm, on_closed, loop, err);
+	r = vmctl_init(&ctl, loop, o->control_fd, &vm, main_on_closed, loop, err);
 	if (r == 0) {
 		r = loop_run(loop);
 		if (r < 0)
@@ -224,52 +230,31 @@ out:
 	return r;
 }
 
-/* The caller frees *ret. */
-static int default_path(const char *given, const char *name, char **ret, struct err *err)
-{
-	cleanup_free char *dir = NULL;
-	if (given) {
-		*ret = strdup(given);
-	} else {
-		int r = program_dir(&dir, err);
-		if (r < 0)
-			return r;
-		*ret = str_fmt("%s/../share/husk/%s", dir, name);
-	}
-	return *ret ? 0 : err_set(err, -ENOMEM, "no memory");
-}
-
-static void raise_file_limit(void)
-{
-	struct rlimit l;
-	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= FILES_WANTED)
-		return;
-	l.rlim_cur = MIN_OF(l.rlim_max, FILES_WANTED);
-	if (setrlimit(RLIMIT_NOFILE, &l) < 0)
-		log_warn("cannot raise the limit of open files", "err", strerror(errno));
-}
-
 int main(int argc, char **argv)
 {
 	struct options o = { .control_fd = -1,
 			     .qemu = "/usr/bin/qemu-system-x86_64",
 			     .level = LOG_INFO };
+	cleanup_free char *kernel = NULL, *initramfs = NULL;
+	struct vm_config config = { 0 };
+	struct err err = { 0 };
+	int r;
+
 	parse_options(&o, argc, argv);
 	log_init("husk-vmm", STDERR_FILENO, o.level, o.json);
 	log_set_context("pod", o.pod);
 	if (o.probe)
 		return print_probe(&o);
-
-	struct err err = { 0 };
-	cleanup_free char *kernel = NULL, *initramfs = NULL;
-	int r = default_path(o.kernel, "vmlinux", &kernel, &err);
+	r = raise_nofile(FILES_WANTED);
+	if (r < 0)
+		log_warn("cannot raise the limit of open files", "err", strerror(-r));
+	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	signal(SIGPIPE, SIG_IGN); /* EPIPE is enough */
+	r = program_path(o.kernel, "../share/husk/vmlinux", &kernel, &err);
 	if (r == 0)
-		r = default_path(o.initramfs, "initramfs.cpio", &initramfs, &err);
+		r = program_path(o.initramfs, "../share/husk/initramfs.cpio", &initramfs, &err);
 	if (r == 0) {
-		raise_file_limit();
-		(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		signal(SIGPIPE, SIG_IGN); /* EPIPE is enough */
-		struct vm_config config = {
+		config = (struct vm_config){
 			.choice = o.choice,
 			.backend_reason = o.backend_reason,
 			.kernel = kernel,
@@ -277,7 +262,7 @@ int main(int argc, char **argv)
 			.qemu_path = o.qemu,
 			.qemu_args = o.qemu_args,
 		};
-		r = serve(&o, &config, &err);
+		r = main_serve(&o, &config, &err);
 	}
 	if (r < 0)
 		log_error("husk-vmm ends", "err", err_text(&err));

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "vmm/backend/probe.h"
@@ -14,6 +15,7 @@ int vm_choice_parse(const char *s, enum vm_choice *ret)
 	static const char *const names[] = {
 		[VM_AUTO] = "auto", [VM_KVM] = "kvm", [VM_QEMU] = "qemu"
 	};
+
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
 		if (str_eq(s, names[i])) {
 			*ret = (enum vm_choice)i;
@@ -28,6 +30,7 @@ const char *vm_state_name(enum vm_state s)
 	static const char *const names[] = {
 		[VM_NEW] = "new", [VM_RUNNING] = "running", [VM_ENDED] = "ended"
 	};
+
 	return names[s];
 }
 
@@ -65,6 +68,8 @@ static const struct backend_ops *const kvm; /* not for this machine */
 
 static int choose_backend(struct vm *vm, struct err *err)
 {
+	struct probe_result p;
+
 	if (vm->config.choice == VM_KVM && !kvm)
 		return err_set(err, -ENOSYS, "this build has no backend kvm; use qemu");
 	if (vm->config.choice != VM_AUTO || !kvm) {
@@ -75,7 +80,6 @@ static int choose_backend(struct vm *vm, struct err *err)
 						      : "asked for");
 		return 0;
 	}
-	struct probe_result p;
 	probe_kvm(&p);
 	vm->ops = p.usable ? kvm : &backend_qemu;
 	snprintf(vm->reason, sizeof(vm->reason), "%s%s",
@@ -83,17 +87,34 @@ static int choose_backend(struct vm *vm, struct err *err)
 	return 0;
 }
 
-static void on_agent(void *arg)
+/* The one place that changes it. */
+static void set_state(struct vm *vm, enum vm_state to)
+{
+	check(to == vm->state + 1); /* NEW -> RUNNING -> ENDED */
+	vm->state = to;
+}
+
+static void vm_on_agent(void *arg)
 {
 	struct vm *vm = arg;
+
 	vm->times.agent_ready = now_mono_ns();
 	vm->events.agent_connected(vm->events.arg);
 }
 
-static void on_ended(void *arg, enum end_reason reason, const char *message)
+static void vm_on_console(void *arg, const void *data, size_t n)
 {
 	struct vm *vm = arg;
-	vm->state = VM_ENDED;
+	const struct iovec iov = { (void *)data, n };
+
+	virtio_console_output(&vm->console, &iov, 1);
+}
+
+static void vm_on_ended(void *arg, enum end_reason reason, const char *message)
+{
+	struct vm *vm = arg;
+
+	set_state(vm, VM_ENDED);
 	vm->events.ended(vm->events.arg, reason, message);
 }
 
@@ -106,10 +127,11 @@ static int check_boot(const struct vm *vm, const struct vm_boot *b, struct err *
 {
 	int type = 0;
 	socklen_t len = sizeof(type);
+
 	if (b->vcpus < 1 || b->vcpus > VM_VCPUS_MAX)
-		return err_set(err, -EINVAL, "vcpus must be 1 to %d", VM_VCPUS_MAX);
+		return err_set(err, -EINVAL, "vcpus must be 1 to %u", VM_VCPUS_MAX);
 	if (b->memory_mib < VM_MEMORY_MIB_MIN || b->memory_mib > VM_MEMORY_MIB_MAX)
-		return err_set(err, -EINVAL, "memory must be %d to %d MiB", VM_MEMORY_MIB_MIN,
+		return err_set(err, -EINVAL, "memory must be %u to %u MiB", VM_MEMORY_MIB_MIN,
 			       VM_MEMORY_MIB_MAX);
 	if (getsockopt(*b->agent_fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
 		return err_set(err, -EINVAL, "the agent's channel is not a stream socket");
@@ -124,15 +146,6 @@ static int check_boot(const struct vm *vm, const struct vm_boot *b, struct err *
 int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 {
 	uint64_t begin = now_mono_ns();
-	if (vm->state != VM_NEW)
-		return wrong_state(vm, err);
-	int r = check_boot(vm, b, err);
-	if (r < 0)
-		return r;
-	if (!vm->ops)
-		r = choose_backend(vm, err);
-	if (r < 0)
-		return r;
 	struct backend_boot boot = {
 		.loop = vm->loop,
 		.kernel = vm->config.kernel,
@@ -144,17 +157,28 @@ int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 		.n_devices = VM_DEVICES,
 		.qemu_path = vm->config.qemu_path,
 		.qemu_args = vm->config.qemu_args,
-		.ended = on_ended,
+		.ended = vm_on_ended,
 		.arg = vm,
 	};
+	int r;
+
+	if (vm->state != VM_NEW)
+		return wrong_state(vm, err);
+	r = check_boot(vm, b, err);
+	if (r == 0 && !vm->ops)
+		r = choose_backend(vm, err);
+	if (r < 0)
+		return r;
 	virtio_console_set_sink(&vm->console, take_fd(b->console_fd));
+	if (vm->console.sink >= 0)
+		boot.console = vm_on_console;
 	r = vm->ops->boot(&boot, &vm->backend, err);
 	if (r < 0) {
 		virtio_console_set_sink(&vm->console, -1);
 		return err_wrap(err, r, "boot with backend %s", vm->ops->name);
 	}
-	virtio_vsock_set_agent(&vm->vsock, take_fd(b->agent_fd), on_agent, vm);
-	vm->state = VM_RUNNING;
+	virtio_vsock_set_agent(&vm->vsock, take_fd(b->agent_fd), vm_on_agent, vm);
+	set_state(vm, VM_RUNNING);
 	vm->times = (struct vm_times){ .boot = begin, .vcpu_start = now_mono_ns() };
 	log_debug("booted", "backend", vm->ops->name, "why", vm->reason);
 	return 0;
@@ -169,9 +193,11 @@ void vm_kill(struct vm *vm)
 int vm_map_window(struct vm *vm, uint64_t first, uint64_t sectors, int *fd, bool readonly,
 		  struct err *err)
 {
+	int r;
+
 	if (vm->state == VM_ENDED)
 		return wrong_state(vm, err);
-	int r = window_map(&vm->windows, first, sectors, *fd, readonly, err);
+	r = window_map(&vm->windows, first, sectors, *fd, readonly, err);
 	if (r == 0)
 		*fd = -1;
 	return r;
@@ -186,9 +212,11 @@ int vm_unmap_window(struct vm *vm, uint64_t first, struct err *err)
 
 int vm_connect_vsock(struct vm *vm, uint32_t port, int *fd, struct err *err)
 {
+	int r;
+
 	if (vm->state != VM_RUNNING)
 		return wrong_state(vm, err);
-	int r = virtio_vsock_connect(&vm->vsock, port, *fd, err);
+	r = virtio_vsock_connect(&vm->vsock, port, *fd, err);
 	if (r == 0)
 		*fd = -1;
 	return r;

@@ -6,20 +6,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fdpass.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "proto/vmm.pb-c.h"
 
 #define PACKETS_PER_ROUND 16
 
-typedef Vmm__Request request;
-typedef Vmm__Packet packet;
-
 /* ---- out ---- */
 
 static void watch(struct vmctl *c)
 {
 	uint32_t events = c->n_queued > 0 ? EPOLLOUT : EPOLLIN;
+
 	if (c->io.loop && c->io.events != events && ev_io_set(&c->io, events) < 0)
 		log_debug("control socket: cannot change what is waited for");
 }
@@ -29,6 +28,7 @@ static void flush(struct vmctl *c)
 	while (c->n_queued > 0) {
 		struct vmctl_packet *p = &c->queue[0];
 		ssize_t n = send(c->fd, p->data, p->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
 		if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS))
 			break;
 		/* Other errors: the client is gone, which reading tells. */
@@ -39,12 +39,14 @@ static void flush(struct vmctl *c)
 	watch(c);
 }
 
-static int put(struct vmctl *c, const packet *p)
+static int put(struct vmctl *c, const Vmm__Packet *p)
 {
 	size_t len = vmm__packet__get_packed_size(p);
+	uint8_t *data;
+
 	if (c->n_queued == VMCTL_QUEUE_MAX || len > VMCTL_PACKET_MAX)
 		return -ENOBUFS;
-	uint8_t *data = malloc(len > 0 ? len : 1);
+	data = malloc(len > 0 ? len : 1);
 	if (!data)
 		return -ENOMEM;
 	vmm__packet__pack(p, data);
@@ -57,13 +59,15 @@ void vmctl_agent_connected(void *arg)
 {
 	struct vmctl *c = arg;
 	Vmm__AgentConnected a = VMM__AGENT_CONNECTED__INIT;
-	packet p = VMM__PACKET__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	int r;
+
 	a.boot_ns = c->vm->times.boot;
 	a.vcpu_start_ns = c->vm->times.vcpu_start;
 	a.agent_ready_ns = c->vm->times.agent_ready;
 	p.body_case = VMM__PACKET__BODY_AGENT_CONNECTED;
 	p.agent_connected = &a;
-	int r = put(c, &p);
+	r = put(c, &p);
 	if (r < 0)
 		log_error("event lost", "event", "AgentConnected", "err", strerror(-r));
 }
@@ -72,19 +76,21 @@ void vmctl_ended(void *arg, enum end_reason reason, const char *message)
 {
 	struct vmctl *c = arg;
 	Vmm__Ended e = VMM__ENDED__INIT;
-	packet p = VMM__PACKET__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	int r;
+
 	e.reason = (Vmm__EndReason)reason;
 	e.message = (char *)message;
 	p.body_case = VMM__PACKET__BODY_ENDED;
 	p.ended = &e;
-	int r = put(c, &p);
+	r = put(c, &p);
 	if (r < 0)
 		log_error("event lost", "event", "Ended", "err", strerror(-r));
 }
 
 /* ---- requests ---- */
 
-static int do_boot(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
+static int vmctl_boot(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
 {
 	int none = -1;
 	struct vm_boot b = {
@@ -94,33 +100,37 @@ static int do_boot(struct vm *vm, const request *q, int *fds, size_t n_fds, stru
 		.agent_fd = &fds[0],
 		.console_fd = n_fds > 1 ? &fds[1] : &none,
 	};
+
 	return vm_boot(vm, &b, err);
 }
 
-static int do_map_window(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
+static int vmctl_map_window(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds,
+			    struct err *err)
 {
 	const Vmm__MapWindow *w = q->map_window;
+
 	return vm_map_window(vm, w->first_sector, w->sectors, &fds[0], w->readonly, err);
 }
 
-static int do_unmap_window(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
+static int vmctl_unmap_window(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds,
+			      struct err *err)
 {
 	return vm_unmap_window(vm, q->unmap_window->first_sector, err);
 }
 
-static int do_connect_vsock(struct vm *vm, const request *q, int *fds, size_t n_fds,
-			    struct err *err)
+static int vmctl_connect_vsock(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds,
+			       struct err *err)
 {
 	return vm_connect_vsock(vm, q->connect_vsock->port, &fds[0], err);
 }
 
-static int do_kill(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
+static int vmctl_kill(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
 {
 	vm_kill(vm);
 	return 0;
 }
 
-static int do_info(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
+static int vmctl_info(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
 {
 	return 0; /* the answer carries it */
 }
@@ -131,21 +141,22 @@ static int do_info(struct vm *vm, const request *q, int *fds, size_t n_fds, stru
 
 /* (state, request) -> handler. What is not here is refused. */
 static const struct {
-	int (*fn)(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err);
+	int (*fn)(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err);
 	unsigned states;
 	uint8_t fds_min, fds_max;
 } requests[] = {
-	[REQ(BOOT)] = { do_boot, IN(VM_NEW), 1, 2 },
-	[REQ(MAP_WINDOW)] = { do_map_window, IN(VM_NEW) | IN(VM_RUNNING), 1, 1 },
-	[REQ(UNMAP_WINDOW)] = { do_unmap_window, IN(VM_NEW) | IN(VM_RUNNING), 0, 0 },
-	[REQ(CONNECT_VSOCK)] = { do_connect_vsock, IN(VM_RUNNING), 1, 1 },
-	[REQ(KILL)] = { do_kill, IN(VM_RUNNING), 0, 0 },
-	[REQ(INFO)] = { do_info, IN_ANY, 0, 0 },
+	[REQ(BOOT)] = { vmctl_boot, IN(VM_NEW), 1, 2 },
+	[REQ(MAP_WINDOW)] = { vmctl_map_window, IN(VM_NEW) | IN(VM_RUNNING), 1, 1 },
+	[REQ(UNMAP_WINDOW)] = { vmctl_unmap_window, IN(VM_NEW) | IN(VM_RUNNING), 0, 0 },
+	[REQ(CONNECT_VSOCK)] = { vmctl_connect_vsock, IN(VM_RUNNING), 1, 1 },
+	[REQ(KILL)] = { vmctl_kill, IN(VM_RUNNING), 0, 0 },
+	[REQ(INFO)] = { vmctl_info, IN_ANY, 0, 0 },
 };
 
-static int dispatch(struct vm *vm, const request *q, int *fds, size_t n_fds, struct err *err)
+static int dispatch(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
 {
 	unsigned k = q->request_case;
+
 	if (k >= ARRAY_SIZE(requests) || !requests[k].fn)
 		return err_set(err, -ENOSYS, "unknown request");
 	if (!(requests[k].states & IN(vm->state)))
@@ -172,14 +183,16 @@ static void fill_info(const struct vm *vm, Vmm__InfoReply *i)
 int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_t n_fds,
 	       struct err *err)
 {
-	request *q = vmm__request__unpack(NULL, len, data);
+	Vmm__Request *q = vmm__request__unpack(NULL, len, data);
+	Vmm__InfoReply info = VMM__INFO_REPLY__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	struct err why = { 0 };
+	int r;
+
 	if (!q)
 		return err_set(err, -EBADMSG, "malformed packet of %zu bytes", len);
-	struct err why = { 0 };
-	packet p = VMM__PACKET__INIT;
-	Vmm__InfoReply info = VMM__INFO_REPLY__INIT;
 	p.id = q->id;
-	int r = dispatch(c->vm, q, fds, n_fds, &why);
+	r = dispatch(c->vm, q, fds, n_fds, &why);
 	if (r < 0) {
 		p.error = -r;
 		p.message = (char *)err_text(&why);
@@ -195,57 +208,28 @@ int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_
 
 /* ---- in ---- */
 
-static size_t take_fds(struct msghdr *m, int *fds)
-{
-	size_t k = 0;
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-			if (k < VMCTL_FDS_MAX)
-				fds[k++] = fd;
-			else
-				fd_close(&fd);
-		}
-	}
-	return k;
-}
-
 /* One packet. 1 = done, 0 = none now, -ESHUTDOWN = the client closed, -errno = it broke a rule. */
 static int receive(struct vmctl *c, uint8_t *data, struct err *err)
 {
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(VMCTL_FDS_MAX * sizeof(int))];
-	} control;
-	int fds[VMCTL_FDS_MAX];
-	struct iovec iov = { .iov_base = data, .iov_len = VMCTL_PACKET_MAX };
-	struct msghdr m = { .msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
+	int fds[VMCTL_FDS_MAX], r;
+	size_t n_fds = 0;
+	ssize_t n = fdpass_receive(c->fd, data, VMCTL_PACKET_MAX, fds, VMCTL_FDS_MAX, &n_fds,
+				   MSG_DONTWAIT);
 
-	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN)
 		return 0;
+	if (n == -EMSGSIZE)
+		return err_set(err, -EBADMSG, "packet beyond %zu bytes or %u descriptors",
+			       VMCTL_PACKET_MAX, VMCTL_FDS_MAX);
 	if (n <= 0) /* an empty packet cannot be told from the end, and is none of ours */
 		return -ESHUTDOWN;
-	size_t n_fds = take_fds(&m, fds);
-	int r;
-	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-		r = err_set(err, -EBADMSG, "packet beyond %zu bytes or %d descriptors",
-			    VMCTL_PACKET_MAX, VMCTL_FDS_MAX);
-	else
-		r = vmctl_take(c, data, (size_t)n, fds, n_fds, err);
+	r = vmctl_take(c, data, (size_t)n, fds, n_fds, err);
 	for (size_t i = 0; i < n_fds; i++)
 		fd_close(&fds[i]);
 	return r < 0 ? r : 1;
 }
 
-static void on_control(struct ev_io *io, uint32_t events)
+static void vmctl_on_packet(struct ev_io *io, uint32_t events)
 {
 	struct vmctl *c = io->arg;
 	static uint8_t data[VMCTL_PACKET_MAX]; /* one loop, one thread */
@@ -259,26 +243,26 @@ static void on_control(struct ev_io *io, uint32_t events)
 	/* The client is gone, and what it left unread by us does not matter. */
 	if (r >= 0 && c->n_queued > 0 && (events & (EPOLLHUP | EPOLLERR)))
 		r = -ESHUTDOWN;
-	if (r >= 0)
-		return;
-	ev_io_del(&c->io);
-	if (r == -ESHUTDOWN)
-		c->closed(c->arg, 0, "");
-	else
-		c->closed(c->arg, r, err_text(&err));
+	if (r < 0) {
+		ev_io_del(&c->io);
+		if (r == -ESHUTDOWN)
+			c->closed(c->arg, 0, "");
+		else
+			c->closed(c->arg, r, err_text(&err));
+	}
 }
 
 int vmctl_init(struct vmctl *c, struct loop *loop, int fd, struct vm *vm,
 	       void (*closed)(void *arg, int code, const char *why), void *arg, struct err *err)
 {
-	int type = 0;
+	int type = 0, r = 0;
 	socklen_t len = sizeof(type);
+
 	*c = (struct vmctl){ .loop = loop, .fd = fd, .vm = vm, .closed = closed, .arg = arg };
-	int r = 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
 		r = err_set(err, -EINVAL, "descriptor %d is not a SEQPACKET socket", fd);
 	if (r == 0) {
-		r = ev_io_add(loop, &c->io, fd, EPOLLIN, on_control, c);
+		r = ev_io_add(loop, &c->io, fd, EPOLLIN, vmctl_on_packet, c);
 		if (r < 0)
 			err_errno(err, r, "watch control socket");
 	}

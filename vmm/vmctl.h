@@ -10,11 +10,10 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/loop.h"
 #include "vmm/vm.h"
 
-#define VMCTL_PACKET_MAX (64 * KIB)
-#define VMCTL_FDS_MAX 4
 /* The socket is not read while something waits to be sent: an answer and the two events at most. */
 #define VMCTL_QUEUE_MAX 4
 

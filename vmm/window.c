@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/util.h"
-#include "vmm/virtio/virtq.h"
+#include "vmm/iov.h"
 
 #define ZERO_CHUNK (64 * KIB)
 
@@ -24,11 +25,13 @@ void window_fini(struct window_table *t)
 }
 
 /* Index of the first window that ends after `sector`; t->n when there is none. */
-static unsigned find(const struct window_table *t, uint64_t sector)
+static unsigned find_window(const struct window_table *t, uint64_t sector)
 {
 	unsigned lo = 0, hi = t->n;
+
 	while (lo < hi) {
 		unsigned mid = lo + (hi - lo) / 2;
+
 		if (t->w[mid].first + t->w[mid].sectors <= sector)
 			lo = mid + 1;
 		else
@@ -40,11 +43,13 @@ static unsigned find(const struct window_table *t, uint64_t sector)
 static int check_file(int fd, bool readonly, struct err *err)
 {
 	struct stat st;
+	int flags;
+
 	if (fstat(fd, &st) < 0)
 		return err_errno(err, -errno, "window's file");
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return err_set(err, -EINVAL, "a window needs a regular file or a block device");
-	int flags = fcntl(fd, F_GETFL);
+	flags = fcntl(fd, F_GETFL);
 	if (flags < 0)
 		return err_errno(err, -errno, "window's file");
 	if ((flags & O_PATH) || (flags & O_ACCMODE) == O_WRONLY)
@@ -58,20 +63,24 @@ static int check_file(int fd, bool readonly, struct err *err)
 int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd, bool readonly,
 	       struct err *err)
 {
-	if (sectors == 0 || first % WINDOW_ALIGN != 0 || sectors % WINDOW_ALIGN != 0)
+	unsigned i;
+	int r;
+
+	if (sectors == 0 || first % VM_DISK_ALIGN != 0 || sectors % VM_DISK_ALIGN != 0)
 		return err_set(err, -EINVAL, "a window's sectors must be multiples of %u, not 0",
-			       WINDOW_ALIGN);
-	if (first >= DISK_SECTORS || sectors > DISK_SECTORS - first)
+			       VM_DISK_ALIGN);
+	if (first >= VM_DISK_SECTORS || sectors > VM_DISK_SECTORS - first)
 		return err_set(err, -EINVAL, "window past the end of the disk");
-	unsigned i = find(t, first);
+	i = find_window(t, first);
 	if (i < t->n && t->w[i].first < first + sectors)
 		return err_set(err, -EEXIST, "the window overlaps the one at sector %llu",
 			       (unsigned long long)t->w[i].first);
 	if (t->n == WINDOWS_MAX)
 		return err_set(err, -ENOSPC, "more than %u windows", WINDOWS_MAX);
-	int r = check_file(fd, readonly, err);
+	r = check_file(fd, readonly, err);
 	if (r < 0)
 		return r;
+	check(i == 0 || t->w[i - 1].first + t->w[i - 1].sectors <= first);
 	memmove(&t->w[i + 1], &t->w[i], (t->n - i) * sizeof(t->w[0]));
 	t->w[i] = (struct window){
 		.first = first, .sectors = sectors, .fd = fd, .readonly = readonly
@@ -82,7 +91,8 @@ int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd,
 
 int window_unmap(struct window_table *t, uint64_t first, struct err *err)
 {
-	unsigned i = find(t, first);
+	unsigned i = find_window(t, first);
+
 	if (i == t->n || t->w[i].first != first)
 		return err_set(err, -ENOENT, "no window at sector %llu", (unsigned long long)first);
 	fd_close(&t->w[i].fd);
@@ -100,16 +110,18 @@ struct piece {
 
 static struct piece piece_at(const struct window_table *t, uint64_t sector, uint64_t len)
 {
-	unsigned i = find(t, sector);
+	unsigned i = find_window(t, sector);
+	const struct window *w = &t->w[i];
+	uint64_t skip;
+
 	if (i == t->n)
 		return (struct piece){ .len = len };
-	const struct window *w = &t->w[i];
 	if (sector < w->first)
-		return (struct piece){ .len = MIN_OF(len, (w->first - sector) * SECTOR_SIZE) };
-	uint64_t skip = sector - w->first;
+		return (struct piece){ .len = MIN_OF(len, (w->first - sector) * VM_SECTOR_SIZE) };
+	skip = sector - w->first;
 	return (struct piece){ .w = w,
-			       .off = (off_t)(skip * SECTOR_SIZE),
-			       .len = MIN_OF(len, (w->sectors - skip) * SECTOR_SIZE) };
+			       .off = (off_t)(skip * VM_SECTOR_SIZE),
+			       .len = MIN_OF(len, (w->sectors - skip) * VM_SECTOR_SIZE) };
 }
 
 static void fill_zeros(const struct iovec *iov, unsigned n, size_t off)
@@ -124,13 +136,15 @@ static void fill_zeros(const struct iovec *iov, unsigned n, size_t off)
 	}
 }
 
-static int read_piece(const struct piece *p, const struct iovec *iov, unsigned n)
+static int window_read_piece(const struct piece *p, const struct iovec *iov, unsigned n)
 {
 	size_t done = 0;
+
 	while (p->w && done < p->len) {
-		struct iovec part[VIRTQ_CHAIN_MAX];
+		struct iovec part[IOV_ENTRIES_MAX];
 		unsigned k = iov_slice(iov, n, done, p->len - done, part, ARRAY_SIZE(part));
 		ssize_t r = preadv(p->w->fd, part, (int)k, p->off + (off_t)done);
+
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r < 0)
@@ -143,14 +157,15 @@ static int read_piece(const struct piece *p, const struct iovec *iov, unsigned n
 	return 0;
 }
 
-static int write_piece(const struct piece *p, const struct iovec *iov, unsigned n)
+static int window_write_piece(const struct piece *p, const struct iovec *iov, unsigned n)
 {
 	if (!p->w || p->w->readonly)
 		return -EIO;
 	for (size_t done = 0; done < p->len;) {
-		struct iovec part[VIRTQ_CHAIN_MAX];
+		struct iovec part[IOV_ENTRIES_MAX];
 		unsigned k = iov_slice(iov, n, done, p->len - done, part, ARRAY_SIZE(part));
 		ssize_t r = pwritev(p->w->fd, part, (int)k, p->off + (off_t)done);
+
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r <= 0)
@@ -164,11 +179,13 @@ static int transfer(const struct window_table *t, uint64_t sector, const struct 
 		    unsigned n, size_t len,
 		    int (*move)(const struct piece *p, const struct iovec *iov, unsigned n))
 {
+	check(n <= IOV_ENTRIES_MAX);
 	for (size_t done = 0; done < len;) {
-		struct piece p = piece_at(t, sector + done / SECTOR_SIZE, len - done);
-		struct iovec part[VIRTQ_CHAIN_MAX];
+		struct piece p = piece_at(t, sector + done / VM_SECTOR_SIZE, len - done);
+		struct iovec part[IOV_ENTRIES_MAX];
 		unsigned k = iov_slice(iov, n, done, p.len, part, ARRAY_SIZE(part));
 		int r = move(&p, part, k);
+
 		if (r < 0)
 			return r;
 		done += p.len;
@@ -179,21 +196,23 @@ static int transfer(const struct window_table *t, uint64_t sector, const struct 
 int window_read(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
 		size_t len)
 {
-	return transfer(t, sector, iov, n, len, read_piece);
+	return transfer(t, sector, iov, n, len, window_read_piece);
 }
 
 int window_write(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
 		 size_t len)
 {
-	return transfer(t, sector, iov, n, len, write_piece);
+	return transfer(t, sector, iov, n, len, window_write_piece);
 }
 
 static int write_zeros(const struct piece *p)
 {
 	static const uint8_t zeros[ZERO_CHUNK];
+
 	for (uint64_t done = 0; done < p->len;) {
 		size_t n = MIN_OF(p->len - done, sizeof(zeros));
 		ssize_t r = pwrite(p->w->fd, zeros, n, p->off + (off_t)done);
+
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r <= 0)
@@ -205,13 +224,16 @@ static int write_zeros(const struct piece *p)
 
 int window_discard(const struct window_table *t, uint64_t sector, uint64_t sectors, bool zero)
 {
-	uint64_t len = sectors * SECTOR_SIZE;
+	uint64_t len = sectors * VM_SECTOR_SIZE;
+	int r;
+
 	for (uint64_t done = 0; done < len;) {
-		struct piece p = piece_at(t, sector + done / SECTOR_SIZE, len - done);
+		struct piece p = piece_at(t, sector + done / VM_SECTOR_SIZE, len - done);
+
 		if (!p.w || p.w->readonly)
 			return -EIO;
-		int r = fallocate(p.w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, p.off,
-				  (off_t)p.len);
+		r = fallocate(p.w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, p.off,
+			      (off_t)p.len);
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r < 0 && zero)

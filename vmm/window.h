@@ -13,11 +13,9 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/limits.h"
 
-#define SECTOR_SIZE 512u
-#define WINDOW_ALIGN 8u /* sectors: 4 KiB */
 #define WINDOWS_MAX 1024u
-#define DISK_SECTORS ((8ull << 40) / SECTOR_SIZE) /* 8 TiB */
 
 struct window {
 	uint64_t first;	  /* sector */
@@ -41,8 +39,8 @@ int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd,
 /* Closes the file. -ENOENT: no window begins there. */
 int window_unmap(struct window_table *t, uint64_t first, struct err *err) must_check;
 
-/* The caller has checked that the range is on the disk; `len` is the sum of iov, a multiple of
- * SECTOR_SIZE. -EIO, or -errno of the file. */
+/* The caller has checked that the range is on the disk; `len` is the sum of iov (at most
+ * IOV_ENTRIES_MAX of them), a multiple of VM_SECTOR_SIZE. -EIO, or -errno of the file. */
 int window_read(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
 		size_t len) must_check;
 int window_write(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,

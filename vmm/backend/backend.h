@@ -9,14 +9,10 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/loop.h"
 #include "vmm/virtio/virtio.h"
 
-/* Limits of a VM (base/proto/vmm.proto, Boot). */
-#define VM_VCPUS_MAX 64
-#define VM_MEMORY_MIB_MIN 64
-#define VM_MEMORY_MIB_MAX 1048576
-#define VM_CMDLINE_MAX 2047 /* what the guest kernel takes (COMMAND_LINE_SIZE), without NUL */
 #define VM_GUEST_CID 3
 
 /* As husk.vmm.v1.EndReason. */
@@ -41,6 +37,9 @@ struct backend_boot {
 	size_t n_devices;
 	const char *qemu_path;	/* qemu only */
 	char *const *qemu_args; /* qemu only: more arguments, null-terminated, or NULL */
+	/* qemu only: output of the guest's console that came through QEMU; NULL = nobody listens, and
+	 * the guest gets no console device. */
+	void (*console)(void *arg, const void *data, size_t n);
 	/* Exactly once after a boot that returned 0, unless backend free comes first; never inside
 	 * boot or kill. The vCPUs do not run any more. `message` may be "". */
 	void (*ended)(void *arg, enum end_reason reason, const char *message);

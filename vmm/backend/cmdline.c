@@ -32,7 +32,8 @@ void cmdline_init(struct cmdline *c)
 
 int cmdline_add(struct cmdline *c, const char *words, struct err *err)
 {
-	size_t n = strlen(words);
+	size_t n = strlen(words), blank = c->len > 0 ? 1 : 0;
+
 	if (n == 0)
 		return 0;
 	for (size_t i = 0; i < n; i++)
@@ -40,7 +41,6 @@ int cmdline_add(struct cmdline *c, const char *words, struct err *err)
 			return err_set(err, -EINVAL,
 				       "kernel command line: character %zu is not printable ASCII",
 				       i + 1);
-	size_t blank = c->len > 0 ? 1 : 0;
 	if (n > VM_CMDLINE_MAX - c->len || blank > VM_CMDLINE_MAX - c->len - n)
 		return err_set(err, -E2BIG, "kernel command line: longer than %d characters",
 			       VM_CMDLINE_MAX);
@@ -53,27 +53,26 @@ int cmdline_add(struct cmdline *c, const char *words, struct err *err)
 
 static int add_all(struct cmdline *c, const char *const *words, size_t n, struct err *err)
 {
-	for (size_t i = 0; i < n; i++) {
-		int r = cmdline_add(c, words[i], err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = cmdline_add(c, words[i], err);
+	return r;
 }
 
 int cmdline_add_defaults(struct cmdline *c, enum cmdline_for who, struct err *err)
 {
 	int r = add_all(c, common, ARRAY_SIZE(common), err);
-	if (r < 0)
-		return r;
-	if (who == CMDLINE_KVM)
-		return 0;
-	return add_all(c, qemu_only, ARRAY_SIZE(qemu_only), err);
+
+	if (r == 0 && who == CMDLINE_QEMU)
+		r = add_all(c, qemu_only, ARRAY_SIZE(qemu_only), err);
+	return r;
 }
 
 int cmdline_add_mmio(struct cmdline *c, uint64_t base, unsigned irq, struct err *err)
 {
 	char word[64]; /* "virtio_mmio.device=4K@0x" + 16 digits + ":" + 10 digits */
+
 	snprintf(word, sizeof(word), "virtio_mmio.device=4K@0x%" PRIx64 ":%u", base, irq);
 	return cmdline_add(c, word, err);
 }

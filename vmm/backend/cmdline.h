@@ -11,11 +11,13 @@
 #ifndef HUSK_VMM_BACKEND_CMDLINE_H
 #define HUSK_VMM_BACKEND_CMDLINE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "vmm/backend/backend.h"
+
+#define VM_CMDLINE_MAX 2047 /* what the guest kernel takes (COMMAND_LINE_SIZE), without NUL */
 
 struct cmdline {
 	char text[VM_CMDLINE_MAX + 1]; /* always NUL-terminated */

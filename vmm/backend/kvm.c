@@ -35,6 +35,7 @@
 static void wake_loop(struct backend *b)
 {
 	uint64_t one = 1;
+
 	if (write(b->wake, &one, sizeof(one)) < 0)
 		log_debug("kvm: wake-up pending already");
 }
@@ -54,9 +55,11 @@ static void end_vm(struct backend *b, enum end_reason reason, const char *messag
  */
 static void apply_and_wait(struct backend *b, size_t device)
 {
+	uint64_t number;
+
 	pthread_mutex_lock(&b->lock);
 	b->to_apply |= 1u << device;
-	uint64_t number = ++b->asked;
+	number = ++b->asked;
 	wake_loop(b);
 	while (b->served < number && !atomic_load(&b->stopping))
 		pthread_cond_wait(&b->applied, &b->lock);
@@ -72,13 +75,13 @@ static void mmio(struct kvm_vcpu *v)
 	uint64_t base = kvm_arch_mmio_base(0);
 	uint64_t off = run->mmio.phys_addr - base; /* wraps below the base: too big then */
 	size_t len = MIN_OF(run->mmio.len, sizeof(run->mmio.data));
+	size_t device = off / VIRTIO_MMIO_SIZE;
 
-	if (off / VIRTIO_MMIO_SIZE >= b->n_devices) {
+	if (device >= b->n_devices) {
 		if (!run->mmio.is_write)
 			memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 		return;
 	}
-	size_t device = off / VIRTIO_MMIO_SIZE;
 	off %= VIRTIO_MMIO_SIZE;
 	if (!run->mmio.is_write)
 		virtio_mmio_read(&b->devices[device], off, run->mmio.data, len);
@@ -89,6 +92,7 @@ static void mmio(struct kvm_vcpu *v)
 static void end_by_failure(struct kvm_vcpu *v, const char *what)
 {
 	char where[200], text[400];
+
 	kvm_arch_describe(v, where, sizeof(where));
 	snprintf(text, sizeof(text), "vCPU %u: %s; %s", v->id, what, where);
 	end_vm(v->vm, END_MONITOR_ERROR, text);
@@ -129,10 +133,10 @@ static bool handle_exit(struct kvm_vcpu *v)
 	return false;
 }
 
-static void *vcpu_main(void *arg)
+static void *kvm_vcpu_main(void *arg)
 {
 	struct kvm_vcpu *v = arg;
-	char name[16];
+	char name[16], what[100];
 
 	snprintf(name, sizeof(name), "vcpu%u", v->id);
 	(void)pthread_setname_np(pthread_self(), name);
@@ -140,7 +144,6 @@ static void *vcpu_main(void *arg)
 		if (ioctl(v->fd, KVM_RUN, NULL) < 0) {
 			if (errno == EINTR || errno == EAGAIN)
 				continue;
-			char what[100];
 			snprintf(what, sizeof(what), "KVM_RUN: %s", strerror(errno));
 			end_by_failure(v, what);
 			break;
@@ -156,13 +159,14 @@ static int start_vcpus(struct backend *b, struct err *err)
 	sigset_t all, old;
 	pthread_attr_t attr;
 	int r = pthread_attr_init(&attr);
+
 	if (r != 0)
 		return err_errno(err, -r, "vCPU threads");
 	(void)pthread_attr_setstacksize(&attr, VCPU_STACK);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (unsigned i = 0; i < b->n_vcpus && r == 0; i++) {
-		r = pthread_create(&b->vcpus[i].thread, &attr, vcpu_main, &b->vcpus[i]);
+		r = pthread_create(&b->vcpus[i].thread, &attr, kvm_vcpu_main, &b->vcpus[i]);
 		b->vcpus[i].has_thread = r == 0;
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -189,17 +193,19 @@ static void stop_vcpus(struct backend *b)
 
 /* ---- main loop ---- */
 
-static void on_wake(struct ev_io *io, uint32_t events)
+static void kvm_on_wake(struct ev_io *io, uint32_t events)
 {
 	struct backend *b = io->arg;
-	uint64_t n;
+	enum end_reason reason;
+	uint64_t n, number;
+	uint32_t mask;
 
 	if (read(b->wake, &n, sizeof(n)) < 0)
 		return;
 	pthread_mutex_lock(&b->lock);
-	uint32_t mask = b->to_apply;
-	uint64_t number = b->asked;
-	enum end_reason reason = b->reason;
+	mask = b->to_apply;
+	number = b->asked;
+	reason = b->reason;
 	b->to_apply = 0;
 	pthread_mutex_unlock(&b->lock);
 
@@ -251,7 +257,8 @@ static void kvm_backend_free(struct backend *b)
 	pthread_mutex_destroy(&b->lock);
 	free(b);
 }
-static void free_backendp(struct backend **b)
+
+static void kvm_backend_freep(struct backend **b)
 {
 	kvm_backend_free(*b);
 }
@@ -260,12 +267,14 @@ static void free_backendp(struct backend **b)
 
 static int open_kvm(struct backend *b, struct err *err)
 {
+	int r;
+
 	b->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (b->kvm_fd < 0)
 		return err_errno(err, -errno, "/dev/kvm (husk check says what can be done)");
 	if (ioctl(b->kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
 		return err_set(err, -EPROTO, "/dev/kvm: unknown version of its interface");
-	int r = kvm_arch_check(b->kvm_fd, err);
+	r = kvm_arch_check(b->kvm_fd, err);
 	if (r < 0)
 		return r;
 	r = ioctl(b->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -290,6 +299,7 @@ static int give_memory(struct backend *b, struct err *err)
 			.memory_size = g->size,
 			.userspace_addr = (uintptr_t)g->host,
 		};
+
 		if (ioctl(b->vm_fd, KVM_SET_USER_MEMORY_REGION, &r) < 0)
 			return err_errno(err, -errno, "KVM_SET_USER_MEMORY_REGION");
 	}
@@ -308,14 +318,16 @@ static int create_vcpus(struct backend *b, unsigned n, struct err *err)
 	memcpy(mask.set, &blocked, sizeof(mask.set));
 	b->vcpus = calloc(n, sizeof(*b->vcpus));
 	if (!b->vcpus)
-		return err_errno(err, -ENOMEM, "vCPUs");
+		return err_nomem(err);
 	for (unsigned i = 0; i < n; i++) {
 		struct kvm_vcpu *v = &b->vcpus[b->n_vcpus++];
+		void *run;
+
 		*v = (struct kvm_vcpu){ .vm = b, .id = i };
 		v->fd = ioctl(b->vm_fd, KVM_CREATE_VCPU, (unsigned long)i);
 		if (v->fd < 0)
 			return err_errno(err, -errno, "KVM_CREATE_VCPU %u", i);
-		void *run = mmap(NULL, b->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+		run = mmap(NULL, b->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
 		if (run == MAP_FAILED)
 			return err_errno(err, -errno, "vCPU %u: mmap", i);
 		v->run = run;
@@ -325,41 +337,54 @@ static int create_vcpus(struct backend *b, unsigned n, struct err *err)
 	return 0;
 }
 
-static int create_devices(struct backend *b, const struct backend_boot *boot, struct err *err)
+/* Interrupts and kicks of a device through the kernel. */
+static int wire_device(struct backend *b, size_t i, struct err *err)
 {
-	if (boot->n_devices > KVM_DEVICES_MAX)
-		return err_set(err, -E2BIG, "more than %d devices", KVM_DEVICES_MAX);
-	b->devices = calloc(boot->n_devices, sizeof(*b->devices));
-	if (!b->devices)
-		return err_errno(err, -ENOMEM, "devices");
-	for (size_t i = 0; i < boot->n_devices; i++) {
-		struct virtio_mmio *m = &b->devices[i];
-		int r = virtio_mmio_init(m, b->loop, boot->devices[i], &b->mem, err);
-		if (r < 0)
-			return r;
-		b->n_devices++;
-		struct kvm_irqfd irq = { .fd = (uint32_t)m->irq, .gsi = kvm_arch_irq(i) };
-		if (ioctl(b->vm_fd, KVM_IRQFD, &irq) < 0)
-			return err_errno(err, -errno, "KVM_IRQFD");
-		for (unsigned q = 0; q < m->dev->ops->n_queues; q++) {
-			struct kvm_ioeventfd kick = {
-				.datamatch = q,
-				.addr = kvm_arch_mmio_base(i) + VIRTIO_MMIO_QUEUE_NOTIFY,
-				.len = 4,
-				.fd = m->queues[q].kick,
-				.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
-			};
-			if (ioctl(b->vm_fd, KVM_IOEVENTFD, &kick) < 0)
-				return err_errno(err, -errno, "KVM_IOEVENTFD");
-		}
+	const struct virtio_mmio *m = &b->devices[i];
+	struct kvm_irqfd irq = { .fd = (uint32_t)m->irq, .gsi = kvm_arch_irq(i) };
+
+	if (ioctl(b->vm_fd, KVM_IRQFD, &irq) < 0)
+		return err_errno(err, -errno, "KVM_IRQFD");
+	for (unsigned q = 0; q < m->dev->ops->n_queues; q++) {
+		struct kvm_ioeventfd kick = {
+			.datamatch = q,
+			.addr = kvm_arch_mmio_base(i) + VIRTIO_MMIO_QUEUE_NOTIFY,
+			.len = 4,
+			.fd = m->queues[q].kick,
+			.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+		};
+
+		if (ioctl(b->vm_fd, KVM_IOEVENTFD, &kick) < 0)
+			return err_errno(err, -errno, "KVM_IOEVENTFD");
 	}
 	return 0;
 }
 
+static int create_devices(struct backend *b, const struct backend_boot *boot, struct err *err)
+{
+	int r = 0;
+
+	if (boot->n_devices > KVM_DEVICES_MAX)
+		return err_set(err, -E2BIG, "more than %d devices", KVM_DEVICES_MAX);
+	b->devices = calloc(boot->n_devices, sizeof(*b->devices));
+	if (!b->devices)
+		return err_nomem(err);
+	for (size_t i = 0; r == 0 && i < boot->n_devices; i++) {
+		r = virtio_mmio_init(&b->devices[i], b->loop, boot->devices[i], &b->mem, err);
+		if (r == 0) {
+			b->n_devices++;
+			r = wire_device(b, i, err);
+		}
+	}
+	return r;
+}
+
 static int make_cmdline(struct cmdline *c, const struct backend_boot *boot, struct err *err)
 {
+	int r;
+
 	cmdline_init(c);
-	int r = cmdline_add_defaults(c, CMDLINE_KVM, err);
+	r = cmdline_add_defaults(c, CMDLINE_KVM, err);
 	for (size_t i = 0; i < boot->n_devices && r == 0; i++)
 		r = cmdline_add_mmio(c, kvm_arch_mmio_base(i), kvm_arch_irq(i), err);
 	return r < 0 ? r : cmdline_add(c, boot->cmdline, err);
@@ -368,6 +393,7 @@ static int make_cmdline(struct cmdline *c, const struct backend_boot *boot, stru
 static struct backend *new_backend(const struct backend_boot *boot)
 {
 	struct backend *b = calloc(1, sizeof(*b));
+
 	if (!b)
 		return NULL;
 	b->loop = boot->loop;
@@ -383,39 +409,34 @@ static struct backend *new_backend(const struct backend_boot *boot)
 
 static int kvm_backend_boot(const struct backend_boot *boot, struct backend **ret, struct err *err)
 {
-	struct backend *b cleanup_with(free_backendp) = new_backend(boot);
+	struct backend *b cleanup_with(kvm_backend_freep) = new_backend(boot);
 	struct cmdline cmdline;
+	int r;
 
 	if (!b)
-		return err_errno(err, -ENOMEM, "backend kvm");
-	int r = make_cmdline(&cmdline, boot, err);
+		return err_nomem(err);
+	r = make_cmdline(&cmdline, boot, err);
 	if (r < 0)
 		return r;
 	b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (b->wake < 0)
 		return err_errno(err, -errno, "eventfd");
-	r = ev_io_add(b->loop, &b->wake_io, b->wake, EPOLLIN, on_wake, b);
+	r = ev_io_add(b->loop, &b->wake_io, b->wake, EPOLLIN, kvm_on_wake, b);
 	if (r < 0)
 		return err_errno(err, r, "backend kvm");
 	r = open_kvm(b, err);
-	if (r < 0)
-		return r;
-	r = kvm_arch_ram(b, boot->memory_mib * (uint64_t)MIB, err);
-	if (r < 0)
-		return r;
-	r = give_memory(b, err);
-	if (r < 0)
-		return r;
-	r = create_vcpus(b, boot->vcpus, err);
-	if (r < 0)
-		return r;
-	r = create_devices(b, boot, err);
-	if (r < 0)
-		return r;
-	r = kvm_arch_load(b, boot, cmdline.text, err);
-	if (r < 0)
-		return r;
-	r = start_vcpus(b, err);
+	if (r == 0)
+		r = kvm_arch_ram(b, boot->memory_mib * (uint64_t)MIB, err);
+	if (r == 0)
+		r = give_memory(b, err);
+	if (r == 0)
+		r = create_vcpus(b, boot->vcpus, err);
+	if (r == 0)
+		r = create_devices(b, boot, err);
+	if (r == 0)
+		r = kvm_arch_load(b, boot, cmdline.text, err);
+	if (r == 0)
+		r = start_vcpus(b, err);
 	if (r < 0)
 		return r;
 	log_debug("kvm: booted", "cmdline", cmdline.text);

@@ -15,18 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 #include "vmm/backend/cmdline.h"
 #include "vmm/virtio/vhost_user.h"
-#include "vmm/dev/console.h"
 
 #define STDERR_MAX 4096	  /* of QEMU's messages: the beginning, where the cause is */
 #define STDERR_KEEP 300	  /* into the text of Ended */
@@ -44,7 +43,7 @@ struct backend {
 	void (*ended)(void *arg, enum end_reason reason, const char *message);
 	void *arg;
 	struct vhost_user blk, vsock;
-	struct virtio_console *console;
+	void (*console)(void *arg, const void *data, size_t n); /* NULL = nobody listens */
 	struct ev_child child;
 	pid_t pid; /* 0 = not started, or reaped */
 	bool killed;
@@ -62,7 +61,7 @@ struct args {
 	bool failed;
 };
 
-static void args_fini(struct args *a)
+static void qemu_args_fini(struct args *a)
 {
 	for (unsigned i = 0; i < a->n; i++)
 		free(a->v[i]);
@@ -95,12 +94,13 @@ struct tsc_sample {
 static struct tsc_sample tsc_now(void)
 {
 	struct tsc_sample best = { 0 };
-	uint64_t shortest = UINT64_MAX;
+	uint64_t shortest = UINT64_MAX, before, took;
+	struct timespec t;
+
 	for (int i = 0; i < 8; i++) {
-		struct timespec t;
-		uint64_t before = __builtin_ia32_rdtsc();
+		before = __builtin_ia32_rdtsc();
 		clock_gettime(CLOCK_MONOTONIC_RAW, &t);
-		uint64_t took = __builtin_ia32_rdtsc() - before;
+		took = __builtin_ia32_rdtsc() - before;
 		if (took < shortest) {
 			shortest = took;
 			best.tsc = before + took / 2;
@@ -116,13 +116,15 @@ static struct tsc_sample tsc_now(void)
 static int add_clock(struct cmdline *line, struct err *err)
 {
 	const struct timespec pause = { .tv_nsec = TSC_SAMPLE_NS };
-	struct tsc_sample a = tsc_now();
-	(void)nanosleep(&pause, NULL);
-	struct tsc_sample b = tsc_now();
+	struct tsc_sample a = tsc_now(), b;
+	unsigned long long khz;
 	char words[80];
+
+	(void)nanosleep(&pause, NULL);
+	b = tsc_now();
 	if (b.ns <= a.ns || b.tsc <= a.tsc)
 		return 0; /* the guest finds out itself */
-	unsigned long long khz = (b.tsc - a.tsc) * 1000000 / (b.ns - a.ns);
+	khz = (b.tsc - a.tsc) * 1000000 / (b.ns - a.ns);
 	snprintf(words, sizeof(words), "tsc_early_khz=%llu lpj=%llu", khz, khz * 1000 / GUEST_HZ);
 	return cmdline_add(line, words, err);
 }
@@ -133,18 +135,24 @@ static int add_clock(struct cmdline *line, struct err *err)
 }
 #endif
 
-static int make_args(struct args *a, const struct backend_boot *b, bool console, struct err *err)
+static int make_cmdline(struct cmdline *line, const struct backend_boot *b, struct err *err)
+{
+	int r;
+
+	cmdline_init(line);
+	r = cmdline_add_defaults(line, CMDLINE_QEMU, err);
+	if (r == 0)
+		r = add_clock(line, err);
+	return r == 0 ? cmdline_add(line, b->cmdline, err) : r;
+}
+
+static int make_args(struct args *a, const struct backend_boot *b, struct err *err)
 {
 	struct cmdline line;
-	cmdline_init(&line);
-	int r = cmdline_add_defaults(&line, CMDLINE_QEMU, err);
-	if (r == 0)
-		r = add_clock(&line, err);
-	if (r == 0)
-		r = cmdline_add(&line, b->cmdline, err);
+	int r = make_cmdline(&line, b, err);
+
 	if (r < 0)
 		return r;
-
 	arg_take(a, strdup(b->qemu_path));
 	arg2(a, "-nodefaults", NULL);
 	arg2(a, "-no-user-config", NULL);
@@ -156,7 +164,7 @@ static int make_args(struct args *a, const struct backend_boot *b, bool console,
 	arg2(a, "-machine",
 	     strdup("microvm,acpi=off,x-option-roms=off,isa-serial=off,rtc=on,pit=off,pic=off,"
 		    "memory-backend=mem"));
-	/* QEMU before 8.1 with a thread per vCPU can loop for ever in an int3 that another vCPU has
+	/* QEMU before 8.1 with a thread per vCPU can loop without end in an int3 that another vCPU has
 	 * patched away (seen with 7.2: a jump label in __schedule). One thread takes turns instead.
 	 */
 	arg2(a, "-accel", strdup(b->vcpus > 1 ? "tcg,thread=single" : "tcg"));
@@ -173,63 +181,67 @@ static int make_args(struct args *a, const struct backend_boot *b, bool console,
 	arg2(a, "-device", strdup("vhost-user-blk,chardev=blk,num-queues=1,queue-size=256"));
 	arg2(a, "-chardev", str_fmt("socket,id=vsock,fd=%d", CHILD_VSOCK));
 	arg2(a, "-device", strdup("vhost-user-vsock-device,chardev=vsock"));
-	if (console) {
+	if (b->console) {
 		arg2(a, "-chardev", str_fmt("socket,id=con,fd=%d", CHILD_CONSOLE));
 		arg2(a, "-device", strdup("virtio-serial-device,max_ports=1"));
 		arg2(a, "-device", strdup("virtconsole,chardev=con"));
 	}
 	for (char *const *x = b->qemu_args; x && *x; x++)
 		arg_take(a, strdup(*x));
-	return a->failed ? err_set(err, -ENOMEM, "QEMU's arguments") : 0;
+	return a->failed ? err_nomem(err) : 0;
 }
 
 /* ---- the child's life ---- */
 
 static void kill_child(struct backend *q)
 {
-	if (q->pid > 0 && syscall(SYS_pidfd_send_signal, q->child.pidfd, SIGKILL, NULL, 0) < 0)
-		log_debug("cannot kill QEMU", "err", strerror(errno));
+	int r = q->pid > 0 ? pidfd_signal(q->child.pidfd, SIGKILL) : 0;
+
+	if (r < 0)
+		log_debug("cannot kill QEMU", "err", strerror(-r));
 }
 
-static void on_protocol_error(void *arg, const char *why)
+static void qemu_on_protocol_error(void *arg, const char *why)
 {
 	struct backend *q = arg;
+
 	if (!*q->failure)
 		snprintf(q->failure, sizeof(q->failure), "%s", why);
 	kill_child(q);
 }
 
-static void on_stderr(struct ev_io *io, uint32_t events)
+static void qemu_on_stderr(struct ev_io *io, uint32_t events)
 {
 	struct backend *q = io->arg;
 	char waste[1024];
 	ssize_t n = buf_read_fd(&q->messages, io->fd, sizeof(waste));
+
 	if (n == -ENOBUFS) /* kept enough: the rest must not block QEMU */
 		n = read(io->fd, waste, sizeof(waste));
 	if (n == 0 || (n < 0 && n != -EAGAIN && errno != EAGAIN))
 		ev_io_del(io);
 }
 
-static void on_console(struct ev_io *io, uint32_t events)
+static void qemu_on_console(struct ev_io *io, uint32_t events)
 {
 	struct backend *q = io->arg;
 	uint8_t data[CONSOLE_CHUNK];
 	ssize_t n = recv(io->fd, data, sizeof(data), MSG_DONTWAIT);
-	if (n <= 0) {
-		if (n == 0 || (errno != EAGAIN && errno != EINTR))
-			ev_io_del(io);
-		return;
-	}
-	struct iovec iov = { .iov_base = data, .iov_len = (size_t)n };
-	virtio_console_output(q->console, &iov, 1);
+
+	if (n > 0)
+		q->console(q->arg, data, (size_t)n);
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		ev_io_del(io);
 }
 
 /* QEMU's last words on one line, without its own name in front. */
 static void last_words(struct backend *q, char *out, size_t size)
 {
+	size_t n;
+
 	for (int i = 0; i < 8 && q->stderr_io.loop; i++) /* what is in the pipe still */
-		on_stderr(&q->stderr_io, EPOLLIN);
-	size_t n = MIN_OF(buf_len(&q->messages), size - 1);
+		qemu_on_stderr(&q->stderr_io, EPOLLIN);
+	n = MIN_OF(buf_len(&q->messages), size - 1);
 	if (n > 0)
 		memcpy(out, buf_data(&q->messages), n);
 	while (n > 0 && (out[n - 1] == '\n' || out[n - 1] == ' '))
@@ -241,17 +253,18 @@ static void last_words(struct backend *q, char *out, size_t size)
 	}
 }
 
-static void on_child_exit(struct ev_child *c, int status)
+static void qemu_on_child_exit(struct ev_child *c, int status)
 {
 	struct backend *q = c->arg;
 	char words[STDERR_KEEP], text[STDERR_KEEP + 300];
 	enum end_reason reason = END_BACKEND_DIED;
+	const char *sep;
 
 	q->pid = 0;
 	for (int i = 0; i < 8 && q->console_io.loop; i++)
-		on_console(&q->console_io, EPOLLIN);
+		qemu_on_console(&q->console_io, EPOLLIN);
 	last_words(q, words, sizeof(words));
-	const char *sep = *words ? ": " : "";
+	sep = *words ? ": " : "";
 	vhost_user_fini(&q->blk);
 	vhost_user_fini(&q->vsock);
 	if (*q->failure) {
@@ -283,37 +296,40 @@ static struct virtio_dev *device(const struct backend_boot *b, enum virtio_id id
 }
 
 /* A socketpair: our end is served as a vhost-user device, the other one is the child's. */
-static int serve(struct backend *q, struct vhost_user *v, struct virtio_dev *dev, int *ret_child,
-		 struct err *err)
+static int qemu_serve(struct backend *q, struct vhost_user *v, struct virtio_dev *dev,
+		      int *ret_child, struct err *err)
 {
 	int sv[2];
+
 	if (!dev)
 		return err_set(err, -ENODEV, "a device is missing");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return err_errno(err, -errno, "socketpair");
 	*ret_child = sv[1];
-	return vhost_user_init(v, q->loop, dev, sv[0], on_protocol_error, q, err);
+	return vhost_user_init(v, q->loop, dev, sv[0], qemu_on_protocol_error, q, err);
 }
 
 static int watch_output(struct backend *q, struct err *err)
 {
 	int r = fd_set_nonblock(q->stderr_fd, true);
+
 	if (r == 0)
-		r = ev_io_add(q->loop, &q->stderr_io, q->stderr_fd, EPOLLIN, on_stderr, q);
+		r = ev_io_add(q->loop, &q->stderr_io, q->stderr_fd, EPOLLIN, qemu_on_stderr, q);
 	if (r == 0 && q->console_fd >= 0)
-		r = ev_io_add(q->loop, &q->console_io, q->console_fd, EPOLLIN, on_console, q);
+		r = ev_io_add(q->loop, &q->console_io, q->console_fd, EPOLLIN, qemu_on_console, q);
 	return r < 0 ? err_errno(err, r, "watch QEMU's output") : 0;
 }
 
 static int start_child(struct backend *q, const struct backend_boot *b, const int child_fds[],
 		       struct err *err)
 {
-	struct args cleanup_with(args_fini) a = { .n = 0 };
-	int pidfd = -1;
-	int r = make_args(&a, b, child_fds[CHILD_CONSOLE] >= 0, err);
+	struct args cleanup_with(qemu_args_fini) a = { .n = 0 };
+	int pidfd = -1, r = make_args(&a, b, err);
+	struct spawn s;
+
 	if (r < 0)
 		return r;
-	struct spawn s = spawn_of(b->qemu_path, a.v);
+	s = spawn_of(b->qemu_path, a.v);
 	s.n_fds = child_fds[CHILD_CONSOLE] >= 0 ? CHILD_FDS : CHILD_CONSOLE;
 	for (int i = 0; i < s.n_fds; i++)
 		s.fds[i] = child_fds[i];
@@ -321,7 +337,7 @@ static int start_child(struct backend *q, const struct backend_boot *b, const in
 	r = spawn_run(&s, &q->pid, &pidfd, err);
 	if (r < 0)
 		return err_wrap(err, r, "start QEMU (--qemu; package qemu-system-x86)");
-	r = ev_child_add(q->loop, &q->child, q->pid, pidfd, on_child_exit, q);
+	r = ev_child_add(q->loop, &q->child, q->pid, pidfd, qemu_on_child_exit, q);
 	if (r < 0) { /* the pidfd is closed, the child runs */
 		kill(q->pid, SIGKILL);
 		waitpid(q->pid, NULL, 0);
@@ -359,40 +375,37 @@ static void qemu_freep(struct backend **q)
 static int qemu_boot(const struct backend_boot *b, struct backend **ret, struct err *err)
 {
 	struct backend *cleanup_with(qemu_freep) q = calloc(1, sizeof(*q));
+	cleanup_fd int blk = -1, vsock = -1, err_w = -1, con_child = -1;
+	int p[2], r;
+
 	if (!q)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	q->loop = b->loop;
 	q->ended = b->ended;
+	q->console = b->console;
 	q->arg = b->arg;
 	q->stderr_fd = q->console_fd = -1;
 	buf_init(&q->messages, STDERR_MAX);
-	struct virtio_dev *con = device(b, VIRTIO_ID_CONSOLE);
-	if (con)
-		q->console = container_of(con, struct virtio_console, dev);
-
-	cleanup_fd int blk = -1, vsock = -1, err_w = -1, con_child = -1;
-	int r = serve(q, &q->blk, device(b, VIRTIO_ID_BLOCK), &blk, err);
+	r = qemu_serve(q, &q->blk, device(b, VIRTIO_ID_BLOCK), &blk, err);
 	if (r == 0)
-		r = serve(q, &q->vsock, device(b, VIRTIO_ID_VSOCK), &vsock, err);
+		r = qemu_serve(q, &q->vsock, device(b, VIRTIO_ID_VSOCK), &vsock, err);
 	if (r < 0)
 		return r;
-	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, -errno, "pipe");
 	q->stderr_fd = p[0];
 	err_w = p[1];
 	/* hvc0 costs the boot some time: only when somebody listens. */
-	if (q->console && q->console->sink >= 0) {
+	if (q->console) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
 			return err_errno(err, -errno, "socketpair");
 		q->console_fd = p[0];
 		con_child = p[1];
 	}
 	r = watch_output(q, err);
-	if (r < 0)
-		return r;
-	const int child_fds[CHILD_FDS] = { -1, -1, err_w, blk, vsock, con_child };
-	r = start_child(q, b, child_fds, err);
+	if (r == 0)
+		r = start_child(
+			q, b, (const int[CHILD_FDS]){ -1, -1, err_w, blk, vsock, con_child }, err);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(&q);

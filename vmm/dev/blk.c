@@ -56,7 +56,7 @@ struct blk_request {
 
 static bool on_disk(uint64_t sector, uint64_t sectors)
 {
-	return sector < DISK_SECTORS && sectors <= DISK_SECTORS - sector;
+	return sector < VM_DISK_SECTORS && sectors <= VM_DISK_SECTORS - sector;
 }
 
 static uint8_t status_of(int r)
@@ -70,15 +70,17 @@ static uint8_t do_rw(struct virtio_blk *b, struct blk_request *q)
 	const struct virtq_chain *c = q->c;
 	size_t len = in ? c->in_len - 1 : c->out_len - sizeof(q->h);
 	struct iovec iov[VIRTQ_CHAIN_MAX];
+	unsigned n;
+	int r;
 
-	if (len % SECTOR_SIZE != 0 || !on_disk(q->h.sector, len / SECTOR_SIZE))
+	if (len % VM_SECTOR_SIZE != 0 || !on_disk(q->h.sector, len / VM_SECTOR_SIZE))
 		return BLK_S_IOERR;
 	if (!in) {
-		unsigned n = iov_slice(c->iov, c->n_out, sizeof(q->h), len, iov, ARRAY_SIZE(iov));
+		n = iov_slice(c->iov, c->n_out, sizeof(q->h), len, iov, ARRAY_SIZE(iov));
 		return status_of(window_write(b->windows, q->h.sector, iov, n, len));
 	}
-	unsigned n = iov_slice(c->iov + c->n_out, c->n_in, 0, len, iov, ARRAY_SIZE(iov));
-	int r = window_read(b->windows, q->h.sector, iov, n, len);
+	n = iov_slice(c->iov + c->n_out, c->n_in, 0, len, iov, ARRAY_SIZE(iov));
+	r = window_read(b->windows, q->h.sector, iov, n, len);
 	if (r == 0)
 		q->written = len;
 	return status_of(r);
@@ -111,12 +113,13 @@ static uint8_t do_get_id(struct blk_request *q)
 {
 	static const char id[BLK_ID_LEN] = "husk";
 	size_t room = q->c->in_len - 1;
+
 	q->written =
 		iov_write(q->c->iov + q->c->n_out, q->c->n_in, 0, id, MIN_OF(room, sizeof(id)));
 	return BLK_S_OK;
 }
 
-static uint8_t serve(struct virtio_blk *b, struct blk_request *q)
+static uint8_t blk_serve(struct virtio_blk *b, struct blk_request *q)
 {
 	switch (q->h.type) {
 	case BLK_T_IN:
@@ -138,20 +141,22 @@ static uint8_t serve(struct virtio_blk *b, struct blk_request *q)
 static size_t handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_chain *c)
 {
 	struct blk_request q = { .c = c };
+	uint8_t status;
+
 	/* Without a header or a place for the status there is nothing to answer (5.2.6). */
 	if (c->out_len < sizeof(q.h) || c->in_len < 1) {
 		virtq_push(vq, c->head, 0);
 		return 0;
 	}
 	iov_read(c->iov, c->n_out, 0, &q.h, sizeof(q.h));
-	uint8_t status = serve(b, &q);
+	status = blk_serve(b, &q);
 	iov_write(c->iov + c->n_out, c->n_in, c->in_len - 1, &status, 1);
 	/* "Used length" counts from the first byte; the status is the last one. */
 	virtq_push(vq, c->head, q.written == c->in_len - 1 ? c->in_len : (uint32_t)q.written);
 	return (size_t)c->out_len + c->in_len;
 }
 
-static void notify(struct virtio_dev *d, unsigned queue)
+static void blk_notify(struct virtio_dev *d, unsigned queue)
 {
 	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
 	struct virtq *vq = &d->queues[0];
@@ -169,39 +174,42 @@ static void notify(struct virtio_dev *d, unsigned queue)
 			virtio_flush(d, 0);
 			if (ev_timer_add(b->loop, &b->again, 0, b->again.cb, b) == 0)
 				return;
-			n = 0; /* no memory for a timer: go on instead of losing the kick */
+			n = 0; /* out of memory for a timer: go on instead of losing the kick */
 			bytes = 0;
 		}
 	} while (virtq_arm(vq));
 	virtio_flush(d, 0);
 }
 
-static void on_again(struct ev_timer *t)
+static void blk_on_again(struct ev_timer *t)
 {
 	struct virtio_blk *b = t->arg;
-	notify(&b->dev, 0);
+
+	blk_notify(&b->dev, 0);
 }
 
-static void stop(struct virtio_dev *d)
+static void blk_stop(struct virtio_dev *d)
 {
 	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
+
 	ev_timer_del(&b->again);
 }
 
-static void config_read(const struct virtio_dev *d, size_t off, void *buf, size_t len)
+static void blk_config_read(const struct virtio_dev *d, size_t off, void *buf, size_t len)
 {
 	static const struct blk_config config = {
-		.capacity = DISK_SECTORS,
+		.capacity = VM_DISK_SECTORS,
 		.seg_max = BLK_SEGS_MAX,
-		.blk_size = SECTOR_SIZE,
+		.blk_size = VM_SECTOR_SIZE,
 		.num_queues = 1,
 		.max_discard_sectors = BLK_DISCARD_SECTORS_MAX,
 		.max_discard_seg = BLK_DISCARD_SEGS_MAX,
-		.discard_sector_alignment = WINDOW_ALIGN,
+		.discard_sector_alignment = VM_DISK_ALIGN,
 		.max_write_zeroes_sectors = BLK_WRITE_ZEROES_SECTORS_MAX,
 		.max_write_zeroes_seg = BLK_DISCARD_SEGS_MAX,
 		.write_zeroes_may_unmap = 1,
 	};
+
 	memcpy(buf, (const uint8_t *)&config + off, len);
 }
 
@@ -212,15 +220,15 @@ static const struct virtio_dev_ops blk_ops = {
 	.queue_max = { BLK_QUEUE_SIZE },
 	.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_DISCARD | BLK_F_WRITE_ZEROES,
 	.config_len = sizeof(struct blk_config),
-	.config_read = config_read,
-	.stop = stop,
-	.notify = notify,
+	.config_read = blk_config_read,
+	.stop = blk_stop,
+	.notify = blk_notify,
 };
 
 void virtio_blk_init(struct virtio_blk *b, struct loop *l, const struct window_table *windows)
 {
 	*b = (struct virtio_blk){ .dev.ops = &blk_ops, .loop = l, .windows = windows };
-	b->again.cb = on_again;
+	b->again.cb = blk_on_again;
 }
 
 void virtio_blk_fini(struct virtio_blk *b)

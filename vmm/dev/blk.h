@@ -1,12 +1,13 @@
 /*
  * virtio-blk over windows (virtio 1.2, 5.2): one huge disk, sparse, one queue.
  *
- * The disk offers no flush: what is written to it does not outlive the host's boot (DESIGN 5), so
- * reaching the host's page cache is all a write has to do, and the guest never waits for more.
+ * The disk offers no flush: what is written to it does not outlive the host's boot (README.md, What
+ * the disk does not promise), so reaching the host's page cache is all a write has to do, and the
+ * guest never waits for more.
  * A flush that comes nevertheless succeeds.
  *
  * Main loop thread. Requests are served in order, data without a copy between file and guest
- * memory. serve() is the seam where an asynchronous engine can be put: a request is one struct.
+ * memory. blk_serve() is the seam where an asynchronous engine can be put: a request is one struct.
  */
 #ifndef HUSK_VMM_DEV_BLK_H
 #define HUSK_VMM_DEV_BLK_H

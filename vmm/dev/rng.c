@@ -2,7 +2,7 @@
 
 #include <sys/random.h>
 
-static void notify(struct virtio_dev *d, unsigned queue)
+static void rng_notify(struct virtio_dev *d, unsigned queue)
 {
 	struct virtq *vq = &d->queues[0];
 	struct virtq_chain c;
@@ -15,6 +15,7 @@ static void notify(struct virtio_dev *d, unsigned queue)
 			size_t want = MIN_OF(c.in_len, sizeof(bytes));
 			ssize_t n = getrandom(bytes, want, GRND_NONBLOCK);
 			size_t put = n > 0 ? (size_t)n : 0;
+
 			put = iov_write(c.iov + c.n_out, c.n_in, 0, bytes, put);
 			virtq_push(vq, c.head, (uint32_t)put);
 			left--;
@@ -28,7 +29,7 @@ static const struct virtio_dev_ops rng_ops = {
 	.name = "rng",
 	.n_queues = 1,
 	.queue_max = { RNG_QUEUE_SIZE },
-	.notify = notify,
+	.notify = rng_notify,
 };
 
 void virtio_rng_init(struct virtio_rng *r)

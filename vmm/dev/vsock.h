@@ -20,11 +20,11 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/loop.h"
 #include "vmm/virtio/virtio.h"
 
 #define VSOCK_HOST_CID 2
-#define VSOCK_AGENT_PORT 1024
 #define VSOCK_QUEUE_SIZE 256
 #define VSOCK_CONNS_MAX 1023u
 #define VSOCK_BUF_ALLOC (256 * KIB) /* what the guest may have under way on a connection */

@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/check.h"
+#include "base/limits.h"
 #include "base/util.h"
-#include "vmm/backend/backend.h"
+#include "vmm/backend/cmdline.h"
 
 /* Below 1 MiB, as Firecracker and Cloud Hypervisor have it. */
 #define A_START_INFO 0x6000u
@@ -38,24 +40,26 @@ static int bad(struct err *err, const char *what)
 /* Notes of one PT_NOTE segment: name "Xen", type PHYS32_ENTRY, 4 or 8 bytes. */
 static void find_entry(const uint8_t *p, size_t len, uint64_t align, uint64_t *ret)
 {
-	struct cur c = cur_of(p, len);
-	size_t pad = align == 8 ? 8 : 4;
+	struct cur c = cur_of(p, len), d;
+	size_t pad = align == 8 ? 8 : 4, used, skip;
+	uint32_t namesz, descsz, type;
+	const uint8_t *name, *desc;
 
 	while (cur_left(&c) >= sizeof(Elf64_Nhdr) && !c.bad) {
-		uint32_t namesz = cur_le32(&c);
-		uint32_t descsz = cur_le32(&c);
-		uint32_t type = cur_le32(&c);
+		namesz = cur_le32(&c);
+		descsz = cur_le32(&c);
+		type = cur_le32(&c);
 		if (namesz > len || descsz > len)
 			return;
-		const uint8_t *name = cur_bytes(&c, (namesz + 3ull) & ~3ull);
-		const uint8_t *desc = cur_bytes(&c, descsz);
+		name = cur_bytes(&c, (namesz + 3ull) & ~3ull);
+		desc = cur_bytes(&c, descsz);
 		if (c.bad)
 			return;
-		size_t used = len - cur_left(&c);
-		size_t skip = (pad - used % pad) % pad;
+		used = len - cur_left(&c);
+		skip = (pad - used % pad) % pad;
 		if (type == XEN_ELFNOTE_PHYS32_ENTRY && namesz == 4 &&
 		    memcmp(name, "Xen", 4) == 0) {
-			struct cur d = cur_of(desc, descsz);
+			d = cur_of(desc, descsz);
 			if (descsz == 4)
 				*ret = cur_le32(&d);
 			else if (descsz == 8)
@@ -98,8 +102,10 @@ int elf_parse(const void *file, size_t len, struct elf_image *ret, struct err *e
 	const uint8_t *bytes = file;
 	struct elf_image img = { 0 };
 	uint64_t entry = UINT64_MAX;
-	Elf64_Ehdr eh;
 	struct cur c = cur_of(file, len);
+	Elf64_Ehdr eh;
+	Elf64_Phdr ph;
+	int r;
 
 	if (!cur_copy(&c, &eh, sizeof(eh)))
 		return bad(err, "shorter than an ELF header");
@@ -113,7 +119,6 @@ int elf_parse(const void *file, size_t len, struct elf_image *ret, struct err *e
 
 	c = cur_of(bytes + eh.e_phoff, len - eh.e_phoff);
 	for (unsigned i = 0; i < eh.e_phnum; i++) {
-		Elf64_Phdr ph;
 		if (!cur_copy(&c, &ph, sizeof(ph)))
 			return bad(err, "program headers cut off");
 		if (ph.p_type != PT_LOAD && ph.p_type != PT_NOTE)
@@ -124,7 +129,7 @@ int elf_parse(const void *file, size_t len, struct elf_image *ret, struct err *e
 			find_entry(bytes + ph.p_offset, ph.p_filesz, ph.p_align, &entry);
 			continue;
 		}
-		int r = add_segment(&ph, &img, err);
+		r = add_segment(&ph, &img, err);
 		if (r < 0)
 			return r;
 	}
@@ -141,24 +146,25 @@ int elf_parse(const void *file, size_t len, struct elf_image *ret, struct err *e
 
 /* ---- files into guest memory ---- */
 
-struct file_map {
+struct boot_file {
 	int fd;
 	uint8_t *data;
 	size_t len;
 };
 
-static void file_unmap(struct file_map *f)
+static void boot_file_unmap(struct boot_file *f)
 {
 	if (f->data)
 		munmap(f->data, f->len);
 	fd_close(&f->fd);
 }
-#define cleanup_file_map cleanup_with(file_unmap)
+#define cleanup_boot_file cleanup_with(boot_file_unmap)
 
-static int file_map(const char *path, size_t max, struct file_map *ret, struct err *err)
+static int boot_file_map(const char *path, size_t max, struct boot_file *ret, struct err *err)
 {
 	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
+	void *p;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_errno(err, -errno, "%s", path);
@@ -166,30 +172,32 @@ static int file_map(const char *path, size_t max, struct file_map *ret, struct e
 		return err_set(err, -ENOEXEC, "%s: not a file, or empty", path);
 	if ((uint64_t)st.st_size > max)
 		return err_set(err, -EFBIG, "%s: larger than %zu MiB", path, max / MIB);
-	void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (p == MAP_FAILED)
 		return err_errno(err, -errno, "%s: mmap", path);
-	*ret = (struct file_map){ .fd = take_fd(&fd), .data = p, .len = (size_t)st.st_size };
+	*ret = (struct boot_file){ .fd = take_fd(&fd), .data = p, .len = (size_t)st.st_size };
 	return 0;
 }
 
 /* Bytes [off, off + len) of the file, checked by the caller, at gpa: whole pages are mapped when
  * file and memory agree about their borders, the rest is copied. */
-static int place(const struct guestmem *mem, const struct file_map *f, uint64_t off, uint64_t len,
+static int place(const struct guestmem *mem, const struct boot_file *f, uint64_t off, uint64_t len,
 		 uint64_t gpa, struct err *err)
 {
+	uint64_t head = MIN_OF((PAGE - off % PAGE) % PAGE, len);
+	uint64_t whole = (len - head) / PAGE * PAGE;
+	uint64_t tail = len - head - whole;
+	uint8_t *host;
+
 	if (len == 0)
 		return 0;
-	uint8_t *host = guestmem_at(mem, gpa, len, GUEST_WRITE);
+	host = guestmem_at(mem, gpa, len, GUEST_WRITE);
 	if (!host)
 		return err_set(err, -ENOSPC, "does not fit the VM's memory");
 	if ((uintptr_t)host % PAGE != off % PAGE) {
 		memcpy(host, f->data + off, len);
 		return 0;
 	}
-	uint64_t head = MIN_OF((PAGE - off % PAGE) % PAGE, len);
-	uint64_t whole = (len - head) / PAGE * PAGE;
-	uint64_t tail = len - head - whole;
 	memcpy(host, f->data + off, head);
 	if (whole > 0) {
 		if (mmap(host + head, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, f->fd,
@@ -204,11 +212,11 @@ static int place(const struct guestmem *mem, const struct file_map *f, uint64_t 
 static int load_kernel(const struct guestmem *mem, const char *path, uint32_t *ret_entry,
 		       uint64_t *ret_end, struct err *err)
 {
-	cleanup_file_map struct file_map f = { .fd = -1 };
+	cleanup_boot_file struct boot_file f = { .fd = -1 };
 	struct elf_image img;
 	uint64_t end = 0;
+	int r = boot_file_map(path, KERNEL_FILE_MAX, &f, err);
 
-	int r = file_map(path, KERNEL_FILE_MAX, &f, err);
 	if (r < 0)
 		return r;
 	r = elf_parse(f.data, f.len, &img, err);
@@ -216,6 +224,7 @@ static int load_kernel(const struct guestmem *mem, const char *path, uint32_t *r
 		return err_wrap(err, r, "%s", path);
 	for (unsigned i = 0; i < img.n; i++) {
 		const struct elf_segment *s = &img.segs[i];
+
 		/* What follows the file's part (bss) is fresh memory: zeros already. */
 		if (!guestmem_at(mem, s->paddr, s->memsz, GUEST_WRITE))
 			return err_set(err, -ENOSPC, "%s: does not fit the VM's memory", path);
@@ -233,13 +242,13 @@ static int load_kernel(const struct guestmem *mem, const char *path, uint32_t *r
 static int load_initramfs(const struct guestmem *mem, const char *path, uint64_t kernel_end,
 			  uint64_t *ret_gpa, uint64_t *ret_len, struct err *err)
 {
-	cleanup_file_map struct file_map f = { .fd = -1 };
-	uint64_t top = mem->regions[0].size;
+	cleanup_boot_file struct boot_file f = { .fd = -1 };
+	uint64_t top = mem->regions[0].size, room;
+	int r = boot_file_map(path, INITRAMFS_FILE_MAX, &f, err);
 
-	int r = file_map(path, INITRAMFS_FILE_MAX, &f, err);
 	if (r < 0)
 		return r;
-	uint64_t room = (f.len + PAGE - 1) / PAGE * PAGE;
+	room = (f.len + PAGE - 1) / PAGE * PAGE;
 	if (room > top || top - room < kernel_end)
 		return err_set(err, -ENOSPC, "%s: does not fit the VM's memory", path);
 	r = place(mem, &f, 0, f.len, top - room, err);
@@ -271,6 +280,7 @@ struct hvm_memmap_entry {
 static int put(const struct guestmem *mem, uint64_t gpa, const void *data, size_t len)
 {
 	void *p = guestmem_at(mem, gpa, len, GUEST_WRITE);
+
 	if (!p)
 		return -ENOSPC;
 	memcpy(p, data, len);
@@ -286,12 +296,7 @@ static int put_start_info(const struct guestmem *mem, const char *cmdline, uint6
 		  .size = mem->regions[0].size - ELF_KERNEL_MIN,
 		  .type = HVM_MEMMAP_RAM },
 	};
-	uint32_t n = 2;
-	for (unsigned i = 1; i < mem->n; i++)
-		map[n++] = (struct hvm_memmap_entry){ .addr = mem->regions[i].gpa,
-						      .size = mem->regions[i].size,
-						      .type = HVM_MEMMAP_RAM };
-	struct hvm_modlist_entry mod = { .paddr = initramfs, .size = initramfs_len };
+	const struct hvm_modlist_entry mod = { .paddr = initramfs, .size = initramfs_len };
 	struct hvm_start_info info = {
 		.magic = HVM_START_MAGIC,
 		.version = 1,
@@ -299,13 +304,20 @@ static int put_start_info(const struct guestmem *mem, const char *cmdline, uint6
 		.modlist_paddr = A_MODULES,
 		.cmdline_paddr = A_CMDLINE,
 		.memmap_paddr = A_MEMMAP,
-		.memmap_entries = n,
+		.memmap_entries = 2,
 	};
-	int r = put(mem, A_START_INFO, &info, sizeof(info));
+	int r;
+
+	for (unsigned i = 1; i < mem->n; i++)
+		map[info.memmap_entries++] =
+			(struct hvm_memmap_entry){ .addr = mem->regions[i].gpa,
+						   .size = mem->regions[i].size,
+						   .type = HVM_MEMMAP_RAM };
+	r = put(mem, A_START_INFO, &info, sizeof(info));
 	if (r == 0)
 		r = put(mem, A_MODULES, &mod, sizeof(mod));
 	if (r == 0)
-		r = put(mem, A_MEMMAP, map, n * sizeof(map[0]));
+		r = put(mem, A_MEMMAP, map, info.memmap_entries * sizeof(map[0]));
 	if (r == 0)
 		r = put(mem, A_CMDLINE, cmdline, strlen(cmdline) + 1);
 	return r;
@@ -355,10 +367,11 @@ enum { MP_INT = 0, MP_NMI = 1, MP_EXTINT = 3 };
 _Static_assert(sizeof(struct mp_floating) + MP_TABLE_MAX <= A_MP_TABLE_END - A_MP_TABLE,
 	       "MP table");
 
-static uint8_t checksum(const void *data, size_t n)
+static uint8_t mp_checksum(const void *data, size_t n)
 {
 	const uint8_t *p = data;
 	uint8_t sum = 0;
+
 	while (n-- > 0)
 		sum = (uint8_t)(sum + *p++);
 	return (uint8_t)-sum;
@@ -372,63 +385,76 @@ struct mp_writer {
 
 static void mp_add(struct mp_writer *w, const void *entry, size_t n)
 {
+	check(n <= sizeof(w->bytes) - w->len);
 	memcpy(w->bytes + w->len, entry, n);
 	w->len += n;
 	w->entries++;
 }
 
+static void mp_add_cpus(struct mp_writer *w, unsigned vcpus)
+{
+	for (unsigned i = 0; i < vcpus; i++) {
+		const struct mp_cpu cpu = { .type = MP_CPU,
+					    .apic_id = (uint8_t)i,
+					    .apic_version = 0x14,
+					    .flags = i == 0 ? 3 : 1, /* enabled, boot processor */
+					    .signature = 0x600,
+					    .features = 0x201 }; /* FPU, APIC */
+
+		mp_add(w, &cpu, sizeof(cpu));
+	}
+}
+
+/* The ISA bus, the IOAPIC and what is wired to which of its pins. */
+static void mp_add_interrupts(struct mp_writer *w, uint8_t ioapic_id)
+{
+	const struct mp_bus bus = { .type = MP_BUS, .name = { 'I', 'S', 'A', ' ', ' ', ' ' } };
+	const struct mp_ioapic ioapic = { .type = MP_IOAPIC,
+					  .id = ioapic_id,
+					  .version = 0x11,
+					  .flags = 1,
+					  .address = 0xfec00000 };
+	const struct mp_irq lint0 = { .type = MP_LINT, .kind = MP_EXTINT };
+	const struct mp_irq lint1 = { .type = MP_LINT, .kind = MP_NMI, .apic = 0xff, .pin = 1 };
+
+	mp_add(w, &bus, sizeof(bus));
+	mp_add(w, &ioapic, sizeof(ioapic));
+	for (unsigned i = 0; i <= X86_IRQ_MAX; i++) {
+		const struct mp_irq irq = { .type = MP_IOINT,
+					    .kind = MP_INT, /* edge, active high: ISA's default */
+					    .bus_irq = (uint8_t)i,
+					    .apic = ioapic_id,
+					    .pin = (uint8_t)i };
+
+		mp_add(w, &irq, sizeof(irq));
+	}
+	mp_add(w, &lint0, sizeof(lint0));
+	mp_add(w, &lint1, sizeof(lint1));
+}
+
 static int put_mp_table(const struct guestmem *mem, unsigned vcpus)
 {
 	struct mp_writer w = { .len = sizeof(struct mp_header) };
-	uint8_t ioapic_id = (uint8_t)vcpus;
-
-	for (unsigned i = 0; i < vcpus; i++) {
-		struct mp_cpu cpu = { .type = MP_CPU,
-				      .apic_id = (uint8_t)i,
-				      .apic_version = 0x14,
-				      .flags = i == 0 ? 3 : 1, /* enabled, boot processor */
-				      .signature = 0x600,
-				      .features = 0x201 }; /* FPU, APIC */
-		mp_add(&w, &cpu, sizeof(cpu));
-	}
-	struct mp_bus bus = { .type = MP_BUS, .id = 0, .name = { 'I', 'S', 'A', ' ', ' ', ' ' } };
-	mp_add(&w, &bus, sizeof(bus));
-	struct mp_ioapic ioapic = { .type = MP_IOAPIC,
-				    .id = ioapic_id,
-				    .version = 0x11,
-				    .flags = 1,
-				    .address = 0xfec00000 };
-	mp_add(&w, &ioapic, sizeof(ioapic));
-	for (unsigned i = 0; i <= X86_IRQ_MAX; i++) {
-		struct mp_irq irq = { .type = MP_IOINT,
-				      .kind = MP_INT, /* edge, active high: the ISA's default */
-				      .bus_irq = (uint8_t)i,
-				      .apic = ioapic_id,
-				      .pin = (uint8_t)i };
-		mp_add(&w, &irq, sizeof(irq));
-	}
-	struct mp_irq lint0 = { .type = MP_LINT, .kind = MP_EXTINT, .apic = 0, .pin = 0 };
-	struct mp_irq lint1 = { .type = MP_LINT, .kind = MP_NMI, .apic = 0xff, .pin = 1 };
-	mp_add(&w, &lint0, sizeof(lint0));
-	mp_add(&w, &lint1, sizeof(lint1));
-
 	struct mp_header h = { .sig = { 'P', 'C', 'M', 'P' },
-			       .length = (uint16_t)w.len,
 			       .spec = 4,
 			       .oem = { 'H', 'U', 'S', 'K', ' ', ' ', ' ', ' ' },
 			       .product = "husk-vmm   ",
-			       .entries = w.entries,
 			       .lapic = 0xfee00000 };
-	memcpy(w.bytes, &h, sizeof(h));
-	h.checksum = checksum(w.bytes, w.len);
-	memcpy(w.bytes, &h, sizeof(h));
-
 	struct mp_floating f = { .sig = { '_', 'M', 'P', '_' },
 				 .table = A_MP_TABLE + sizeof(f),
 				 .length = 1,
 				 .spec = 4 };
-	f.checksum = checksum(&f, sizeof(f));
-	int r = put(mem, A_MP_TABLE, &f, sizeof(f));
+	int r;
+
+	mp_add_cpus(&w, vcpus);
+	mp_add_interrupts(&w, (uint8_t)vcpus);
+	h.length = (uint16_t)w.len;
+	h.entries = w.entries;
+	memcpy(w.bytes, &h, sizeof(h));
+	h.checksum = mp_checksum(w.bytes, w.len);
+	memcpy(w.bytes, &h, sizeof(h));
+	f.checksum = mp_checksum(&f, sizeof(f));
+	r = put(mem, A_MP_TABLE, &f, sizeof(f));
 	return r < 0 ? r : put(mem, A_MP_TABLE + sizeof(f), w.bytes, w.len);
 }
 
@@ -440,9 +466,11 @@ static void *map_aligned(uint64_t size)
 {
 	uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t head;
+
 	if (p == MAP_FAILED)
 		return NULL;
-	uint64_t head = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+	head = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
 	if (head > 0)
 		munmap(p, head);
 	munmap(p + head + size, HUGE_PAGE - head);
@@ -451,7 +479,10 @@ static void *map_aligned(uint64_t size)
 
 static int add_ram(struct guestmem *mem, uint64_t gpa, uint64_t size, struct err *err)
 {
+	struct guest_region r = { .gpa = gpa, .size = size, .map_size = size };
 	void *p = map_aligned(size);
+	int e;
+
 	if (!p)
 		return err_errno(err, -errno, "guest memory");
 	/* A guest's memory has no place in a core dump of the monitor; in smaps it is known by
@@ -459,8 +490,8 @@ static int add_ram(struct guestmem *mem, uint64_t gpa, uint64_t size, struct err
 	(void)madvise(p, size, MADV_DONTDUMP);
 	/* For people who look at /proc/PID/smaps; kernels without the option refuse. */
 	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, p, size, "husk-guest");
-	struct guest_region r = { .gpa = gpa, .size = size, .host = p, .map_size = size };
-	int e = guestmem_add(mem, &r);
+	r.host = p;
+	e = guestmem_add(mem, &r);
 	if (e < 0) {
 		munmap(p, size);
 		return err_errno(err, e, "guest memory");
@@ -470,10 +501,12 @@ static int add_ram(struct guestmem *mem, uint64_t gpa, uint64_t size, struct err
 
 int boot_x86_ram(struct guestmem *mem, uint64_t size, struct err *err)
 {
+	uint64_t low = MIN_OF(size, X86_LOW_RAM_MAX);
+	int r;
+
 	if (size < 2 * MIB || size % PAGE != 0)
 		return err_set(err, -EINVAL, "guest memory: %" PRIu64 " bytes", size);
-	uint64_t low = MIN_OF(size, X86_LOW_RAM_MAX);
-	int r = add_ram(mem, 0, low, err);
+	r = add_ram(mem, 0, low, err);
 	if (r == 0 && size > low)
 		r = add_ram(mem, X86_HIGH_RAM, size - low, err);
 	return r;
@@ -484,11 +517,12 @@ int boot_x86_load(struct guestmem *mem, const struct boot_x86 *b, uint32_t *ret_
 {
 	uint64_t kernel_end = 0, initramfs = 0, initramfs_len = 0;
 	uint32_t entry;
+	int r;
 
 	if (mem->n == 0 || b->vcpus == 0 || b->vcpus > VM_VCPUS_MAX ||
 	    strlen(b->cmdline) > VM_CMDLINE_MAX)
 		return err_set(err, -EINVAL, "boot: bad arguments");
-	int r = load_kernel(mem, b->kernel, &entry, &kernel_end, err);
+	r = load_kernel(mem, b->kernel, &entry, &kernel_end, err);
 	if (r < 0)
 		return err_wrap(err, r, "kernel");
 	r = load_initramfs(mem, b->initramfs, kernel_end, &initramfs, &initramfs_len, err);

@@ -24,6 +24,7 @@ static const struct {
 	{ KVM_CAP_SET_TSS_ADDR, "SET_TSS_ADDR" },
 	{ KVM_CAP_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR" },
 	{ KVM_CAP_EXT_CPUID, "EXT_CPUID" },
+	{ KVM_CAP_MP_STATE, "MP_STATE" },
 	{ KVM_CAP_IRQFD, "IRQFD" },
 	{ KVM_CAP_IOEVENTFD, "IOEVENTFD" },
 	{ KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER" },
@@ -41,6 +42,7 @@ int kvm_arch_check(int kvm_fd, struct err *err)
 int kvm_arch_create(struct backend *b, struct err *err)
 {
 	uint64_t identity = IDENTITY_MAP_ADDR;
+
 	if (ioctl(b->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
 		return err_errno(err, -errno, "KVM_SET_IDENTITY_MAP_ADDR");
 	if (ioctl(b->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDR) < 0)
@@ -79,6 +81,7 @@ struct cpuid { /* struct kvm_cpuid2 with room */
 static uint32_t id_bits(uint32_t n)
 {
 	uint32_t bits = 0;
+
 	while (1u << bits < n)
 		bits++;
 	return bits;
@@ -106,6 +109,7 @@ static void put_topology(struct cpuid *c, unsigned id, unsigned vcpus)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(levels); i++) {
 		struct kvm_cpuid_entry2 *e = &c->entries[c->nent++];
+
 		*e = levels[i];
 		e->function = 0xb;
 		e->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
@@ -116,6 +120,8 @@ static void put_topology(struct cpuid *c, unsigned id, unsigned vcpus)
 /* What the host's KVM offers, made into this vCPU's. No nested virtualisation, no PMU. */
 static void fix_cpuid(struct kvm_cpuid_entry2 *e, unsigned id, unsigned vcpus)
 {
+	bool shared;
+
 	switch (e->function) {
 	case 0x1:
 		e->ebx = (e->ebx & 0x0000ffff) | vcpus << 16 | id << 24;
@@ -127,7 +133,7 @@ static void fix_cpuid(struct kvm_cpuid_entry2 *e, unsigned id, unsigned vcpus)
 	case 0x8000001d: /* AMD: the same without the cores */
 		if ((e->eax & 0x1f) == 0)
 			break;
-		bool shared = ((e->eax >> 5) & 7) >= 3;
+		shared = ((e->eax >> 5) & 7) >= 3;
 		e->eax = (e->eax & 0x3fff) | (shared ? vcpus - 1 : 0) << 14;
 		if (e->function == 0x4)
 			e->eax |= (vcpus - 1) << 26;
@@ -156,24 +162,23 @@ static void fix_cpuid(struct kvm_cpuid_entry2 *e, unsigned id, unsigned vcpus)
 
 static int get_cpuid(int kvm_fd, struct cpuid **ret, struct err *err)
 {
-	struct cpuid *c = calloc(1, sizeof(*c));
+	struct cpuid *c cleanup_free = calloc(1, sizeof(*c));
+
 	if (!c)
-		return err_errno(err, -ENOMEM, "CPUID");
+		return err_nomem(err);
 	c->nent = CPUID_ENTRIES;
-	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
-		int r = -errno;
-		free(c);
-		return err_errno(err, r, "KVM_GET_SUPPORTED_CPUID");
-	}
-	*ret = c;
+	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
+		return err_errno(err, -errno, "KVM_GET_SUPPORTED_CPUID");
+	*ret = take_ptr(&c);
 	return 0;
 }
 
 static int set_cpuid(struct kvm_vcpu *v, const struct cpuid *offered, struct err *err)
 {
 	struct cpuid *c cleanup_free = malloc(sizeof(*c));
+
 	if (!c)
-		return err_errno(err, -ENOMEM, "CPUID");
+		return err_nomem(err);
 	memcpy(c, offered, sizeof(*c));
 	for (uint32_t i = 0; i < c->nent; i++)
 		fix_cpuid(&c->entries[i], v->id, v->vm->n_vcpus);
@@ -201,6 +206,7 @@ static int set_msrs(struct kvm_vcpu *v, struct err *err)
 			{ .index = MSR_MTRR_DEF_TYPE, .data = 0x806 },
 		},
 	};
+
 	if (ioctl(v->fd, KVM_SET_MSRS, &m) != 2)
 		return err_errno(err, errno ? -errno : -EINVAL, "KVM_SET_MSRS");
 	return 0;
@@ -210,16 +216,18 @@ static int set_msrs(struct kvm_vcpu *v, struct err *err)
 static int set_boot_registers(struct kvm_vcpu *v, uint32_t entry, uint32_t start_info,
 			      struct err *err)
 {
+	const struct kvm_segment data = { .limit = 0xffffffff,
+					  .selector = 16,
+					  .type = 3,
+					  .present = 1,
+					  .db = 1,
+					  .s = 1,
+					  .g = 1 };
+	struct kvm_regs r = { .rip = entry, .rbx = start_info, .rflags = 2 };
 	struct kvm_sregs s;
+
 	if (ioctl(v->fd, KVM_GET_SREGS, &s) < 0)
 		return err_errno(err, -errno, "KVM_GET_SREGS");
-	struct kvm_segment data = { .limit = 0xffffffff,
-				    .selector = 16,
-				    .type = 3,
-				    .present = 1,
-				    .db = 1,
-				    .s = 1,
-				    .g = 1 };
 	s.cs = data;
 	s.cs.selector = 8;
 	s.cs.type = 11;
@@ -230,7 +238,6 @@ static int set_boot_registers(struct kvm_vcpu *v, uint32_t entry, uint32_t start
 	s.efer = 0;
 	if (ioctl(v->fd, KVM_SET_SREGS, &s) < 0)
 		return err_errno(err, -errno, "KVM_SET_SREGS");
-	struct kvm_regs r = { .rip = entry, .rbx = start_info, .rflags = 2 };
 	if (ioctl(v->fd, KVM_SET_REGS, &r) < 0)
 		return err_errno(err, -errno, "KVM_SET_REGS");
 	return 0;
@@ -247,11 +254,10 @@ int kvm_arch_load(struct backend *b, const struct backend_boot *boot, const char
 	};
 	struct cpuid *offered cleanup_free = NULL;
 	uint32_t entry, start_info;
-
 	int r = boot_x86_load(&b->mem, &args, &entry, &start_info, err);
-	if (r < 0)
-		return r;
-	r = get_cpuid(b->kvm_fd, &offered, err);
+
+	if (r == 0)
+		r = get_cpuid(b->kvm_fd, &offered, err);
 	for (unsigned i = 0; i < b->n_vcpus && r == 0; i++) {
 		r = set_cpuid(&b->vcpus[i], offered, err);
 		if (r == 0)
@@ -265,6 +271,7 @@ void kvm_arch_describe(const struct kvm_vcpu *v, char *buf, size_t size)
 {
 	struct kvm_regs r;
 	struct kvm_sregs s;
+
 	if (ioctl(v->fd, KVM_GET_REGS, &r) < 0 || ioctl(v->fd, KVM_GET_SREGS, &s) < 0) {
 		snprintf(buf, size, "registers: %s", strerror(errno));
 		return;
@@ -282,10 +289,11 @@ bool kvm_arch_port_io(struct kvm_vcpu *v)
 	struct kvm_run *run = v->run;
 	size_t len = (size_t)run->io.size * run->io.count;
 	uint64_t off = run->io.data_offset;
+	uint8_t *data;
 
 	if (off > v->vm->run_size || len > v->vm->run_size - off)
 		return false;
-	uint8_t *data = (uint8_t *)run + off;
+	data = (uint8_t *)run + off;
 	if (run->io.direction == KVM_EXIT_IO_IN) {
 		memset(data, 0xff, len);
 		return false;

@@ -97,8 +97,8 @@ static void test_wrong(void **state)
 {
 	uint32_t len;
 	assert_int_equal(request(T_IN, 0, 511, true, NULL), S_IOERR);
-	assert_int_equal(request(T_IN, DISK_SECTORS, 512, true, NULL), S_IOERR);
-	assert_int_equal(request(T_IN, DISK_SECTORS - 1, 1024, true, NULL), S_IOERR);
+	assert_int_equal(request(T_IN, VM_DISK_SECTORS, 512, true, NULL), S_IOERR);
+	assert_int_equal(request(T_IN, VM_DISK_SECTORS - 1, 1024, true, NULL), S_IOERR);
 	assert_int_equal(request(T_IN, UINT64_MAX, 512, true, NULL), S_IOERR);
 	assert_int_equal(request(T_OUT, UINT64_MAX, 512, false, NULL), S_IOERR);
 	assert_int_equal(request(77, 0, 512, true, &len), S_UNSUPP);
@@ -181,7 +181,7 @@ static void test_config(void **state)
 	assert_true(blk.dev.ops->config_len >= 60);
 	blk.dev.ops->config_read(&blk.dev, 0, &capacity, 8);
 	blk.dev.ops->config_read(&blk.dev, 12, &seg_max, 4);
-	assert_true(capacity == DISK_SECTORS);
+	assert_true(capacity == VM_DISK_SECTORS);
 	assert_int_equal(seg_max, BLK_SEGS_MAX);
 }
 

@@ -57,10 +57,10 @@ static void test_map(void **state)
 	assert_int_equal(map(4, 8, file_of('x', 1), true), -EINVAL);
 	assert_int_equal(map(32, 7, file_of('x', 1), true), -EINVAL);
 	assert_int_equal(map(32, 0, file_of('x', 1), true), -EINVAL);
-	assert_int_equal(map(DISK_SECTORS, 8, file_of('x', 1), true), -EINVAL);
-	assert_int_equal(map(DISK_SECTORS - 8, 16, file_of('x', 1), true), -EINVAL);
+	assert_int_equal(map(VM_DISK_SECTORS, 8, file_of('x', 1), true), -EINVAL);
+	assert_int_equal(map(VM_DISK_SECTORS - 8, 16, file_of('x', 1), true), -EINVAL);
 	assert_int_equal(map(8, UINT64_MAX - 7, file_of('x', 1), true), -EINVAL);
-	assert_int_equal(map(DISK_SECTORS - 8, 8, file_of('x', 1), true), 0);
+	assert_int_equal(map(VM_DISK_SECTORS - 8, 8, file_of('x', 1), true), 0);
 	assert_int_equal(window_unmap(&t, 4, NULL), -ENOENT);
 	assert_int_equal(window_unmap(&t, 12, NULL), -ENOENT); /* inside, not at its start */
 	assert_int_equal(window_unmap(&t, 16, NULL), 0);
