@@ -168,6 +168,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fuzz_assert(++rounds < 10000);
 	driver_fini(&w.d);
 	virtio_vsock_fini(&w.vs);
-	fuzz_assert(w.vs.n_conns == 0);
+	fuzz_assert(w.vs.conns.n == 0);
 	return 0;
 }

@@ -1,41 +1,26 @@
 /*
  * virtio-vsock (virtio 1.2, 5.10), stream sockets only, joined to stream socketpairs of the host.
+ * The device: its queues, which packet belongs to which connection, and who may open one. The guest
+ * may open one connection: to port VSOCK_AGENT_PORT of the host, joined to the agent's channel. All
+ * others are opened by the host (virtio_vsock_connect). What a connection does is vsock_conn.c.
  *
- * The guest may open one connection: to port VSOCK_AGENT_PORT of the host, joined to the agent
- * channel. All others are opened by the host (virtio_vsock_connect). Bytes go from the socketpair
- * straight into the driver's receive buffers, and from its send buffers straight into the socket;
- * only what the socket does not take at once is kept, up to VSOCK_BUF_ALLOC for a connection, which
- * is what the guest was told it may send. A connection that stands still costs the others nothing.
- *
- * End of stream travels in both directions separately: EOF of the socketpair <-> SHUTDOWN(send),
- * a reader that is gone <-> SHUTDOWN(receive); both <-> the connection ends with RST.
  * A packet that breaks a rule gets RST. Main loop thread.
  */
 #ifndef HUSK_VMM_DEV_VSOCK_H
 #define HUSK_VMM_DEV_VSOCK_H
 
-#include <stdbool.h>
 #include <stdint.h>
-#include <sys/queue.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/limits.h"
 #include "base/loop.h"
+#include "vmm/dev/vsock_conn.h"
 #include "vmm/virtio/virtio.h"
 
 #define VSOCK_HOST_CID 2
 #define VSOCK_QUEUE_SIZE 256
-#define VSOCK_CONNS_MAX 1023u
-#define VSOCK_BUF_ALLOC (256 * KIB) /* what the guest may have under way on a connection */
-#define VSOCK_PACKET_MAX (64 * KIB) /* data of one packet */
-#define VSOCK_RESETS_MAX 128u	    /* answers to packets of no connection */
-#define VSOCK_CONNECT_TIMEOUT_NS (10 * NS_PER_S)
-#define VSOCK_CLOSE_TIMEOUT_NS (5 * NS_PER_S)
-#define VSOCK_BUCKETS 256u /* a power of two */
-
-struct vsock_conn;
-TAILQ_HEAD(vsock_list, vsock_conn);
+#define VSOCK_RESETS_MAX 128u /* answers to packets of no connection */
 
 struct vsock_reset {
 	uint32_t host_port, guest_port;
@@ -49,12 +34,8 @@ struct virtio_vsock {
 	void (*agent_connected)(void *arg);
 	void *arg;
 
-	struct vsock_list all;
-	struct vsock_list table[VSOCK_BUCKETS];
-	unsigned n_conns; /* all that are not freed */
+	struct vsock_conns conns;
 	uint32_t next_port;
-	struct vsock_list ready; /* have a packet for the guest, or want to look for one */
-	struct vsock_list dead;	 /* freed when the entry point returns */
 	struct vsock_reset resets[VSOCK_RESETS_MAX];
 	unsigned reset_first, n_resets;
 	struct ev_timer again; /* a round ended with work left */
@@ -70,7 +51,8 @@ void virtio_vsock_set_agent(struct virtio_vsock *v, int fd, void (*agent_connect
 			    void *arg);
 
 /* Opens a connection to a port of the guest and joins it to fd, a stream socket. Takes fd over on
- * success; it is closed when the guest refuses or does not answer in time. -EINVAL, -ENOBUFS. */
+ * success; it is closed when the guest refuses or does not answer in time. -EINVAL: not a stream
+ * socket; -ENOBUFS: too many, -ENOMEM. */
 int virtio_vsock_connect(struct virtio_vsock *v, uint32_t guest_port, int fd,
 			 struct err *err) must_check;
 

@@ -227,7 +227,7 @@ static void test_refused(void **state)
 	struct packet q = expect(REQUEST), p = make(RST, q.src_port, 9);
 	transmit(&p, NULL, 0);
 	expect_eof(sv[0]);
-	assert_int_equal(vs.n_conns, 0);
+	assert_int_equal(vs.conns.n, 0);
 	close(sv[0]);
 }
 
@@ -317,7 +317,7 @@ static void test_half_close(void **state)
 	/* Now the other one. */
 	op(SHUTDOWN, port, RECEIVE);
 	expect(RST);
-	assert_int_equal(vs.n_conns, 0);
+	assert_int_equal(vs.conns.n, 0);
 	assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), -1);
 	close(fd);
 
@@ -344,7 +344,7 @@ static void test_half_close(void **state)
 	rw(port, "into the void", 13);
 	expect_none();
 	op(RST, port, 0);
-	assert_int_equal(vs.n_conns, 0);
+	assert_int_equal(vs.conns.n, 0);
 
 	/* Data after the end of its own direction. */
 	port = connected(&fd, BUF);
@@ -373,7 +373,7 @@ static void test_host_closes(void **state)
 	assert_int_equal(seen, 50000);
 	assert_int_equal(p.flags, SEND | RECEIVE);
 	op(RST, port, 0);
-	assert_int_equal(vs.n_conns, 0);
+	assert_int_equal(vs.conns.n, 0);
 }
 
 /* The guest writes and closes at once, and the host reads late. */
@@ -399,7 +399,7 @@ static void test_guest_closes(void **state)
 	}
 	assert_int_equal(seen, sent);
 	rounds();
-	assert_int_equal(vs.n_conns, 0);
+	assert_int_equal(vs.conns.n, 0);
 	close(fd);
 }
 
@@ -417,7 +417,7 @@ static void test_hostile(void **state)
 		expect(RST);                                                                       \
 		expect_eof(fd);                                                                    \
 		close(fd);                                                                         \
-		assert_int_equal(vs.n_conns, 0);                                                   \
+		assert_int_equal(vs.conns.n, 0);                                                   \
 	} while (0)
 	BREAKS(p.len = 11);
 	BREAKS(p.len = UINT32_MAX);
@@ -436,7 +436,7 @@ static void test_hostile(void **state)
 	p.src_cid = 4;
 	transmit(&p, NULL, 0);
 	expect(RST);
-	assert_int_equal(vs.n_conns, 1);
+	assert_int_equal(vs.conns.n, 1);
 	/* Too short for a header. */
 	struct driver_buf b = { TX_BASE, 43, false };
 	driver_add(&d.rings[TX], &b, 1);
@@ -503,7 +503,7 @@ static void test_reset(void **state)
 	assert_int_equal(read(fd, b, sizeof(b)), 5);
 	expect_eof(fd);
 	expect_eof(other);
-	assert_int_equal(vs.n_conns, 0);
+	assert_int_equal(vs.conns.n, 0);
 	virtio_start(&vs.dev, 0);
 	close(fd);
 	connected(&fd, BUF);
