@@ -8,9 +8,11 @@
 
 #include "base/buf.h"
 #include "base/pb.h"
+#include "base/process.h"
 #include "base/ttrpc/ttrpc.h"
 #include "base/ttrpc/codec.h"
 #include "base/util.h"
+#include "base/waits.h"
 #include "proto/agent.pb-c.h"
 #include "test/lib/torture.h"
 
@@ -102,6 +104,40 @@ static int codec(void *arg)
 		}
 	}
 	return 0;
+}
+
+static void on_wait(void *arg, int code, const struct err *err)
+{
+	*(int *)arg += code;
+}
+
+static int small_modules(void *arg)
+{
+	Agent__CreateSandboxRequest req = AGENT__CREATE_SANDBOX_REQUEST__INIT;
+	cleanup_free char *path = NULL, *given = NULL;
+	struct waits w = { 0 };
+	struct err err = { 0 };
+	ProtobufCMessage *copy;
+	int r, sum = 0, added = 0;
+
+	req.hosts = (char *)"127.0.0.1 localhost";
+	copy = pb_clone(&req.base);
+	if (!copy)
+		return -ENOMEM;
+	protobuf_c_message_free_unpacked(copy, NULL);
+	r = program_path(NULL, "husk-vmm", &path, &err);
+	if (r == 0)
+		r = program_path("/given", "husk-vmm", &given, &err);
+	if (r < 0)
+		assert_string_equal(err_text(&err), "out of memory");
+	for (int i = 0; r == 0 && i < 3; i++) {
+		r = waits_add(&w, on_wait, &sum);
+		added += r == 0;
+	}
+	/* Those that were added are called, whatever came after them. */
+	waits_run(&w, 1, NULL);
+	assert_int_equal(sum, added);
+	return r;
 }
 
 /* ---- a whole conversation ---- */
@@ -222,6 +258,11 @@ static void torture_codec(void **state)
 	assert_true(torture(codec, NULL, true, 200) > 4);
 }
 
+static void torture_small_modules(void **state)
+{
+	assert_true(torture(small_modules, NULL, true, 100) > 6);
+}
+
 static void torture_conversation(void **state)
 {
 	unsigned runs = torture(conversation, NULL, true, 500);
@@ -233,9 +274,8 @@ static void torture_conversation(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(torture_buffers),
-		cmocka_unit_test(torture_files),
-		cmocka_unit_test(torture_codec),
+		cmocka_unit_test(torture_buffers),	cmocka_unit_test(torture_files),
+		cmocka_unit_test(torture_codec),	cmocka_unit_test(torture_small_modules),
 		cmocka_unit_test(torture_conversation),
 	};
 
