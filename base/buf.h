@@ -1,7 +1,7 @@
 /*
- * Bounded byte buffers and cursors. Everything that comes from somebody else is read through a
- * `struct cur`, which refuses instead of overrunning; everything that grows is a `struct buf`
- * with a maximum given at its birth. Not thread-safe.
+ * Bounded byte buffers and cursors. Bytes from outside the process are read through a `struct cur`,
+ * which refuses instead of overrunning; everything that grows is a `struct buf` with a maximum that
+ * is fixed when it is made. Not thread-safe.
  */
 #ifndef HUSK_BASE_BUF_H
 #define HUSK_BASE_BUF_H
@@ -37,8 +37,8 @@ int buf_put(struct buf *b, const void *data, size_t n) must_check;
 int buf_printf(struct buf *b, const char *fmt, ...) printf_like(2, 3) must_check;
 /* Room for n more bytes at *ret; count them with buf_commit. */
 int buf_reserve(struct buf *b, size_t n, uint8_t **ret) must_check;
-void buf_commit(struct buf *b, size_t n);
-void buf_consume(struct buf *b, size_t n); /* n <= buf_len */
+void buf_commit(struct buf *b, size_t n);  /* at most what was reserved (check) */
+void buf_consume(struct buf *b, size_t n); /* at most buf_len (check) */
 void buf_clear(struct buf *b);
 /* Appends what one read() gives, at most `most`. Bytes read, 0 = end of file, -EAGAIN, -ENOBUFS
  * when full. */
@@ -46,7 +46,7 @@ ssize_t buf_read_fd(struct buf *b, int fd, size_t most) must_check;
 /* One write() of what is there, consumed by as much. -EAGAIN, -errno. */
 ssize_t buf_write_fd(struct buf *b, int fd) must_check;
 /* The bytes as a NUL-terminated string; ownership moves to the caller, the buffer is empty then.
- * NULL: no memory. */
+ * NULL: out of memory. */
 char *buf_take_str(struct buf *b) must_check;
 
 /* A reader over bytes that stay where they are. Once a read fails, `bad` stays set and reads give

@@ -1,6 +1,6 @@
 /*
- * What protobuf-c leaves to its users: reading messages of somebody else within a limit, copies of
- * our own, type names. Not thread-safe.
+ * What protobuf-c leaves to its users: reading foreign messages within a limit, copies of our own,
+ * type names. Not thread-safe.
  *
  * Foreign messages are unpacked into an arena with a maximum. A few bytes on the wire can ask for
  * fifty times as much memory (an empty element of a repeated message field is two bytes), so the

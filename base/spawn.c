@@ -76,6 +76,7 @@ no_sanitize static int child_main(void *arg)
 	struct launch *l = arg;
 	const struct spawn *s = l->s;
 	static const unsigned long dfl[8]; /* the kernel's struct sigaction: SIG_DFL, no flags */
+	sigset_t none;
 	int r;
 
 	/* Handlers of the parent must not run on shared memory; ignored signals would be inherited.
@@ -101,7 +102,6 @@ no_sanitize static int child_main(void *arg)
 		errno = -r;
 		goto fail;
 	}
-	sigset_t none;
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	l->stage = "exec";

@@ -21,8 +21,8 @@ struct ttrpc_conn_ops {
 	/* Once, unless ttrpc_conn_fini came first. code 0: the peer closed; else -errno. The owner
 	 * calls ttrpc_conn_fini. */
 	void (*closed)(struct ttrpc_conn *c, int code);
-	/* When the peer has shut down its sending side, the connection goes on while this is true
-	 * (answers are owed) or bytes are queued. NULL: it ends. */
+	/* When the peer has shut down its sending side, the connection stays open while this is
+	 * true (answers are owed) or bytes are queued. NULL: it ends. */
 	bool (*busy)(const struct ttrpc_conn *c);
 	/* No frame is taken while the peer leaves more than TTRPC_QUEUE_MAX / 4 bytes unread. */
 	bool throttle;

@@ -28,7 +28,7 @@
 
 /* ---- server ---- */
 struct ttrpc_server;
-struct ttrpc_call; /* lives until it is answered; the pointer is dead after that */
+struct ttrpc_call; /* lives until it is answered; any use after that is a bug (check) */
 
 /* Must lead to exactly one ttrpc_reply* for the call, now or later. `req` is only valid inside. */
 typedef void (*ttrpc_handler)(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg);

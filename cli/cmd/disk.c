@@ -137,7 +137,7 @@ static int prune_containers(struct cli *c, const struct prune *p, json_t *gone, 
 
 static void prune_question(const struct prune *p, char *buf, size_t n)
 {
-	(void)snprintf(buf, n, "This removes %s%s%s. Go on?",
+	(void)snprintf(buf, n, "This removes %s%s%s. Continue?",
 		       p->containers ? "the containers of 'husk run' that have ended, " : "",
 		       p->all ? "all images that no container uses" : "images without a name",
 		       p->blobs ? ", and the compressed layers that were kept for push and save"
