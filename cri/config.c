@@ -9,6 +9,8 @@
 
 #include <yaml.h>
 
+#include "base/limits.h"
+#include "base/process.h"
 #include "base/util.h"
 
 const char config_usage[] =
@@ -56,8 +58,8 @@ static const struct setting settings[] = {
 	{ "shim", PATH, AT(shim) },
 	{ "vmm", PATH, AT(vmm) },
 	{ "image-worker", PATH, AT(image_worker) },
-	{ "vcpus", NUMBER, AT(vcpus), 1, CONFIG_VCPUS_MAX },
-	{ "memory-mib", NUMBER, AT(memory_mib), CONFIG_MEMORY_MIN_MIB, CONFIG_MEMORY_MAX_MIB },
+	{ "vcpus", NUMBER, AT(vcpus), 1, VM_VCPUS_MAX },
+	{ "memory-mib", NUMBER, AT(memory_mib), VM_MEMORY_MIB_MIN, VM_MEMORY_MIB_MAX },
 	{ "images.keep-blobs", BOOL, AT(keep_blobs) },
 	{ "images.pinned", LIST, AT(pinned) },
 	{ "images.hosts-dir", PATH, AT(hosts_dir) },
@@ -95,7 +97,7 @@ static int set_string(struct config *c, const struct setting *s, const char *val
 		if (!s->choices[i])
 			return err_set(err, -EINVAL, "%s: \"%s\" is not one of its values", s->name,
 				       value);
-		if (strcmp(s->choices[i], value) == 0)
+		if (str_eq(s->choices[i], value))
 			break;
 	}
 	if (*value == '\0')
@@ -104,6 +106,7 @@ static int set_string(struct config *c, const struct setting *s, const char *val
 		v = absolute(value);
 	} else if (s->kind == ADDRESS) {
 		const char *path = str_starts(value, "unix://") ? value + 7 : value;
+
 		if (path[0] != '/')
 			return err_set(err, -EINVAL, "%s: \"%s\" is not unix:///PATH", s->name,
 				       value);
@@ -153,6 +156,7 @@ static int add_to_list(struct config *c, const struct setting *s, const char *va
 static int set_value(struct config *c, const struct setting *s, const char *value, struct err *err)
 {
 	uint64_t n;
+	int r;
 
 	if (s->kind == BOOL)
 		return set_bool(c, s, value, err);
@@ -160,7 +164,7 @@ static int set_value(struct config *c, const struct setting *s, const char *valu
 		return add_to_list(c, s, value, err);
 	if (s->kind != NUMBER)
 		return set_string(c, s, value, err);
-	int r = str_to_u64(value, s->min, s->max, &n);
+	r = str_to_u64(value, s->min, s->max, &n);
 	if (r < 0)
 		return err_set(err, -EINVAL, "%s: \"%s\" is no number from %llu to %llu", s->name,
 			       value, (unsigned long long)s->min, (unsigned long long)s->max);
@@ -317,6 +321,7 @@ int config_parse_yaml(struct config *c, const char *name, const char *text, size
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
 	while (r == 0 && !y.done) {
 		yaml_event_t e;
+
 		if (!yaml_parser_parse(&parser, &e)) {
 			r = err_set(err, -EINVAL, "%s:%lu: %s", name,
 				    (unsigned long)parser.problem_mark.line + 1,
@@ -351,12 +356,14 @@ static int flags_walk(int argc, char **argv, struct config *c, bool only_config,
 	opterr = 0;
 	while ((opt = getopt_long(argc, argv, "+:h", options, &index)) != -1) {
 		int r = 0;
+
 		if (opt == 'h' || opt == 'v') {
 			*action = opt == 'h' ? CONFIG_HELP : CONFIG_VERSION;
 			return 0;
 		} else if (opt == 'c' && only_config) {
 			cleanup_free char *text = NULL;
 			size_t len;
+
 			r = read_file(optarg, CONFIG_FILE_MAX, &text, &len, err);
 			if (r == 0)
 				r = config_parse_yaml(c, optarg, text, len, err);
@@ -379,8 +386,7 @@ static int flags_walk(int argc, char **argv, struct config *c, bool only_config,
 
 static int config_defaults(struct config *c, struct err *err)
 {
-	cleanup_free char *dir = NULL;
-	int r = program_dir(&dir, err);
+	int r = program_path(NULL, "containerd-shim-husk-v2", &c->shim, err);
 
 	if (r < 0)
 		return r;
@@ -388,15 +394,14 @@ static int config_defaults(struct config *c, struct err *err)
 	c->state = strdup("/run/husk");
 	c->listen = strdup("unix:///run/husk/husk.sock");
 	c->backend = strdup("auto");
-	c->shim = str_fmt("%s/containerd-shim-husk-v2", dir);
 	c->log_level = strdup("info");
 	c->log_format = strdup("text");
 	c->keep_blobs = true;
 	c->hosts_dir = strdup("/etc/containerd/certs.d");
 	c->layers_at_once = 3;
 	c->layers_in_all = 8;
-	if (!c->root || !c->state || !c->listen || !c->backend || !c->shim || !c->log_level ||
-	    !c->log_format || !c->hosts_dir)
+	if (!c->root || !c->state || !c->listen || !c->backend || !c->log_level || !c->log_format ||
+	    !c->hosts_dir)
 		return err_nomem(err);
 	return 0;
 }
@@ -406,8 +411,8 @@ int config_load(int argc, char **argv, struct config *ret, enum config_action *a
 {
 	struct config c = { 0 };
 	enum config_action act = CONFIG_RUN;
-
 	int r = config_defaults(&c, err);
+
 	if (r == 0)
 		r = flags_walk(argc, argv, &c, true, &act, err);
 	if (r == 0 && act == CONFIG_RUN)

@@ -14,11 +14,8 @@
 
 #define CONFIG_FILE_MAX (64 * KIB)
 #define CONFIG_LIST_MAX 1000
-#define CONFIG_VCPUS_MAX 64
 #define CONFIG_LAYERS_AT_ONCE_MAX 16
 #define CONFIG_LAYERS_IN_ALL_MAX 64
-#define CONFIG_MEMORY_MIN_MIB 64
-#define CONFIG_MEMORY_MAX_MIB (1024 * 1024)
 
 struct config {
 	char *root;	    /* what survives a reboot: database, images, container disks */

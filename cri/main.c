@@ -3,12 +3,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/process.h"
 #include "base/util.h"
 #include "cri/husk_service.h"
 #include "cri/huskd.h"
@@ -73,7 +73,7 @@ static void warn_missing(const struct config *c)
 	}
 }
 
-static void serve(struct huskd *d)
+static void main_serve(struct huskd *d)
 {
 	struct err err = { 0 };
 	cleanup_free char *dir = strdup(d->config.listen + strlen("unix://"));
@@ -130,7 +130,7 @@ static int run(struct huskd *d, struct err *err)
 		warn_missing(&d->config);
 		if (str_eq(d->config.backend, "auto"))
 			backend_probe(&backend, d->loop, d->config.vmm);
-		r = recover_start(d, serve, err);
+		r = recover_start(d, main_serve, err);
 	}
 	if (r == 0) {
 		r = loop_run(d->loop);
@@ -151,7 +151,6 @@ int main(int argc, char **argv)
 	struct err err = { 0 };
 	enum config_action action = CONFIG_RUN;
 	enum log_level level = LOG_INFO;
-	struct rlimit files;
 	int r = config_load(argc, argv, &d.config, &action, &err);
 
 	if (r < 0) {
@@ -170,10 +169,7 @@ int main(int argc, char **argv)
 	log_init("huskd", STDERR_FILENO, level, str_eq(d.config.log_format, "json"));
 	(void)umask(022);
 	(void)signal(SIGPIPE, SIG_IGN);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files);
-	}
+	(void)!raise_nofile(RLIM_INFINITY);
 	r = run(&d, &err);
 	if (r < 0) {
 		log_error("huskd cannot go on", "err", err_text(&err));

@@ -37,14 +37,16 @@ void husk_images_handle_list(struct rpc_call *call, const ProtobufCMessage *msg,
 	struct image_info **images = NULL;
 	struct err err = { 0 };
 	size_t n = 0;
-
 	int r = image_list(d->images, req->image, &images, &n, &err);
+	cleanup_free Husk__ImageSummary *items = NULL;
+	cleanup_free Husk__ImageSummary **list = NULL;
+
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;
 	}
-	cleanup_free Husk__ImageSummary *items = calloc(n + 1, sizeof(*items));
-	cleanup_free Husk__ImageSummary **list = calloc(n + 1, sizeof(*list));
+	items = calloc(n + 1, sizeof(*items));
+	list = calloc(n + 1, sizeof(*list));
 	if (items && list) {
 		for (size_t i = 0; i < n; i++) {
 			fill(&items[i], images[i]);
@@ -78,8 +80,8 @@ void husk_images_handle_inspect(struct rpc_call *call, const ProtobufCMessage *m
 	cleanup_strv char **layers = NULL;
 	struct err err = { 0 };
 	Husk__ImageSummary s;
-
 	int r = find_image(d, req->image, &i, &err);
+
 	if (r == 0)
 		r = image_layers(d->images, i->id, &layers, &err);
 	if (r < 0) {
@@ -103,8 +105,8 @@ void husk_images_handle_tag(struct rpc_call *call, const ProtobufCMessage *msg, 
 	cleanup_image_info struct image_info *i = NULL;
 	cleanup_free char *name = NULL;
 	struct err err = { 0 };
-
 	int r = find_image(d, req->image, &i, &err);
+
 	if (r == 0)
 		r = image_tag(d->images, req->image, req->name, &name, &err);
 	if (r < 0) {
@@ -124,8 +126,8 @@ void husk_images_handle_remove(struct rpc_call *call, const ProtobufCMessage *ms
 	cleanup_image_info struct image_info *i = NULL;
 	struct image_untagged gone = { 0 };
 	struct err err = { 0 };
-
 	int r = find_image(d, req->image, &i, &err);
+
 	if (r == 0)
 		r = image_untag(d->images, req->image, req->force, &gone, &err);
 	if (r < 0) {
@@ -178,8 +180,8 @@ void husk_images_handle_usage(struct rpc_call *call, const ProtobufCMessage *msg
 	struct image_use use[IMAGE_USE_KINDS];
 	struct huskd *d = arg;
 	struct err err = { 0 };
-
 	int r = image_usage(d->images, use, &err);
+
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;
@@ -213,8 +215,8 @@ void husk_images_handle_prune(struct rpc_call *call, const ProtobufCMessage *msg
 	struct image_pruned gone = { 0 };
 	struct huskd *d = arg;
 	struct err err = { 0 };
-
 	int r = image_prune(d->images, &o, &gone, &err);
+
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;

@@ -56,15 +56,17 @@ static void image_service_list(struct rpc_call *call, const ProtobufCMessage *ms
 	struct image_info **images = NULL;
 	struct err err = { 0 };
 	size_t n = 0;
-
 	int r = image_list(d->images, req->filter ? ref_of(req->filter->image) : NULL, &images, &n,
 			   &err);
+	cleanup_free struct item *items = NULL;
+	cleanup_free Cri__Image **list = NULL;
+
 	if (r < 0) {
 		images_reply_cri_err(call, r, &err);
 		return;
 	}
-	cleanup_free struct item *items = calloc(n + 1, sizeof(*items));
-	cleanup_free Cri__Image **list = calloc(n + 1, sizeof(*list));
+	items = calloc(n + 1, sizeof(*items));
+	list = calloc(n + 1, sizeof(*list));
 	if (items && list) {
 		for (size_t i = 0; i < n; i++) {
 			fill(&items[i], images[i]);
@@ -95,7 +97,7 @@ static void stream_free(struct stream *s)
 }
 
 /* The next chunk; the last one ends the call. */
-static void stream_step(struct rpc_call *call, void *arg)
+static void image_service_on_stream_sent(struct rpc_call *call, void *arg)
 {
 	Cri__StreamImagesResponse resp = CRI__STREAM_IMAGES_RESPONSE__INIT;
 	struct stream *s = arg;
@@ -112,7 +114,7 @@ static void stream_step(struct rpc_call *call, void *arg)
 		int r = rpc_send(call, &resp.base);
 
 		if (r == 0) {
-			rpc_on_sent(call, stream_step, s);
+			rpc_on_sent(call, image_service_on_stream_sent, s);
 			return;
 		}
 		rpc_reply_err(call, r, NULL);
@@ -148,7 +150,7 @@ static void image_service_stream(struct rpc_call *call, const ProtobufCMessage *
 		return;
 	}
 	rpc_on_cancel(call, image_service_on_stream_cancel, s);
-	stream_step(call, s);
+	image_service_on_stream_sent(call, s);
 }
 
 static void image_service_status(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
@@ -162,12 +164,13 @@ static void image_service_status(struct rpc_call *call, const ProtobufCMessage *
 	cleanup_free char *text = NULL;
 	struct err err = { 0 };
 	struct item item;
+	int r;
 
 	if (str_empty(ref_of(req->image))) {
 		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
 		return;
 	}
-	int r = image_get(d->images, req->image->image, &i, &err);
+	r = image_get(d->images, req->image->image, &i, &err);
 	if (r < 0 && r != -ENOENT) {
 		images_reply_cri_err(call, r, &err);
 		return;
@@ -179,6 +182,7 @@ static void image_service_status(struct rpc_call *call, const ProtobufCMessage *
 	if (r == 0 && req->verbose) {
 		json_t *j = json_pack("{s:s, s:o?}", "chainID", i->chain_id, "imageSpec",
 				      json_loads(i->config_json, 0, NULL));
+
 		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 		json_decref(j);
 		info.key = (char *)"info";
@@ -194,12 +198,13 @@ static void image_service_remove(struct rpc_call *call, const ProtobufCMessage *
 	const Cri__RemoveImageRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
+	int r;
 
 	if (str_empty(ref_of(req->image))) {
 		rpc_reply_status(call, RPC_INVALID_ARGUMENT, "image is empty");
 		return;
 	}
-	int r = image_remove(d->images, req->image->image, &err);
+	r = image_remove(d->images, req->image->image, &err);
 	if (r < 0 && r != -ENOENT)
 		images_reply_cri_err(call, r, &err);
 	else
@@ -217,8 +222,8 @@ static void image_service_fs_info(struct rpc_call *call, const ProtobufCMessage 
 	Cri__UInt64Value inodes = CRI__UINT64_VALUE__INIT;
 	struct image_fs_usage u;
 	struct err err = { 0 };
-
 	int r = image_fs_info(d->images, &u, &err);
+
 	if (r < 0) {
 		images_reply_cri_err(call, r, &err);
 		return;

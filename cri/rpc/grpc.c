@@ -14,6 +14,7 @@
 #include <grpc/slice.h>
 #include <grpc/support/time.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "cri/rpc/decode.h"
@@ -86,27 +87,29 @@ static void call_next(struct rpc_server *s);
 
 /* ---- the thread ---- */
 
-static void tag_run(void *arg)
+static void rpc_tag_run(void *arg)
 {
 	struct tag *t = arg;
 
 	t->fn(t->call, t->ok);
 }
 
-static void *cq_thread(void *arg)
+static void *rpc_thread(void *arg)
 {
 	struct rpc_server *s = arg;
 
 	for (;;) {
+		struct tag *t;
 		grpc_event ev =
 			grpc_completion_queue_next(s->cq, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+
 		if (ev.type == GRPC_QUEUE_SHUTDOWN)
 			return NULL;
 		if (ev.type != GRPC_OP_COMPLETE)
 			continue;
-		struct tag *t = ev.tag;
+		t = ev.tag;
 		t->ok = ev.success;
-		while (loop_post(s->loop, tag_run, t) < 0)
+		while (loop_post(s->loop, rpc_tag_run, t) < 0)
 			usleep(1000); /* out of memory: nothing may be lost */
 	}
 }
@@ -155,7 +158,7 @@ static void call_end_check(struct rpc_call *c)
 	call_next(s);
 }
 
-static void on_status_sent(struct rpc_call *c, bool ok)
+static void rpc_on_status_sent(struct rpc_call *c, bool ok)
 {
 	c->finished = true;
 	call_end_check(c);
@@ -171,7 +174,7 @@ static void start_batch(struct rpc_call *c, const grpc_op *ops, size_t n, struct
 	log_error("gRPC refused a batch", "method", rpc_method_name(c), "error",
 		  grpc_call_error_to_string(e));
 	t->ok = false;
-	while (loop_post(c->server->loop, tag_run, t) < 0)
+	while (loop_post(c->server->loop, rpc_tag_run, t) < 0)
 		usleep(1000);
 }
 
@@ -213,12 +216,7 @@ static void call_finish(struct rpc_call *c)
 static void call_answer(struct rpc_call *c, grpc_byte_buffer *message, enum rpc_code status,
 			const char *text)
 {
-	if (c->answered) {
-		log_error("a call was answered twice", "method", rpc_method_name(c));
-		if (message)
-			grpc_byte_buffer_destroy(message);
-		return;
-	}
+	check(!c->answered);
 	c->answered = true;
 	c->on_cancel = c->on_sent = NULL;
 	c->on_recv = NULL;
@@ -272,13 +270,17 @@ void rpc_reply_status(struct rpc_call *c, enum rpc_code code, const char *msg)
 
 void rpc_reply_err(struct rpc_call *c, int code, const struct err *err)
 {
-	struct err e = { 0 };
+	const char *text = code == -ENOMEM ? "out of memory" : strerror(-code);
 
-	if (!err || !err->msg[0]) {
-		(void)err_set(&e, code, "%s", code == -ENOMEM ? "out of memory" : strerror(-code));
-		err = &e;
-	}
-	call_answer(c, NULL, rpc_code_of_errno(code), err_text(err));
+	call_answer(c, NULL, rpc_code_of_errno(code), err && err->msg[0] ? err->msg : text);
+}
+
+void rpc_reply_done(void *arg, int code, const struct err *err)
+{
+	if (code < 0)
+		rpc_reply_err(arg, code, err);
+	else
+		rpc_reply(arg, NULL);
 }
 
 void rpc_set_trailer(struct rpc_call *c, const char *key, const char *value)
@@ -289,7 +291,7 @@ void rpc_set_trailer(struct rpc_call *c, const char *key, const char *value)
 	c->trailer_value = strdup(value);
 }
 
-static void on_message_sent(struct rpc_call *c, bool ok)
+static void rpc_on_message_sent(struct rpc_call *c, bool ok)
 {
 	void (*cb)(struct rpc_call *, void *) = c->on_sent;
 
@@ -308,12 +310,13 @@ int rpc_send(struct rpc_call *c, const ProtobufCMessage *msg)
 	grpc_op ops[2] = { 0 };
 	size_t n = 0;
 	int r = 0;
+	grpc_byte_buffer *b;
 
 	if (c->answered || c->cancelled)
 		return -EPIPE;
 	if (c->sending)
 		return -EAGAIN;
-	grpc_byte_buffer *b = pack(msg, &r);
+	b = pack(msg, &r);
 	if (r < 0)
 		return r;
 	if (!c->headers_sent)
@@ -322,7 +325,7 @@ int rpc_send(struct rpc_call *c, const ProtobufCMessage *msg)
 	ops[n].op = GRPC_OP_SEND_MESSAGE;
 	ops[n++].data.send_message.send_message = b;
 	c->sending = true;
-	tag_set(&c->t_send, c, on_message_sent);
+	tag_set(&c->t_send, c, rpc_on_message_sent);
 	start_batch(c, ops, n, &c->t_send);
 	grpc_byte_buffer_destroy(b); /* gRPC keeps its own reference of the slices */
 	return 0;
@@ -365,7 +368,7 @@ static void call_cancel(struct rpc_call *c)
 		cb(c, c->on_cancel_arg);
 }
 
-static void on_close(struct rpc_call *c, bool ok)
+static void rpc_on_close(struct rpc_call *c, bool ok)
 {
 	c->closed = true;
 	if ((!ok || c->was_cancelled) && !c->answered)
@@ -381,10 +384,11 @@ static int flatten(grpc_byte_buffer *b, uint8_t **ret, size_t *ret_len)
 	grpc_byte_buffer_reader reader;
 	size_t max = grpc_byte_buffer_length(b), len = 0;
 	grpc_slice slice;
+	uint8_t *data;
 
 	if (max > RPC_MESSAGE_MAX)
 		return -ENOBUFS;
-	uint8_t *data = malloc(max + 1);
+	data = malloc(max + 1);
 	if (!data)
 		return -ENOMEM;
 	if (!grpc_byte_buffer_reader_init(&reader, b)) {
@@ -393,6 +397,7 @@ static int flatten(grpc_byte_buffer *b, uint8_t **ret, size_t *ret_len)
 	}
 	while (grpc_byte_buffer_reader_next(&reader, &slice)) {
 		size_t n = GRPC_SLICE_LENGTH(slice);
+
 		if (n <= max - len) { /* always so, but length and content are told apart */
 			memcpy(data + len, GRPC_SLICE_START_PTR(slice), n);
 			len += n;
@@ -416,7 +421,7 @@ static int take_message(struct rpc_call *c, ProtobufCMessage **ret, struct err *
 	return r < 0 ? r : rpc_decode(&c->arena, c->method->input, data, len, ret, err);
 }
 
-static void on_request(struct rpc_call *c, bool ok)
+static void rpc_on_request(struct rpc_call *c, bool ok)
 {
 	struct err err = { 0 };
 	ProtobufCMessage *req = NULL;
@@ -438,7 +443,7 @@ static void on_request(struct rpc_call *c, bool ok)
 }
 
 /* A further message of a client's stream, or its end. */
-static void on_message(struct rpc_call *c, bool ok)
+static void rpc_on_message(struct rpc_call *c, bool ok)
 {
 	rpc_recv_fn cb = c->on_recv;
 	ProtobufCMessage *msg = NULL;
@@ -474,7 +479,7 @@ void rpc_recv(struct rpc_call *c, rpc_recv_fn cb, void *arg)
 		return;
 	c->on_recv = cb;
 	c->on_recv_arg = arg;
-	start_recv(c, on_message);
+	start_recv(c, rpc_on_message);
 }
 
 /* "/package.Service/Method" -> descriptor; both NULL when there is none. */
@@ -489,12 +494,13 @@ static void find_method(struct rpc_server *s, struct rpc_call *c)
 	*slash = '\0';
 	for (size_t i = 0; i < s->n_services; i++) {
 		const struct rpc_service *sv = &s->services[i];
-		if (strcmp(sv->desc->name, path + 1) != 0)
+
+		if (!str_eq(sv->desc->name, path + 1))
 			continue;
 		c->service = sv;
 		c->method = protobuf_c_service_descriptor_get_method_by_name(sv->desc, slash + 1);
 		for (const struct rpc_method *m = sv->methods; c->method && m->name; m++) {
-			if (strcmp(m->name, c->method->name) == 0)
+			if (str_eq(m->name, c->method->name))
 				c->entry = m;
 		}
 	}
@@ -502,18 +508,18 @@ static void find_method(struct rpc_server *s, struct rpc_call *c)
 
 static void reply_unimplemented(struct rpc_call *c)
 {
-	struct err e = { 0 };
+	struct err err = { 0 };
 
 	if (c->method)
-		(void)err_set(&e, -ENOSYS, "%s is not implemented in Husk " HUSK_VERSION "%s%s",
+		(void)err_set(&err, -ENOSYS, "%s is not implemented in Husk " HUSK_VERSION "%s%s",
 			      c->method->name, c->service->unimplemented ? ": " : "",
 			      c->service->unimplemented ? c->service->unimplemented : "");
 	else
-		(void)err_set(&e, -ENOSYS, "unknown method");
-	rpc_reply_status(c, RPC_UNIMPLEMENTED, err_text(&e));
+		(void)err_set(&err, -ENOSYS, "unknown method");
+	rpc_reply_status(c, RPC_UNIMPLEMENTED, err_text(&err));
 }
 
-static void on_new_call(struct rpc_call *c, bool ok)
+static void rpc_on_new_call(struct rpc_call *c, bool ok)
 {
 	struct rpc_server *s = c->server;
 	grpc_op op = { 0 };
@@ -541,15 +547,18 @@ static void on_new_call(struct rpc_call *c, bool ok)
 		reply_unimplemented(c);
 		return;
 	}
-	start_recv(c, on_request);
+	start_recv(c, rpc_on_request);
 }
 
 /* Asks gRPC for the next call, unless too many are open. */
 static void call_next(struct rpc_server *s)
 {
+	struct rpc_call *c;
+	grpc_call_error e;
+
 	if (s->requested || s->stopping || s->n_calls >= RPC_CALLS_MAX)
 		return;
-	struct rpc_call *c = calloc(1, sizeof(*c));
+	c = calloc(1, sizeof(*c));
 	if (!c) {
 		log_error("out of memory for the next call");
 		return; /* the end of an open call tries again */
@@ -558,11 +567,11 @@ static void call_next(struct rpc_server *s)
 	grpc_call_details_init(&c->details);
 	grpc_metadata_array_init(&c->headers);
 	pb_arena_init(&c->arena, RPC_DECODED_MAX);
-	tag_set(&c->t_new, c, on_new_call);
-	tag_set(&c->t_close, c, on_close);
-	tag_set(&c->t_status, c, on_status_sent);
-	grpc_call_error e = grpc_server_request_call(s->grpc, &c->grpc, &c->details, &c->headers,
-						     s->cq, s->cq, &c->t_new);
+	tag_set(&c->t_new, c, rpc_on_new_call);
+	tag_set(&c->t_close, c, rpc_on_close);
+	tag_set(&c->t_status, c, rpc_on_status_sent);
+	e = grpc_server_request_call(s->grpc, &c->grpc, &c->details, &c->headers, s->cq, s->cq,
+				     &c->t_new);
 	if (e != GRPC_CALL_OK) {
 		log_error("gRPC gives no calls", "error", grpc_call_error_to_string(e));
 		call_free(c);
@@ -574,9 +583,9 @@ static void call_next(struct rpc_server *s)
 
 /* ---- connections ---- */
 
-static void on_accept(struct ev_io *io, uint32_t events);
+static void rpc_on_accept(struct ev_io *io, uint32_t events);
 
-static void accept_again(struct ev_timer *t)
+static void rpc_on_accept_pause(struct ev_timer *t)
 {
 	struct rpc_server *s = t->arg;
 
@@ -584,12 +593,13 @@ static void accept_again(struct ev_timer *t)
 		log_error("cannot listen any more");
 }
 
-static void on_accept(struct ev_io *io, uint32_t events)
+static void rpc_on_accept(struct ev_io *io, uint32_t events)
 {
 	struct rpc_server *s = io->arg;
 
 	for (int i = 0; i < 64; i++) {
 		int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
 		if (fd >= 0) {
 			grpc_server_add_channel_from_fd(s->grpc, fd, s->creds);
 			continue;
@@ -601,7 +611,8 @@ static void on_accept(struct ev_io *io, uint32_t events)
 		/* No descriptors or memory: rest a while instead of spinning. */
 		log_error("accept", "err", strerror(errno));
 		(void)!ev_io_set(&s->listen_io, 0);
-		(void)!ev_timer_add(s->loop, &s->accept_pause, 200 * NS_PER_MS, accept_again, s);
+		(void)!ev_timer_add(s->loop, &s->accept_pause, 200 * NS_PER_MS, rpc_on_accept_pause,
+				    s);
 		return;
 	}
 }
@@ -621,21 +632,8 @@ static int check_tables(const struct rpc_service *services, size_t n, struct err
 	return 0;
 }
 
-int rpc_server_new(struct loop *l, const struct rpc_service *services, size_t n,
-		   struct rpc_server **ret, struct err *err)
+static grpc_server *grpc_server_new(void)
 {
-	int r = check_tables(services, n, err);
-	if (r < 0)
-		return r;
-	struct rpc_server *s = calloc(1, sizeof(*s));
-	if (!s)
-		return err_nomem(err);
-	s->loop = l;
-	s->services = services;
-	s->n_services = n;
-	s->listen_fd = -1;
-
-	grpc_init();
 	grpc_arg arg[] = {
 		{ .type = GRPC_ARG_INTEGER,
 		  .key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
@@ -651,12 +649,33 @@ int rpc_server_new(struct loop *l, const struct rpc_service *services, size_t n,
 		  .value.integer = RPC_METADATA_MAX },
 	};
 	grpc_channel_args args = { .num_args = ARRAY_SIZE(arg), .args = arg };
+
+	return grpc_server_create(&args, NULL);
+}
+
+int rpc_server_new(struct loop *l, const struct rpc_service *services, size_t n,
+		   struct rpc_server **ret, struct err *err)
+{
+	struct rpc_server *s;
+	int r = check_tables(services, n, err);
+
+	if (r < 0)
+		return r;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return err_nomem(err);
+	s->loop = l;
+	s->services = services;
+	s->n_services = n;
+	s->listen_fd = -1;
+
+	grpc_init();
 	s->cq = grpc_completion_queue_create_for_next(NULL);
 	s->creds = grpc_insecure_server_credentials_create();
-	s->grpc = grpc_server_create(&args, NULL);
+	s->grpc = grpc_server_new();
 	grpc_server_register_completion_queue(s->grpc, s->cq, NULL);
 	grpc_server_start(s->grpc);
-	r = -pthread_create(&s->thread, NULL, cq_thread, s);
+	r = -pthread_create(&s->thread, NULL, rpc_thread, s);
 	if (r < 0) {
 		/* Not worth taking gRPC apart again: the program ends. */
 		free(s);
@@ -672,7 +691,7 @@ int rpc_server_listen(struct rpc_server *s, int listen_fd, struct err *err)
 	int r = fd_set_nonblock(listen_fd, true);
 
 	if (r == 0)
-		r = ev_io_add(s->loop, &s->listen_io, listen_fd, EPOLLIN, on_accept, s);
+		r = ev_io_add(s->loop, &s->listen_io, listen_fd, EPOLLIN, rpc_on_accept, s);
 	if (r < 0) {
 		close(listen_fd);
 		return err_errno(err, r, "watch the listening socket");
@@ -681,11 +700,11 @@ int rpc_server_listen(struct rpc_server *s, int listen_fd, struct err *err)
 	return 0;
 }
 
-static void on_shutdown(struct rpc_call *none, bool ok)
+static void rpc_on_shutdown(struct rpc_call *none, bool ok)
 {
 }
 
-static void on_shutdown_done(void *arg)
+static void rpc_on_drained(void *arg)
 {
 	struct rpc_server *s = arg;
 
@@ -702,7 +721,7 @@ void rpc_server_free(struct rpc_server *s)
 	ev_timer_del(&s->accept_pause);
 	ev_io_del(&s->listen_io);
 	fd_close(&s->listen_fd);
-	s->t_shutdown = (struct tag){ .server = s, .fn = on_shutdown };
+	s->t_shutdown = (struct tag){ .server = s, .fn = rpc_on_shutdown };
 	grpc_server_shutdown_and_notify(s->grpc, s->cq, &s->t_shutdown);
 	grpc_server_cancel_all_calls(s->grpc);
 	for (struct rpc_call *c = s->calls, *next; c; c = next) {
@@ -722,7 +741,7 @@ void rpc_server_free(struct rpc_server *s)
 	grpc_completion_queue_shutdown(s->cq);
 	pthread_join(s->thread, NULL);
 	/* What the thread posted last is behind us when this runs. */
-	if (loop_post(s->loop, on_shutdown_done, s) == 0) {
+	if (loop_post(s->loop, rpc_on_drained, s) == 0) {
 		while (!s->drained && loop_once(s->loop, 100) >= 0)
 			;
 	}

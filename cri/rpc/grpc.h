@@ -55,11 +55,14 @@ int rpc_server_listen(struct rpc_server *s, int listen_fd, struct err *err) must
  */
 void rpc_server_free(struct rpc_server *s);
 
-/* Final answers; each ends the call. A NULL message is an empty answer, or the end of a stream. */
+/* Final answers: exactly one for each call, which it ends. A second one ends huskd. A NULL message
+ * is an empty answer, or the end of a stream. */
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *resp);
 /* code: -errno, mapped by rpc_code_of_errno; err may be NULL. */
 void rpc_reply_err(struct rpc_call *call, int code, const struct err *err);
 void rpc_reply_status(struct rpc_call *call, enum rpc_code code, const char *msg);
+/* As a wait_fn (base/waits.h) whose arg is the call: an empty answer, or the error. */
+void rpc_reply_done(void *call, int code, const struct err *err);
 /* A key and value in the trailing metadata of the answer; one per call, a later one replaces it. */
 void rpc_set_trailer(struct rpc_call *call, const char *key, const char *value);
 /*

@@ -29,6 +29,7 @@ static const struct {
 int signal_parse(const char *s, int *ret)
 {
 	uint64_t n;
+	bool min;
 
 	if (strncasecmp(s, "SIG", 3) == 0)
 		s += 3;
@@ -44,7 +45,7 @@ int signal_parse(const char *s, int *ret)
 	}
 	if (strncasecmp(s, "RTM", 3) != 0)
 		return -EINVAL;
-	bool min = strncasecmp(s, "RTMIN", 5) == 0;
+	min = strncasecmp(s, "RTMIN", 5) == 0;
 	if (!min && strncasecmp(s, "RTMAX", 5) != 0)
 		return -EINVAL;
 	s += 5;

@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 
@@ -41,7 +41,7 @@ static void take_answer(struct backend *b)
 	json_decref(root);
 }
 
-static void on_out(struct ev_io *io, uint32_t events)
+static void backend_on_output(struct ev_io *io, uint32_t events)
 {
 	struct backend *b = io->arg;
 	ssize_t n = buf_read_fd(&b->answer, b->fd, BACKEND_ANSWER_MAX);
@@ -53,35 +53,32 @@ static void on_out(struct ev_io *io, uint32_t events)
 	probe_end(b);
 }
 
-static void on_child(struct ev_child *c, int status)
+static void backend_on_exit(struct ev_child *c, int status)
 {
 	/* Its output has told, or its end of file will. */
 }
 
-static void on_timeout(struct ev_timer *t)
+static void backend_on_timeout(struct ev_timer *t)
 {
 	struct backend *b = t->arg;
 
 	log_warn("husk-vmm --probe does not end; each monitor probes for itself");
-	(void)syscall(SYS_pidfd_send_signal, b->child.pidfd, SIGKILL, NULL, 0);
+	(void)pidfd_signal(b->child.pidfd, SIGKILL);
 	probe_end(b);
 }
 
-static int start(struct backend *b, struct loop *loop, const char *vmm, struct err *err)
+static int probe_start(struct backend *b, struct loop *loop, const char *vmm, struct err *err)
 {
-	cleanup_free char *dir = NULL, *path = NULL;
+	cleanup_free char *path = NULL;
 	char *argv[] = { (char *)"husk-vmm", (char *)"--probe", NULL };
 	cleanup_fd int wr = -1;
 	int p[2], pidfd, r;
 	struct spawn s;
 	pid_t pid;
 
-	r = vmm ? 0 : program_dir(&dir, err);
+	r = program_path(vmm, "husk-vmm", &path, err);
 	if (r < 0)
 		return r;
-	path = vmm ? str_fmt("%s", vmm) : str_fmt("%s/husk-vmm", dir);
-	if (!path)
-		return err_errno(err, -ENOMEM, "probe");
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, -errno, "pipe");
 	b->fd = p[0];
@@ -97,11 +94,12 @@ static int start(struct backend *b, struct loop *loop, const char *vmm, struct e
 	r = spawn_run(&s, &pid, &pidfd, err);
 	if (r < 0)
 		return r;
-	r = ev_child_add(loop, &b->child, pid, pidfd, on_child, b);
+	r = ev_child_add(loop, &b->child, pid, pidfd, backend_on_exit, b);
 	if (r == 0)
-		r = ev_io_add(loop, &b->out, b->fd, EPOLLIN, on_out, b);
+		r = ev_io_add(loop, &b->out, b->fd, EPOLLIN, backend_on_output, b);
 	if (r == 0)
-		r = ev_timer_add(loop, &b->timer, BACKEND_PROBE_MS * NS_PER_MS, on_timeout, b);
+		r = ev_timer_add(loop, &b->timer, BACKEND_PROBE_MS * NS_PER_MS, backend_on_timeout,
+				 b);
 	return r < 0 ? err_errno(err, r, "probe") : 0;
 }
 
@@ -111,7 +109,7 @@ void backend_probe(struct backend *b, struct loop *loop, const char *vmm)
 
 	*b = (struct backend){ .fd = -1 };
 	buf_init(&b->answer, BACKEND_ANSWER_MAX);
-	if (start(b, loop, vmm, &err) < 0) {
+	if (probe_start(b, loop, vmm, &err) < 0) {
 		log_warn("cannot probe the backends", "err", err_text(&err));
 		probe_end(b);
 	}

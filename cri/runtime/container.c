@@ -13,20 +13,12 @@
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
-static int call_task(struct container *c, const char *method, const ProtobufCMessage *req,
-		     uint64_t timeout_ms, ttrpc_done done, void *arg)
+int container_call(struct container *c, const char *method, const ProtobufCMessage *req,
+		   uint64_t timeout_ms, ttrpc_done done, void *arg)
 {
 	if (c->removed || !c->pod->shim)
 		return -ECONNRESET;
 	return ttrpc_client_call(c->pod->shim, SVC_TASK, method, req, timeout_ms, done, arg);
-}
-
-static void answer(void *arg, int code, const struct err *err)
-{
-	if (code < 0)
-		rpc_reply_err(arg, code, err);
-	else
-		rpc_reply(arg, NULL);
 }
 
 /* ---- the exit ---- */
@@ -75,7 +67,7 @@ struct exit_info {
 	int64_t at;
 };
 
-static void on_exit_info(const struct ttrpc_result *res, void *arg)
+static void container_on_exit_info(const struct ttrpc_result *res, void *arg)
 {
 	struct exit_info *e = arg;
 	const Shim__ExitInfoResponse *m = res->code == 0 ? (const void *)res->resp : NULL;
@@ -112,7 +104,7 @@ void container_task_exit(struct container *c, uint32_t status, int64_t at)
 		*e = (struct exit_info){ container_ref(c), status, at };
 		req.id = c->id;
 		if (ttrpc_client_call(c->pod->shim, SVC_SHIM, "ExitInfo", &req.base,
-				      CONTAINER_INFO_MS, on_exit_info, e) == 0)
+				      CONTAINER_INFO_MS, container_on_exit_info, e) == 0)
 			return;
 		container_unref(c);
 	}
@@ -120,7 +112,7 @@ void container_task_exit(struct container *c, uint32_t status, int64_t at)
 	container_exited(c, (int32_t)status, at, "Error", "");
 }
 
-static void on_wait(const struct ttrpc_result *res, void *arg)
+static void container_on_exit(const struct ttrpc_result *res, void *arg)
 {
 	struct container *c = arg;
 
@@ -130,6 +122,7 @@ static void on_wait(const struct ttrpc_result *res, void *arg)
 	}
 	if (res->code == 0) {
 		const TaskV3__WaitResponse *m = (const void *)res->resp;
+
 		container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
 	} else if (res->code != -ECONNRESET && res->code != -ECANCELED) {
 		/* A lost connection is the pod's business. */
@@ -141,10 +134,11 @@ static void on_wait(const struct ttrpc_result *res, void *arg)
 void container_watch(struct container *c)
 {
 	TaskV3__WaitRequest req = TASK_V3__WAIT_REQUEST__INIT;
+	int r;
 
 	req.id = c->id;
 	(void)container_ref(c);
-	int r = call_task(c, "Wait", &req.base, 0, on_wait, c);
+	r = container_call(c, "Wait", &req.base, 0, container_on_exit, c);
 	if (r == 0)
 		return;
 	container_unref(c);
@@ -159,7 +153,7 @@ struct start {
 	struct rpc_call *call;
 };
 
-static void on_killed_anyway(const struct ttrpc_result *res, void *arg)
+static void container_on_killed_anyway(const struct ttrpc_result *res, void *arg)
 {
 }
 
@@ -171,43 +165,29 @@ static void call_kill(struct container *c, int signo, bool all, ttrpc_done done,
 	req.id = c->id;
 	req.signal = (uint32_t)signo;
 	req.all = all;
-	*ret = call_task(c, "Kill", &req.base, CONTAINER_KILL_MS, done, arg);
-}
-
-static int32_t start_exit_code(const struct ttrpc_result *res)
-{
-	int32_t code = 128;
-
-	if (strcmp(res->detail_type, "husk.shim.v1.StartError") == 0) {
-		Shim__StartError *e = shim__start_error__unpack(NULL, res->detail_len, res->detail);
-		if (e && e->exit_code >= 126 && e->exit_code <= 128)
-			code = (int32_t)e->exit_code;
-		if (e)
-			shim__start_error__free_unpacked(e, NULL);
-	}
-	return code;
+	*ret = container_call(c, "Kill", &req.base, CONTAINER_KILL_MS, done, arg);
 }
 
 static void start_failed(struct start *s, const struct ttrpc_result *res)
 {
 	struct container *c = s->c;
+	int exit_code = shim_start_exit_code(res), r;
 	struct err err = { 0 };
-	int r;
 
 	/* The text goes to a person; NOT_FOUND of a command must not look like one of the
 	 * container. */
 	(void)err_set(&err, res->code == -ETIMEDOUT ? -ETIMEDOUT : -EIO, "start container %s: %s",
 		      c->config->metadata->name, err_text(res->err));
 	if (res->code == -ETIMEDOUT)
-		call_kill(c, SIGKILL, true, on_killed_anyway, NULL, &r);
+		call_kill(c, SIGKILL, true, container_on_killed_anyway, NULL, &r);
 	c->started_at = now_real_ns();
-	container_exited(c, start_exit_code(res), 0, "StartError", err_text(res->err));
+	container_exited(c, exit_code ? exit_code : 128, 0, "StartError", err_text(res->err));
 	log_error("StartContainer failed", "container", c->id, "pod", c->pod->id, "err",
 		  err_text(res->err));
 	rpc_reply_err(s->call, err.code, &err);
 }
 
-static void on_started(const struct ttrpc_result *res, void *arg)
+static void container_on_started(const struct ttrpc_result *res, void *arg)
 {
 	struct start *s = arg;
 	struct container *c = s->c;
@@ -252,8 +232,8 @@ void container_handle_start(struct rpc_call *call, const ProtobufCMessage *msg, 
 	struct err err = { 0 };
 	struct container *c;
 	struct start *s = NULL;
-
 	int r = state_find_container(&d->state, in->container_id, &c, &err);
+
 	if (r == 0)
 		r = check_startable(c, &err);
 	if (r == 0 && !(s = calloc(1, sizeof(*s))))
@@ -262,7 +242,8 @@ void container_handle_start(struct rpc_call *call, const ProtobufCMessage *msg, 
 		*s = (struct start){ container_ref(c), call };
 		req.id = c->id;
 		c->starting = true;
-		r = call_task(c, "Start", &req.base, CONTAINER_START_MS, on_started, s);
+		r = container_call(c, "Start", &req.base, CONTAINER_START_MS, container_on_started,
+				   s);
 		if (r == 0)
 			return;
 		(void)err_errno(&err, r, "call the shim");
@@ -294,7 +275,7 @@ static void stop_fail(struct container *c, int code, const char *what)
 	container_unref(c);
 }
 
-static void on_signalled(const struct ttrpc_result *res, void *arg)
+static void container_on_signalled(const struct ttrpc_result *res, void *arg)
 {
 	struct container *c = arg;
 
@@ -310,12 +291,12 @@ static void send_signal(struct container *c, int signo, bool all)
 {
 	int r;
 
-	call_kill(c, signo, all, on_signalled, container_ref(c), &r);
+	call_kill(c, signo, all, container_on_signalled, container_ref(c), &r);
 	if (r < 0)
 		container_unref(c);
 }
 
-static void on_stop_timer(struct ev_timer *t)
+static void container_on_stop_timer(struct ev_timer *t)
 {
 	stop_step(t->arg);
 }
@@ -338,8 +319,8 @@ static void stop_step(struct container *c)
 		stop_fail(c, -ETIMEDOUT, "it did not end after SIGKILL");
 		return;
 	}
-	if (ev_timer_add(c->pod->huskd->loop, &c->stop_timer, wait, on_stop_timer, c) < 0)
-		stop_fail(c, -ENOMEM, "no memory for a timer");
+	if (ev_timer_add(c->pod->huskd->loop, &c->stop_timer, wait, container_on_stop_timer, c) < 0)
+		stop_fail(c, -ENOMEM, "out of memory");
 }
 
 /* Adds a waiter and brings the end nearer. `done` may be called inside. */
@@ -373,30 +354,30 @@ struct stop {
 	bool waiting_start;
 };
 
-static void stop_answer(void *arg, int code, const struct err *err)
+static void container_on_stopped(void *arg, int code, const struct err *err)
 {
 	struct stop *s = arg;
 
-	answer(s->call, code, err);
+	rpc_reply_done(s->call, code, err);
 	container_unref(s->c);
 	free(s);
 }
 
-static void stop_after_start(void *arg, int code, const struct err *err)
+static void container_on_started_to_stop(void *arg, int code, const struct err *err)
 {
 	struct stop *s = arg;
 
 	s->waiting_start = false;
-	container_stop(s->c, s->grace_ns, stop_answer, s);
+	container_stop(s->c, s->grace_ns, container_on_stopped, s);
 }
 
 /* The container goes on being stopped; only the answer is not waited for any more. */
-static void on_stop_cancel(struct rpc_call *call, void *arg)
+static void container_on_stop_cancel(struct rpc_call *call, void *arg)
 {
 	struct stop *s = arg;
 
 	waits_remove(s->waiting_start ? &s->c->started : &s->c->exited, s);
-	stop_answer(s, -ECANCELED, NULL);
+	container_on_stopped(s, -ECANCELED, NULL);
 }
 
 static uint64_t grace_of(int64_t seconds)
@@ -413,8 +394,8 @@ void container_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, v
 	struct err err = { 0 };
 	struct container *c;
 	struct stop *s = NULL;
-
 	int r = state_find_container(&d->state, req->container_id, &c, &err);
+
 	if (r == -ENOENT || (r == 0 && c->state != CONTAINER_RUNNING && !c->starting)) {
 		rpc_reply(call, NULL);
 		return;
@@ -423,12 +404,12 @@ void container_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, v
 		r = err_nomem(&err);
 	if (r == 0) {
 		*s = (struct stop){ container_ref(c), call, grace_of(req->timeout), c->starting };
-		rpc_on_cancel(call, on_stop_cancel, s);
+		rpc_on_cancel(call, container_on_stop_cancel, s);
 		if (!c->starting) {
-			container_stop(c, s->grace_ns, stop_answer, s);
+			container_stop(c, s->grace_ns, container_on_stopped, s);
 			return;
 		}
-		r = waits_add(&c->started, stop_after_start, s);
+		r = waits_add(&c->started, container_on_started_to_stop, s);
 		if (r == 0)
 			return;
 		(void)err_nomem(&err);
@@ -452,7 +433,7 @@ static void remove_done(struct container *c, int code, const struct err *err)
 	container_unref(c);
 }
 
-static void on_deleted(const struct ttrpc_result *res, void *arg)
+static void container_on_deleted(const struct ttrpc_result *res, void *arg)
 {
 	struct container *c = arg;
 	struct err err = { 0 };
@@ -466,7 +447,7 @@ static void on_deleted(const struct ttrpc_result *res, void *arg)
 	remove_done(c, r, &err);
 }
 
-static void remove_stopped(void *arg, int code, const struct err *err)
+static void container_on_stopped_to_remove(void *arg, int code, const struct err *err)
 {
 	TaskV3__DeleteRequest req = TASK_V3__DELETE_REQUEST__INIT;
 	struct container *c = arg;
@@ -474,7 +455,8 @@ static void remove_stopped(void *arg, int code, const struct err *err)
 
 	if (code == 0) {
 		req.id = c->id;
-		code = call_task(c, "Delete", &req.base, CONTAINER_DELETE_MS, on_deleted, c);
+		code = container_call(c, "Delete", &req.base, CONTAINER_DELETE_MS,
+				      container_on_deleted, c);
 		if (code == 0)
 			return;
 		if (code == -ECONNRESET) /* no shim, nothing to delete */
@@ -515,15 +497,15 @@ void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg,
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
-
 	int r = state_find_container(&d->state, req->container_id, &c, &err);
+
 	if (r == -ENOENT) {
 		rpc_reply(call, NULL);
 		return;
 	}
 	if (r == 0 && c->starting)
 		r = err_set(&err, -EBUSY, "container %s is being started", c->id);
-	if (r == 0 && waits_add(&c->gone, answer, call) < 0)
+	if (r == 0 && waits_add(&c->gone, rpc_reply_done, call) < 0)
 		r = err_nomem(&err);
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
@@ -532,18 +514,18 @@ void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg,
 	if (c->removing)
 		return;
 	c->removing = true;
-	container_stop(c, 0, remove_stopped, container_ref(c));
+	container_stop(c, 0, container_on_stopped_to_remove, container_ref(c));
 }
 
 /* ---- ReopenContainerLog ---- */
 
-static void on_reopened(const struct ttrpc_result *res, void *arg)
+static void container_on_reopened(const struct ttrpc_result *res, void *arg)
 {
 	struct err err = { 0 };
 
 	if (res->code < 0)
 		(void)err_set(&err, res->code, "reopen the log: %s", err_text(res->err));
-	answer(arg, res->code, &err);
+	rpc_reply_done(arg, res->code, &err);
 }
 
 void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
@@ -553,14 +535,14 @@ void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
-
 	int r = state_find_container(&d->state, in->container_id, &c, &err);
+
 	if (r == 0 && (c->state != CONTAINER_RUNNING || !c->pod->shim))
 		r = err_set(&err, -EBUSY, "container %s is not running", c->id);
 	if (r == 0) {
 		req.id = c->id;
 		r = ttrpc_client_call(c->pod->shim, SVC_SHIM, "ReopenLog", &req.base,
-				      CONTAINER_KILL_MS, on_reopened, call);
+				      CONTAINER_KILL_MS, container_on_reopened, call);
 		if (r < 0)
 			(void)err_errno(&err, r, "call the shim");
 	}

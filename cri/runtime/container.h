@@ -11,6 +11,7 @@
 #define HUSK_CRI_RUNTIME_CONTAINER_H
 
 #include "cri/huskd.h"
+#include "base/ttrpc/ttrpc.h"
 #include "cri/runtime/pod.h"
 #include "proto/wkt.pb-c.h"
 
@@ -29,6 +30,9 @@ void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *
 /* Exit code of a container whose end nobody saw. */
 #define EXIT_UNKNOWN 255
 
+/* A call to the task service of its shim, as ttrpc_client_call. -ECONNRESET: there is no shim. */
+int container_call(struct container *c, const char *method, const ProtobufCMessage *req,
+		   uint64_t timeout_ms, ttrpc_done done, void *arg) must_check;
 /* The pod is torn down: what ran is over. */
 void container_pod_gone(struct container *c, enum teardown kind);
 /* Waits for the exit of a running container (also after a restart of huskd). */

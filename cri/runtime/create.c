@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "cri/paths.h"
 #include "cri/runtime/container.h"
@@ -20,17 +21,6 @@ struct create {
 	struct rpc_call *call;
 };
 
-static Cri__ContainerConfig *clone_config(const Cri__ContainerConfig *c)
-{
-	size_t n = cri__container_config__get_packed_size(c);
-	cleanup_free uint8_t *data = malloc(n + 1);
-
-	if (!data)
-		return NULL;
-	cri__container_config__pack(c, data);
-	return cri__container_config__unpack(NULL, n, data);
-}
-
 /* ---- files ---- */
 
 static int make_scratch(struct container *c, char **ret, struct err *err)
@@ -38,10 +28,11 @@ static int make_scratch(struct container *c, char **ret, struct err *err)
 	struct huskd *d = c->pod->huskd;
 	cleanup_free char *dir = path_container_data(d, c->id);
 	char *path = dir ? str_fmt("%s/scratch.ext4", dir) : NULL;
+	int r;
 
 	if (!path)
 		return err_nomem(err);
-	int r = mkdir_p(dir, 0700, err);
+	r = mkdir_p(dir, 0700, err);
 	if (r == 0)
 		r = image_scratch_create(d->images, path, err);
 	if (r < 0) {
@@ -57,10 +48,11 @@ static int make_bundle(struct container *c, const char *json, char **ret, struct
 	cleanup_free char *dir = path_container(c->pod->huskd, c->id);
 	cleanup_free char *file = dir ? str_fmt("%s/config.json", dir) : NULL;
 	cleanup_free char *fifo = dir ? str_fmt("%s/stdin", dir) : NULL;
+	int r;
 
 	if (!file || !fifo)
 		return err_nomem(err);
-	int r = mkdir_p(dir, 0700, err);
+	r = mkdir_p(dir, 0700, err);
 	if (r == 0)
 		r = write_file_atomic(file, json, strlen(json), 0600, false, err);
 	/* The shim keeps its end open: input that nobody is attached to waits instead of ending. */
@@ -74,8 +66,8 @@ static int make_bundle(struct container *c, const char *json, char **ret, struct
 static int make_log(struct container *c, char **ret_uri, struct err *err)
 {
 	cleanup_free char *path = NULL;
-
 	int r = spec_check_log_path(c->pod->config, c->config, &path, err);
+
 	if (r < 0)
 		return r;
 	if (!path) {
@@ -101,7 +93,7 @@ static void set_mount(Types__Mount *m, const char *type, const char *source, cha
 	m->n_options = n;
 }
 
-static void on_created(const struct ttrpc_result *res, void *arg);
+static void create_on_created(const struct ttrpc_result *res, void *arg);
 
 /* Layers lowest first, the scratch disk, the overlay over them (shim/pod/rootfs.h). */
 static int call_create(struct create *cr, char **layers, const char *scratch, const char *bundle,
@@ -115,6 +107,7 @@ static int call_create(struct create *cr, char **layers, const char *scratch, co
 	cleanup_free Types__Mount *mounts = calloc(total, sizeof(*mounts));
 	cleanup_free Types__Mount **list = calloc(total, sizeof(*list));
 	cleanup_free char *in = c->config->stdin ? str_fmt("fifo://%s/stdin", bundle) : strdup("");
+	int r;
 
 	if (!mounts || !list || !in)
 		return err_nomem(err);
@@ -132,10 +125,7 @@ static int call_create(struct create *cr, char **layers, const char *scratch, co
 	req.stdin = in;
 	req.stdout = (char *)log_uri;
 	req.stderr = c->config->tty ? req.stderr : (char *)log_uri;
-	if (!c->pod->shim)
-		return err_set(err, -EBUSY, "the pod sandbox is not ready");
-	int r = ttrpc_client_call(c->pod->shim, SVC_TASK, "Create", &req.base, CONTAINER_CREATE_MS,
-				  on_created, cr);
+	r = container_call(c, "Create", &req.base, CONTAINER_CREATE_MS, create_on_created, cr);
 	return r < 0 ? err_errno(err, r, "call the shim") : 0;
 }
 
@@ -143,20 +133,20 @@ static int call_create(struct create *cr, char **layers, const char *scratch, co
 
 static void create_fail(struct create *cr, int code, const struct err *err)
 {
-	struct err e = { 0 };
+	struct err full = { 0 };
 	struct container *c = cr->c;
 
-	(void)err_set(&e, code, "create container %s: %s", c->config->metadata->name,
+	(void)err_set(&full, code, "create container %s: %s", c->config->metadata->name,
 		      err->msg[0] ? err_text(err) : strerror(-code));
 	log_error("CreateContainer failed", "container", c->id, "pod", c->pod->id, "err",
-		  err_text(&e));
+		  err_text(&full));
 	container_destroy(c);
-	rpc_reply_err(cr->call, code, &e);
+	rpc_reply_err(cr->call, code, &full);
 	container_unref(c);
 	free(cr);
 }
 
-static void on_undone(const struct ttrpc_result *res, void *arg)
+static void create_on_undone(const struct ttrpc_result *res, void *arg)
 {
 	struct create *cr = arg;
 	struct err err = { 0 };
@@ -174,17 +164,18 @@ static void undo(struct create *cr)
 	req.id = cr->c->id;
 	if (cr->c->pod->shim)
 		r = ttrpc_client_call(cr->c->pod->shim, SVC_TASK, "Delete", &req.base,
-				      CONTAINER_DELETE_MS, on_undone, cr);
+				      CONTAINER_DELETE_MS, create_on_undone, cr);
 	if (r < 0)
 		create_fail(cr, -ECANCELED, &err);
 }
 
-static void on_created(const struct ttrpc_result *res, void *arg)
+static void create_on_created(const struct ttrpc_result *res, void *arg)
 {
 	struct create *cr = arg;
 	struct container *c = cr->c;
 	struct err err = { 0 };
 	int r = res->code;
+	Cri__CreateContainerResponse resp = CRI__CREATE_CONTAINER_RESPONSE__INIT;
 
 	if (r == 0 && (rpc_cancelled(cr->call) || c->removed)) {
 		undo(cr);
@@ -200,7 +191,6 @@ static void on_created(const struct ttrpc_result *res, void *arg)
 		undo(cr);
 		return;
 	}
-	Cri__CreateContainerResponse resp = CRI__CREATE_CONTAINER_RESPONSE__INIT;
 	resp.container_id = c->id;
 	log_info("container is created", "container", c->id, "pod", c->pod->id, "name",
 		 c->config->metadata->name, "image", c->image_name);
@@ -215,8 +205,8 @@ static int create_files(struct create *cr, const char *json, struct err *err)
 	struct huskd *d = c->pod->huskd;
 	cleanup_strv char **layers = NULL;
 	cleanup_free char *scratch = NULL, *bundle = NULL, *log_uri = NULL;
-
 	int r = image_hold(d->images, c->image_id, c->id, err);
+
 	if (r == 0)
 		r = image_layers(d->images, c->image_id, &layers, err);
 	if (r == 0)
@@ -236,31 +226,33 @@ static int create_check(struct huskd *d, const Cri__CreateContainerRequest *in,
 			int *ret_signal, bool *ret_chosen, struct err *err)
 {
 	const Cri__ContainerConfig *config = in->config;
+	struct spec_input spec = { .container = config };
+	struct pod *p;
+	int r;
 
 	if (!config || !config->metadata)
 		return err_set(err, -EINVAL, "config or config.metadata is missing");
 	if (!config->image || str_empty(config->image->image))
 		return err_set(err, -EINVAL, "config.image is missing");
-	int r = state_find_pod(&d->state, in->pod_sandbox_id, ret_pod, err);
+	r = state_find_pod(&d->state, in->pod_sandbox_id, &p, err);
 	if (r < 0)
 		return r;
-	if ((*ret_pod)->state != POD_READY || !(*ret_pod)->shim)
-		return err_set(err, -EBUSY, "pod sandbox %s is not ready", (*ret_pod)->id);
+	if (p->state != POD_READY || !p->shim)
+		return err_set(err, -EBUSY, "pod sandbox %s is not ready", p->id);
 	r = image_get(d->images, config->image->image, ret_image, err);
 	if (r < 0)
 		return err_wrap(err, r, "image %.200s", config->image->image);
-	struct spec_input spec = {
-		.pod_id = (*ret_pod)->id,
-		.pod = (*ret_pod)->config,
-		.container = config,
-		.image = &(*ret_image)->config,
-		.image_name = config->image->image,
-	};
+	spec.pod_id = p->id;
+	spec.pod = p->config;
+	spec.image = &(*ret_image)->config;
+	spec.image_name = config->image->image;
 	r = spec_check_container(&spec, err);
 	if (r == 0)
 		r = spec_stop_signal(&spec, ret_signal, ret_chosen, err);
 	if (r == 0)
 		r = spec_build(&spec, ret_json, err);
+	if (r == 0)
+		*ret_pod = p;
 	return r;
 }
 
@@ -289,10 +281,10 @@ void create_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg
 	struct pod *p = NULL;
 	int signo = 0;
 	bool chosen = false;
-
 	int r = create_check(d, in, &p, &image, &json, &signo, &chosen, &err);
+
 	if (r == 0) {
-		config = clone_config(in->config);
+		config = (void *)pb_clone(&in->config->base);
 		cr = calloc(1, sizeof(*cr));
 		r = config && cr ? 0 : err_nomem(&err);
 	}

@@ -38,7 +38,7 @@ struct exec {
 	struct rpc_call *call; /* NULL once answered */
 	char id[65];
 	char *dir;
-	struct stream out, err_;
+	struct stream out, errors;
 	struct ev_timer timeout, drain;
 	bool added;  /* the shim knows it */
 	bool exited; /* exit_code is known */
@@ -60,9 +60,9 @@ static void exec_unref(struct exec *e)
 	if (--e->refs > 0)
 		return;
 	stream_close(&e->out);
-	stream_close(&e->err_);
+	stream_close(&e->errors);
 	buf_fini(&e->out.buf);
-	buf_fini(&e->err_.buf);
+	buf_fini(&e->errors.buf);
 	ev_timer_del(&e->timeout);
 	ev_timer_del(&e->drain);
 	container_unref(e->c);
@@ -74,9 +74,8 @@ static void exec_unref(struct exec *e)
 static int call_task(struct exec *e, const char *method, const ProtobufCMessage *req,
 		     uint64_t timeout_ms, ttrpc_done done)
 {
-	if (e->c->removed || !e->c->pod->shim)
-		return -ECONNRESET;
-	int r = ttrpc_client_call(e->c->pod->shim, SVC_TASK, method, req, timeout_ms, done, e);
+	int r = container_call(e->c, method, req, timeout_ms, done, e);
+
 	if (r == 0)
 		e->refs++;
 	return r;
@@ -84,7 +83,7 @@ static int call_task(struct exec *e, const char *method, const ProtobufCMessage 
 
 /* ---- the end ---- */
 
-static void on_deleted(const struct ttrpc_result *res, void *arg)
+static void exec_on_deleted(const struct ttrpc_result *res, void *arg)
 {
 	struct exec *e = arg;
 
@@ -102,14 +101,14 @@ static void delete_task(struct exec *e)
 
 	req.id = e->c->id;
 	req.exec_id = e->id;
-	if (e->added && call_task(e, "Delete", &req.base, EXEC_DELETE_MS, on_deleted) == 0)
+	if (e->added && call_task(e, "Delete", &req.base, EXEC_DELETE_MS, exec_on_deleted) == 0)
 		e->added = false;
 }
 
 static void release_files(struct exec *e)
 {
 	stream_close(&e->out);
-	stream_close(&e->err_);
+	stream_close(&e->errors);
 	ev_timer_del(&e->timeout);
 	ev_timer_del(&e->drain);
 	if (e->dir)
@@ -145,8 +144,8 @@ static void exec_answer(struct exec *e, int code, const struct err *err)
 	resp.exit_code = (int32_t)e->exit_code;
 	resp.stdout.data = (uint8_t *)buf_data(&e->out.buf);
 	resp.stdout.len = buf_len(&e->out.buf);
-	resp.stderr.data = (uint8_t *)buf_data(&e->err_.buf);
-	resp.stderr.len = buf_len(&e->err_.buf);
+	resp.stderr.data = (uint8_t *)buf_data(&e->errors.buf);
+	resp.stderr.len = buf_len(&e->errors.buf);
 	fit(&resp.stdout.len, &resp.stderr.len);
 	rpc_reply(call, &resp.base);
 }
@@ -165,11 +164,11 @@ static void exec_end(struct exec *e, int code, const struct err *err)
 
 static void exec_check(struct exec *e)
 {
-	if (e->exited && !e->out.open && !e->err_.open)
+	if (e->exited && !e->out.open && !e->errors.open)
 		exec_end(e, 0, NULL);
 }
 
-static void on_drain_timeout(struct ev_timer *t)
+static void exec_on_silence(struct ev_timer *t)
 {
 	/* A child that left its parent holds the streams: what has come until now is the answer. */
 	exec_end(t->arg, 0, NULL);
@@ -178,14 +177,14 @@ static void on_drain_timeout(struct ev_timer *t)
 static void drain(struct exec *e)
 {
 	if (now_mono_ns() >= e->drain_until_ns ||
-	    ev_timer_add(e->huskd->loop, &e->drain, EXEC_SILENCE_MS * NS_PER_MS, on_drain_timeout,
+	    ev_timer_add(e->huskd->loop, &e->drain, EXEC_SILENCE_MS * NS_PER_MS, exec_on_silence,
 			 e) < 0)
 		exec_end(e, 0, NULL);
 }
 
 /* ---- streams ---- */
 
-static void on_stream(struct ev_io *io, uint32_t events)
+static void exec_on_stream(struct ev_io *io, uint32_t events)
 {
 	struct stream *s = io->arg;
 	struct exec *e = s->exec;
@@ -208,6 +207,7 @@ static int stream_open(struct exec *e, struct stream *s, const char *name, char 
 		       struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/%s", e->dir, name);
+	int r;
 
 	if (!path)
 		return err_nomem(err);
@@ -218,7 +218,7 @@ static int stream_open(struct exec *e, struct stream *s, const char *name, char 
 	s->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (s->fd < 0)
 		return err_errno(err, -errno, "open %s", path);
-	int r = ev_io_add(e->huskd->loop, &s->io, s->fd, EPOLLIN, on_stream, s);
+	r = ev_io_add(e->huskd->loop, &s->io, s->fd, EPOLLIN, exec_on_stream, s);
 	if (r < 0)
 		return err_errno(err, r, "watch %s", path);
 	s->open = true;
@@ -230,7 +230,7 @@ static int stream_open(struct exec *e, struct stream *s, const char *name, char 
 
 static void exec_kill(struct exec *e);
 
-static void on_exit_known(const struct ttrpc_result *res, void *arg)
+static void exec_on_exit(const struct ttrpc_result *res, void *arg)
 {
 	struct exec *e = arg;
 	struct err err = { 0 };
@@ -246,7 +246,7 @@ static void on_exit_known(const struct ttrpc_result *res, void *arg)
 		e->exit_code = ((const TaskV3__WaitResponse *)(const void *)res->resp)->exit_status;
 		ev_timer_del(&e->timeout);
 		e->drain_until_ns = now_mono_ns() + EXEC_DRAIN_MS * NS_PER_MS;
-		if (e->out.open || e->err_.open)
+		if (e->out.open || e->errors.open)
 			drain(e);
 		else
 			exec_check(e);
@@ -254,7 +254,7 @@ static void on_exit_known(const struct ttrpc_result *res, void *arg)
 	exec_unref(e);
 }
 
-static void on_kill_sent(const struct ttrpc_result *res, void *arg)
+static void exec_on_kill_sent(const struct ttrpc_result *res, void *arg)
 {
 	exec_unref(arg);
 }
@@ -267,7 +267,7 @@ static void exec_kill(struct exec *e)
 	req.exec_id = e->id;
 	req.signal = SIGKILL;
 	if (e->added && !e->exited)
-		(void)call_task(e, "Kill", &req.base, EXEC_KILL_MS, on_kill_sent);
+		(void)call_task(e, "Kill", &req.base, EXEC_KILL_MS, exec_on_kill_sent);
 }
 
 /* Answers now; the process is killed, and deleted when its Wait comes back. */
@@ -282,7 +282,7 @@ static void exec_abandon(struct exec *e, int code, const struct err *err)
 	exec_unref(e);
 }
 
-static void on_timeout(struct ev_timer *t)
+static void exec_on_timeout(struct ev_timer *t)
 {
 	struct exec *e = t->arg;
 	struct err err = { 0 };
@@ -292,7 +292,7 @@ static void on_timeout(struct ev_timer *t)
 	exec_abandon(e, -ETIMEDOUT, &err);
 }
 
-static void on_cancel(struct rpc_call *call, void *arg)
+static void exec_on_cancel(struct rpc_call *call, void *arg)
 {
 	struct err err = { 0 };
 
@@ -304,33 +304,30 @@ static void wait_exit(struct exec *e)
 {
 	TaskV3__WaitRequest req = TASK_V3__WAIT_REQUEST__INIT;
 	struct err err = { 0 };
+	int r;
 
 	req.id = e->c->id;
 	req.exec_id = e->id;
-	int r = call_task(e, "Wait", &req.base, 0, on_exit_known);
+	r = call_task(e, "Wait", &req.base, 0, exec_on_exit);
 	if (r < 0 && !e->ended)
 		exec_end(e, r, (err_errno(&err, r, "wait for a command"), &err));
 }
 
 static void start_failed(struct exec *e, const struct ttrpc_result *res)
 {
+	int exit_code = shim_start_exit_code(res);
 	struct err err = { 0 };
 	char code[16];
 
-	if (strcmp(res->detail_type, "husk.shim.v1.StartError") == 0) {
-		Shim__StartError *d = shim__start_error__unpack(NULL, res->detail_len, res->detail);
-		if (d && e->call) {
-			(void)snprintf(code, sizeof(code), "%u", d->exit_code);
-			rpc_set_trailer(e->call, "husk-exit-code", code);
-		}
-		if (d)
-			shim__start_error__free_unpacked(d, NULL);
+	if (exit_code && e->call) {
+		(void)snprintf(code, sizeof(code), "%d", exit_code);
+		rpc_set_trailer(e->call, "husk-exit-code", code);
 	}
 	(void)err_set(&err, -EIO, "exec in container %s: %s", e->c->id, err_text(res->err));
 	exec_end(e, -EIO, &err);
 }
 
-static void on_started(const struct ttrpc_result *res, void *arg)
+static void exec_on_started(const struct ttrpc_result *res, void *arg)
 {
 	struct exec *e = arg;
 
@@ -346,7 +343,7 @@ static void on_started(const struct ttrpc_result *res, void *arg)
 	exec_unref(e);
 }
 
-static void on_added(const struct ttrpc_result *res, void *arg)
+static void exec_on_added(const struct ttrpc_result *res, void *arg)
 {
 	TaskV3__StartRequest req = TASK_V3__START_REQUEST__INIT;
 	struct exec *e = arg;
@@ -362,7 +359,7 @@ static void on_added(const struct ttrpc_result *res, void *arg)
 	} else {
 		req.id = e->c->id;
 		req.exec_id = e->id;
-		r = call_task(e, "Start", &req.base, EXEC_START_MS, on_started);
+		r = call_task(e, "Start", &req.base, EXEC_START_MS, exec_on_started);
 		if (r < 0)
 			exec_end(e, r, (err_errno(&err, r, "call the shim"), &err));
 	}
@@ -376,8 +373,8 @@ static int exec_add(struct exec *e, const Cri__ExecSyncRequest *in, struct err *
 	cleanup_free char *bundle = path_container(e->huskd, e->c->id);
 	cleanup_free char *file = bundle ? str_fmt("%s/config.json", bundle) : NULL;
 	cleanup_free char *config = NULL, *process = NULL, *out = NULL, *err_path = NULL;
+	int r = file ? read_file(file, SPEC_JSON_MAX, &config, NULL, err) : err_nomem(err);
 
-	int r = file ? read_file(file, SPEC_JSON_MAX, &config, NULL, err) : -ENOMEM;
 	if (r == 0)
 		r = spec_exec(config, in->cmd, in->n_cmd, &process, err);
 	if (r == 0)
@@ -385,7 +382,7 @@ static int exec_add(struct exec *e, const Cri__ExecSyncRequest *in, struct err *
 	if (r == 0)
 		r = stream_open(e, &e->out, "stdout", &out, err);
 	if (r == 0)
-		r = stream_open(e, &e->err_, "stderr", &err_path, err);
+		r = stream_open(e, &e->errors, "stderr", &err_path, err);
 	if (r < 0)
 		return r;
 	any.type_url = (char *)"types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -396,7 +393,7 @@ static int exec_add(struct exec *e, const Cri__ExecSyncRequest *in, struct err *
 	req.stdout = out;
 	req.stderr = err_path;
 	req.spec = &any;
-	r = call_task(e, "Exec", &req.base, EXEC_START_MS, on_added);
+	r = call_task(e, "Exec", &req.base, EXEC_START_MS, exec_on_added);
 	return r < 0 ? err_errno(err, r, "call the shim") : 0;
 }
 
@@ -404,20 +401,21 @@ static int exec_new(struct huskd *d, struct container *c, struct rpc_call *call,
 		    struct err *err)
 {
 	struct exec *e = calloc(1, sizeof(*e));
+	int r;
 
 	if (!e)
 		return err_nomem(err);
 	e->refs = 1;
 	e->huskd = d;
 	e->call = call;
-	e->out.fd = e->err_.fd = -1;
+	e->out.fd = e->errors.fd = -1;
 	e->c = container_ref(c);
 	d->execs++;
-	int r = random_id(e->id);
+	r = random_id(e->id);
 	e->dir = r == 0 ? path_exec(d, e->id) : NULL;
 	if (!e->dir) {
 		exec_unref(e);
-		return err_set(err, r < 0 ? r : -ENOMEM, "make an exec id");
+		return r < 0 ? err_errno(err, r, "make an exec id") : err_nomem(err);
 	}
 	*ret = e;
 	return 0;
@@ -448,8 +446,8 @@ void exec_handle_sync(struct rpc_call *call, const ProtobufCMessage *msg, void *
 	struct err err = { 0 };
 	struct container *c;
 	struct exec *e = NULL;
-
 	int r = exec_check_request(d, in, &c, &err);
+
 	if (r == 0)
 		r = exec_new(d, c, call, &e, &err);
 	if (r < 0) {
@@ -459,12 +457,12 @@ void exec_handle_sync(struct rpc_call *call, const ProtobufCMessage *msg, void *
 	e->timeout_s = MIN_OF(in->timeout, 1000000000);
 	if (e->timeout_s > 0)
 		r = ev_timer_add(d->loop, &e->timeout, (uint64_t)e->timeout_s * NS_PER_S,
-				 on_timeout, e);
+				 exec_on_timeout, e);
 	if (r == 0)
 		r = exec_add(e, in, &err);
 	if (r < 0) {
 		exec_end(e, r, &err);
 		return;
 	}
-	rpc_on_cancel(call, on_cancel, e);
+	rpc_on_cancel(call, exec_on_cancel, e);
 }

@@ -35,7 +35,8 @@ static const char *map_get(void *const *entries, size_t n, const char *key)
 	/* The last one wins, as in every map of protobuf. */
 	for (size_t i = n; i > 0; i--) {
 		const struct map_entry *e = entries[i - 1];
-		if (strcmp(e->key, key) == 0)
+
+		if (str_eq(e->key, key))
 			return e->value;
 	}
 	return NULL;
@@ -46,7 +47,8 @@ static bool labels_match(void *const *selector, size_t n_selector, void *const *
 	for (size_t i = 0; i < n_selector; i++) {
 		const struct map_entry *e = selector[i];
 		const char *value = map_get(labels, n, e->key);
-		if (!value || strcmp(value, e->value) != 0)
+
+		if (!value || !str_eq(value, e->value))
 			return false;
 	}
 	return true;

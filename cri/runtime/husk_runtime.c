@@ -59,8 +59,8 @@ void husk_runtime_handle_times(struct rpc_call *call, const ProtobufCMessage *ms
 	struct err err = { 0 };
 	struct times *t = NULL;
 	struct pod *p;
-
 	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+
 	if (r == 0 && !p->shim)
 		r = err_set(&err, -EBUSY, "pod sandbox %s is not ready", p->id);
 	if (r == 0 && !(t = calloc(1, sizeof(*t))))

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "cri/paths.h"
 #include "cri/runtime/container.h"
@@ -51,7 +52,7 @@ static void drop_shim(struct pod *p)
 
 /* ---- taking down ---- */
 
-static void on_shutdown_done(const struct ttrpc_result *res, void *arg)
+static void pod_on_shutdown_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_teardown *t = arg;
 
@@ -73,14 +74,14 @@ static void teardown_shutdown(struct pod_teardown *t)
 
 	t->step = STEP_SHUTDOWN;
 	req.sandbox_id = t->pod->id;
-	if (call_sandbox(t->pod, "ShutdownSandbox", &req.base, POD_SHUTDOWN_MS, on_shutdown_done,
-			 t) < 0) {
+	if (call_sandbox(t->pod, "ShutdownSandbox", &req.base, POD_SHUTDOWN_MS,
+			 pod_on_shutdown_done, t) < 0) {
 		drop_shim(t->pod);
 		teardown_delete(t);
 	}
 }
 
-static void on_stop_done(const struct ttrpc_result *res, void *arg)
+static void pod_on_stop_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_teardown *t = arg;
 
@@ -98,11 +99,11 @@ static void teardown_stop(struct pod_teardown *t)
 	t->step = STEP_STOP;
 	req.sandbox_id = t->pod->id;
 	req.timeout_secs = POD_STOP_MS / 1000 - 5;
-	if (call_sandbox(t->pod, "StopSandbox", &req.base, POD_STOP_MS, on_stop_done, t) < 0)
+	if (call_sandbox(t->pod, "StopSandbox", &req.base, POD_STOP_MS, pod_on_stop_done, t) < 0)
 		teardown_shutdown(t);
 }
 
-static void on_delete_done(void *arg, int code, const struct err *err)
+static void pod_on_delete_done(void *arg, int code, const struct err *err)
 {
 	teardown_finish(arg, code, err);
 }
@@ -112,11 +113,12 @@ static void teardown_delete(struct pod_teardown *t)
 	struct pod *p = t->pod;
 	struct err err = { 0 };
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+	int r;
 
 	t->step = STEP_DELETE;
-	int r = bundle ? mkdir_p(bundle, 0700, &err) : -ENOMEM;
+	r = bundle ? mkdir_p(bundle, 0700, &err) : err_nomem(&err);
 	if (r == 0)
-		r = shim_delete(p->huskd, p->id, bundle, on_delete_done, t, &err);
+		r = shim_delete(p->huskd, p->id, bundle, pod_on_delete_done, t, &err);
 	if (r < 0)
 		teardown_finish(t, r, &err);
 }
@@ -124,7 +126,7 @@ static void teardown_delete(struct pod_teardown *t)
 static void teardown_finish(struct pod_teardown *t, int code, const struct err *err)
 {
 	struct pod *p = t->pod;
-	struct err e = { 0 };
+	struct err left = { 0 };
 	struct container *c, *next;
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
 
@@ -137,8 +139,8 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 			next = TAILQ_NEXT(c, link); /* a waiter may remove c */
 			container_pod_gone(c, t->kind);
 		}
-		if (bundle && remove_tree(bundle, &e) < 0)
-			log_warn("left behind", "path", bundle, "err", err_text(&e));
+		if (bundle && remove_tree(bundle, &left) < 0)
+			log_warn("left behind", "path", bundle, "err", err_text(&left));
 		log_info("pod is down", "pod", p->id);
 	}
 	p->teardown = NULL;
@@ -159,6 +161,7 @@ void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
 	}
 	if (t || !(t = calloc(1, sizeof(*t)))) {
 		int r = t ? waits_add(&t->done, done, arg) : -ENOMEM;
+
 		if (r < 0)
 			done(arg, err_errno(&err, r, "stop pod %s", p->id), &err);
 		return;
@@ -185,12 +188,12 @@ void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
 
 /* ---- watching ---- */
 
-static void after_death(void *arg, int code, const struct err *err)
+static void pod_on_down_after_death(void *arg, int code, const struct err *err)
 {
 	pod_unref(arg);
 }
 
-static void on_shim_closed(void *arg)
+static void pod_on_shim_closed(void *arg)
 {
 	struct pod *p = arg;
 	struct pod_teardown *t = p->teardown;
@@ -201,35 +204,37 @@ static void on_shim_closed(void *arg)
 	if (t || p->state != POD_READY)
 		return; /* RunPodSandbox sees it by its own call */
 	log_error("the shim of a pod died", "pod", p->id);
-	pod_teardown(p, TEARDOWN_DIED, after_death, pod_ref(p));
+	pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
 }
 
-static void on_sandbox_ended(const struct ttrpc_result *res, void *arg)
+static void pod_on_sandbox_ended(const struct ttrpc_result *res, void *arg)
 {
 	struct pod *p = arg;
 	char status[16];
 
-	/* A lost connection is on_shim_closed's business. */
+	/* A lost connection is pod_on_shim_closed's business. */
 	if (res->code == 0 && !p->teardown && p->state == POD_READY) {
 		const Sandbox__WaitSandboxResponse *m = (const void *)res->resp;
+
 		(void)snprintf(status, sizeof(status), "%u", m->exit_status);
 		log_error("the virtual machine of a pod ended", "pod", p->id, "status", status);
-		pod_teardown(p, TEARDOWN_DIED, after_death, pod_ref(p));
+		pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
 	}
 	pod_unref(p);
 }
 
 int pod_attach(struct pod *p, struct err *err)
 {
-	return shim_connect(p->huskd, p->address, on_shim_closed, p, &p->shim, err);
+	return shim_connect(p->huskd, p->address, pod_on_shim_closed, p, &p->shim, err);
 }
 
 int pod_watch(struct pod *p, struct err *err)
 {
 	Sandbox__WaitSandboxRequest req = SANDBOX__WAIT_SANDBOX_REQUEST__INIT;
+	int r;
 
 	req.sandbox_id = p->id;
-	int r = call_sandbox(p, "WaitSandbox", &req.base, 0, on_sandbox_ended, p);
+	r = call_sandbox(p, "WaitSandbox", &req.base, 0, pod_on_sandbox_ended, p);
 	if (r < 0)
 		return err_errno(err, r, "wait for the sandbox");
 	(void)pod_ref(p);
@@ -246,7 +251,7 @@ static void run_unref(struct pod_run *run)
 	free(run);
 }
 
-static void run_rolled_back(void *arg, int code, const struct err *err)
+static void pod_on_rolled_back(void *arg, int code, const struct err *err)
 {
 	struct pod_run *run = arg;
 	struct pod *p = run->pod;
@@ -282,25 +287,26 @@ static void run_fail(struct pod_run *run, int code, const struct err *err)
 	(void)err_set(&run->err, code, "run pod sandbox %s: %s", p->config->metadata->name,
 		      err && err->msg[0] ? err_text(err) : strerror(-code));
 	rpc_on_cancel(run->call, NULL, NULL);
-	run->refs++; /* for run_rolled_back */
-	pod_teardown(p, TEARDOWN_ABORT, run_rolled_back, run);
+	run->refs++; /* for pod_on_rolled_back */
+	pod_teardown(p, TEARDOWN_ABORT, pod_on_rolled_back, run);
 }
 
-static void on_run_cancel(struct rpc_call *call, void *arg)
+static void pod_on_run_cancel(struct rpc_call *call, void *arg)
 {
 	struct pod_run *run = arg;
 
-	/* While `start` runs there is nothing to take down yet: on_shim_started looks again. */
+	/* While `start` runs there is nothing to take down yet: pod_on_shim_started looks again. */
 	if (!run->spawning)
 		run_fail(run, -ECANCELED, NULL);
 }
 
-static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
+static void pod_on_sandbox_started(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_run *run = arg;
 	struct pod *p = run->pod;
 	struct err err = { 0 };
 	int r = res->code;
+	Cri__RunPodSandboxResponse resp = CRI__RUN_POD_SANDBOX_RESPONSE__INIT;
 
 	if (run->failed) {
 		run_unref(run);
@@ -317,7 +323,6 @@ static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
 		run_unref(run);
 		return;
 	}
-	Cri__RunPodSandboxResponse resp = CRI__RUN_POD_SANDBOX_RESPONSE__INIT;
 	resp.pod_sandbox_id = p->id;
 	log_info("pod is ready", "pod", p->id, "name", p->config->metadata->name, "namespace",
 		 p->config->metadata->namespace_);
@@ -328,7 +333,7 @@ static void on_sandbox_started(const struct ttrpc_result *res, void *arg)
 	run_unref(run);
 }
 
-static void on_sandbox_created(const struct ttrpc_result *res, void *arg)
+static void pod_on_sandbox_created(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_run *run = arg;
 	struct err err = { 0 };
@@ -344,7 +349,7 @@ static void on_sandbox_created(const struct ttrpc_result *res, void *arg)
 	} else {
 		req.sandbox_id = run->pod->id;
 		r = call_sandbox(run->pod, "StartSandbox", &req.base, POD_START_MS,
-				 on_sandbox_started, run);
+				 pod_on_sandbox_started, run);
 		if (r == 0)
 			return; /* the reference goes on */
 		(void)err_errno(&err, r, "call the shim");
@@ -355,47 +360,49 @@ static void on_sandbox_created(const struct ttrpc_result *res, void *arg)
 
 static int call_create_sandbox(struct pod_run *run, struct err *err)
 {
+	Sandbox__CreateSandboxRequest req = SANDBOX__CREATE_SANDBOX_REQUEST__INIT;
 	struct pod *p = run->pod;
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+	cleanup_free uint8_t *config = NULL;
 	Wkt__Any any = WKT__ANY__INIT;
-	Sandbox__CreateSandboxRequest req = SANDBOX__CREATE_SANDBOX_REQUEST__INIT;
+	int r;
 
-	any.type_url = (char *)"runtime.v1.PodSandboxConfig";
-	any.value.len = cri__pod_sandbox_config__get_packed_size(p->config);
-	cleanup_free uint8_t *data = malloc(any.value.len + 1);
-	if (!bundle || !data)
+	config = pb_pack(&p->config->base, &any.value.len);
+	if (!bundle || !config)
 		return err_nomem(err);
-	cri__pod_sandbox_config__pack(p->config, data);
-	any.value.data = data;
+	any.type_url = (char *)"runtime.v1.PodSandboxConfig";
+	any.value.data = config;
 	req.sandbox_id = p->id;
 	req.bundle_path = bundle;
 	req.options = &any;
-	int r = call_sandbox(p, "CreateSandbox", &req.base, POD_CREATE_MS, on_sandbox_created, run);
+	r = call_sandbox(p, "CreateSandbox", &req.base, POD_CREATE_MS, pod_on_sandbox_created, run);
 	return r < 0 ? err_errno(err, r, "call the shim") : 0;
 }
 
-static void on_shim_started(void *arg, int code, const char *address, const struct err *err)
+static void pod_on_shim_started(void *arg, int code, const char *address,
+				const struct err *shim_err)
 {
 	struct pod_run *run = arg;
 	struct pod *p = run->pod;
-	struct err e = { 0 };
+	struct err err = { 0 };
 	int r = code;
 
 	run->spawning = false;
 	if (r == 0 && rpc_cancelled(run->call))
 		r = -ECANCELED;
+	else if (r < 0)
+		err = *shim_err;
 	if (r == 0) {
 		free(p->address);
 		p->address = strdup(address);
-		r = p->address ? state_save_pod(&p->huskd->state, p, &e) : -ENOMEM;
-		err = &e;
+		r = p->address ? state_save_pod(&p->huskd->state, p, &err) : err_nomem(&err);
 	}
 	if (r == 0)
-		r = pod_attach(p, &e);
+		r = pod_attach(p, &err);
 	if (r == 0)
-		r = call_create_sandbox(run, &e);
+		r = call_create_sandbox(run, &err);
 	if (r < 0) {
-		run_fail(run, r, err);
+		run_fail(run, r, &err);
 		run_unref(run);
 	}
 }
@@ -404,12 +411,12 @@ static int run_start(struct pod_run *run, struct err *err)
 {
 	struct pod *p = run->pod;
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
+	int r = bundle ? mkdir_p(bundle, 0700, err) : err_nomem(err);
 
-	int r = bundle ? mkdir_p(bundle, 0700, err) : -ENOMEM;
 	if (r == 0 && !str_empty(p->config->log_directory))
 		r = mkdir_p(p->config->log_directory, 0755, err);
 	if (r == 0)
-		r = shim_start(p->huskd, p->id, bundle, on_shim_started, run, err);
+		r = shim_start(p->huskd, p->id, bundle, pod_on_shim_started, run, err);
 	return r;
 }
 
@@ -452,25 +459,14 @@ static bool wait_for_name(struct pod *other, struct rpc_call *call,
 	return true;
 }
 
-static Cri__PodSandboxConfig *clone_config(const Cri__PodSandboxConfig *c)
-{
-	size_t n = cri__pod_sandbox_config__get_packed_size(c);
-	cleanup_free uint8_t *data = malloc(n + 1);
-
-	if (!data)
-		return NULL;
-	cri__pod_sandbox_config__pack(c, data);
-	return cri__pod_sandbox_config__unpack(NULL, n, data);
-}
-
 static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSandboxRequest *req)
 {
 	struct err err = { 0 };
 	struct pod *p = NULL, *other = NULL;
 	struct pod_run *run = calloc(1, sizeof(*run));
-	Cri__PodSandboxConfig *config = clone_config(req->config);
-
+	Cri__PodSandboxConfig *config = (void *)pb_clone(&req->config->base);
 	int r = run && config ? 0 : err_nomem(&err);
+
 	if (r == 0)
 		r = state_add_pod(&d->state, config, req->runtime_handler, &p, &other, &err);
 	if (r < 0) {
@@ -487,7 +483,7 @@ static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSan
 	p->run = run;
 	p->requested_ns = now_mono_ns();
 	run->spawning = true;
-	rpc_on_cancel(call, on_run_cancel, run);
+	rpc_on_cancel(call, pod_on_run_cancel, run);
 	r = run_start(run, &err);
 	if (r < 0) {
 		/* No shim was started: nothing is to be taken down. */
@@ -504,7 +500,7 @@ void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *ar
 	struct err err = { 0 };
 	int r = 0;
 
-	if (!str_empty(req->runtime_handler) && strcmp(req->runtime_handler, "husk") != 0)
+	if (!str_empty(req->runtime_handler) && !str_eq(req->runtime_handler, "husk"))
 		r = err_set(&err, -EINVAL,
 			    "no runtime handler \"%s\" (there are \"\" and \"husk\")",
 			    req->runtime_handler);
@@ -518,28 +514,20 @@ void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *ar
 
 /* ---- StopPodSandbox ---- */
 
-static void stop_answer(void *arg, int code, const struct err *err)
-{
-	if (code < 0)
-		rpc_reply_err(arg, code, err);
-	else
-		rpc_reply(arg, NULL);
-}
-
 void pod_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__StopPodSandboxRequest *req = (const void *)msg;
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct pod *p;
-
 	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+
 	if (r == -ENOENT)
 		rpc_reply(call, NULL);
 	else if (r < 0)
 		rpc_reply_err(call, r, &err);
 	else
-		pod_teardown(p, TEARDOWN_STOP, stop_answer, call);
+		pod_teardown(p, TEARDOWN_STOP, rpc_reply_done, call);
 }
 
 /* ---- RemovePodSandbox ---- */
@@ -548,13 +536,14 @@ void pod_destroy(struct pod *p)
 {
 	struct huskd *d = p->huskd;
 	struct container *c;
+	cleanup_free char *bundle = NULL;
 
 	if (p->removed)
 		return;
 	(void)pod_ref(p);
 	while ((c = TAILQ_FIRST(&p->containers)))
 		container_destroy(c);
-	cleanup_free char *bundle = path_pod(d, p->id);
+	bundle = path_pod(d, p->id);
 	if (bundle)
 		(void)!remove_tree(bundle, NULL);
 	state_remove_pod(&d->state, p);
@@ -563,7 +552,7 @@ void pod_destroy(struct pod *p)
 	pod_unref(p);
 }
 
-static void remove_stopped(void *arg, int code, const struct err *err)
+static void pod_on_stopped_to_remove(void *arg, int code, const struct err *err)
 {
 	struct pod *p = arg;
 
@@ -582,13 +571,13 @@ void pod_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void 
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct pod *p;
-
 	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+
 	if (r == -ENOENT) {
 		rpc_reply(call, NULL);
 		return;
 	}
-	if (r == 0 && waits_add(&p->gone, stop_answer, call) < 0)
+	if (r == 0 && waits_add(&p->gone, rpc_reply_done, call) < 0)
 		r = err_nomem(&err);
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
@@ -597,5 +586,5 @@ void pod_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void 
 	if (p->removing)
 		return;
 	p->removing = true;
-	pod_teardown(p, TEARDOWN_STOP, remove_stopped, pod_ref(p));
+	pod_teardown(p, TEARDOWN_STOP, pod_on_stopped_to_remove, pod_ref(p));
 }

@@ -24,54 +24,54 @@ struct recover {
 	void (*done)(struct huskd *d);
 };
 
-static void finish(struct recover *r)
+static void finish(struct recover *rec)
 {
-	if (!r->done_called) {
-		r->done_called = true;
-		ev_timer_del(&r->timer);
-		r->done(r->huskd);
+	if (!rec->done_called) {
+		rec->done_called = true;
+		ev_timer_del(&rec->timer);
+		rec->done(rec->huskd);
 	}
-	if (r->pending == 0 && r->started)
-		free(r);
+	if (rec->pending == 0 && rec->started)
+		free(rec);
 }
 
-static void one_done(struct recover *r)
+static void one_done(struct recover *rec)
 {
-	r->pending--;
-	if (r->pending == 0 && r->started)
-		finish(r);
+	rec->pending--;
+	if (rec->pending == 0 && rec->started)
+		finish(rec);
 }
 
-static void on_time_up(struct ev_timer *t)
+static void recover_on_time_up(struct ev_timer *t)
 {
-	struct recover *r = t->arg;
+	struct recover *rec = t->arg;
 
 	log_warn("some pods have not answered yet");
-	finish(r);
+	finish(rec);
 }
 
 /* ---- containers ---- */
 
 struct query {
-	struct recover *r;
+	struct recover *rec;
 	struct container *c;
 };
 
 static void query_end(struct query *q)
 {
-	struct recover *r = q->r;
+	struct recover *rec = q->rec;
 
 	container_unref(q->c);
 	free(q);
-	one_done(r);
+	one_done(rec);
 }
 
-static void on_exit_recorded(void *arg, int code, const struct err *err)
+static void recover_on_exit_recorded(void *arg, int code, const struct err *err)
 {
 	query_end(arg);
 }
 
-static void on_state(const struct ttrpc_result *res, void *arg)
+static void recover_on_state(const struct ttrpc_result *res, void *arg)
 {
 	const TaskV3__StateResponse *m = res->code == 0 ? (const void *)res->resp : NULL;
 	struct query *q = arg;
@@ -88,7 +88,7 @@ static void on_state(const struct ttrpc_result *res, void *arg)
 			c->started_at = container_timestamp(m->exited_at);
 		if (c->state != CONTAINER_RUNNING) /* until the reason is known */
 			container_state_set(c, CONTAINER_RUNNING);
-		waits = waits_add(&c->exited, on_exit_recorded, q) == 0;
+		waits = waits_add(&c->exited, recover_on_exit_recorded, q) == 0;
 		container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
 		if (waits)
 			return;
@@ -109,7 +109,7 @@ static void on_state(const struct ttrpc_result *res, void *arg)
 	query_end(q);
 }
 
-static void on_half_made_deleted(const struct ttrpc_result *res, void *arg)
+static void recover_on_half_made_deleted(const struct ttrpc_result *res, void *arg)
 {
 	struct query *q = arg;
 
@@ -117,40 +117,40 @@ static void on_half_made_deleted(const struct ttrpc_result *res, void *arg)
 	query_end(q);
 }
 
-static void recover_container(struct recover *r, struct container *c)
+static void recover_container(struct recover *rec, struct container *c)
 {
 	TaskV3__StateRequest state = TASK_V3__STATE_REQUEST__INIT;
 	TaskV3__DeleteRequest del = TASK_V3__DELETE_REQUEST__INIT;
 	struct query *q;
-	int x;
+	int r;
 
 	if (c->state == CONTAINER_EXITED || !(q = calloc(1, sizeof(*q))))
 		return;
-	*q = (struct query){ r, container_ref(c) };
-	r->pending++;
+	*q = (struct query){ rec, container_ref(c) };
+	rec->pending++;
 	state.id = del.id = c->id;
 	if (c->state == CONTAINER_CREATING)
-		x = ttrpc_client_call(c->pod->shim, SVC_TASK, "Delete", &del.base,
-				      CONTAINER_DELETE_MS, on_half_made_deleted, q);
+		r = ttrpc_client_call(c->pod->shim, SVC_TASK, "Delete", &del.base,
+				      CONTAINER_DELETE_MS, recover_on_half_made_deleted, q);
 	else
-		x = ttrpc_client_call(c->pod->shim, SVC_TASK, "State", &state.base, STATE_MS,
-				      on_state, q);
-	if (x < 0)
+		r = ttrpc_client_call(c->pod->shim, SVC_TASK, "State", &state.base, STATE_MS,
+				      recover_on_state, q);
+	if (r < 0)
 		query_end(q);
 }
 
 /* ---- pods ---- */
 
 struct pod_end {
-	struct recover *r;
+	struct recover *rec;
 	struct pod *p;
 	bool destroy;
 };
 
-static void on_pod_down(void *arg, int code, const struct err *err)
+static void recover_on_pod_down(void *arg, int code, const struct err *err)
 {
 	struct pod_end *e = arg;
-	struct recover *r = e->r;
+	struct recover *rec = e->rec;
 
 	if (code == 0 && e->destroy) {
 		pod_destroy(e->p);
@@ -161,18 +161,18 @@ static void on_pod_down(void *arg, int code, const struct err *err)
 	}
 	pod_unref(e->p);
 	free(e);
-	one_done(r);
+	one_done(rec);
 }
 
-static void take_down(struct recover *r, struct pod *p, enum teardown kind)
+static void take_down(struct recover *rec, struct pod *p, enum teardown kind)
 {
 	struct pod_end *e = calloc(1, sizeof(*e));
 
 	if (!e)
 		return;
-	*e = (struct pod_end){ r, pod_ref(p), p->state == POD_CREATING };
-	r->pending++;
-	pod_teardown(p, kind, on_pod_down, e);
+	*e = (struct pod_end){ rec, pod_ref(p), p->state == POD_CREATING };
+	rec->pending++;
+	pod_teardown(p, kind, recover_on_pod_down, e);
 }
 
 static bool exists(const char *path)
@@ -184,7 +184,7 @@ static bool exists(const char *path)
 	return dir;
 }
 
-static void recover_pod(struct recover *r, struct pod *p)
+static void recover_pod(struct recover *rec, struct pod *p)
 {
 	struct container *c, *next;
 	struct err err = { 0 };
@@ -192,23 +192,23 @@ static void recover_pod(struct recover *r, struct pod *p)
 
 	if (p->state == POD_CREATING) {
 		log_info("removing a half made pod", "pod", p->id);
-		take_down(r, p, TEARDOWN_ABORT);
+		take_down(rec, p, TEARDOWN_ABORT);
 		return;
 	}
 	if (p->state == POD_NOTREADY && !exists(bundle)) {
 		p->torn_down = true; /* nothing of it is left; a reboot removes the bundle, too */
 	} else if (p->state == POD_NOTREADY) {
-		take_down(r, p, TEARDOWN_STOP);
+		take_down(rec, p, TEARDOWN_STOP);
 		return;
 	} else if (pod_attach(p, &err) < 0 || pod_watch(p, &err) < 0) {
 		log_warn("the shim of a pod is gone", "pod", p->id, "err", err_text(&err));
-		take_down(r, p, TEARDOWN_DIED);
+		take_down(rec, p, TEARDOWN_DIED);
 		return;
 	}
 	for (c = TAILQ_FIRST(&p->containers); c; c = next) {
 		next = TAILQ_NEXT(c, link);
 		if (p->shim)
-			recover_container(r, c);
+			recover_container(rec, c);
 		else if (c->state == CONTAINER_CREATING)
 			container_destroy(c);
 		else
@@ -225,11 +225,11 @@ static bool known(const struct state *s, const char *id)
 
 	TAILQ_FOREACH(p, &s->pods, link)
 	{
-		if (strcmp(p->id, id) == 0)
+		if (str_eq(p->id, id))
 			return true;
 		TAILQ_FOREACH(c, &p->containers, link)
 		{
-			if (strcmp(c->id, id) == 0)
+			if (str_eq(c->id, id))
 				return true;
 		}
 	}
@@ -237,56 +237,58 @@ static bool known(const struct state *s, const char *id)
 }
 
 struct leftover {
-	struct recover *r;
+	struct recover *rec;
 	char path[]; /* NUL-terminated */
 };
 
-static void on_leftover_deleted(void *arg, int code, const struct err *err)
+static void recover_on_leftover_deleted(void *arg, int code, const struct err *err)
 {
 	struct leftover *l = arg;
-	struct recover *r = l->r;
+	struct recover *rec = l->rec;
 
 	if (code < 0)
 		log_warn("a left-over pod", "path", l->path, "err", err_text(err));
 	else
 		(void)!remove_tree(l->path, NULL);
 	free(l);
-	one_done(r);
+	one_done(rec);
 }
 
 /* A bundle without a record: perhaps with a shim. */
-static void remove_pod_dir(struct recover *r, const char *path, const char *id)
+static void remove_pod_dir(struct recover *rec, const char *path, const char *id)
 {
 	struct leftover *l = malloc(sizeof(*l) + strlen(path) + 1);
 	struct err err = { 0 };
 
 	if (!l)
 		return;
-	l->r = r;
+	l->rec = rec;
 	memcpy(l->path, path, strlen(path) + 1);
-	r->pending++;
-	if (shim_delete(r->huskd, id, path, on_leftover_deleted, l, &err) < 0) {
+	rec->pending++;
+	if (shim_delete(rec->huskd, id, path, recover_on_leftover_deleted, l, &err) < 0) {
 		log_warn("a left-over pod", "path", path, "err", err_text(&err));
 		free(l);
-		one_done(r);
+		one_done(rec);
 	}
 }
 
-static void remove_unknown(struct recover *r, const char *dir, bool pods)
+static void remove_unknown(struct recover *rec, const char *dir, bool pods)
 {
 	DIR *d = dir ? opendir(dir) : NULL;
 	const struct dirent *e;
 	unsigned n = 0;
 
 	while (d && n++ < STALE_MAX && (e = readdir(d))) {
-		if (strlen(e->d_name) != OBJECT_ID_LEN || known(&r->huskd->state, e->d_name))
+		cleanup_free char *path = NULL;
+
+		if (strlen(e->d_name) != OBJECT_ID_LEN || known(&rec->huskd->state, e->d_name))
 			continue;
-		cleanup_free char *path = str_fmt("%s/%s", dir, e->d_name);
+		path = str_fmt("%s/%s", dir, e->d_name);
 		if (!path)
 			continue;
 		log_info("removing what a dead huskd left", "path", path);
 		if (pods)
-			remove_pod_dir(r, path, e->d_name);
+			remove_pod_dir(rec, path, e->d_name);
 		else
 			(void)!remove_tree(path, NULL);
 	}
@@ -311,33 +313,32 @@ static void release_unknown_holds(struct huskd *d)
 
 int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *err)
 {
-	struct recover *r = calloc(1, sizeof(*r));
+	cleanup_free char *pods = path_pods(d), *containers = path_containers(d);
+	cleanup_free char *execs = path_execs(d), *data = path_containers_data(d);
+	struct recover *rec = calloc(1, sizeof(*rec));
 	struct pod *p, *next;
+	int r;
 
-	if (!r)
+	if (!rec)
 		return err_nomem(err);
-	r->huskd = d;
-	r->done = done;
-	int x = ev_timer_add(d->loop, &r->timer, RECOVER_MS * NS_PER_MS, on_time_up, r);
-	if (x < 0) {
-		free(r);
-		return err_errno(err, x, "start a timer");
+	rec->huskd = d;
+	rec->done = done;
+	r = ev_timer_add(d->loop, &rec->timer, RECOVER_MS * NS_PER_MS, recover_on_time_up, rec);
+	if (r < 0) {
+		free(rec);
+		return err_errno(err, r, "start a timer");
 	}
-	cleanup_free char *pods = path_pods(d);
-	cleanup_free char *containers = path_containers(d);
-	cleanup_free char *execs = path_execs(d);
-	cleanup_free char *data = path_containers_data(d);
 	release_unknown_holds(d);
-	remove_unknown(r, pods, true);
-	remove_unknown(r, containers, false);
-	remove_unknown(r, execs, false);
-	remove_unknown(r, data, false);
+	remove_unknown(rec, pods, true);
+	remove_unknown(rec, containers, false);
+	remove_unknown(rec, execs, false);
+	remove_unknown(rec, data, false);
 	for (p = TAILQ_FIRST(&d->state.pods); p; p = next) {
 		next = TAILQ_NEXT(p, link);
-		recover_pod(r, p);
+		recover_pod(rec, p);
 	}
-	r->started = true;
-	if (r->pending == 0)
-		finish(r);
+	rec->started = true;
+	if (rec->pending == 0)
+		finish(rec);
 	return 0;
 }

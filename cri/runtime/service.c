@@ -61,6 +61,7 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 			"{s:s, s:s, s:s, s:s, s:s, s:s}", "version", HUSK_VERSION, "rootDir",
 			d->config.root, "stateDir", d->config.state, "backend", d->config.backend,
 			"kernel", d->config.kernel ? d->config.kernel : "", "shim", d->config.shim);
+
 		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 		json_decref(j);
 		info.key = (char *)"config";

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,8 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/pb.h"
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 #include "cri/huskd.h"
@@ -35,124 +36,128 @@ struct run {
 	void *arg;
 };
 
-static void run_free(struct run *r)
+static void run_free(struct run *run)
 {
-	ev_io_del(&r->out_io);
-	ev_timer_del(&r->timer);
-	ev_child_del(&r->child);
-	fd_close(&r->out_fd);
-	buf_fini(&r->out);
-	free(r);
+	ev_io_del(&run->out_io);
+	ev_timer_del(&run->timer);
+	ev_child_del(&run->child);
+	fd_close(&run->out_fd);
+	buf_fini(&run->out);
+	free(run);
+}
+
+/* The address in {"version": 2 or 3, "address": TEXT, "protocol": "ttrpc"}; borrowed from j. */
+static int json_address(json_t *j, const char *text, const char **ret, struct err *err)
+{
+	const char *protocol = NULL;
+	int version = 0;
+
+	if (json_unpack(j, "{s:i, s:s, s:s}", "version", &version, "address", ret, "protocol",
+			&protocol) < 0)
+		return err_set(err, -EPROTO, "the shim printed no address: %.100s", text);
+	if (version < 2 || version > 3 || !str_eq(protocol, "ttrpc"))
+		return err_set(err, -EPROTO, "the shim speaks %s version %d", protocol, version);
+	return 0;
 }
 
 int shim_parse_address(const char *text, size_t len, char **ret, struct err *err)
 {
+	cleanup_free char *plain = NULL;
 	const char *address;
 	json_t *j = NULL;
+	int r = 0;
 
 	while (len > 0 && strchr(" \t\r\n", text[len - 1]) && text[len - 1])
 		len--;
-	cleanup_free char *plain = strndup(text, len);
+	address = plain = strndup(text, len);
 	if (!plain)
 		return err_nomem(err);
-	address = plain;
 	if (plain[0] == '{') {
-		const char *protocol = NULL;
-		int version = 0;
 		j = json_loads(plain, 0, NULL);
-		if (!j || json_unpack(j, "{s:i, s:s, s:s}", "version", &version, "address",
-				      &address, "protocol", &protocol) < 0) {
-			json_decref(j);
-			return err_set(err, -EPROTO, "the shim printed no address: %.100s", plain);
-		}
-		if (version < 2 || version > 3 || strcmp(protocol, "ttrpc") != 0) {
-			int r = err_set(err, -EPROTO, "the shim speaks %s version %d", protocol,
-					version);
-			json_decref(j);
-			return r;
-		}
+		r = json_address(j, plain, &address, err);
 	}
-	int r = 0;
-	if (!str_starts(address, "unix:///"))
+	if (r == 0 && !str_starts(address, "unix:///"))
 		r = err_set(err, -EPROTO, "the shim printed no address: %.100s", plain);
-	else if (!(*ret = strdup(address)))
+	if (r == 0 && !(*ret = strdup(address)))
 		r = err_nomem(err);
 	json_decref(j);
 	return r;
 }
 
-static int run_result(struct run *r, struct err *err)
+static int run_result(struct run *run, struct err *err)
 {
-	if (r->timed_out)
+	if (run->timed_out)
 		return err_set(err, -ETIMEDOUT, "%s %s took too long and was killed",
-			       r->huskd->config.shim, r->command);
-	if (WIFSIGNALED(r->status))
-		return err_set(err, -EIO, "%s %s was killed by signal %d", r->huskd->config.shim,
-			       r->command, WTERMSIG(r->status));
-	if (WEXITSTATUS(r->status) != 0)
+			       run->huskd->config.shim, run->command);
+	if (WIFSIGNALED(run->status))
+		return err_set(err, -EIO, "%s %s was killed by signal %d", run->huskd->config.shim,
+			       run->command, WTERMSIG(run->status));
+	if (WEXITSTATUS(run->status) != 0)
 		return err_set(err, -EIO, "%s %s failed with status %d (its message is in the log)",
-			       r->huskd->config.shim, r->command, WEXITSTATUS(r->status));
+			       run->huskd->config.shim, run->command, WEXITSTATUS(run->status));
 	return 0;
 }
 
-static void run_check(struct run *r)
+static void run_check(struct run *run)
 {
 	struct err err = { 0 };
 	cleanup_free char *address = NULL;
+	int code;
 
-	if (!r->eof || !r->exited)
+	if (!run->eof || !run->exited)
 		return;
-	int code = run_result(r, &err);
-	if (r->start_done && code == 0)
-		code = shim_parse_address((const char *)buf_data(&r->out), buf_len(&r->out),
+	code = run_result(run, &err);
+	if (run->start_done && code == 0)
+		code = shim_parse_address((const char *)buf_data(&run->out), buf_len(&run->out),
 					  &address, &err);
-	if (r->start_done)
-		r->start_done(r->arg, code, address, &err);
+	if (run->start_done)
+		run->start_done(run->arg, code, address, &err);
 	else
-		r->delete_done(r->arg, code, &err);
-	run_free(r);
+		run->delete_done(run->arg, code, &err);
+	run_free(run);
 }
 
-static void on_output(struct ev_io *io, uint32_t events)
+static void shim_client_on_output(struct ev_io *io, uint32_t events)
 {
-	struct run *r = io->arg;
+	struct run *run = io->arg;
+	ssize_t n = buf_read_fd(&run->out, run->out_fd, 16 * KIB);
 
-	ssize_t n = buf_read_fd(&r->out, r->out_fd, 16 * KIB);
 	if (n > 0 || n == -EAGAIN || n == -EINTR)
 		return;
 	if (n == -ENOBUFS)
-		log_warn("the shim prints too much", "command", r->command);
-	ev_io_del(&r->out_io);
-	r->eof = true;
-	run_check(r);
+		log_warn("the shim prints too much", "command", run->command);
+	ev_io_del(&run->out_io);
+	run->eof = true;
+	run_check(run);
 }
 
-static void on_exit_status(struct ev_child *c, int status)
+static void shim_client_on_exit(struct ev_child *c, int status)
 {
-	struct run *r = c->arg;
+	struct run *run = c->arg;
 
-	r->exited = true;
-	r->status = status;
-	run_check(r);
+	run->exited = true;
+	run->status = status;
+	run_check(run);
 }
 
-static void on_timeout(struct ev_timer *t)
+static void shim_client_on_timeout(struct ev_timer *t)
 {
-	struct run *r = t->arg;
+	struct run *run = t->arg;
 
-	r->timed_out = true;
-	if (!r->exited && r->child.pidfd >= 0)
-		(void)syscall(SYS_pidfd_send_signal, r->child.pidfd, SIGKILL, NULL, 0);
+	run->timed_out = true;
+	if (!run->exited)
+		(void)pidfd_signal(run->child.pidfd, SIGKILL);
 	/* A daemon that kept the output open must not hold us. */
-	ev_io_del(&r->out_io);
-	r->eof = true;
-	run_check(r);
+	ev_io_del(&run->out_io);
+	run->eof = true;
+	run_check(run);
 }
 
-static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len)
+static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len, struct err *err)
 {
 	const struct config *c = &d->config;
 	Shim__Options o = SHIM__OPTIONS__INIT;
+	cleanup_free uint8_t *inner = NULL;
 	Wkt__Any any = WKT__ANY__INIT;
 
 	o.vmm_path = c->vmm ? c->vmm : o.vmm_path;
@@ -165,19 +170,10 @@ static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len)
 	o.log_level = c->log_level;
 	o.log_format = c->log_format;
 
-	any.value.len = shim__options__get_packed_size(&o);
-	any.value.data = malloc(any.value.len + 1);
 	any.type_url = (char *)"husk.shim.v1.Options";
-	cleanup_free uint8_t *inner = any.value.data;
-	uint8_t *out = malloc(wkt__any__get_packed_size(&any) + 1);
-	if (!inner || !out) {
-		free(out);
-		return -ENOMEM;
-	}
-	shim__options__pack(&o, any.value.data);
-	*ret_len = wkt__any__pack(&any, out);
-	*ret = out;
-	return 0;
+	any.value.data = inner = pb_pack(&o.base, &any.value.len);
+	*ret = inner ? pb_pack(&any.base, ret_len) : NULL;
+	return *ret ? 0 : err_nomem(err);
 }
 
 /* A pipe's read end that holds the options; they fit a pipe by far. */
@@ -187,10 +183,10 @@ static int options_pipe(const struct huskd *d, int *ret, struct err *err)
 	cleanup_fd int rd = -1, wr = -1;
 	size_t len = 0;
 	int p[2];
+	int r = pack_options(d, &data, &len, err);
 
-	int r = pack_options(d, &data, &len);
 	if (r < 0)
-		return err_errno(err, r, "pack the shim's options");
+		return r;
 	if (len > 32 * KIB)
 		return err_set(err, -E2BIG, "the shim's options are too long");
 	if (pipe2(p, O_CLOEXEC) < 0)
@@ -204,9 +200,9 @@ static int options_pipe(const struct huskd *d, int *ret, struct err *err)
 	return 0;
 }
 
-static int run_spawn(struct run *r, const char *id, const char *bundle, struct err *err)
+static int run_spawn(struct run *run, const char *id, const char *bundle, struct err *err)
 {
-	struct huskd *d = r->huskd;
+	struct huskd *d = run->huskd;
 	cleanup_fd int in = -1, out = -1;
 	int p[2], pidfd = -1;
 	pid_t pid;
@@ -220,56 +216,59 @@ static int run_spawn(struct run *r, const char *id, const char *bundle, struct e
 		(char *)id,
 		(char *)"-bundle",
 		(char *)bundle,
-		(char *)r->command,
+		(char *)run->command,
 		NULL,
 	};
+	int r = options_pipe(d, &in, err);
+	struct spawn s;
 
-	int x = options_pipe(d, &in, err);
-	if (x < 0)
-		return x;
+	if (r < 0)
+		return r;
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, -errno, "pipe");
-	r->out_fd = p[0];
+	run->out_fd = p[0];
 	out = p[1];
-	x = fd_set_nonblock(r->out_fd, true);
-	if (x < 0)
-		return err_errno(err, x, "pipe");
-	struct spawn s = spawn_of(d->config.shim, argv);
+	r = fd_set_nonblock(run->out_fd, true);
+	if (r < 0)
+		return err_errno(err, r, "pipe");
+	s = spawn_of(d->config.shim, argv);
 	s.cwd = bundle;
 	s.fds[0] = in;
 	s.fds[1] = out;
 	s.fds[2] = STDERR_FILENO;
 	s.n_fds = 3;
 	s.new_session = true;
-	x = spawn_run(&s, &pid, &pidfd, err);
-	if (x < 0)
-		return x;
-	x = ev_child_add(d->loop, &r->child, pid, pidfd, on_exit_status, r);
-	if (x == 0)
-		x = ev_io_add(d->loop, &r->out_io, r->out_fd, EPOLLIN, on_output, r);
-	return x < 0 ? err_errno(err, x, "watch the shim") : 0;
+	r = spawn_run(&s, &pid, &pidfd, err);
+	if (r < 0)
+		return r;
+	r = ev_child_add(d->loop, &run->child, pid, pidfd, shim_client_on_exit, run);
+	if (r == 0)
+		r = ev_io_add(d->loop, &run->out_io, run->out_fd, EPOLLIN, shim_client_on_output,
+			      run);
+	return r < 0 ? err_errno(err, r, "watch the shim") : 0;
 }
 
 static int run_start(struct huskd *d, const char *command, const char *id, const char *bundle,
 		     const struct run *callbacks, uint64_t timeout_ms, struct err *err)
 {
-	struct run *r = calloc(1, sizeof(*r));
+	struct run *run = calloc(1, sizeof(*run));
+	int r;
 
-	if (!r)
+	if (!run)
 		return err_nomem(err);
-	*r = *callbacks;
-	r->huskd = d;
-	r->command = command;
-	r->out_fd = -1;
-	buf_init(&r->out, SHIM_OUTPUT_MAX);
-	int x = ev_timer_add(d->loop, &r->timer, timeout_ms * NS_PER_MS, on_timeout, r);
-	if (x < 0)
-		(void)err_errno(err, x, "start a timer");
+	*run = *callbacks;
+	run->huskd = d;
+	run->command = command;
+	run->out_fd = -1;
+	buf_init(&run->out, SHIM_OUTPUT_MAX);
+	r = ev_timer_add(d->loop, &run->timer, timeout_ms * NS_PER_MS, shim_client_on_timeout, run);
+	if (r < 0)
+		(void)err_errno(err, r, "start a timer");
 	else
-		x = run_spawn(r, id, bundle, err);
-	if (x < 0) {
-		run_free(r);
-		return err_wrap(err, x, "run the shim");
+		r = run_spawn(run, id, bundle, err);
+	if (r < 0) {
+		run_free(run);
+		return err_wrap(err, r, "run the shim");
 	}
 	return 0;
 }
@@ -295,8 +294,8 @@ int shim_connect(struct huskd *d, const char *address, void (*on_close)(void *ar
 {
 	struct ttrpc_client *c = NULL;
 	int fd = -1;
-
 	int r = unix_connect(address, &fd, err);
+
 	if (r < 0)
 		return r;
 	r = ttrpc_client_new(d->loop, fd, on_close, arg, &c, err);
@@ -309,4 +308,20 @@ int shim_connect(struct huskd *d, const char *address, void (*on_close)(void *ar
 	}
 	*ret = c;
 	return 0;
+}
+
+int shim_start_exit_code(const struct ttrpc_result *res)
+{
+	Shim__StartError *e;
+	int code = 0;
+
+	if (!str_eq(res->detail_type, "husk.shim.v1.StartError"))
+		return 0;
+	e = shim__start_error__unpack(NULL, res->detail_len, res->detail);
+	if (!e)
+		return 0;
+	if (e->exit_code >= 126 && e->exit_code <= 128)
+		code = (int)e->exit_code;
+	shim__start_error__free_unpacked(e, NULL);
+	return code;
 }

@@ -39,6 +39,10 @@ int shim_delete(struct huskd *d, const char *id, const char *bundle, shim_delete
 int shim_connect(struct huskd *d, const char *address, void (*on_close)(void *arg), void *arg,
 		 struct ttrpc_client **ret, struct err *err) must_check;
 
+/* The exit code (126, 127, 128) that a Start which failed stands for, or 0 when the shim names
+ * none. */
+int shim_start_exit_code(const struct ttrpc_result *res);
+
 /* The address in what `start` printed: plain text, or JSON of version 2 or 3. The caller frees. */
 int shim_parse_address(const char *text, size_t len, char **ret, struct err *err) must_check;
 

@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 
+#include "base/capname.h"
+#include "base/limits.h"
 #include "base/util.h"
 #include "cri/rpc/signals.h"
 
@@ -48,51 +50,6 @@ static void add_string(struct build *b, json_t *array, const char *s)
 
 /* ---- capabilities ---- */
 
-static const char *const cap_names[] = {
-	"CHOWN",
-	"DAC_OVERRIDE",
-	"DAC_READ_SEARCH",
-	"FOWNER",
-	"FSETID",
-	"KILL",
-	"SETGID",
-	"SETUID",
-	"SETPCAP",
-	"LINUX_IMMUTABLE",
-	"NET_BIND_SERVICE",
-	"NET_BROADCAST",
-	"NET_ADMIN",
-	"NET_RAW",
-	"IPC_LOCK",
-	"IPC_OWNER",
-	"SYS_MODULE",
-	"SYS_RAWIO",
-	"SYS_CHROOT",
-	"SYS_PTRACE",
-	"SYS_PACCT",
-	"SYS_ADMIN",
-	"SYS_BOOT",
-	"SYS_NICE",
-	"SYS_RESOURCE",
-	"SYS_TIME",
-	"SYS_TTY_CONFIG",
-	"MKNOD",
-	"LEASE",
-	"AUDIT_WRITE",
-	"AUDIT_CONTROL",
-	"SETFCAP",
-	"MAC_OVERRIDE",
-	"MAC_ADMIN",
-	"SYSLOG",
-	"WAKE_ALARM",
-	"BLOCK_SUSPEND",
-	"AUDIT_READ",
-	"PERFMON",
-	"BPF",
-	"CHECKPOINT_RESTORE",
-};
-#define CAPS_ALL ((1ull << ARRAY_SIZE(cap_names)) - 1)
-
 static const char *const cap_defaults[] = {
 	"CHOWN",   "DAC_OVERRIDE", "FSETID",	       "FOWNER",
 	"MKNOD",   "NET_RAW",	   "SETGID",	       "SETUID",
@@ -103,19 +60,16 @@ static const char *const cap_defaults[] = {
 /* One name, or "ALL", with or without "CAP_", any case. */
 static int cap_bits(const char *name, uint64_t *ret, struct err *err)
 {
-	const char *n = strncasecmp(name, "CAP_", 4) == 0 ? name + 4 : name;
+	int n = capname_find_loose(name);
 
-	if (strcasecmp(n, "ALL") == 0) {
-		*ret = CAPS_ALL;
-		return 0;
+	if (n >= 0) {
+		*ret = UINT64_C(1) << n;
+	} else if (strcasecmp(name, "ALL") == 0 || strcasecmp(name, "CAP_ALL") == 0) {
+		*ret = CAPNAME_ALL;
+	} else {
+		return err_set(err, -EINVAL, "unknown capability \"%s\"", name);
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(cap_names); i++) {
-		if (strcasecmp(n, cap_names[i]) == 0) {
-			*ret = 1ull << i;
-			return 0;
-		}
-	}
-	return err_set(err, -EINVAL, "unknown capability \"%s\"", name);
+	return 0;
 }
 
 static int cap_list(char **names, size_t n, uint64_t *ret, struct err *err)
@@ -124,6 +78,7 @@ static int cap_list(char **names, size_t n, uint64_t *ret, struct err *err)
 
 	for (size_t i = 0; i < n; i++) {
 		int r = cap_bits(names[i], &bits, err);
+
 		if (r < 0)
 			return r;
 		sum |= bits;
@@ -136,8 +91,8 @@ int spec_capabilities(const Cri__Capability *c, bool privileged, uint64_t *ret,
 		      uint64_t *ret_ambient, struct err *err)
 {
 	uint64_t set = 0, add_bits = 0, drop = 0, ambient = 0;
-
 	int r = cap_list((char **)cap_defaults, ARRAY_SIZE(cap_defaults), &set, err);
+
 	if (r == 0 && c)
 		r = cap_list(c->add_capabilities, c->n_add_capabilities, &add_bits, err);
 	if (r == 0 && c)
@@ -149,16 +104,16 @@ int spec_capabilities(const Cri__Capability *c, bool privileged, uint64_t *ret,
 		return r;
 	/* "ALL" first, on either side, then the single names: drop ALL + add X leaves X, and
 	 * add ALL + drop X leaves all but X. */
-	if (add_bits == CAPS_ALL)
-		set = CAPS_ALL;
-	if (drop == CAPS_ALL)
+	if (add_bits == CAPNAME_ALL)
+		set = CAPNAME_ALL;
+	if (drop == CAPNAME_ALL)
 		set = 0;
-	if (add_bits != CAPS_ALL)
+	if (add_bits != CAPNAME_ALL)
 		set |= add_bits;
-	if (drop != CAPS_ALL)
+	if (drop != CAPNAME_ALL)
 		set &= ~drop;
 	set |= ambient;
-	*ret = privileged ? CAPS_ALL : set;
+	*ret = privileged ? CAPNAME_ALL : set;
 	*ret_ambient = ambient;
 	return 0;
 }
@@ -167,12 +122,9 @@ static json_t *cap_json(struct build *b, uint64_t bits)
 {
 	json_t *a = json_array();
 
-	for (size_t i = 0; i < ARRAY_SIZE(cap_names); i++) {
-		char name[32];
-		if (!(bits & (1ull << i)))
-			continue;
-		(void)snprintf(name, sizeof(name), "CAP_%s", cap_names[i]);
-		add_string(b, a, name);
+	for (unsigned i = 0; i <= CAPNAME_LAST; i++) {
+		if (bits & (UINT64_C(1) << i))
+			add_string(b, a, capname(i));
 	}
 	return a;
 }
@@ -204,11 +156,13 @@ int spec_user(const Cri__LinuxContainerSecurityContext *sc, const char *image_us
 		user = strdup(str_empty(image_user) ? "0" : image_user);
 	}
 	if (r == 0 && sc && sc->run_as_group) {
+		char *both;
+
 		r = check_id("run_as_group", sc->run_as_group->value, err);
 		if (r == 0 && user && strchr(user, ':'))
 			r = err_set(err, -EINVAL,
 				    "run_as_username has a group, and run_as_group is set");
-		char *both = user ? str_fmt("%s:%" PRId64, user, sc->run_as_group->value) : NULL;
+		both = user ? str_fmt("%s:%" PRId64, user, sc->run_as_group->value) : NULL;
 		free(user);
 		user = both;
 	}
@@ -225,8 +179,8 @@ static int build_user(struct build *b, json_t *process, struct err *err)
 	cleanup_free char *name = NULL;
 	cleanup_json json_t *user = json_object();
 	json_t *groups = json_array();
-
 	int r = spec_user(b->sc, b->in->image->user, &name, err);
+
 	for (size_t i = 0; r == 0 && b->sc && i < b->sc->n_supplemental_groups; i++) {
 		r = check_id("supplemental group", b->sc->supplemental_groups[i], err);
 		add(b, groups, json_integer(b->sc->supplemental_groups[i]));
@@ -261,8 +215,8 @@ static int build_args(struct build *b, json_t *process, struct err *err)
 	if (json_array_size(args) == 0)
 		return err_set(err, -EINVAL,
 			       "no command: neither the container nor the image has one");
-	if (json_array_size(args) > SPEC_ARGS_MAX)
-		return err_set(err, -EINVAL, "more than %d arguments", SPEC_ARGS_MAX);
+	if (json_array_size(args) > PROCESS_ARGS_MAX)
+		return err_set(err, -EINVAL, "more than %u arguments", PROCESS_ARGS_MAX);
 	return 0;
 }
 
@@ -274,6 +228,7 @@ static void env_set(struct build *b, json_t *env, const char *key, size_t key_le
 
 	json_array_foreach (env, i, e) {
 		const char *s = json_string_value(e);
+
 		if (strncmp(s, key, key_len) == 0 && s[key_len] == '=') {
 			if (json_array_set_new(env, i, json_string(kv)) < 0)
 				b->bad = true;
@@ -286,6 +241,7 @@ static void env_set(struct build *b, json_t *env, const char *key, size_t key_le
 static int env_set_config(struct build *b, json_t *env, const Cri__KeyValue *kv, struct err *err)
 {
 	cleanup_free char *s = NULL;
+	cleanup_json json_t *probe = NULL;
 
 	if (str_empty(kv->key) || strchr(kv->key, '='))
 		return err_set(err, -EINVAL, "environment variable with a bad name \"%s\"",
@@ -298,7 +254,7 @@ static int env_set_config(struct build *b, json_t *env, const Cri__KeyValue *kv,
 		    kv->value.data ? (const char *)kv->value.data : "");
 	if (!s)
 		return err_nomem(err);
-	cleanup_json json_t *probe = json_string(s);
+	probe = json_string(s);
 	if (!probe)
 		return err_set(err, -ENOSYS,
 			       "environment variable %s: a value that is not UTF-8 is "
@@ -319,21 +275,25 @@ static int build_env(struct build *b, json_t *process, struct err *err)
 		add_string(b, env, "TERM=xterm");
 	if (!str_empty(b->in->pod->hostname)) {
 		cleanup_free char *s = str_fmt("HOSTNAME=%s", b->in->pod->hostname);
+
 		add(b, env, s ? json_string(s) : NULL);
 	}
 	/* The look for an earlier value is quadratic, so the count is checked on the way. */
-	for (char **e = b->in->image->env; *e && json_array_size(env) <= SPEC_ENV_MAX; e++) {
+	for (char **e = b->in->image->env; *e && json_array_size(env) <= PROCESS_ARGS_MAX; e++) {
 		const char *eq = strchr(*e, '=');
+
 		if (eq && eq != *e)
 			env_set(b, env, *e, (size_t)(eq - *e), *e);
 	}
 	for (size_t i = 0; i < c->n_envs; i++) {
 		int r = env_set_config(b, env, c->envs[i], err);
+
 		if (r < 0)
 			return r;
 	}
-	if (json_array_size(env) > SPEC_ENV_MAX)
-		return err_set(err, -EINVAL, "more than %d environment variables", SPEC_ENV_MAX);
+	if (json_array_size(env) > PROCESS_ARGS_MAX)
+		return err_set(err, -EINVAL, "more than %u environment variables",
+			       PROCESS_ARGS_MAX);
 	return 0;
 }
 
@@ -349,6 +309,7 @@ static int build_cwd(struct build *b, json_t *process, struct err *err)
 		put(b, process, "cwd", json_string(str_empty(image) ? "/" : image));
 	} else { /* as other builders and runtimes read it */
 		cleanup_free char *s = str_fmt("/%s", image);
+
 		put(b, process, "cwd", s ? json_string(s) : NULL);
 	}
 	return 0;
@@ -359,11 +320,12 @@ static int build_process(struct build *b, json_t *spec, struct err *err)
 	json_t *process = json_object(), *caps = json_object();
 	const Cri__ContainerConfig *c = b->in->container;
 	uint64_t set = 0, ambient = 0;
+	int r;
 
 	put(b, spec, "process", process);
 	put(b, process, "capabilities", caps);
 	put(b, process, "terminal", json_boolean(c->tty));
-	int r = build_user(b, process, err);
+	r = build_user(b, process, err);
 	if (r == 0)
 		r = build_args(b, process, err);
 	if (r == 0)
@@ -383,6 +345,7 @@ static int build_process(struct build *b, json_t *spec, struct err *err)
 	put(b, process, "noNewPrivileges", json_boolean(b->sc && b->sc->no_new_privs));
 	if (c->linux && c->linux->resources) {
 		int64_t adj = c->linux->resources->oom_score_adj;
+
 		if (adj < -1000 || adj > 1000)
 			return err_set(err, -EINVAL, "oom_score_adj %" PRId64 " is out of range",
 				       adj);
@@ -404,6 +367,7 @@ static void add_mount(struct build *b, json_t *mounts, const char *dest, const c
 	put(b, m, "source", json_string(source));
 	while (*p) {
 		size_t n = strcspn(p, ",");
+
 		add(b, o, json_stringn(p, n));
 		p += n + (p[n] == ',');
 	}
@@ -442,6 +406,7 @@ static void add_namespace(struct build *b, json_t *list, const char *type, bool 
 	put(b, n, "type", json_string(type));
 	if (pods) {
 		char path[64];
+
 		(void)snprintf(path, sizeof(path), SPEC_POD_NAMESPACE "%s", type);
 		put(b, n, "path", json_string(path));
 	}
@@ -475,6 +440,7 @@ static void build_hugepages(struct build *b, json_t *res, const Cri__LinuxContai
 
 	for (size_t i = 0; i < r->n_hugepage_limits; i++) {
 		json_t *h = json_object();
+
 		put(b, h, "pageSize", json_string(r->hugepage_limits[i]->page_size));
 		put(b, h, "limit", json_integer((json_int_t)r->hugepage_limits[i]->limit));
 		add(b, list, h);
@@ -490,6 +456,7 @@ static int build_resources(struct build *b, json_t *linux_, struct err *err)
 	const Cri__LinuxContainerResources *r =
 		b->in->container->linux ? b->in->container->linux->resources : NULL;
 	json_t *res = json_object(), *devices = json_array(), *all = json_object();
+	json_t *memory, *cpu;
 
 	put(b, linux_, "resources", res);
 	put(b, res, "devices", devices);
@@ -500,7 +467,8 @@ static int build_resources(struct build *b, json_t *linux_, struct err *err)
 		return 0;
 	if (r->cpu_shares < 0 || r->cpu_period < 0)
 		return err_set(err, -EINVAL, "negative cpu_shares or cpu_period");
-	json_t *memory = json_object(), *cpu = json_object();
+	memory = json_object();
+	cpu = json_object();
 	put(b, res, "memory", memory);
 	put(b, res, "cpu", cpu);
 	put_nonzero(b, memory, "limit", r->memory_limit_in_bytes);
@@ -518,6 +486,7 @@ static int build_resources(struct build *b, json_t *linux_, struct err *err)
 	build_hugepages(b, res, r);
 	if (r->n_unified) {
 		json_t *unified = json_object();
+
 		put(b, res, "unified", unified);
 		for (size_t i = 0; i < r->n_unified; i++)
 			put(b, unified, r->unified[i]->key, json_string(r->unified[i]->value));
@@ -542,10 +511,11 @@ static int build_paths(struct build *b, json_t *linux_, const char *key, char **
 static int build_linux(struct build *b, json_t *spec, struct err *err)
 {
 	json_t *linux_ = json_object();
+	int r;
 
 	put(b, spec, "linux", linux_);
 	build_namespaces(b, linux_);
-	int r = build_resources(b, linux_, err);
+	r = build_resources(b, linux_, err);
 	if (r == 0)
 		r = build_paths(b, linux_, "maskedPaths", b->sc ? b->sc->masked_paths : NULL,
 				b->sc ? b->sc->n_masked_paths : 0, err);
@@ -591,6 +561,7 @@ int spec_build(const struct spec_input *in, char **ret, struct err *err)
 	struct build b = { .in = in };
 	cleanup_json json_t *spec = json_object();
 	json_t *root = json_object();
+	int r;
 
 	b.sc = in->container->linux ? in->container->linux->security_context : NULL;
 	b.privileged = b.sc && b.sc->privileged;
@@ -598,7 +569,7 @@ int spec_build(const struct spec_input *in, char **ret, struct err *err)
 	put(&b, spec, "root", root);
 	put(&b, root, "path", json_string("rootfs"));
 	put(&b, root, "readonly", json_boolean(b.sc && b.sc->readonly_rootfs));
-	int r = build_process(&b, spec, err);
+	r = build_process(&b, spec, err);
 	if (r < 0)
 		return r;
 	build_mounts(&b, spec);
@@ -619,9 +590,9 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 	json_t *process = json_object_get(spec, "process");
 	json_t *list = json_array();
 
-	if (n_args > SPEC_ARGS_MAX) {
+	if (n_args > PROCESS_ARGS_MAX) {
 		json_decref(list);
-		return err_set(err, -EINVAL, "more than %d arguments", SPEC_ARGS_MAX);
+		return err_set(err, -EINVAL, "more than %u arguments", PROCESS_ARGS_MAX);
 	}
 	if (!process) {
 		json_decref(list);

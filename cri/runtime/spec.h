@@ -10,10 +10,6 @@
 #include "image/image.h"
 #include "proto/cri.pb-c.h"
 
-#define SPEC_ARGS_MAX 4096 /* as the agent (agent.proto) */
-#define SPEC_ENV_MAX 4096
-#define SPEC_GROUPS_MAX 1024
-#define SPEC_PATHS_MAX 1024
 #define SPEC_NAME_MAX 1024	/* of a name or uid in metadata */
 #define SPEC_JSON_MAX (2 * MIB) /* as the shim (OCI_JSON_MAX) */
 

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 
 #define MODE(x) CRI__NAMESPACE_MODE__##x
@@ -80,7 +81,7 @@ static int check_selinux(const Cri__SELinuxOption *s, struct err *err)
 static int check_seccomp(const Cri__SecurityProfile *p, const char *old, struct err *err)
 {
 	bool unconfined = p ? p->profile_type == CRI__SECURITY_PROFILE__PROFILE_TYPE__Unconfined
-			    : str_empty(old) || strcmp(old, "unconfined") == 0;
+			    : str_empty(old) || str_eq(old, "unconfined");
 
 	if (unconfined)
 		return 0;
@@ -96,8 +97,8 @@ static int check_apparmor(const Cri__SecurityProfile *p, const char *old, struct
 
 	if (p && p->profile_type == CRI__SECURITY_PROFILE__PROFILE_TYPE__Localhost)
 		name = p->localhost_ref;
-	else if (!p && !str_empty(old) && strcmp(old, "unconfined") != 0 &&
-		 strcmp(old, "runtime/default") != 0)
+	else if (!p && !str_empty(old) && !str_eq(old, "unconfined") &&
+		 !str_eq(old, "runtime/default"))
 		name = old;
 	if (name)
 		return err_set(err, -EBUSY,
@@ -107,9 +108,11 @@ static int check_apparmor(const Cri__SecurityProfile *p, const char *old, struct
 
 static int check_sandbox_security(const Cri__LinuxSandboxSecurityContext *sc, struct err *err)
 {
+	int r;
+
 	if (!sc)
 		return 0;
-	int r = check_namespaces(sc->namespace_options, false, err);
+	r = check_namespaces(sc->namespace_options, false, err);
 	if (r == 0)
 		r = check_selinux(sc->selinux_options, err);
 	if (r == 0)
@@ -129,12 +132,15 @@ static int check_log_directory(const char *dir, struct err *err)
 
 int spec_check_pod(const Cri__PodSandboxConfig *c, struct err *err)
 {
+	const Cri__PodSandboxMetadata *m;
+	int r;
+
 	if (!c)
 		return err_set(err, -EINVAL, "config is missing");
-	const Cri__PodSandboxMetadata *m = c->metadata;
+	m = c->metadata;
 	if (!m)
 		return err_set(err, -EINVAL, "config.metadata is missing");
-	int r = check_name("metadata.name", m->name, true, err);
+	r = check_name("metadata.name", m->name, true, err);
 	if (r == 0)
 		r = check_name("metadata.namespace", m->namespace_, false, err);
 	if (r == 0)
@@ -182,11 +188,12 @@ static int check_container_security(const struct spec_input *in,
 	if (sc->supplemental_groups_policy != CRI__SUPPLEMENTAL_GROUPS_POLICY__Merge)
 		return err_set(err, -ENOSYS,
 			       "supplemental_groups_policy Strict is not implemented yet");
-	if (sc->n_supplemental_groups > SPEC_GROUPS_MAX)
-		return err_set(err, -EINVAL, "more than %d supplemental groups", SPEC_GROUPS_MAX);
-	if (sc->n_masked_paths > SPEC_PATHS_MAX || sc->n_readonly_paths > SPEC_PATHS_MAX)
-		return err_set(err, -EINVAL, "more than %d masked or read-only paths",
-			       SPEC_PATHS_MAX);
+	if (sc->n_supplemental_groups > PROCESS_GROUPS_MAX)
+		return err_set(err, -EINVAL, "more than %u supplemental groups",
+			       PROCESS_GROUPS_MAX);
+	if (sc->n_masked_paths > CONTAINER_PATHS_MAX || sc->n_readonly_paths > CONTAINER_PATHS_MAX)
+		return err_set(err, -EINVAL, "more than %u masked or read-only paths",
+			       CONTAINER_PATHS_MAX);
 	return 0;
 }
 
@@ -194,8 +201,8 @@ int spec_check_container(const struct spec_input *in, struct err *err)
 {
 	const Cri__ContainerConfig *c = in->container;
 	cleanup_free char *log = NULL;
-
 	int r = check_name("metadata.name", c->metadata->name, true, err);
+
 	if (r < 0)
 		return r;
 	if (c->n_mounts)
@@ -209,10 +216,11 @@ int spec_check_container(const struct spec_input *in, struct err *err)
 	if (c->n_cdi_devices)
 		return err_set(err, -ENOSYS, "CDI devices are not implemented yet (%s)",
 			       c->cdi_devices[0]->name);
-	if (c->n_command > SPEC_ARGS_MAX || c->n_args > SPEC_ARGS_MAX)
-		return err_set(err, -EINVAL, "more than %d arguments", SPEC_ARGS_MAX);
-	if (c->n_envs > SPEC_ENV_MAX)
-		return err_set(err, -EINVAL, "more than %d environment variables", SPEC_ENV_MAX);
+	if (c->n_command > PROCESS_ARGS_MAX || c->n_args > PROCESS_ARGS_MAX)
+		return err_set(err, -EINVAL, "more than %u arguments", PROCESS_ARGS_MAX);
+	if (c->n_envs > PROCESS_ARGS_MAX)
+		return err_set(err, -EINVAL, "more than %u environment variables",
+			       PROCESS_ARGS_MAX);
 	if (c->linux && c->linux->security_context) {
 		r = check_container_security(in, c->linux->security_context, err);
 		if (r < 0)
@@ -236,16 +244,19 @@ static bool climbs(const char *path)
 int spec_check_log_path(const Cri__PodSandboxConfig *pod, const Cri__ContainerConfig *container,
 			char **ret, struct err *err)
 {
+	int r;
+	char *path;
+
 	*ret = NULL;
 	if (str_empty(pod->log_directory) || str_empty(container->log_path))
 		return 0;
-	int r = check_log_directory(pod->log_directory, err);
+	r = check_log_directory(pod->log_directory, err);
 	if (r < 0)
 		return r;
 	if (climbs(container->log_path))
 		return err_set(err, -EINVAL, "log_path leaves the log directory: %s",
 			       container->log_path);
-	char *path = str_fmt("%s/%s", pod->log_directory, container->log_path);
+	path = str_fmt("%s/%s", pod->log_directory, container->log_path);
 	if (!path)
 		return err_nomem(err);
 	if (strlen(path) >= 4096) {

@@ -102,11 +102,13 @@ void status_handle_list_containers(struct rpc_call *call, const ProtobufCMessage
 	struct container *c;
 	struct pod *p;
 	size_t max = 1;
+	cleanup_free struct list_item *items = NULL;
+	cleanup_free Cri__Container **list = NULL;
 
 	TAILQ_FOREACH(p, &d->state.pods, link)
 	max += p->n_containers;
-	cleanup_free struct list_item *items = calloc(max, sizeof(*items));
-	cleanup_free Cri__Container **list = calloc(max, sizeof(*list));
+	items = calloc(max, sizeof(*items));
+	list = calloc(max, sizeof(*list));
 	if (!items || !list) {
 		rpc_reply_err(call, -ENOMEM, NULL);
 		return;
@@ -171,7 +173,7 @@ static void reply_pod(struct rpc_call *call, struct pod *p, const char *info_tex
 	rpc_reply(call, &resp.base);
 }
 
-static void on_pod_info(const struct ttrpc_result *res, void *arg)
+static void status_on_pod_info(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_query *q = arg;
 	json_t *j =
@@ -184,6 +186,7 @@ static void on_pod_info(const struct ttrpc_result *res, void *arg)
 			json_pack("{s:i, s:i, s:s, s:s, s:s}", "pid", (int)m->vmm_pid, "qemuPid",
 				  (int)m->qemu_pid, "backend", m->backend, "backendReason",
 				  m->backend_reason, "guestKernel", m->kernel_release);
+
 		if (more)
 			(void)json_object_update(j, more);
 		json_decref(more);
@@ -202,17 +205,18 @@ void status_handle_pod(struct rpc_call *call, const ProtobufCMessage *msg, void 
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct pod *p;
-
 	int r = state_find_pod(&d->state, req->pod_sandbox_id, &p, &err);
+	struct pod_query *q;
+
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;
 	}
-	struct pod_query *q = req->verbose && p->shim ? calloc(1, sizeof(*q)) : NULL;
+	q = req->verbose && p->shim ? calloc(1, sizeof(*q)) : NULL;
 	if (q) {
 		*q = (struct pod_query){ pod_ref(p), call };
 		if (ttrpc_client_call(p->shim, SVC_SHIM, "SandboxInfo", &info.base, INFO_MS,
-				      on_pod_info, q) == 0)
+				      status_on_pod_info, q) == 0)
 			return;
 		pod_unref(p);
 		free(q);
@@ -274,7 +278,7 @@ static void reply_container(struct rpc_call *call, struct container *c, const ch
 	rpc_reply(call, &resp.base);
 }
 
-static void on_container_info(const struct ttrpc_result *res, void *arg)
+static void status_on_container_info(const struct ttrpc_result *res, void *arg)
 {
 	struct container_query *q = arg;
 	struct container *c = q->c;
@@ -282,11 +286,12 @@ static void on_container_info(const struct ttrpc_result *res, void *arg)
 	cleanup_free char *file = bundle ? str_fmt("%s/config.json", bundle) : NULL;
 	cleanup_free char *spec = NULL, *text = NULL;
 	unsigned pid = 0;
+	json_t *j;
 
 	if (res && res->code == 0)
 		pid = ((const TaskV3__StateResponse *)(const void *)res->resp)->pid;
-	json_t *j = json_pack("{s:s, s:i, s:s}", "sandboxID", c->pod->id, "pid", (int)pid,
-			      "imageID", c->image_id);
+	j = json_pack("{s:s, s:i, s:s}", "sandboxID", c->pod->id, "pid", (int)pid, "imageID",
+		      c->image_id);
 	if (j && file && read_file(file, SPEC_JSON_MAX, &spec, NULL, NULL) == 0)
 		(void)json_object_set_new(j, "runtimeSpec", json_loads(spec, 0, NULL));
 	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
@@ -303,13 +308,14 @@ void status_handle_container(struct rpc_call *call, const ProtobufCMessage *msg,
 	struct huskd *d = arg;
 	struct err err = { 0 };
 	struct container *c;
-
 	int r = state_find_container(&d->state, req->container_id, &c, &err);
+	struct container_query *q;
+
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
 		return;
 	}
-	struct container_query *q = req->verbose ? calloc(1, sizeof(*q)) : NULL;
+	q = req->verbose ? calloc(1, sizeof(*q)) : NULL;
 	if (!q) {
 		reply_container(call, c, NULL);
 		return;
@@ -317,6 +323,6 @@ void status_handle_container(struct rpc_call *call, const ProtobufCMessage *msg,
 	*q = (struct container_query){ container_ref(c), call };
 	state.id = c->id;
 	if (!c->pod->shim || ttrpc_client_call(c->pod->shim, SVC_TASK, "State", &state.base,
-					       INFO_MS, on_container_info, q) < 0)
-		on_container_info(NULL, q);
+					       INFO_MS, status_on_container_info, q) < 0)
+		status_on_container_info(NULL, q);
 }

@@ -68,8 +68,9 @@ static int migrate(struct statedb *db, struct err *err)
 {
 	sqlite3_stmt *st = NULL;
 	int version = -1;
-
 	int rc = sqlite3_prepare_v2(db->sql, "PRAGMA user_version", -1, &st, NULL);
+	int r;
+
 	if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW)
 		version = sqlite3_column_int(st, 0);
 	sqlite3_finalize(st);
@@ -81,7 +82,7 @@ static int migrate(struct statedb *db, struct err *err)
 			       version, STATEDB_SCHEMA_VERSION);
 	if (version == STATEDB_SCHEMA_VERSION)
 		return 0;
-	int r = sql_exec(db, "BEGIN IMMEDIATE", "begin", err);
+	r = sql_exec(db, "BEGIN IMMEDIATE", "begin", err);
 	if (r == 0)
 		r = sql_exec(db, schema, "make the tables", err);
 	if (r == 0)
@@ -112,6 +113,7 @@ static int prepare_all(struct statedb *db, struct err *err)
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
 		int rc = sqlite3_prepare_v3(db->sql, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT,
 					    all[i].st, NULL);
+
 		if (rc != SQLITE_OK)
 			return sql_err(db, rc, "prepare a statement", err);
 	}
@@ -121,20 +123,22 @@ static int prepare_all(struct statedb *db, struct err *err)
 int statedb_open(const char *path, struct statedb **ret, struct err *err)
 {
 	struct statedb *db = calloc(1, sizeof(*db));
+	cleanup_fd int fd = -1;
+	int rc, r;
 
 	if (!db)
 		return err_nomem(err);
 	/* It holds environment variables of containers; SQLite's other files take its mode over. */
-	cleanup_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
 		free(db);
 		return err_errno(err, -errno, "open %s", path);
 	}
 	fd_close(&fd); /* before SQLite opens it: closing drops a process's locks */
-	int rc = sqlite3_open_v2(path, &db->sql,
-				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-				 NULL);
-	int r = rc == SQLITE_OK ? 0 : sql_err(db, rc, "open", err);
+	rc = sqlite3_open_v2(path, &db->sql,
+			     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+			     NULL);
+	r = rc == SQLITE_OK ? 0 : sql_err(db, rc, "open", err);
 	if (r == 0) {
 		sqlite3_busy_timeout(db->sql, 2000);
 		sqlite3_limit(db->sql, SQLITE_LIMIT_LENGTH, 2 * STATEDB_BLOB_MAX);
@@ -204,13 +208,14 @@ int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err)
 {
 	cleanup_free uint8_t *blob = NULL;
 	sqlite3_stmt *st = db->put_pod;
+	int r;
 
 	bind_text(st, 1, p->id);
 	sqlite3_bind_int(st, 2, p->state);
 	sqlite3_bind_int64(st, 3, p->created_at);
 	bind_text(st, 4, p->handler);
 	bind_text(st, 5, p->address);
-	int r = bind_message(st, 6, &p->config->base, &blob, err);
+	r = bind_message(st, 6, &p->config->base, &blob, err);
 	return r < 0 ? r : sql_run(db, st, "write a pod", err);
 }
 
@@ -236,6 +241,7 @@ int statedb_put_container(struct statedb *db, const struct container *c, struct 
 {
 	cleanup_free uint8_t *blob = NULL;
 	sqlite3_stmt *st = db->put_container;
+	int r;
 
 	bind_text(st, 1, c->id);
 	bind_text(st, 2, c->pod->id);
@@ -251,7 +257,7 @@ int statedb_put_container(struct statedb *db, const struct container *c, struct 
 	bind_text(st, 12, c->image_ref);
 	sqlite3_bind_int(st, 13, c->stop_signal);
 	sqlite3_bind_int(st, 14, c->stop_chosen);
-	int r = bind_message(st, 15, &c->config->base, &blob, err);
+	r = bind_message(st, 15, &c->config->base, &blob, err);
 	return r < 0 ? r : sql_run(db, st, "write a container", err);
 }
 
@@ -356,7 +362,7 @@ struct load {
 };
 
 /* One row each; false: it is damaged. */
-static bool load_pod_row(sqlite3_stmt *st, const struct load *l)
+static bool statedb_load_pod_row(sqlite3_stmt *st, const struct load *l)
 {
 	struct pod *p = load_pod(st);
 
@@ -365,7 +371,7 @@ static bool load_pod_row(sqlite3_stmt *st, const struct load *l)
 	return p;
 }
 
-static bool load_container_row(sqlite3_stmt *st, const struct load *l)
+static bool statedb_load_container_row(sqlite3_stmt *st, const struct load *l)
 {
 	const char *pod_id = (const char *)sqlite3_column_text(st, 1);
 	struct container *c = pod_id ? load_container(st) : NULL;
@@ -400,11 +406,11 @@ int statedb_load(struct statedb *db, statedb_pod_fn on_pod, statedb_container_fn
 		 void *arg, struct err *err)
 {
 	const struct load l = { on_pod, on_container, arg };
-	int r = load_rows(db, "SELECT * FROM pods ORDER BY created_at, id", "pod", load_pod_row, &l,
-			  err);
+	int r = load_rows(db, "SELECT * FROM pods ORDER BY created_at, id", "pod",
+			  statedb_load_pod_row, &l, err);
 
 	if (r == 0)
 		r = load_rows(db, "SELECT * FROM containers ORDER BY created_at, id", "container",
-			      load_container_row, &l, err);
+			      statedb_load_container_row, &l, err);
 	return r;
 }

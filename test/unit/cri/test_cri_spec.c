@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 #include "cri/runtime/spec.h"
 #include "cri/runtime/spec_check.h"
@@ -193,11 +194,11 @@ static void test_env(void **state)
 static void test_env_of_image_is_bounded(void **state)
 {
 	struct fixture f;
-	static char *many[SPEC_ENV_MAX + 2];
-	static char text[SPEC_ENV_MAX + 1][16];
+	static char *many[PROCESS_ARGS_MAX + 2];
+	static char text[PROCESS_ARGS_MAX + 1][16];
 
 	init(&f);
-	for (size_t i = 0; i <= SPEC_ENV_MAX; i++) {
+	for (size_t i = 0; i <= PROCESS_ARGS_MAX; i++) {
 		(void)snprintf(text[i], sizeof(text[i]), "K%zu=1", i);
 		many[i] = text[i];
 	}
