@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/pb.h"
 #include "base/util.h"
 
@@ -15,6 +16,23 @@
  */
 #define REMOVE_PATIENCE_NS (5 * NS_PER_S)
 #define REMOVE_STEP_NS (1 * NS_PER_MS)
+
+/* The arrows of container.h; nobody else assigns the state. */
+static void set_state(struct container *c, enum container_state to)
+{
+	static const unsigned from[] = {
+		[CONTAINER_CREATED] = 0, /* what a new one is */
+		[CONTAINER_STARTING] = 1u << CONTAINER_CREATED,
+		[CONTAINER_RUNNING] = 1u << CONTAINER_STARTING,
+		/* No child: from CREATED. A removal that failed: from REMOVING. */
+		[CONTAINER_STOPPED] = 1u << CONTAINER_CREATED | 1u << CONTAINER_STARTING |
+				      1u << CONTAINER_RUNNING | 1u << CONTAINER_REMOVING,
+		[CONTAINER_REMOVING] = 1u << CONTAINER_CREATED | 1u << CONTAINER_STOPPED,
+	};
+
+	check(from[to] & 1u << c->state);
+	c->state = to;
+}
 
 int container_find(struct agent *a, const char *id, struct container **ret, struct err *err)
 {
@@ -161,7 +179,7 @@ static void container_on_running(struct process *p)
 	struct container *c = p->owner;
 
 	if (!p->exec_id[0])
-		c->state = CONTAINER_RUNNING;
+		set_state(c, CONTAINER_RUNNING);
 }
 
 static void container_on_gone(struct process *p)
@@ -169,15 +187,15 @@ static void container_on_gone(struct process *p)
 	struct container *c = p->owner;
 	struct process **at = &c->processes;
 
-	while (*at && *at != p)
+	while (*at != p) {
+		check(*at);
 		at = &(*at)->next;
-	if (*at) {
-		*at = p->next;
-		c->n_processes--;
 	}
+	*at = p->next;
+	c->n_processes--;
 	check_oom(c);
 	if (!p->exec_id[0]) {
-		c->state = CONTAINER_STOPPED;
+		set_state(c, CONTAINER_STOPPED);
 		/* In a pid namespace of its own everything else is dead already. */
 		if (c->spec->pid_namespace == AGENT__NAMESPACE_MODE__POD)
 			(void)!cgroup_kill(c->cgroup);
@@ -239,7 +257,7 @@ int container_start(struct container *c, struct ttrpc_call *call, struct err *er
 	r = start_process(c, "", c->spec->process, NULL, call, err);
 	/* One attempt: the namespaces and mounts of a second one would not be those of the first.
 	 */
-	c->state = r < 0 ? CONTAINER_STOPPED : CONTAINER_STARTING;
+	set_state(c, r < 0 ? CONTAINER_STOPPED : CONTAINER_STARTING);
 	return r;
 }
 
@@ -257,8 +275,7 @@ int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
 		if (!p->exec_id[0])
 			first = p;
 	}
-	if (!first)
-		return err_set(err, -ENOENT, "container %s has ended", c->id);
+	check(first); /* or it would not be RUNNING */
 	if (c->n_processes >= CONTAINER_PROCESSES_MAX)
 		return err_set(err, -EINVAL, "a container has at most %u processes of the host",
 			       CONTAINER_PROCESSES_MAX);
@@ -364,7 +381,7 @@ static void container_remove_done(struct worker *w, int result)
 
 	if (result < 0) {
 		/* It can be tried again: the disks stay marked, nobody gets one half detached. */
-		c->state = CONTAINER_STOPPED;
+		set_state(c, CONTAINER_STOPPED);
 		for (size_t i = 0; i < c->rootfs.n_disks; i++)
 			c->rootfs.disks[i]->stuck = true;
 		err_errno(&err, result, "remove container %s", c->id);
@@ -411,7 +428,7 @@ int container_remove(struct container *c, struct ttrpc_call *call, struct err *e
 			 container_remove_done);
 	if (r < 0)
 		return err_errno(err, r, "remove container %s", c->id);
-	c->state = CONTAINER_REMOVING;
+	set_state(c, CONTAINER_REMOVING);
 	c->remove = call;
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/check.h"
 #include "proto/agent.pb-c.h"
 
 const struct event *events_next(const struct events *e, uint64_t after)
@@ -42,9 +43,12 @@ static int send_event(struct ttrpc_call *call, const struct event *ev)
 
 static void drop_sub(struct events *e, struct ttrpc_call *call)
 {
-	for (size_t i = 0; i < e->n_subs; i++)
-		if (e->subs[i] == call)
-			e->subs[i--] = e->subs[--e->n_subs];
+	size_t i = 0;
+
+	while (i < e->n_subs && e->subs[i] != call)
+		i++;
+	check(i < e->n_subs);
+	e->subs[i] = e->subs[--e->n_subs];
 }
 
 int events_add(struct events *e, const struct event *ev)

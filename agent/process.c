@@ -13,6 +13,7 @@
 
 #include "agent/proc/child.h"
 #include "agent/proc/ns.h"
+#include "base/check.h"
 #include "base/process.h"
 #include "base/util.h"
 
@@ -59,6 +60,7 @@ static void settle(struct process *p)
 		forget_streams(p);
 		reply_failed(p);
 	}
+	check(!p->start); /* answered, once */
 	p->ops->gone(p);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "agent/rootfs/mnt.h"
+#include "base/check.h"
 #include "base/util.h"
 
 #define SECTOR 512ll
@@ -166,6 +167,7 @@ bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec)
 
 void disk_forget(struct disk *d)
 {
+	check(d->refs > 0);
 	if (--d->refs == 0)
 		*d = (struct disk){ 0 };
 }
