@@ -101,8 +101,9 @@ int vmm_call(struct vmm_client *c, Vmm__Request *q, const int *fds, unsigned n_f
 			continue;
 		assert_int_equal(p->id, q->id);
 		int error = p->error;
-		if (error && *p->message)
-			print_message("[ answer   ] %s\n", p->message);
+		snprintf(c->message, sizeof(c->message), "%s", error ? p->message : "");
+		if (*c->message)
+			print_message("[ answer   ] %s\n", c->message);
 		if (ret_answer)
 			*ret_answer = p;
 		else

@@ -15,6 +15,7 @@ struct vmm_client {
 	int agent;   /* our end of the agent channel */
 	int console; /* read end of the console's pipe, -1 = none */
 	uint64_t next_id;
+	char message[512]; /* the text of the last answer, "" = it was fine */
 	Vmm__Ended *ended; /* owned; NULL = not yet */
 	bool connected;
 	Vmm__AgentConnected times;
