@@ -21,7 +21,6 @@ static void pull_free(struct image_pull *p)
 	if (p->freed)
 		*p->freed = true;
 	ev_timer_del(&p->work_timer);
-	ev_timer_del(&p->busy_timer);
 	ev_timer_del(&p->progress_timer);
 	fetcher_free(p->fetcher);
 	for (size_t k = 0; k < p->n_layers; k++)

@@ -42,6 +42,7 @@ struct layer {
 	uint64_t fetched;
 	struct unpacker *unpacker;
 	struct ingest *ingest; /* NULL while active: the blob is complete, from before */
+	bool waits;	       /* for its ingest file, which somebody else has */
 	unsigned restarts;
 	bool fetch_ended, unpack_ended;
 	int fetch_code, unpack_code;
@@ -76,7 +77,7 @@ struct image_pull {
 	struct pull_group groups[MERGE_MAX_DISKS];
 	size_t n_groups;
 
-	struct ev_timer work_timer, busy_timer, progress_timer;
+	struct ev_timer work_timer, progress_timer;
 	bool changed; /* its progress is to be shown */
 	bool *freed;  /* set by pull_free while the caller's progress function runs */
 	uint64_t start_ns, fetched_ns;

@@ -11,14 +11,16 @@
 #include "image/job/fetcher.h"
 #include "image/job/pull_internal.h"
 #include "image/job/unpacker.h"
+#include "image/store/ingest_wait.h"
 #include "image/store/layers.h"
 #include "image/store/store.h"
 
 #define MAX_RESTARTS 2 /* of a layer whose bytes had the wrong digest */
-#define BUSY_NS (20 * NS_PER_MS)
 
 void layer_fini(struct layer *l)
 {
+	if (l->waits)
+		ingest_wait_remove(l->pull->jobs->store, l->blob.digest, l);
 	unpacker_free(l->unpacker);
 	ingest_keep(l->ingest);
 }
@@ -244,12 +246,25 @@ static int start_unpacker(struct layer *l, int *ret_pipe, struct err *err)
 			    pull_layers_on_unpacked, l, &l->unpacker, ret_pipe, err);
 }
 
-static void pull_layers_on_busy(struct ev_timer *t)
+static void pull_layers_on_free(void *arg, int code, const struct err *err)
 {
-	pull_schedule(t->arg);
+	struct layer *l = arg;
+
+	l->waits = false;
+	pull_schedule(l->pull);
 }
 
-/* 1: not now. */
+static int wait_for_file(struct layer *l, struct err *err)
+{
+	int r = 0;
+
+	if (!l->waits)
+		r = ingest_wait_add(l->pull->jobs->store, l->blob.digest, pull_layers_on_free, l,
+				    err);
+	l->waits = r == 0;
+	return r;
+}
+
 static int layer_start(struct layer *l, struct err *err)
 {
 	struct image_pull *p = l->pull;
@@ -257,10 +272,8 @@ static int layer_start(struct layer *l, struct err *err)
 	struct fetcher_layer f = { .digest = l->blob.digest, .size = l->blob.size };
 	int r = layer_file(l, &file, &f.have, err);
 
-	if (r > 0) {
-		(void)!ev_timer_add(p->jobs->loop, &p->busy_timer, BUSY_NS, pull_layers_on_busy, p);
-		return r;
-	}
+	if (r > 0)
+		return wait_for_file(l, err);
 	if (r == 0 && !layer_is_part(l))
 		r = start_unpacker(l, &pipe, err);
 	if (r < 0)

@@ -15,6 +15,7 @@
 #include "image/store/db.h"
 #include "image/store/disk.h"
 #include "image/store/gc.h"
+#include "image/store/ingest_wait.h"
 #include "image/store/internal.h"
 
 struct ingest {
@@ -55,19 +56,23 @@ static void unlink_from(const char *dir, const char *digest)
 static void ingest_free(struct ingest *i)
 {
 	struct ingest **at = &i->s->ingests;
+	bool was_open;
 
 	while (*at && *at != i)
 		at = &(*at)->next;
-	if (*at)
+	was_open = *at == i;
+	if (was_open)
 		*at = i->next;
 	fd_close(&i->fd);
+	if (was_open)
+		ingest_wait_run(i->s, i->digest);
 	free(i->from);
 	free(i->to);
 	free(i->to_dir);
 	free(i);
 }
 
-static struct ingest *find(struct store *s, const char *digest)
+static struct ingest *find(const struct store *s, const char *digest)
 {
 	struct ingest *i = s->ingests;
 
@@ -125,6 +130,11 @@ int ingest_open(struct store *s, const char *digest, struct ingest **ret, struct
 	s->ingests = i;
 	*ret = i;
 	return 0;
+}
+
+bool ingest_is_open(const struct store *s, const char *digest)
+{
+	return find(s, digest) != NULL;
 }
 
 int ingest_fd(const struct ingest *i)
@@ -473,6 +483,7 @@ void blobs_close(struct store *s)
 {
 	struct ingest *next;
 
+	ingest_wait_close(s);
 	for (struct ingest *i = s->ingests; i; i = next) {
 		next = i->next;
 		if (!i->committing)

@@ -14,6 +14,7 @@
 #ifndef HUSK_IMAGE_STORE_BLOBS_H
 #define HUSK_IMAGE_STORE_BLOBS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,7 +32,8 @@ struct ingest;
 /*
  * The ingest file of `digest`, made when missing. It belongs to the caller until ingest_commit,
  * ingest_keep or ingest_drop. -EBUSY: another one in this process has it, or a process that got its
- * descriptor from an owner before still lives. -EEXIST: the blob is complete (blob_open).
+ * descriptor from an owner before still lives (ingest_wait.h). -EEXIST: the blob is complete
+ * (blob_open).
  */
 int ingest_open(struct store *s, const char *digest, struct ingest **ret,
 		struct err *err) must_check;
@@ -75,6 +77,8 @@ int blobs_list(struct store *s, const char *id, char ***ret, struct err *err) mu
 
 /* ---- the store's own ---- */
 
+/* Has a job of this process the ingest file in its hands? */
+bool ingest_is_open(const struct store *s, const char *digest);
 /* One (NULL: any) that is becoming complete is not worth keeping for later pulls. */
 void ingest_forget(struct store *s, const char *digest);
 /* Removes ingest files that nobody has open and that are too old. */

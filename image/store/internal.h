@@ -14,6 +14,7 @@
 
 struct disk;
 struct ingest;
+struct ingest_wait;
 struct lease;
 
 struct store {
@@ -24,6 +25,7 @@ struct store {
 	sqlite3 *db;
 	struct disk *disk;
 	struct ingest *ingests; /* blobs coming in */
+	struct ingest_wait *ingest_waits;
 	struct lease *leases;
 	char **pinned; /* names in full; never NULL */
 	bool drop_blobs;

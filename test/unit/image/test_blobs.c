@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +20,7 @@
 #include "image/store/gc.h"
 #include "image/store/holds.h"
 #include "image/store/images.h"
+#include "image/store/ingest_wait.h"
 #include "image/store/layers.h"
 #include "image/store/names.h"
 #include "image/store/usage.h"
@@ -103,6 +106,143 @@ static void give_up(void **state)
 	assert_ok(write_all(ingest_fd(i), "ab", 2), &err);
 	store_close(s);
 	assert_true(there("ingest/sha256/1" HEX));
+}
+
+/* ---- files in somebody's hands ---- */
+
+static void count_call(void *arg, int code, const struct err *err)
+{
+	assert_int_equal(code, 0);
+	++*(int *)arg;
+	loop_stop(store_loop, 0);
+}
+
+static void stop_loop(struct ev_timer *t)
+{
+	loop_stop(store_loop, 0);
+}
+
+/* Runs the loop until something stops it, or for some time. */
+static void run_loop(uint64_t ns)
+{
+	struct ev_timer t = { 0 };
+
+	assert_int_equal(ev_timer_add(store_loop, &t, ns, stop_loop, NULL), 0);
+	assert_int_equal(loop_run(store_loop), 0);
+	ev_timer_del(&t);
+}
+
+static void wait_for_job(void **state)
+{
+	struct store *s = store_dir_open();
+	struct ingest *i, *second;
+	struct err err = { 0 };
+	int one = 0, two = 0, other = 0;
+
+	assert_ok(ingest_open(s, DIGEST("1"), &i, &err), &err);
+	assert_int_equal(ingest_open(s, DIGEST("1"), &second, &err), -EBUSY);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &one, &err), &err);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &two, &err), &err);
+	ingest_wait_remove(s, DIGEST("1"), &two);
+	/* of no interest to who waits for another one */
+	assert_ok(ingest_open(s, DIGEST("2"), &second, &err), &err);
+	assert_ok(ingest_wait_add(s, DIGEST("2"), count_call, &other, &err), &err);
+	ingest_keep(i);
+	assert_int_equal(one, 1);
+	assert_int_equal(two, 0);
+	assert_int_equal(other, 0);
+	assert_ok(ingest_open(s, DIGEST("1"), &i, &err), &err);
+	ingest_drop(i);
+	assert_int_equal(one, 1);
+	ingest_wait_remove(s, DIGEST("2"), &other);
+	ingest_keep(second);
+	/* nobody waits any more when the store closes */
+	assert_ok(ingest_open(s, DIGEST("1"), &i, &err), &err);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &one, &err), &err);
+	store_close(s);
+	assert_int_equal(one, 1);
+}
+
+/* A process with the ingest file of DIGEST("1") open and locked, until ret_fd is closed. */
+static pid_t lock_elsewhere(int *ret_fd)
+{
+	cleanup_free char *path = path_in("ingest/sha256/1" HEX);
+	int go[2], ready[2];
+	char c;
+	pid_t pid;
+
+	assert_int_equal(pipe(go), 0);
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0) {
+		int fd = open(path, O_RDWR | O_CREAT, 0600);
+
+		close(go[1]);
+		if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || write(ready[1], "x", 1) != 1)
+			_exit(1);
+		_exit(read(go[0], &c, 1) == 0 ? 0 : 1);
+	}
+	assert_true(pid > 0);
+	close(go[0]);
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	close(ready[0]);
+	*ret_fd = go[1];
+	return pid;
+}
+
+static void wait_for_process(void **state)
+{
+	struct store *s = store_dir_open();
+	struct ingest *i;
+	struct err err = { 0 };
+	int one = 0, two = 0, go, status;
+	pid_t pid = lock_elsewhere(&go);
+
+	assert_int_equal(ingest_open(s, DIGEST("1"), &i, &err), -EBUSY);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &one, &err), &err);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &two, &err), &err);
+	run_loop(50 * NS_PER_MS);
+	assert_int_equal(one, 0);
+	/* trying in vain wakes nobody up */
+	assert_int_equal(ingest_open(s, DIGEST("1"), &i, &err), -EBUSY);
+	assert_int_equal(one, 0);
+	ingest_wait_remove(s, DIGEST("1"), &two);
+	close(go);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	run_loop(10 * NS_PER_S);
+	assert_int_equal(one, 1);
+	assert_int_equal(two, 0);
+	assert_ok(ingest_open(s, DIGEST("1"), &i, &err), &err);
+	ingest_keep(i);
+	/* a file that is removed meanwhile is waited for no longer than its lock is held */
+	pid = lock_elsewhere(&go);
+	assert_int_equal(ingest_open(s, DIGEST("1"), &i, &err), -EBUSY);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &one, &err), &err);
+	gc_make_room(s);
+	close(go);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	run_loop(10 * NS_PER_S);
+	assert_int_equal(one, 2);
+	store_close(s);
+}
+
+/* The store can close while its thread still waits. */
+static void close_while_locked(void **state)
+{
+	struct store *s = store_dir_open();
+	struct ingest *i;
+	struct err err = { 0 };
+	int calls = 0, go;
+	pid_t pid = lock_elsewhere(&go);
+
+	assert_int_equal(ingest_open(s, DIGEST("1"), &i, &err), -EBUSY);
+	assert_ok(ingest_wait_add(s, DIGEST("1"), count_call, &calls, &err), &err);
+	store_close(s);
+	close(go);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(calls, 0);
 }
 
 /* Deleted while it is becoming complete: it does not come back. */
@@ -378,6 +518,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(come_in, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(give_up, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(wait_for_job, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(wait_for_process, store_dir_setup,
+						store_dir_teardown),
+		cmocka_unit_test_setup_teardown(close_while_locked, store_dir_setup,
+						store_dir_teardown),
 		cmocka_unit_test_setup_teardown(unwanted, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(documents, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(content, store_dir_setup, store_dir_teardown),
