@@ -368,7 +368,8 @@ static void sandbox_on_unmapped(int code, const struct err *err, const Vmm__Pack
 {
 	struct unmap *u = arg;
 
-	if (code == 0)
+	/* -ENOENT: it was never mapped, because that failed. */
+	if (code == 0 || code == -ENOENT)
 		windows_free(&u->sb->windows, u->first);
 	else if (code != -ECANCELED && code != -ECONNRESET)
 		u->sb->ops->trouble("a disk stays mapped", err, u->sb->arg);
