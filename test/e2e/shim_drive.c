@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "test/lib/shim_client.h"
+#include "test/lib/shim/shim_client.h"
 
 static const char *backend = "auto";
 static char *bin, *shim_path, *dir, *layer;

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "test/lib/shim_client.h"
+#include "test/lib/shim/shim_client.h"
 
 #define STOPPED TASK__STATUS__STOPPED
 #define RUNNING TASK__STATUS__RUNNING

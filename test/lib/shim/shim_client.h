@@ -3,8 +3,8 @@
  * writes bundles and reads FIFOs. One loop; a call runs it until the answer is there. Whatever goes
  * wrong ends the program with a message: a test has nothing to clean up but its directory.
  */
-#ifndef HUSK_TEST_LIB_SHIM_CLIENT_H
-#define HUSK_TEST_LIB_SHIM_CLIENT_H
+#ifndef HUSK_TEST_LIB_SHIM_SHIM_CLIENT_H
+#define HUSK_TEST_LIB_SHIM_SHIM_CLIENT_H
 
 #include <stdbool.h>
 #include <stdint.h>

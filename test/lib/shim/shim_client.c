@@ -1,4 +1,4 @@
-#include "test/lib/shim_client.h"
+#include "test/lib/shim/shim_client.h"
 
 #include <errno.h>
 #include <fcntl.h>

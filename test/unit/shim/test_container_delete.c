@@ -1,0 +1,129 @@
+/* Delete of a container: what a slow reader has not read yet, and what is left when it fails. */
+#include "test/lib/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "test/lib/shim/fake_vm.h"
+#include "test/lib/shim/pod_fixture.h"
+#include "test/lib/tmpdir.h"
+
+/* A stopped container whose output waits for the reader of a FIFO: *ret_fd, non-blocking. */
+static void make_backlog(int *ret_fd)
+{
+	cleanup_free char *fifo = in_tmpdir("fifo");
+	static char many[512 * KIB];
+	struct how how = { .out = fifo };
+	int guest, size = 4096;
+
+	(void)unlink(fifo);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	*ret_fd = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	assert_true(*ret_fd >= 0);
+	create_ok("a", &how);
+	start_ok("a", "");
+	guest = fake_stream(fake.out);
+	assert_int_equal(setsockopt(guest, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+	memset(many, 'x', sizeof(many));
+	for (int i = 0; i < 20; i++) {
+		(void)!send(guest, many, sizeof(many), MSG_DONTWAIT | MSG_NOSIGNAL);
+		turn();
+	}
+	assert_true(stdio_backlog(proc_of("a", "")->io));
+	assert_int_equal(waits_add(&proc_of("a", "")->waits, answer_on_wait, &w), 0);
+	fake_exit("a", "", 0, false);
+	assert_true(answered(&w, 4000)); /* PROC_DRAIN_NS: nobody reads */
+}
+
+/* Reads what is there until the request is answered. Bytes read. */
+static size_t read_until(int fd, struct answer *to, uint64_t ms)
+{
+	static char buf[64 * KIB];
+	uint64_t end = now_mono_ns() + ms * NS_PER_MS;
+	size_t sum = 0;
+	ssize_t n;
+
+	while (!to->n && now_mono_ns() < end) {
+		while ((n = read(fd, buf, sizeof(buf))) > 0)
+			sum += (size_t)n;
+		assert_true(loop_once(loop, 1) >= 0);
+	}
+	return sum;
+}
+
+/* Everything the guest had is delivered before the container goes. */
+static void test_delete_drains(void **state)
+{
+	cleanup_fd int fd = -1;
+	uint64_t before;
+
+	make_backlog(&fd);
+	fake_stream_close(fake.out);
+	fake_stream_close(fake.err);
+	delete_container("a");
+	assert_int_equal(a.n, 0);
+	assert_null(container_proc(&all, "a", "", NULL)); /* it is on its way out */
+	before = now_mono_ns();
+	assert_true(read_until(fd, &a, 5000) > 64 * KIB);
+	assert_true(a.n == 1 && a.code == 0);
+	assert_true(now_mono_ns() - before < DELETE_DRAIN_NS / 2);
+	assert_int_equal(all.n, 0);
+}
+
+/* A grandchild holds the output open: the reader has what is there, and that is enough. */
+static void test_delete_flushes(void **state)
+{
+	cleanup_fd int fd = -1;
+	uint64_t before;
+
+	make_backlog(&fd);
+	delete_container("a");
+	assert_int_equal(a.n, 0);
+	before = now_mono_ns();
+	(void)read_until(fd, &a, 5000);
+	assert_true(a.n == 1 && a.code == 0);
+	assert_true(now_mono_ns() - before < DELETE_DRAIN_NS / 2);
+	assert_true(now_mono_ns() - before >= DELETE_QUIET_NS);
+}
+
+/* Nobody reads; and the shim ends meanwhile. */
+static void test_delete_and_end(void **state)
+{
+	cleanup_fd int fd = -1;
+
+	make_backlog(&fd);
+	delete_container("a");
+	assert_int_equal(a.n, 0);
+	sandbox_fini(&sb);
+	containers_fini(&all);
+	assert_true(a.n == 1 && a.code == -ECANCELED);
+}
+
+/* An agent that does not remove it keeps it, and it can be tried again. */
+static void test_delete_refused(void **state)
+{
+	create_ok("a", &plain);
+	fake.refuse = "RemoveContainer";
+	delete_container("a");
+	assert_true(a.n == 1 && a.code == -EINVAL);
+	fake.refuse = NULL;
+	delete_ok("a");
+	assert_string_equal(heard, "created(a) deleted(a)");
+}
+
+int main(void)
+{
+#define TEST(t) cmocka_unit_test_setup_teardown(t, pod_set_up, pod_tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_delete_drains),
+		TEST(test_delete_flushes),
+		TEST(test_delete_and_end),
+		TEST(test_delete_refused),
+	};
+
+	return cmocka_run_group_tests(tests, pod_set_up_files, pod_tear_down_files);
+}
