@@ -8,7 +8,7 @@ CMAKE_FLAGS ?=
 CONFORMANCE ?=
 SHARE := $(BUILD)/share/husk
 
-.PHONY: all help deps kernel quickstart test test-unit test-e2e test-kvm conformance lint install \
+.PHONY: all help deps kernel quickstart test test-unit test-e2e test-kvm test-fresh conformance lint install \
 	clean programs
 
 all: programs kernel ## build everything: programs, guest agent and guest kernel
@@ -49,6 +49,9 @@ test-kvm: deps-kvm all ## the end-to-end suite with backend kvm, inside an emula
 
 conformance: deps-conformance all ## Kubernetes' own test of CRI servers, compared with a file
 	test/conformance/run $(CONFORMANCE)
+
+test-fresh: deps-test ## quickstart and test from a fresh clone in a minimal Debian (minutes, gigabytes)
+	hack/test-fresh
 
 bench-%: deps-bench all
 	test/bench/bench-$*
