@@ -73,6 +73,7 @@ ssize_t fdpass_receive(int sock, void *data, size_t size, int *fds, size_t fds_m
 	struct iovec iov = { data, size };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 	size_t used = fds_max > 0 ? *n_fds : 0, room = fds_max - used, got;
+	bool refused;
 	ssize_t n;
 
 	check(used <= fds_max);
@@ -84,11 +85,13 @@ ssize_t fdpass_receive(int sock, void *data, size_t size, int *fds, size_t fds_m
 	if (n < 0)
 		return -errno;
 	got = take_fds(&m, fds_max > 0 ? fds + used : NULL, room);
-	if ((m.msg_flags & MSG_TRUNC) ||
-	    (fds_max > 0 && (got > room || (m.msg_flags & MSG_CTRUNC)))) {
+	refused = (m.msg_flags & MSG_TRUNC) ||
+		  (fds_max > 0 && (got > room || (m.msg_flags & MSG_CTRUNC)));
+	/* An empty packet is taken for the end, after which nobody looks for descriptors. */
+	if (refused || n == 0) {
 		for (size_t i = 0; i < MIN_OF(got, room); i++)
 			fd_close(&fds[used + i]);
-		return -EMSGSIZE;
+		return refused ? -EMSGSIZE : 0;
 	}
 	if (fds_max > 0)
 		*n_fds = used + got;

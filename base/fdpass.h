@@ -25,9 +25,10 @@ ssize_t fdpass_sendv(int sock, const struct iovec *iov, size_t n_iov, const int 
 /* One recvmsg of at most `size` bytes. Descriptors, CLOEXEC and the caller's from here on, are
  * appended: fds has room for fds_max, *n_fds says how many are in use and is raised. fds_max 0 (fds
  * and n_fds may be NULL then): descriptors are not expected, and closed. flags: 0 or MSG_DONTWAIT.
- * Returns the bytes; 0 = the peer has closed, or an empty packet, which cannot be told apart.
- * -EAGAIN; -EMSGSIZE: a packet of more than `size` bytes, or more descriptors than there was room
- * for, and none of that message is kept; -errno. */
+ * Returns the bytes; 0 = the peer has closed, or an empty packet, which cannot be told apart (its
+ * descriptors are closed). -EAGAIN; -EMSGSIZE: a packet of more than `size` bytes, or more
+ * descriptors than there was room for, here or in this process, and none of that message is kept;
+ * -errno. */
 ssize_t fdpass_receive(int sock, void *data, size_t size, int *fds, size_t fds_max, size_t *n_fds,
 		       int flags) must_check;
 

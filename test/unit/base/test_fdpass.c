@@ -199,6 +199,21 @@ static void a_packet_that_is_cut(void **state)
 	assert_int_equal(open_files(), before);
 }
 
+/* Taken for the end: nobody would look for its descriptors. */
+static void an_empty_packet(void **state)
+{
+	const int given = STDERR_FILENO;
+	unsigned before = open_files();
+	int fds[4] = { -7, -7, -7, -7 };
+	char data[5];
+	size_t n = 1;
+
+	assert_int_equal(fdpass_send(sv[0], "", 0, &given, 1, 0), 0);
+	assert_int_equal(fdpass_receive(sv[1], data, 5, fds, 4, &n, 0), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(open_files(), before);
+}
+
 static void send_too_many(void *arg)
 {
 	int fds[FDPASS_MAX + 1] = { 0 };
@@ -229,6 +244,7 @@ int main(void)
 		STREAM(not_expected),
 		PACKETS(not_expected),
 		PACKETS(a_packet_that_is_cut),
+		PACKETS(an_empty_packet),
 		STREAM(bounds_of_the_caller),
 	};
 
