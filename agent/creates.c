@@ -6,6 +6,7 @@
 #include "agent/container.h"
 #include "agent/sandbox.h"
 #include "agent/validate.h"
+#include "base/log.h"
 #include "base/pb.h"
 #include "base/util.h"
 
@@ -56,10 +57,12 @@ void creates_handle(struct agent *a, const Agent__CreateContainerRequest *req,
 		if (r == 0)
 			return;
 	}
-	if (r < 0)
+	if (r < 0) {
+		log_debug("refused", "err", err_text(&err));
 		ttrpc_reply_err(call, r, &err);
-	else
+	} else {
 		ttrpc_reply(call, &resp.base);
+	}
 }
 
 void creates_retry(struct agent *a)
