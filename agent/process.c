@@ -74,6 +74,15 @@ static int claim(struct process *p, int i, int fd, bool tty, struct err *err)
 	return r;
 }
 
+/* The child shall not run the program: the start fails with this when it is gone. */
+static void refuse_start(struct process *p, const char *stage, int code, const char *text)
+{
+	p->failure = (struct report){ .kind = REPORT_FAILED, .error = -code };
+	snprintf(p->failure.stage, sizeof(p->failure.stage), "%s", stage);
+	snprintf(p->failure.text, sizeof(p->failure.text), "%s", text);
+	(void)pidfd_signal(p->pidfd, SIGKILL);
+}
+
 /* The terminal is in the container's devpts; the child hands over the master. */
 static void take_tty(struct process *p, int fd_in)
 {
@@ -90,11 +99,7 @@ static void take_tty(struct process *p, int fd_in)
 		r = copy < 0 ? err_errno(&err, -errno, "dup") : claim(p, i, copy, true, &err);
 	}
 	if (r < 0) {
-		/* Without its streams it shall not run. */
-		p->failure = (struct report){ .kind = REPORT_FAILED, .error = -r };
-		snprintf(p->failure.stage, sizeof(p->failure.stage), "terminal");
-		snprintf(p->failure.text, sizeof(p->failure.text), "%s", err_text(&err));
-		(void)pidfd_signal(p->pidfd, SIGKILL);
+		refuse_start(p, "terminal", r, err_text(&err)); /* not without its streams */
 		return;
 	}
 	fd_close(&p->tty);
@@ -118,6 +123,9 @@ static bool read_report(struct process *p)
 			p->failure = rep;
 		return true;
 	}
+	/* No report that the child ever sends: its end does not say that the program runs. */
+	if (r < 0 && p->failure.kind == 0)
+		refuse_start(p, "report", r, strerror(-r));
 	ev_io_del(&p->report_io);
 	fd_close(&p->report_fd);
 	return false;

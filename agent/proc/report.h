@@ -24,7 +24,8 @@ struct report {
 
 /* fd: the terminal's master with REPORT_TTY; -1 = none. */
 int report_send(int sock, const struct report *rep, int fd) must_check;
-/* 1 = a packet, 0 = the end, -EAGAIN. *ret_fd = -1 or owned by the caller. */
+/* 1 = a packet, 0 = the end, -EAGAIN; -EMSGSIZE: longer than a report, or with descriptors that could
+ * not be taken. *ret_fd = -1 or owned by the caller. */
 int report_receive(int sock, struct report *ret, int *ret_fd) must_check;
 
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agent/proc/report.h"
+#include "base/fdpass.h"
 #include "base/util.h"
 
 static int sv[2];
@@ -77,12 +78,28 @@ static void test_wrong(void **state)
 	assert_int_equal(strnlen(in.text, sizeof(in.text)), sizeof(in.text) - 1);
 }
 
+/* More than a report: refused, and nothing of it is kept. */
+static void test_too_much(void **state)
+{
+	struct report out[2] = { { .kind = REPORT_TTY } }, in;
+	const int given[2] = { sv[0], sv[1] };
+	int fd;
+
+	assert_int_equal(fdpass_send(sv[1], out, sizeof(out), given, 1, 0), sizeof(out));
+	assert_int_equal(report_receive(sv[0], &in, &fd), -EMSGSIZE);
+	assert_int_equal(fd, -1);
+	assert_int_equal(fdpass_send(sv[1], out, sizeof(out[0]), given, 2, 0), sizeof(out[0]));
+	assert_int_equal(report_receive(sv[0], &in, &fd), -EMSGSIZE);
+	assert_int_equal(fd, -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_failure, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_descriptor, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_wrong, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_too_much, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
