@@ -16,7 +16,7 @@
 #include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
-/* fs.nr_open as it comes; three streams for each process of each container. */
+/* The default of fs.nr_open; three streams for each process of each container. */
 #define NOFILE_MAX 1048576
 
 static const struct {

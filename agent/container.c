@@ -17,7 +17,7 @@
 #define REMOVE_PATIENCE_NS (5 * NS_PER_S)
 #define REMOVE_STEP_NS (1 * NS_PER_MS)
 
-/* The arrows of container.h; nobody else assigns the state. */
+/* The arrows of container.h; no other function assigns the state. */
 static void set_state(struct container *c, enum container_state to)
 {
 	static const unsigned from[] = {
@@ -135,7 +135,7 @@ int container_create(struct agent *a, const Agent__CreateContainerRequest *req, 
 
 static void publish(struct container *c, const struct event *ev)
 {
-	/* Without memory for the ring, nobody can be told; the next one tries again. */
+	/* Out of memory for the ring: this event is lost, the next one tries again. */
 	(void)!events_add(&c->agent->events, ev);
 }
 
@@ -380,7 +380,7 @@ static void container_remove_done(struct worker *w, int result)
 	struct err err = { 0 };
 
 	if (result < 0) {
-		/* It can be tried again: the disks stay marked, nobody gets one half detached. */
+		/* It can be tried again: the disks stay marked, so that none is used half detached. */
 		set_state(c, CONTAINER_STOPPED);
 		for (size_t i = 0; i < c->rootfs.n_disks; i++)
 			c->rootfs.disks[i]->stuck = true;

@@ -12,7 +12,7 @@
 /* Validates, creates, answers `call`: now, or when the removals that are under way are through. */
 void creates_handle(struct agent *a, const Agent__CreateContainerRequest *req,
 		    struct ttrpc_call *call);
-/* A removal is through, well or badly: those that wait have their turn, in their order. Fits
+/* A removal is through, well or badly: those that wait are tried again, oldest first. Fits
  * agent.on_removed. */
 void creates_retry(struct agent *a);
 /* Answers those that wait with -ECANCELED. */

@@ -26,7 +26,7 @@
 #define AGENT_UNCLAIMED_MAX 256u     /* connections whose id no process has named yet */
 #define AGENT_SUBSCRIBERS_MAX 8u     /* open Events streams */
 #define AGENT_RELAY_BUF (16 * KIB)   /* terminals; pipes are spliced and need none */
-#define AGENT_RELAY_ROUND (64 * KIB) /* bytes a stream moves before others have their turn */
+#define AGENT_RELAY_ROUND (64 * KIB) /* bytes that a stream moves before the loop serves others */
 
 #define AGENT_PASSWD_MAX MIB /* /etc/passwd, /etc/group of an image */
 

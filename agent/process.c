@@ -46,7 +46,7 @@ static void forget_streams(struct process *p)
 }
 
 /* Report and exit come in any order; every step is taken once. */
-static void settle(struct process *p)
+static void advance(struct process *p)
 {
 	if (p->report_fd >= 0)
 		return;
@@ -136,7 +136,7 @@ static void process_on_report(struct ev_io *io, uint32_t events)
 	struct process *p = io->arg;
 
 	if (!read_report(p))
-		settle(p);
+		advance(p);
 }
 
 static void process_on_exit(struct child *child, int status)
@@ -146,14 +146,14 @@ static void process_on_exit(struct child *child, int status)
 	p->exited_at_ns = now_real_ns();
 	p->exit_status = exit_status_of(status);
 	p->exited = true;
-	/* It wrote all it had to say before it ended, and nobody else holds the other end. */
+	/* The child reports before it ends, and no other process holds the socket. */
 	for (int i = 0; i < 4 && p->report_fd >= 0; i++)
 		(void)read_report(p);
 	if (p->report_fd >= 0) {
 		ev_io_del(&p->report_io);
 		fd_close(&p->report_fd);
 	}
-	settle(p);
+	advance(p);
 }
 
 void process_free(struct process *p)
@@ -172,12 +172,12 @@ void process_free(struct process *p)
 
 /* ---- the start ---- */
 
-struct ends {
+struct child_fds {
 	int child[3]; /* what becomes 0, 1, 2 */
 	int report;   /* the child's end */
 };
 
-static void ends_close(struct ends *e)
+static void child_fds_close(struct child_fds *e)
 {
 	for (int i = 0; i < 3; i++)
 		fd_close(&e->child[i]);
@@ -185,7 +185,7 @@ static void ends_close(struct ends *e)
 }
 
 /* One standard stream without a terminal: a pipe to the stream, or /dev/null. */
-static int make_stream(struct process *p, int i, struct ends *e, struct err *err)
+static int make_stream(struct process *p, int i, struct child_fds *e, struct err *err)
 {
 	int fds[2];
 
@@ -199,7 +199,8 @@ static int make_stream(struct process *p, int i, struct ends *e, struct err *err
 	return claim(p, i, fds[i == 0 ? 1 : 0], false, err);
 }
 
-static int make_ends(struct process *p, const Agent__Process *spec, struct ends *e, struct err *err)
+static int make_fds(struct process *p, const Agent__Process *spec, struct child_fds *e,
+		    struct err *err)
 {
 	int fds[2], r = 0;
 
@@ -234,7 +235,7 @@ static int namespaces(const struct process_job *job, int *ret_ns, uint64_t *ret_
 	return 0;
 }
 
-static int clone_child(struct process *p, const struct process_job *job, const struct ends *e,
+static int clone_child(struct process *p, const struct process_job *job, const struct child_fds *e,
 		       struct err *err)
 {
 	uint64_t flags;
@@ -253,6 +254,7 @@ static int clone_child(struct process *p, const struct process_job *job, const s
 			.report = e->report,
 			.std = { e->child[0], e->child[1], e->child[2] },
 		};
+
 		child_run(&child);
 	}
 	/* The kernel's words for a pid namespace whose init is gone: the container is on its way
@@ -270,7 +272,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 	struct agent *a = job->agent;
 	const Agent__Stdio *stdio = job->spec->stdio;
 	struct process *p = calloc(1, sizeof(*p));
-	struct ends e = { { -1, -1, -1 }, -1 };
+	struct child_fds e = { { -1, -1, -1 }, -1 };
 	int r;
 
 	if (!p)
@@ -285,12 +287,12 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 		p->want[1] = stdio->stdout_stream;
 		p->want[2] = stdio->stderr_stream;
 	}
-	r = make_ends(p, job->spec, &e, err);
+	r = make_fds(p, job->spec, &e, err);
 	if (r == 0)
 		r = ev_io_add(a->loop, &p->report_io, p->report_fd, EPOLLIN, process_on_report, p);
 	if (r == 0)
 		r = clone_child(p, job, &e, err);
-	ends_close(&e);
+	child_fds_close(&e);
 	if (r < 0) {
 		forget_streams(p);
 		process_free(p);

@@ -1,6 +1,6 @@
 /*
  * A process that the host asked for: a container's first one, or an exec. From clone to its exit:
- * its streams are claimed, its start is answered once, its end is told to the owner. What the
+ * its streams are claimed, its start is answered once, its owner learns of its end. What the
  * container is, process.c learns from the job alone. Loop thread only.
  */
 #ifndef HUSK_AGENT_PROCESS_H

@@ -163,7 +163,7 @@ static int check_mount(const Agent__Mount *m, struct err *err)
 
 static int check_cgroup_file(const char *name, const char *value, struct err *err)
 {
-	/* cgroup.kill, cgroup.freeze, cgroup.procs ... are no settings of a container. */
+	/* cgroup.kill, cgroup.freeze, cgroup.procs ... do not limit resources. */
 	if (!is_alnum(name[0]) || strnlen(name, AGENT_NAME_MAX + 1) > AGENT_NAME_MAX ||
 	    !all_of(name, "_.-") || !strchr(name, '.') || str_starts(name, "cgroup."))
 		return err_set(err, -EINVAL, "cgroup: \"%.100s\" is not a resource file", name);

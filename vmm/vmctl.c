@@ -221,7 +221,7 @@ static int receive(struct vmctl *c, uint8_t *data, struct err *err)
 	if (n == -EMSGSIZE)
 		return err_set(err, -EBADMSG, "packet beyond %zu bytes or %u descriptors",
 			       VMCTL_PACKET_MAX, VMCTL_FDS_MAX);
-	if (n <= 0) /* an empty packet cannot be told from the end, and is none of ours */
+	if (n <= 0) /* an empty packet looks like the end, and the protocol has none */
 		return -ESHUTDOWN;
 	r = vmctl_take(c, data, (size_t)n, fds, n_fds, err);
 	for (size_t i = 0; i < n_fds; i++)

@@ -65,7 +65,7 @@ static void finish(struct relay *r, enum relay_end how)
 	r->done(r, how);
 }
 
-static void round_of(struct relay *r, bool from_source)
+static void relay_round(struct relay *r, bool from_source)
 {
 	int e = 0;
 
@@ -95,7 +95,7 @@ static void round_of(struct relay *r, bool from_source)
 
 static void relay_on_source(struct ev_io *io, uint32_t events)
 {
-	round_of(io->arg, true);
+	relay_round(io->arg, true);
 }
 
 static void relay_on_destination(struct ev_io *io, uint32_t events)
@@ -103,7 +103,7 @@ static void relay_on_destination(struct ev_io *io, uint32_t events)
 	struct relay *r = io->arg;
 
 	if ((events & EPOLLOUT) && (io->events & EPOLLOUT))
-		round_of(r, false);
+		relay_round(r, false);
 	else if (events & (EPOLLERR | EPOLLHUP))
 		finish(r, RELAY_BROKEN);
 }

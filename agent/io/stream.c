@@ -16,7 +16,7 @@
 #define ACCEPTS_A_ROUND 64
 #define PREAMBLE_TIMEOUT_NS (10 * NS_PER_S)
 
-/* A connection whose stream nobody has claimed: its id is unknown (got < 8), or its request is on
+/* A connection whose stream no process has claimed: its id is unknown (got < 8), or its request is on
  * the way. */
 struct conn {
 	struct stdio *s;

@@ -55,7 +55,7 @@ void stdio_forget(struct stdio *s, uint64_t id);
 /* Streams of `owner` that still have something to carry. */
 size_t stdio_count(const struct stdio *s, const void *owner);
 
-/* The id in the first bytes of a connection. False: 0 is no id. */
+/* The id in the first bytes of a connection. False: the id is 0, which is not valid. */
 bool stdio_preamble(const uint8_t bytes[STDIO_PREAMBLE], uint64_t *ret_id);
 
 #endif

@@ -44,7 +44,7 @@ noreturn_fn static void child_fail(const struct child_job *j, const char *stage,
 
 	snprintf(rep.stage, sizeof(rep.stage), "%s", stage);
 	snprintf(rep.text, sizeof(rep.text), "%s", text);
-	/* Nobody is left to tell if this fails: the exit code alone has to do. */
+	/* If this fails there is no other way to report: the exit code has to do. */
 	(void)!report_send(j->report, &rep, -1);
 	_exit(255);
 }

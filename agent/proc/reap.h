@@ -1,5 +1,5 @@
 /*
- * PID 1 reaps everything: children that somebody waits for, and orphans that nobody knows. One
+ * PID 1 reaps everything: children that a module waits for, and orphans that it has inherited. One
  * SIGCHLD handler on the loop; because fork, adding and reaping happen on the same thread, a child
  * that ends at once is still found.
  */
@@ -34,7 +34,7 @@ void reaper_fini(struct reaper *r);
 /* Right after the fork, before the loop runs again. */
 void reaper_add(struct reaper *r, struct child *c, pid_t pid, void (*cb)(struct child *, int),
 		void *arg);
-/* Nobody waits any more; the child is still reaped. */
+/* The callback is not called any more; the child is still reaped. */
 void reaper_del(struct reaper *r, struct child *c);
 /* Exit code, or 128 + signal. */
 unsigned exit_status_of(int wait_status);

@@ -9,7 +9,7 @@
 
 #define PASSWD_FIELDS 7		/* name:password:uid:gid:gecos:home:shell */
 #define GROUP_FIELDS 4		/* name:password:gid:member,member */
-#define ID_MAX (UINT32_MAX - 1) /* (uid_t)-1 is nobody's */
+#define ID_MAX (UINT32_MAX - 1) /* (uid_t)-1 is not an id */
 
 /* A piece of a file, not terminated. */
 struct span {

@@ -1,5 +1,5 @@
 /*
- * Users and groups of an image: /etc/passwd and /etc/group, bytes of somebody else. The parser is
+ * Users and groups of an image: /etc/passwd and /etc/group, untrusted bytes. The parser is
  * pure and bounded; files of more than AGENT_PASSWD_MAX bytes are refused.
  */
 #ifndef HUSK_AGENT_PROC_USER_H

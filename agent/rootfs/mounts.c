@@ -294,7 +294,7 @@ static int mount_all(int root, const char *run_dir, const Agent__CreateContainer
 int mounts_set_up(int root, const char *run_dir, const Agent__CreateContainerRequest *spec,
 		  struct tty *ret_tty, struct err *err)
 {
-	int later[CONTAINER_MOUNTS_MAX]; /* the child execs or ends: nobody has to close them */
+	int later[CONTAINER_MOUNTS_MAX]; /* closed by exec, or by the end of the child */
 	int r;
 
 	umask(0);

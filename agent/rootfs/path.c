@@ -11,7 +11,7 @@
 
 #include "base/util.h"
 
-#define RACES_MAX 32	/* openat2 says EAGAIN when somebody renames below its feet */
+#define RACES_MAX 32	/* openat2 gives EAGAIN when it races with a rename */
 #define SYMLINKS_MAX 40 /* as the kernel's MAXSYMLINKS */
 #define SMALL_FILE_MAX 4096
 
@@ -69,6 +69,7 @@ static int make_one(int parent, const char *name, enum path_kind kind)
 {
 	int r = kind == PATH_DIR ? mkdirat(parent, name, 0755)
 				 : mknodat(parent, name, S_IFREG | 0644, 0);
+
 	return r < 0 ? -errno : 0;
 }
 

@@ -37,7 +37,7 @@ struct backend_boot {
 	size_t n_devices;
 	const char *qemu_path;	/* qemu only */
 	char *const *qemu_args; /* qemu only: more arguments, null-terminated, or NULL */
-	/* qemu only: output of the guest's console that came through QEMU; NULL = nobody listens, and
+	/* qemu only: output of the guest's console that came through QEMU; NULL = not wanted, and
 	 * the guest gets no console device. */
 	void (*console)(void *arg, const void *data, size_t n);
 	/* Exactly once after a boot that returned 0, unless backend free comes first; never inside

@@ -43,7 +43,7 @@ struct backend {
 	void (*ended)(void *arg, enum end_reason reason, const char *message);
 	void *arg;
 	struct vhost_user blk, vsock;
-	void (*console)(void *arg, const void *data, size_t n); /* NULL = nobody listens */
+	void (*console)(void *arg, const void *data, size_t n); /* NULL = not wanted */
 	struct ev_child child;
 	pid_t pid; /* 0 = not started, or reaped */
 	bool killed;
@@ -395,7 +395,7 @@ static int qemu_boot(const struct backend_boot *b, struct backend **ret, struct 
 		return err_errno(err, -errno, "pipe");
 	q->stderr_fd = p[0];
 	err_w = p[1];
-	/* hvc0 costs the boot some time: only when somebody listens. */
+	/* hvc0 costs the boot some time: only when its output is wanted. */
 	if (q->console) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
 			return err_errno(err, -errno, "socketpair");

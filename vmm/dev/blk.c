@@ -98,6 +98,7 @@ static uint8_t do_ranges(struct virtio_blk *b, struct blk_request *q)
 	iov_read(q->c->iov, q->c->n_out, sizeof(q->h), ranges, len);
 	for (size_t i = 0; i < len / sizeof(ranges[0]); i++) {
 		const struct blk_range *g = &ranges[i];
+
 		/* Discard knows no flag, write zeroes one (5.2.6.2). */
 		if (g->flags & ~(zero ? BLK_WRITE_ZEROES_F_UNMAP : 0u))
 			return BLK_S_UNSUPP;

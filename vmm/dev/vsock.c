@@ -42,7 +42,7 @@ static void put_reset(struct virtio_vsock *v, const struct virtq_chain *chain)
 	put_packet(v, chain, &h);
 }
 
-static void later(struct virtio_vsock *v)
+static void schedule_round(struct virtio_vsock *v)
 {
 	if (ev_timer_add(v->loop, &v->again, 0, v->again.cb, v) < 0)
 		log_debug("vsock: out of memory for a timer");
@@ -59,7 +59,7 @@ static void rx_pump(struct virtio_vsock *v)
 	virtq_disarm(vq);
 	for (unsigned n = 0; v->n_resets > 0 || !TAILQ_EMPTY(&v->conns.ready); n++) {
 		if (n == ROUND_PACKETS) {
-			later(v);
+			schedule_round(v);
 			break;
 		}
 		if (!virtq_pop(vq, &chain)) {
@@ -78,7 +78,7 @@ static void rx_pump(struct virtio_vsock *v)
 			virtq_unpop(vq);
 	}
 	if (full && v->n_resets < VSOCK_RESETS_MAX)
-		later(v); /* tx_round stopped for that */
+		schedule_round(v); /* tx_round stopped for that */
 	virtio_flush(&v->dev, QUEUE_RX);
 }
 
@@ -157,7 +157,7 @@ static void tx_round(struct virtio_vsock *v)
 			n++;
 		}
 		if (n == ROUND_PACKETS || bytes >= ROUND_BYTES) {
-			later(v);
+			schedule_round(v);
 			break;
 		}
 		/* A driver that does not take its RSTs is not served until it does: the rx kick. */
@@ -169,7 +169,7 @@ static void tx_round(struct virtio_vsock *v)
 
 /* ---- entry points ---- */
 
-static void work(struct virtio_vsock *v)
+static void serve_queues(struct virtio_vsock *v)
 {
 	tx_round(v);
 	rx_pump(v);
@@ -180,12 +180,12 @@ static void vsock_notify(struct virtio_dev *d, unsigned queue)
 {
 	/* A kick of either queue can unblock the other: credit for rx, room for RSTs for tx. */
 	if (queue != QUEUE_EVENT)
-		work(container_of(d, struct virtio_vsock, dev));
+		serve_queues(container_of(d, struct virtio_vsock, dev));
 }
 
 static void vsock_on_again(struct ev_timer *t)
 {
-	work(t->arg);
+	serve_queues(t->arg);
 }
 
 static void vsock_pump(struct vsock_conns *t)

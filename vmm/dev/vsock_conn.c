@@ -423,7 +423,7 @@ static void take_data(struct vsock_conn *c, const struct iovec *iov, unsigned n,
 	if (len == 0)
 		return;
 	if (c->shut_host & SHUT_RECEIVE) {
-		forwarded(c, len); /* nobody reads it; the guest was told */
+		forwarded(c, len); /* there is no reader; the guest knows */
 		return;
 	}
 	if (len > VSOCK_BUF_ALLOC - buf_len(&c->out)) {

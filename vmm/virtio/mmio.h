@@ -59,7 +59,7 @@ void virtio_mmio_fini(struct virtio_mmio *m);
 
 /* Any thread; off < VIRTIO_MMIO_SIZE. What the specification does not allow reads as zeros. */
 void virtio_mmio_read(struct virtio_mmio *m, uint64_t off, void *buf, size_t len);
-/* Any thread. True: virtio_mmio_apply must have run before the guest goes on. What the
+/* Any thread. True: virtio_mmio_apply must have run before the guest continues. What the
  * specification does not allow is ignored. */
 bool virtio_mmio_write(struct virtio_mmio *m, uint64_t off, const void *buf, size_t len) must_check;
 /* Main loop. Brings the device to where the registers are. Idempotent. */

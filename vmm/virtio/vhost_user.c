@@ -539,6 +539,7 @@ static int handle(struct vhost_user *v)
 	uint32_t flags = v->header.flags;
 	int r = v->n_fds > messages[v->header.request].fds_max ? -EINVAL
 							       : messages[v->header.request].fn(v);
+
 	drop_fds(v);
 	if (r < 0)
 		return r;

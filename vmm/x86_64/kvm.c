@@ -283,7 +283,7 @@ void kvm_arch_describe(const struct kvm_vcpu *v, char *buf, size_t size)
 #define PORT_I8042 0x64
 #define I8042_RESET 0xfe
 
-/* No port is there; one that the kernel uses to reset a PC is understood all the same. */
+/* There are no I/O ports, but the write by which the kernel resets a PC is understood. */
 bool kvm_arch_port_io(struct kvm_vcpu *v)
 {
 	struct kvm_run *run = v->run;
