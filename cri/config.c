@@ -95,21 +95,19 @@ static int set_string(struct config *c, const struct setting *s, const char *val
 
 	for (size_t i = 0; s->choices; i++) {
 		if (!s->choices[i])
-			return err_set(err, -EINVAL, "%s: \"%s\" is not one of its values", s->name,
-				       value);
+			return err_set(err, -EINVAL, "\"%s\" is not one of its values", value);
 		if (str_eq(s->choices[i], value))
 			break;
 	}
 	if (*value == '\0')
-		return err_set(err, -EINVAL, "%s: empty value", s->name);
+		return err_set(err, -EINVAL, "empty value");
 	if (s->kind == PATH) {
 		v = absolute(value);
 	} else if (s->kind == ADDRESS) {
 		const char *path = str_starts(value, "unix://") ? value + 7 : value;
 
 		if (path[0] != '/')
-			return err_set(err, -EINVAL, "%s: \"%s\" is not unix:///PATH", s->name,
-				       value);
+			return err_set(err, -EINVAL, "\"%s\" is not unix:///PATH", value);
 		v = str_fmt("unix://%s", path);
 	} else {
 		v = strdup(value);
@@ -126,8 +124,7 @@ static int set_bool(struct config *c, const struct setting *s, const char *value
 	bool yes = str_eq(value, "true");
 
 	if (!yes && !str_eq(value, "false"))
-		return err_set(err, -EINVAL, "%s: \"%s\" is neither true nor false", s->name,
-			       value);
+		return err_set(err, -EINVAL, "\"%s\" is neither true nor false", value);
 	*(bool *)at(c, s) = yes;
 	return 0;
 }
@@ -141,9 +138,9 @@ static int add_to_list(struct config *c, const struct setting *s, const char *va
 	char **more;
 
 	if (*value == '\0')
-		return err_set(err, -EINVAL, "%s: empty value", s->name);
+		return err_set(err, -EINVAL, "empty value");
 	if (n == CONFIG_LIST_MAX)
-		return err_set(err, -EINVAL, "%s: more than %d entries", s->name, CONFIG_LIST_MAX);
+		return err_set(err, -EINVAL, "more than %d entries", CONFIG_LIST_MAX);
 	more = realloc(*list, (n + 2) * sizeof(*more));
 	if (!more)
 		return err_nomem(err);
@@ -166,8 +163,8 @@ static int set_value(struct config *c, const struct setting *s, const char *valu
 		return set_string(c, s, value, err);
 	r = str_to_u64(value, s->min, s->max, &n);
 	if (r < 0)
-		return err_set(err, -EINVAL, "%s: \"%s\" is no number from %llu to %llu", s->name,
-			       value, (unsigned long long)s->min, (unsigned long long)s->max);
+		return err_set(err, -EINVAL, "\"%s\" is not a number from %llu to %llu", value,
+			       (unsigned long long)s->min, (unsigned long long)s->max);
 	*(uint32_t *)at(c, s) = (uint32_t)n;
 	return 0;
 }
@@ -253,6 +250,8 @@ static int yaml_scalar(struct yaml_state *y, const yaml_event_t *e, struct err *
 	if ((y->key->kind == LIST) != y->in_list)
 		return err_set(err, -EINVAL, "%s: expected a list", y->key->name);
 	r = set_value(y->config, y->key, value, err);
+	if (r < 0)
+		(void)err_wrap(err, r, "%s", y->key->name);
 	if (!y->in_list)
 		y->key = NULL;
 	return r;
@@ -370,7 +369,7 @@ static int flags_walk(int argc, char **argv, struct config *c, bool only_config,
 		} else if (opt >= 256 && !only_config) {
 			r = set_value(c, &settings[opt - 256], optarg, err);
 			if (r < 0)
-				return err_wrap(err, r, "flag");
+				return err_wrap(err, r, "--%s", settings[opt - 256].name);
 		} else if (opt == '?' || opt == ':') {
 			return err_set(err, -EINVAL, "%s %s (see huskd --help)",
 				       opt == '?' ? "unknown flag" : "no value for",

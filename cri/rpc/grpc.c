@@ -609,7 +609,7 @@ static void rpc_on_accept(struct ev_io *io, uint32_t events)
 		if (errno == EINTR || errno == ECONNABORTED)
 			continue;
 		/* No descriptors or memory: rest a while instead of spinning. */
-		log_error("accept", "err", strerror(errno));
+		log_error("cannot accept a connection", "err", strerror(errno));
 		(void)!ev_io_set(&s->listen_io, 0);
 		(void)!ev_timer_add(s->loop, &s->accept_pause, 200 * NS_PER_MS, rpc_on_accept_pause,
 				    s);

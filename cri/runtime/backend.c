@@ -80,12 +80,12 @@ static int probe_start(struct backend *b, struct loop *loop, const char *vmm, st
 	if (r < 0)
 		return r;
 	if (pipe2(p, O_CLOEXEC) < 0)
-		return err_errno(err, -errno, "pipe");
+		return err_errno(err, -errno, "make a pipe");
 	b->fd = p[0];
 	wr = p[1];
 	r = fd_set_nonblock(b->fd, true);
 	if (r < 0)
-		return err_errno(err, r, "pipe");
+		return err_errno(err, r, "make a pipe");
 	s = spawn_of(path, argv);
 	s.fds[1] = wr;
 	s.fds[2] = STDERR_FILENO;
@@ -100,7 +100,7 @@ static int probe_start(struct backend *b, struct loop *loop, const char *vmm, st
 	if (r == 0)
 		r = ev_timer_add(loop, &b->timer, BACKEND_PROBE_MS * NS_PER_MS, backend_on_timeout,
 				 b);
-	return r < 0 ? err_errno(err, r, "probe") : 0;
+	return r < 0 ? err_errno(err, r, "watch husk-vmm --probe") : 0;
 }
 
 void backend_probe(struct backend *b, struct loop *loop, const char *vmm)

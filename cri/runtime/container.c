@@ -176,7 +176,7 @@ static void start_failed(struct start *s, const struct ttrpc_result *res)
 
 	/* The text goes to a person; NOT_FOUND of a command must not look like one of the
 	 * container. */
-	(void)err_set(&err, res->code == -ETIMEDOUT ? -ETIMEDOUT : -EIO, "start container %s: %s",
+	(void)err_set(&err, res->code == -ETIMEDOUT ? -ETIMEDOUT : -EIO, "container %.200s: %s",
 		      c->config->metadata->name, err_text(res->err));
 	if (res->code == -ETIMEDOUT)
 		call_kill(c, SIGKILL, true, container_on_killed_anyway, NULL, &r);
@@ -269,7 +269,7 @@ static void stop_fail(struct container *c, int code, const char *what)
 	ev_timer_del(&c->stop_timer);
 	c->kill_at_ns = 0;
 	c->killed = false;
-	(void)err_set(&err, code, "stop container %s: %s", c->id, what);
+	(void)err_set(&err, code, "container %s: %s", c->id, what);
 	(void)container_ref(c);
 	waits_run(&c->exited, code, &err);
 	container_unref(c);
@@ -283,7 +283,7 @@ static void container_on_signalled(const struct ttrpc_result *res, void *arg)
 	 */
 	if (res->code < 0 && res->code != -ENOENT && res->code != -ECONNRESET &&
 	    res->code != -ECANCELED && c->state == CONTAINER_RUNNING)
-		log_warn("signal", "container", c->id, "err", err_text(res->err));
+		log_warn("cannot signal", "container", c->id, "err", err_text(res->err));
 	container_unref(c);
 }
 
@@ -334,7 +334,7 @@ static void container_stop(struct container *c, uint64_t grace_ns, wait_fn done,
 		return;
 	}
 	if (waits_add(&c->exited, done, arg) < 0) {
-		done(arg, err_errno(&err, -ENOMEM, "stop container %s", c->id), &err);
+		done(arg, err_nomem(&err), &err);
 		return;
 	}
 	if (grace_ns > 0 && !c->term_sent && !c->killed) {
@@ -443,7 +443,7 @@ static void container_on_deleted(const struct ttrpc_result *res, void *arg)
 	if (r == -ENOENT || r == -ECONNRESET || r == -ECANCELED)
 		r = 0;
 	if (r < 0)
-		(void)err_set(&err, r, "remove container %s: %s", c->id, err_text(res->err));
+		(void)err_set(&err, r, "container %s: %s", c->id, err_text(res->err));
 	remove_done(c, r, &err);
 }
 
@@ -477,11 +477,11 @@ void container_destroy(struct container *c)
 		return;
 	(void)container_ref(c);
 	if (bundle && remove_tree(bundle, &err) < 0)
-		log_warn("left behind", "path", bundle, "err", err_text(&err));
+		log_warn("cannot remove", "path", bundle, "err", err_text(&err));
 	if (data && remove_tree(data, &err) < 0)
-		log_warn("left behind", "path", data, "err", err_text(&err));
+		log_warn("cannot remove", "path", data, "err", err_text(&err));
 	if (image_release(d->images, c->id, &err) < 0)
-		log_warn("release the image", "container", c->id, "err", err_text(&err));
+		log_warn("cannot release the image", "container", c->id, "err", err_text(&err));
 	if (c->state != CONTAINER_CREATING)
 		log_info("container is removed", "container", c->id, "pod", c->pod->id);
 	ev_timer_del(&c->stop_timer);
@@ -521,11 +521,7 @@ void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg,
 
 static void container_on_reopened(const struct ttrpc_result *res, void *arg)
 {
-	struct err err = { 0 };
-
-	if (res->code < 0)
-		(void)err_set(&err, res->code, "reopen the log: %s", err_text(res->err));
-	rpc_reply_done(arg, res->code, &err);
+	rpc_reply_done(arg, res->code, res->err);
 }
 
 void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)

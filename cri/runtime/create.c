@@ -136,7 +136,7 @@ static void create_fail(struct create *cr, int code, const struct err *err)
 	struct err full = { 0 };
 	struct container *c = cr->c;
 
-	(void)err_set(&full, code, "create container %s: %s", c->config->metadata->name,
+	(void)err_set(&full, code, "container %.200s: %s", c->config->metadata->name,
 		      err->msg[0] ? err_text(err) : strerror(-code));
 	log_error("CreateContainer failed", "container", c->id, "pod", c->pod->id, "err",
 		  err_text(&full));
@@ -283,6 +283,8 @@ void create_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg
 	bool chosen = false;
 	int r = create_check(d, in, &p, &image, &json, &signo, &chosen, &err);
 
+	if (r < 0 && in->config && in->config->metadata && !str_empty(in->config->metadata->name))
+		(void)err_wrap(&err, r, "container %.200s", in->config->metadata->name);
 	if (r == 0) {
 		config = (void *)pb_clone(&in->config->base);
 		cr = calloc(1, sizeof(*cr));
@@ -294,7 +296,7 @@ void create_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg
 		if (config)
 			cri__container_config__free_unpacked(config, NULL);
 		free(cr);
-		rpc_reply_err(call, err_wrap(&err, r, "create container"), &err);
+		rpc_reply_err(call, r, &err);
 		return;
 	}
 	c->stop_signal = signo;

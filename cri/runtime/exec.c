@@ -89,7 +89,7 @@ static void exec_on_deleted(const struct ttrpc_result *res, void *arg)
 
 	if (res->code < 0 && res->code != -ENOENT && res->code != -ECONNRESET &&
 	    res->code != -ECANCELED)
-		log_warn("delete an exec", "container", e->c->id, "exec", e->id, "err",
+		log_warn("cannot delete an exec", "container", e->c->id, "exec", e->id, "err",
 			 err_text(res->err));
 	exec_unref(e);
 }
@@ -239,7 +239,7 @@ static void exec_on_exit(const struct ttrpc_result *res, void *arg)
 		/* Timed out or cancelled, and dead now. */
 		delete_task(e);
 	} else if (res->code < 0) {
-		(void)err_set(&err, -EIO, "exec in container %s: %s", e->c->id, err_text(res->err));
+		(void)err_set(&err, -EIO, "container %s: %s", e->c->id, err_text(res->err));
 		exec_end(e, -EIO, &err);
 	} else {
 		e->exited = true;
@@ -287,7 +287,7 @@ static void exec_on_timeout(struct ev_timer *t)
 	struct exec *e = t->arg;
 	struct err err = { 0 };
 
-	(void)err_set(&err, -ETIMEDOUT, "command in container %s timed out after %" PRId64 " s",
+	(void)err_set(&err, -ETIMEDOUT, "container %s: the command timed out after %" PRId64 " s",
 		      e->c->id, e->timeout_s);
 	exec_abandon(e, -ETIMEDOUT, &err);
 }
@@ -323,7 +323,7 @@ static void start_failed(struct exec *e, const struct ttrpc_result *res)
 		(void)snprintf(code, sizeof(code), "%d", exit_code);
 		rpc_set_trailer(e->call, "husk-exit-code", code);
 	}
-	(void)err_set(&err, -EIO, "exec in container %s: %s", e->c->id, err_text(res->err));
+	(void)err_set(&err, -EIO, "container %s: %s", e->c->id, err_text(res->err));
 	exec_end(e, -EIO, &err);
 }
 
@@ -354,7 +354,7 @@ static void exec_on_added(const struct ttrpc_result *res, void *arg)
 	if (e->ended) {
 		delete_task(e);
 	} else if (r < 0) {
-		(void)err_set(&err, r, "exec in container %s: %s", e->c->id, err_text(res->err));
+		(void)err_set(&err, r, "container %s: %s", e->c->id, err_text(res->err));
 		exec_end(e, r, &err);
 	} else {
 		req.id = e->c->id;

@@ -140,7 +140,7 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 			container_pod_gone(c, t->kind);
 		}
 		if (bundle && remove_tree(bundle, &left) < 0)
-			log_warn("left behind", "path", bundle, "err", err_text(&left));
+			log_warn("cannot remove", "path", bundle, "err", err_text(&left));
 		log_info("pod is down", "pod", p->id);
 	}
 	p->teardown = NULL;
@@ -163,12 +163,12 @@ void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
 		int r = t ? waits_add(&t->done, done, arg) : -ENOMEM;
 
 		if (r < 0)
-			done(arg, err_errno(&err, r, "stop pod %s", p->id), &err);
+			done(arg, err_nomem(&err), &err);
 		return;
 	}
 	if (waits_add(&t->done, done, arg) < 0) {
 		free(t);
-		done(arg, err_errno(&err, -ENOMEM, "stop pod %s", p->id), &err);
+		done(arg, err_nomem(&err), &err);
 		return;
 	}
 	t->pod = pod_ref(p);
@@ -284,7 +284,7 @@ static void run_fail(struct pod_run *run, int code, const struct err *err)
 		code = -EIO;
 	run->failed = true;
 	run->code = code;
-	(void)err_set(&run->err, code, "run pod sandbox %s: %s", p->config->metadata->name,
+	(void)err_set(&run->err, code, "pod %.200s: %s", p->config->metadata->name,
 		      err && err->msg[0] ? err_text(err) : strerror(-code));
 	rpc_on_cancel(run->call, NULL, NULL);
 	run->refs++; /* for pod_on_rolled_back */
@@ -302,19 +302,19 @@ static void pod_on_run_cancel(struct rpc_call *call, void *arg)
 
 static void pod_on_sandbox_started(const struct ttrpc_result *res, void *arg)
 {
+	Cri__RunPodSandboxResponse resp = CRI__RUN_POD_SANDBOX_RESPONSE__INIT;
 	struct pod_run *run = arg;
 	struct pod *p = run->pod;
 	struct err err = { 0 };
 	int r = res->code;
-	Cri__RunPodSandboxResponse resp = CRI__RUN_POD_SANDBOX_RESPONSE__INIT;
 
 	if (run->failed) {
 		run_unref(run);
 		return;
 	}
 	if (r < 0)
-		(void)err_set(&err, r, "start the virtual machine: %s", err_text(res->err));
-	if (r == 0)
+		err = *res->err;
+	else
 		r = pod_watch(p, &err);
 	if (r == 0)
 		r = state_commit_pod(&p->huskd->state, p, POD_READY, &err);
@@ -335,9 +335,9 @@ static void pod_on_sandbox_started(const struct ttrpc_result *res, void *arg)
 
 static void pod_on_sandbox_created(const struct ttrpc_result *res, void *arg)
 {
+	Sandbox__StartSandboxRequest req = SANDBOX__START_SANDBOX_REQUEST__INIT;
 	struct pod_run *run = arg;
 	struct err err = { 0 };
-	Sandbox__StartSandboxRequest req = SANDBOX__START_SANDBOX_REQUEST__INIT;
 	int r = res->code;
 
 	if (run->failed) {
@@ -345,7 +345,7 @@ static void pod_on_sandbox_created(const struct ttrpc_result *res, void *arg)
 		return;
 	}
 	if (r < 0) {
-		(void)err_set(&err, r, "create the sandbox: %s", err_text(res->err));
+		err = *res->err;
 	} else {
 		req.sandbox_id = run->pod->id;
 		r = call_sandbox(run->pod, "StartSandbox", &req.base, POD_START_MS,
@@ -497,6 +497,7 @@ static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSan
 void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__RunPodSandboxRequest *req = (const void *)msg;
+	const Cri__PodSandboxConfig *c = req->config;
 	struct err err = { 0 };
 	int r = 0;
 
@@ -505,11 +506,14 @@ void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *ar
 			    "no runtime handler \"%s\" (there are \"\" and \"husk\")",
 			    req->runtime_handler);
 	if (r == 0)
-		r = spec_check_pod(req->config, &err);
-	if (r < 0)
-		rpc_reply_err(call, err_wrap(&err, r, "run pod sandbox"), &err);
-	else
+		r = spec_check_pod(c, &err);
+	if (r == 0) {
 		run_pod(arg, call, req);
+		return;
+	}
+	if (c && c->metadata && !str_empty(c->metadata->name))
+		(void)err_wrap(&err, r, "pod %.200s", c->metadata->name);
+	rpc_reply_err(call, r, &err);
 }
 
 /* ---- StopPodSandbox ---- */

@@ -247,7 +247,7 @@ static void recover_on_leftover_deleted(void *arg, int code, const struct err *e
 	struct recover *rec = l->rec;
 
 	if (code < 0)
-		log_warn("a left-over pod", "path", l->path, "err", err_text(err));
+		log_warn("cannot end a left-over pod", "path", l->path, "err", err_text(err));
 	else
 		(void)!remove_tree(l->path, NULL);
 	free(l);
@@ -266,7 +266,7 @@ static void remove_pod_dir(struct recover *rec, const char *path, const char *id
 	memcpy(l->path, path, strlen(path) + 1);
 	rec->pending++;
 	if (shim_delete(rec->huskd, id, path, recover_on_leftover_deleted, l, &err) < 0) {
-		log_warn("a left-over pod", "path", path, "err", err_text(&err));
+		log_warn("cannot end a left-over pod", "path", path, "err", err_text(&err));
 		free(l);
 		one_done(rec);
 	}
@@ -302,12 +302,12 @@ static void release_unknown_holds(struct huskd *d)
 	struct err err = { 0 };
 
 	if (image_holders(d->images, &holders, &err) < 0) {
-		log_warn("image holders", "err", err_text(&err));
+		log_warn("cannot list who holds images", "err", err_text(&err));
 		return;
 	}
 	for (char **h = holders; *h; h++) {
 		if (!known(&d->state, *h) && image_release(d->images, *h, &err) < 0)
-			log_warn("release an image", "err", err_text(&err));
+			log_warn("cannot release an image", "err", err_text(&err));
 	}
 }
 

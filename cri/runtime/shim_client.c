@@ -190,7 +190,7 @@ static int options_pipe(const struct huskd *d, int *ret, struct err *err)
 	if (len > 32 * KIB)
 		return err_set(err, -E2BIG, "the shim's options are too long");
 	if (pipe2(p, O_CLOEXEC) < 0)
-		return err_errno(err, -errno, "pipe");
+		return err_errno(err, -errno, "make a pipe");
 	rd = p[0];
 	wr = p[1];
 	r = write_all(wr, data, len);
@@ -225,12 +225,12 @@ static int run_spawn(struct run *run, const char *id, const char *bundle, struct
 	if (r < 0)
 		return r;
 	if (pipe2(p, O_CLOEXEC) < 0)
-		return err_errno(err, -errno, "pipe");
+		return err_errno(err, -errno, "make a pipe");
 	run->out_fd = p[0];
 	out = p[1];
 	r = fd_set_nonblock(run->out_fd, true);
 	if (r < 0)
-		return err_errno(err, r, "pipe");
+		return err_errno(err, r, "make a pipe");
 	s = spawn_of(d->config.shim, argv);
 	s.cwd = bundle;
 	s.fds[0] = in;
@@ -268,7 +268,7 @@ static int run_start(struct huskd *d, const char *command, const char *id, const
 		r = run_spawn(run, id, bundle, err);
 	if (r < 0) {
 		run_free(run);
-		return err_wrap(err, r, "run the shim");
+		return err_wrap(err, r, "the shim");
 	}
 	return 0;
 }

@@ -82,7 +82,7 @@ static int migrate(struct statedb *db, struct err *err)
 			       version, STATEDB_SCHEMA_VERSION);
 	if (version == STATEDB_SCHEMA_VERSION)
 		return 0;
-	r = sql_exec(db, "BEGIN IMMEDIATE", "begin", err);
+	r = sql_exec(db, "BEGIN IMMEDIATE", "begin a transaction", err);
 	if (r == 0)
 		r = sql_exec(db, schema, "make the tables", err);
 	if (r == 0)
@@ -138,14 +138,14 @@ int statedb_open(const char *path, struct statedb **ret, struct err *err)
 	rc = sqlite3_open_v2(path, &db->sql,
 			     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
 			     NULL);
-	r = rc == SQLITE_OK ? 0 : sql_err(db, rc, "open", err);
+	r = rc == SQLITE_OK ? 0 : sql_err(db, rc, "cannot be opened", err);
 	if (r == 0) {
 		sqlite3_busy_timeout(db->sql, 2000);
 		sqlite3_limit(db->sql, SQLITE_LIMIT_LENGTH, 2 * STATEDB_BLOB_MAX);
 		/* NORMAL: a crash of the host may lose the last writes, but then the pods are gone,
 		 * too. */
-		r = sql_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;", "set up",
-			     err);
+		r = sql_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+			     "choose the journal", err);
 	}
 	if (r == 0)
 		r = migrate(db, err);

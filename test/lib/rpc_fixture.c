@@ -13,13 +13,18 @@ static void *serve(void *arg)
 	struct rpc_server *server;
 	int fd;
 
-	if (loop_new(&f->loop, NULL) < 0 ||
-	    rpc_server_new(f->loop, f->services, f->n_services, &server, NULL) < 0 ||
+	if (loop_new(&f->loop, NULL) < 0)
+		abort();
+	if (f->begin)
+		f->begin(f);
+	if (rpc_server_new(f->loop, f->services, f->n_services, &server, NULL) < 0 ||
 	    unix_listen(f->address, 0660, &fd, NULL) < 0 || rpc_server_listen(server, fd, NULL) < 0)
 		abort();
 	(void)!write(f->ready[1], "", 1);
 	(void)!loop_run(f->loop);
 	rpc_server_free(server);
+	if (f->end)
+		f->end(f);
 	loop_free(f->loop);
 	return NULL;
 }
