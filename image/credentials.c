@@ -37,7 +37,7 @@ static int decode_basic(const char *text, char **user, char **password, struct e
 	int len;
 
 	if (!out)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	len = EVP_DecodeBlock(out, (const unsigned char *)text, (int)n);
 	while (len > 0 && n && text[n - 1] == '=') {
 		len--;
@@ -51,7 +51,7 @@ static int decode_basic(const char *text, char **user, char **password, struct e
 	*user = strdup((char *)out);
 	*password = strdup(colon + 1);
 	explicit_bzero(out, strlen(text));
-	return *user && *password ? 0 : err_set(err, -ENOMEM, "no memory");
+	return *user && *password ? 0 : err_nomem(err);
 }
 
 /* "https://registry.example:5000/v2/" -> "registry.example:5000"; Docker Hub has several names. */
@@ -86,7 +86,7 @@ static int set_secret(struct credentials *c, const struct image_auth *a, struct 
 		r = copy(a->registry_token, &c->token);
 	} else if (!str_empty(a->identity_token)) {
 		r = copy(a->identity_token, &c->identity_token);
-		if (r >= 0)
+		if (r == 0)
 			r = copy(a->username, &c->user);
 	} else if (!str_empty(a->username)) {
 		r = copy(a->username, &c->user);
@@ -95,7 +95,12 @@ static int set_secret(struct credentials *c, const struct image_auth *a, struct 
 	} else if (!str_empty(a->auth)) {
 		return decode_basic(a->auth, &c->user, &c->password, err);
 	}
-	return r < 0 ? err_set(err, r, "no memory") : 0;
+	return r < 0 ? err_nomem(err) : 0;
+}
+
+static bool too_long(const char *s)
+{
+	return s && strnlen(s, CREDENTIALS_MAX + 1) > CREDENTIALS_MAX;
 }
 
 int credentials_set(struct credentials *c, const struct image_auth *a, struct err *err)
@@ -103,16 +108,15 @@ int credentials_set(struct credentials *c, const struct image_auth *a, struct er
 	memset(c, 0, sizeof(*c));
 	if (!a)
 		return 0;
-	const char *all[] = { a->username,	 a->password,	    a->auth,
-			      a->server_address, a->identity_token, a->registry_token };
-	for (size_t k = 0; k < ARRAY_SIZE(all); k++)
-		if (all[k] && strnlen(all[k], CREDENTIALS_MAX + 1) > CREDENTIALS_MAX)
-			return err_set(err, -EINVAL, "credentials of more than %zu KiB",
-				       CREDENTIALS_MAX / KIB);
+	if (too_long(a->username) || too_long(a->password) || too_long(a->auth) ||
+	    too_long(a->server_address) || too_long(a->identity_token) ||
+	    too_long(a->registry_token))
+		return err_set(err, -EINVAL, "credentials of more than %zu KiB",
+			       CREDENTIALS_MAX / KIB);
 	if (!str_empty(a->server_address)) {
 		c->server = server_name(a->server_address);
 		if (!c->server)
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 	}
 	return set_secret(c, a, err);
 }

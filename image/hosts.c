@@ -26,7 +26,7 @@ struct load {
 
 static int no_memory(struct load *l)
 {
-	return err_set(l->err, -ENOMEM, "no memory");
+	return err_nomem(l->err);
 }
 
 static int bad(struct load *l, const struct toml *t, const char *what)
@@ -213,7 +213,7 @@ static int read_ca(struct load *l, const struct toml *t, struct host *h)
 		return add_pem(l, t->text, &h->ca);
 	if (t->kind != TOML_ARRAY)
 		return bad(l, t, "ca is no file name or list of file names");
-	for (const struct toml *e = t->first; r >= 0 && e; e = e->next)
+	for (const struct toml *e = t->first; r == 0 && e; e = e->next)
 		r = e->kind == TOML_STRING ? add_pem(l, e->text, &h->ca)
 					   : bad(l, e, "ca has something that is no file name");
 	return r;
@@ -318,12 +318,12 @@ static int read_headers(struct load *l, const struct toml *t, struct host *h)
 
 	if (t && t->kind != TOML_TABLE)
 		return bad(l, t, "header is no table");
-	for (const struct toml *e = t ? t->first : NULL; r >= 0 && e; e = e->next) {
+	for (const struct toml *e = t ? t->first : NULL; r == 0 && e; e = e->next) {
 		if (e->kind != TOML_ARRAY) {
 			r = add_header(l, e, e->key, h);
 			continue;
 		}
-		for (const struct toml *v = e->first; r >= 0 && v; v = v->next)
+		for (const struct toml *v = e->first; r == 0 && v; v = v->next)
 			r = add_header(l, v, e->key, h);
 	}
 	return r;
@@ -335,17 +335,17 @@ static int read_host(struct load *l, const struct toml *t, const char *url, bool
 	bool override_path = false;
 	int r = read_bool(l, t, "override_path", &override_path);
 
-	if (r >= 0)
+	if (r == 0)
 		r = make_url(l, url, t->line, override_path, &h.url);
-	if (r >= 0)
+	if (r == 0)
 		r = read_bool(l, t, "skip_verify", &h.skip_verify);
-	if (r >= 0)
+	if (r == 0)
 		r = read_capabilities(l, toml_get(t, "capabilities"), &h);
-	if (r >= 0)
+	if (r == 0)
 		r = read_ca(l, toml_get(t, "ca"), &h);
-	if (r >= 0)
+	if (r == 0)
 		r = read_client(l, toml_get(t, "client"), &h);
-	if (r >= 0)
+	if (r == 0)
 		r = read_headers(l, toml_get(t, "header"), &h);
 	if (r < 0) {
 		host_fini(&h);
@@ -385,10 +385,10 @@ int hosts_parse(const char *text, size_t len, const char *name, const char *base
 		r = bad(&l, server, "server is no text");
 	else if (list && list->kind != TOML_TABLE)
 		r = bad(&l, list, "host is no table");
-	for (const struct toml *t = r >= 0 && list ? list->first : NULL; r >= 0 && t; t = t->next)
+	for (const struct toml *t = r == 0 && list ? list->first : NULL; r == 0 && t; t = t->next)
 		r = t->kind == TOML_TABLE ? read_host(&l, t, t->key, true)
 					  : bad(&l, t, "a host that is no table");
-	if (r >= 0)
+	if (r == 0)
 		r = read_host(&l, root, server && *server->text ? server->text : url, false);
 	if (r < 0) {
 		hosts_fini(&hosts);
@@ -398,7 +398,7 @@ int hosts_parse(const char *text, size_t len, const char *name, const char *base
 	return 0;
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b)
+static int hosts_by_name(const struct dirent **a, const struct dirent **b)
 {
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
@@ -411,32 +411,32 @@ static int load_docker(const char *dir, const char *host, struct hosts *ret, str
 	struct host h = { .capabilities = HOST_ALL };
 	cleanup_free char *url = NULL;
 	struct dirent **names = NULL;
-	int n = scandir(dir, &names, NULL, by_name),
+	int n = scandir(dir, &names, NULL, hosts_by_name),
 	    r = n < 0 ? err_errno(err, -errno, "%s", dir) : 0;
 
 	for (int k = 0; k < n; k++) {
 		const char *name = names[k]->d_name;
 
-		if (r >= 0 && str_ends(name, ".crt"))
+		if (r == 0 && str_ends(name, ".crt"))
 			r = add_pem(&l, name, &h.ca);
-		else if (r >= 0 && str_ends(name, ".cert") && !h.cert)
+		else if (r == 0 && str_ends(name, ".cert") && !h.cert)
 			r = add_pem(&l, name, &h.cert);
-		else if (r >= 0 && str_ends(name, ".key") && !h.key)
+		else if (r == 0 && str_ends(name, ".key") && !h.key)
 			r = add_pem(&l, name, &h.key);
 		free(names[k]);
 	}
 	free(names);
-	if (r >= 0 && h.key && !h.cert)
+	if (r == 0 && h.key && !h.cert)
 		r = err_set(err, -EINVAL, "%s has a .key file, but no .cert file", dir);
 	url = default_url(host, h.ca || h.cert);
-	if (r >= 0)
+	if (r == 0)
 		r = url ? make_url(&l, url, 0, false, &h.url) : no_memory(&l);
 	if (r < 0) {
 		host_fini(&h);
 		return r;
 	}
 	r = add(&l, &h);
-	if (r >= 0)
+	if (r == 0)
 		*ret = hosts;
 	return r;
 }
@@ -464,9 +464,9 @@ static int find_dir(const char *dir, const char *host, char **ret)
 	/* A colon inside of brackets is no port's. */
 	if (colon && !strchr(colon, ']'))
 		r = try_dir(str_fmt("%s/%.*s_%s_", dir, (int)(colon - host), host, colon + 1), ret);
-	if (r >= 0)
+	if (r == 0)
 		r = try_dir(str_fmt("%s/%s", dir, host), ret);
-	if (r >= 0)
+	if (r == 0)
 		r = try_dir(str_fmt("%s/_default", dir), ret);
 	return r;
 }
@@ -478,18 +478,18 @@ int hosts_load(const char *dir, const char *host, struct hosts *ret, struct err 
 	int r = dir ? find_dir(dir, host, &found) : 0;
 
 	if (r < 0)
-		return err_set(err, r, "no memory");
+		return err_nomem(err);
 	if (!found)
 		return hosts_parse("", 0, "defaults", "/", host, ret, err);
 	file = str_fmt("%s/hosts.toml", found);
 	if (!file)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	if (access(file, F_OK) < 0 && errno == ENOENT)
 		return load_docker(found, host, ret, err);
 	r = read_file(file, HOSTS_MAX_FILE, &text, &len, err);
-	if (r >= 0)
+	if (r == 0)
 		r = hosts_parse(text, len, file, found, host, ret, err);
-	if (r >= 0)
+	if (r == 0)
 		ret->file = take_ptr(&file);
 	return r;
 }

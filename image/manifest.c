@@ -7,11 +7,11 @@
 
 #include "base/util.h"
 
-static void json_freep(json_t **j)
+static void manifest_json_freep(json_t **j)
 {
 	json_decref(*j);
 }
-#define cleanup_json cleanup_with(json_freep)
+#define cleanup_json cleanup_with(manifest_json_freep)
 
 /*
  * The parser's memory is many times the text's size when there are many small values: depth and
@@ -109,9 +109,9 @@ static int parse_layer(const json_t *j, struct manifest_layer *l, struct err *er
 {
 	int r = descriptor(j, "layer", l->digest, &l->size, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = media_layer(text(j, "mediaType"), &l->compression, err);
-	if (r >= 0 && l->size > IMAGE_MAX_LAYER)
+	if (r == 0 && l->size > IMAGE_MAX_LAYER)
 		r = err_set(err, -EFBIG, "layer of more than %zu GiB", IMAGE_MAX_LAYER / GIB);
 	return r;
 }
@@ -242,15 +242,15 @@ int manifest_parse(const void *data, size_t len, const char *arch, struct manife
 		if (json_object_get(j, "layers") || json_object_get(j, "config"))
 			return err_set(err, -EPROTO, "manifest is an index and an image at once");
 		r = choose(j, arch, choice, err);
-		if (r >= 0)
+		if (r == 0)
 			memcpy(ret_choice, choice, sizeof(choice));
 		return r;
 	}
 	m = calloc(1, sizeof(*m));
 	if (!m)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = parse_image(j, m, err);
-	if (r >= 0) {
+	if (r == 0) {
 		*ret = *m;
 		*ret_choice = 0;
 	}
@@ -274,7 +274,7 @@ static int strings(const json_t *j, const char *key, char ***ret, struct err *er
 			       MANIFEST_MAX_STRINGS);
 	v = calloc(n + 1, sizeof(*v));
 	if (!v)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*ret = v; /* the caller frees also when this fails */
 	for (size_t k = 0; k < n; k++) {
 		const char *s = json_string_value(json_array_get(a, k));
@@ -284,7 +284,7 @@ static int strings(const json_t *j, const char *key, char ***ret, struct err *er
 				       "configuration: %s has an entry that is no text", key);
 		v[k] = strdup(s);
 		if (!v[k])
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 	}
 	return 0;
 }
@@ -301,7 +301,7 @@ static int labels(const json_t *j, char ***ret, struct err *err)
 			       MANIFEST_MAX_STRINGS);
 	v = calloc(2 * n + 1, sizeof(*v));
 	if (!v)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	*ret = v;
 	json_object_foreach (o, key, value) {
 		const char *s = json_string_value(value);
@@ -311,7 +311,7 @@ static int labels(const json_t *j, char ***ret, struct err *err)
 		v[k] = strdup(key);
 		v[k + 1] = v[k] ? strdup(s) : NULL;
 		if (!v[k + 1])
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		k += 2;
 	}
 	return 0;
@@ -320,7 +320,7 @@ static int labels(const json_t *j, char ***ret, struct err *err)
 static int copy_text(const json_t *j, const char *key, char **ret, struct err *err)
 {
 	*ret = strdup(text(j, key));
-	return *ret ? 0 : err_set(err, -ENOMEM, "no memory");
+	return *ret ? 0 : err_nomem(err);
 }
 
 static int parse_config(const json_t *j, struct image_config *c, struct err *err)

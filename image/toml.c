@@ -61,7 +61,7 @@ static int node_new(struct parser *s, enum toml_kind kind, struct toml **ret)
 		return err_set(s->err, -EFBIG, "%s: more than %u values", s->name, TOML_MAX_VALUES);
 	t = calloc(1, sizeof(*t));
 	if (!t)
-		return err_set(s->err, -ENOMEM, "no memory");
+		return err_nomem(s->err);
 	t->kind = kind;
 	t->line = s->line;
 	*ret = t;
@@ -160,7 +160,7 @@ static int skip_space(struct parser *s)
 
 static int put(struct parser *s, struct buf *b, const void *data, size_t n)
 {
-	return buf_put(b, data, n) < 0 ? err_set(s->err, -ENOMEM, "no memory") : 0;
+	return buf_put(b, data, n) < 0 ? err_nomem(s->err) : 0;
 }
 
 static int put_code_point(struct parser *s, struct buf *b, unsigned digits)
@@ -245,7 +245,7 @@ static int string_body(struct parser *s, struct buf *b, char quote, bool multi)
 
 	if (multi && at_newline(s))
 		take_newline(s);
-	while (r >= 0) {
+	while (r == 0) {
 		if (s->p == s->end || (!multi && at_newline(s)))
 			return fail(s, "a text without its end");
 		if (*s->p == quote) {
@@ -273,7 +273,7 @@ static int string_body(struct parser *s, struct buf *b, char quote, bool multi)
 }
 
 /* "..", '..', """..""" or '''..''' */
-static int string(struct parser *s, bool may_be_multi, char **ret)
+static int parse_string(struct parser *s, bool may_be_multi, char **ret)
 {
 	char quote = *s->p, three[4] = { quote, quote, quote, 0 };
 	bool multi = may_be_multi && starts(s, three);
@@ -286,7 +286,7 @@ static int string(struct parser *s, bool may_be_multi, char **ret)
 	if (r < 0)
 		return r;
 	*ret = buf_len(&b) ? buf_take_str(&b) : strdup("");
-	return *ret ? 0 : err_set(s->err, -ENOMEM, "no memory");
+	return *ret ? 0 : err_nomem(s->err);
 }
 
 /* ---- keys ---- */
@@ -302,13 +302,13 @@ static int simple_key(struct parser *s, char **ret)
 	const char *start = s->p;
 
 	if (peek(s) == '"' || peek(s) == '\'')
-		return string(s, false, ret);
+		return parse_string(s, false, ret);
 	while (s->p < s->end && bare(*s->p))
 		s->p++;
 	if (s->p == start)
 		return fail(s, "expected a key");
 	*ret = strndup(start, (size_t)(s->p - start));
-	return *ret ? 0 : err_set(s->err, -ENOMEM, "no memory");
+	return *ret ? 0 : err_nomem(s->err);
 }
 
 /* The table `key` of `at`, made when it is not there. Of an array of tables, the last one. */
@@ -392,11 +392,11 @@ static int array_items(struct parser *s, struct toml *t, unsigned depth)
 		struct toml *v = NULL;
 		int r = skip_space(s);
 
-		if (r >= 0 && peek(s) == ']') {
+		if (r == 0 && peek(s) == ']') {
 			s->p++;
 			return 0;
 		}
-		if (r >= 0)
+		if (r == 0)
 			r = value(s, depth + 1, &v);
 		if (r < 0)
 			return r;
@@ -446,7 +446,7 @@ static int inline_items(struct parser *s, struct toml *t, unsigned depth)
 }
 
 /* Digits with single "_" between digits, copied without them. */
-static int digits(struct parser *s, char *out, size_t max)
+static int parse_digits(struct parser *s, char *out, size_t max)
 {
 	const char *start = s->p;
 	size_t n = 0;
@@ -470,7 +470,7 @@ static int digits(struct parser *s, char *out, size_t max)
 static int number(struct parser *s, struct toml *t)
 {
 	char text[64], *end, *body = text;
-	int base = 10, r = digits(s, text, sizeof(text));
+	int base = 10, r = parse_digits(s, text, sizeof(text));
 	bool sign;
 
 	if (r < 0)
@@ -521,7 +521,7 @@ static int value_of(struct parser *s, unsigned depth, struct toml *t)
 	case '"':
 	case '\'':
 		t->kind = TOML_STRING;
-		return string(s, true, &t->text);
+		return parse_string(s, true, &t->text);
 	case '[':
 		t->kind = TOML_ARRAY;
 		t->origin = TOML_CLOSED;
@@ -648,7 +648,7 @@ int toml_parse(const char *text, size_t len, const char *name, struct toml **ret
 			r = header(&s, root, &at);
 		} else {
 			r = key_value(&s, at, 0);
-			if (r >= 0)
+			if (r == 0)
 				r = end_of_line(&s);
 		}
 		if (r < 0)

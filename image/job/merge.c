@@ -73,6 +73,7 @@ int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_
 			memcpy(groups[k].id, diff_ids[v[k].first], DIGEST_LEN + 1);
 		} else {
 			int r = merged_id(diff_ids, &groups[k], groups[k].id);
+
 			if (r < 0)
 				return r;
 		}

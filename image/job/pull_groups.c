@@ -25,11 +25,8 @@ int pull_groups_make(struct image_pull *p, struct err *err)
 
 static void set_state(struct pull_group *g, enum layer_state state)
 {
-	struct image_pull *p = g->pull;
-
 	for (size_t k = 0; k < g->layers.n; k++)
-		p->layers[g->layers.first + k].state = state;
-	pull_note_change(p);
+		layer_set_state(&g->pull->layers[g->layers.first + k], state);
 }
 
 static void pull_groups_on_merged(void *arg, int code, const struct err *err)

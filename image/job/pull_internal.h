@@ -137,6 +137,7 @@ void layer_on_progress(struct layer *l, uint64_t fetched);
 void layer_on_fetched(struct layer *l);
 void layer_on_fetch_error(struct layer *l, int code, bool again, const struct err *err);
 void layer_fini(struct layer *l);
+void layer_set_state(struct layer *l, enum layer_state to);
 
 /* ---- pull_groups.c ---- */
 

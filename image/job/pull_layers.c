@@ -25,6 +25,25 @@ void layer_fini(struct layer *l)
 	ingest_keep(l->ingest);
 }
 
+/* WAITING again: a restart. SHARED from FETCHED: another pull was faster with the group. */
+void layer_set_state(struct layer *l, enum layer_state to)
+{
+#define FROM(state) (1u << (state))
+	static const unsigned from[] = {
+		[LAYER_WAITING] = FROM(LAYER_FETCHING),
+		[LAYER_FETCHING] = FROM(LAYER_WAITING),
+		[LAYER_UNPACKING] = FROM(LAYER_FETCHING),
+		[LAYER_FETCHED] = FROM(LAYER_FETCHING),
+		[LAYER_DONE] = FROM(LAYER_UNPACKING) | FROM(LAYER_FETCHED),
+		[LAYER_SHARED] = FROM(LAYER_WAITING) | FROM(LAYER_FETCHED),
+	};
+
+	check(from[to] & FROM(l->state));
+#undef FROM
+	l->state = to;
+	pull_note_change(l->pull);
+}
+
 struct layer *pull_layer_of(struct image_pull *p, uint32_t request)
 {
 	for (size_t k = 0; request && k < p->n_layers; k++)
@@ -71,8 +90,7 @@ static int layer_store(struct layer *l, struct err *err)
 	baseline_schedule(js);
 	unpacker_free(l->unpacker);
 	l->unpacker = NULL;
-	l->state = LAYER_DONE;
-	pull_note_change(l->pull);
+	layer_set_state(l, LAYER_DONE);
 	pull_schedule_all(js);
 	return 0;
 }
@@ -137,9 +155,8 @@ void layer_on_fetched(struct layer *l)
 	l->ingest = NULL;
 	l->fetched = l->blob.size;
 	l->fetch_ended = true;
-	l->state = layer_is_part(l) ? LAYER_FETCHED : LAYER_UNPACKING;
+	layer_set_state(l, layer_is_part(l) ? LAYER_FETCHED : LAYER_UNPACKING);
 	l->pull->fetched_ns = now_mono_ns();
-	pull_note_change(l->pull);
 	layer_child_ended(l);
 }
 
@@ -158,8 +175,7 @@ static void layer_restart(struct layer *l)
 	l->fetch_ended = l->unpack_ended = false;
 	l->fetch_code = l->unpack_code = 0;
 	l->fetched = 0;
-	l->state = LAYER_WAITING;
-	pull_note_change(l->pull);
+	layer_set_state(l, LAYER_WAITING);
 	pull_schedule(l->pull);
 }
 
@@ -278,7 +294,7 @@ static int layer_start(struct layer *l, struct err *err)
 		r = start_unpacker(l, &pipe, err);
 	if (r < 0)
 		return r;
-	l->state = LAYER_FETCHING;
+	layer_set_state(l, LAYER_FETCHING);
 	l->request = ++p->last_request;
 	f.file_fd = file;
 	f.pipe_fd = pipe;
@@ -294,16 +310,14 @@ static int advance(struct layer *l, struct err *err)
 	if (r < 0)
 		return r;
 	if (r > 0)
-		l->state = LAYER_SHARED;
+		layer_set_state(l, LAYER_SHARED);
 	else if (!room_for_one(p) || any_pull_fetches(p->jobs, l->diff_id))
 		return 0;
 	else
 		r = layer_start(l, err);
-	if (r < 0)
-		return err_wrap(err, r, "layer %zu of %zu", (size_t)(l - p->layers) + 1,
-				p->n_layers);
-	pull_note_change(p);
-	return 0;
+	return r < 0 ? err_wrap(err, r, "layer %zu of %zu", (size_t)(l - p->layers) + 1,
+				p->n_layers)
+		     : 0;
 }
 
 int pull_layers_start(struct image_pull *p, bool *ret_all, struct err *err)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/limits.h"
@@ -36,7 +37,7 @@ static char *path_of(const char *dir, const char *digest)
 	return str_fmt("%s/%s", dir, digest + strlen("sha256:"));
 }
 
-static int check(const char *digest, struct err *err)
+static int check_digest(const char *digest, struct err *err)
 {
 	return digest_valid(digest)
 		       ? 0
@@ -105,7 +106,7 @@ static int open_file(struct ingest *i, struct err *err)
 int ingest_open(struct store *s, const char *digest, struct ingest **ret, struct err *err)
 {
 	struct ingest *i;
-	int r = check(digest, err);
+	int r = check_digest(digest, err);
 
 	if (r < 0)
 		return r;
@@ -213,6 +214,7 @@ void ingest_forget(struct store *s, const char *digest)
 
 void ingest_commit(struct ingest *i)
 {
+	check(!i->committing);
 	i->from = path_of(i->s->ingest_dir, i->digest);
 	i->to = path_of(i->s->blobs_dir, i->digest);
 	i->to_dir = strdup(i->s->blobs_dir);
@@ -228,14 +230,17 @@ void ingest_commit(struct ingest *i)
 
 void ingest_keep(struct ingest *i)
 {
-	if (i)
-		ingest_free(i);
+	if (!i)
+		return;
+	check(!i->committing);
+	ingest_free(i);
 }
 
 void ingest_drop(struct ingest *i)
 {
 	if (!i)
 		return;
+	check(!i->committing);
 	unlink_from(i->s->ingest_dir, i->digest);
 	ingest_free(i);
 }
@@ -272,7 +277,7 @@ int blob_open(struct store *s, const char *digest, int *ret_fd, uint64_t *ret_si
 {
 	cleanup_fd int fd = -1;
 	struct stat st;
-	int r = check(digest, err);
+	int r = check_digest(digest, err);
 
 	if (r == 0)
 		r = blob_has(s, digest, err);
@@ -349,7 +354,7 @@ int blob_delete(struct store *s, const char *digest, struct err *err)
 {
 	cleanup_free char *path = NULL;
 	struct ingest *i;
-	int r = check(digest, err);
+	int r = check_digest(digest, err);
 
 	if (r < 0)
 		return r;

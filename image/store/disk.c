@@ -51,7 +51,7 @@ static struct disk_job *queue_take(struct queue *q)
 	return j;
 }
 
-static void *run(void *arg)
+static void *disk_thread(void *arg)
 {
 	const uint64_t one = 1;
 	struct disk *d = arg;
@@ -86,7 +86,7 @@ static bool finish_one(struct disk *d)
 	return j != NULL;
 }
 
-static void on_event(struct ev_io *io, uint32_t events)
+static void disk_on_event(struct ev_io *io, uint32_t events)
 {
 	struct disk *d = io->arg;
 	uint64_t n;
@@ -108,9 +108,9 @@ int disk_new(struct loop *l, struct disk **ret, struct err *err)
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->more, NULL);
 	d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = d->event_fd < 0 ? -errno : ev_io_add(l, &d->io, d->event_fd, EPOLLIN, on_event, d);
+	r = d->event_fd < 0 ? -errno : ev_io_add(l, &d->io, d->event_fd, EPOLLIN, disk_on_event, d);
 	if (r == 0)
-		r = -pthread_create(&d->thread, NULL, run, d);
+		r = -pthread_create(&d->thread, NULL, disk_thread, d);
 	d->started = r == 0;
 	if (r < 0) {
 		disk_free(d);
@@ -172,12 +172,12 @@ struct removal {
 	char path[];
 };
 
-static int remove_work(struct disk_job *j, struct err *err)
+static int disk_remove_work(struct disk_job *j, struct err *err)
 {
 	return unlink(((struct removal *)j)->path) < 0 ? -errno : 0;
 }
 
-static void remove_done(struct disk_job *j, int code, const struct err *err)
+static void disk_remove_done(struct disk_job *j, int code, const struct err *err)
 {
 	free(j);
 }
@@ -192,7 +192,7 @@ void disk_unlink(struct disk *d, const char *path)
 		return;
 	}
 	memcpy(r->path, path, n);
-	r->job.work = remove_work;
-	r->job.done = remove_done;
+	r->job.work = disk_remove_work;
+	r->job.done = disk_remove_done;
 	disk_add(d, &r->job);
 }

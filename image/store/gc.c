@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/loop.h"
 #include "base/util.h"
 #include "image/digest.h"
@@ -87,8 +88,9 @@ void lease_end(struct lease *l, bool forget_it)
 		return;
 	s = l->s;
 	at = &s->leases;
-	while (*at != l)
+	while (*at && *at != l)
 		at = &(*at)->next;
+	check(*at == l);
 	*at = l->next;
 	for (size_t k = 0; forget_it && k < l->n; k++)
 		forget(s, l->digests[k]);

@@ -230,12 +230,14 @@ static int chain_id(char *const *diff_ids, char **ret)
 	char id[DIGEST_LEN + 1] = "", pair[2 * DIGEST_LEN + 2];
 
 	for (size_t k = 0; diff_ids[k]; k++) {
+		int r;
+
 		if (k == 0) {
 			snprintf(id, sizeof(id), "%s", diff_ids[k]);
 			continue;
 		}
 		snprintf(pair, sizeof(pair), "%s %s", id, diff_ids[k]);
-		int r = digest_of(pair, strlen(pair), id);
+		r = digest_of(pair, strlen(pair), id);
 		if (r < 0)
 			return r;
 	}
