@@ -174,7 +174,7 @@ static void exec_on_silence(struct ev_timer *t)
 	exec_end(t->arg, 0, NULL);
 }
 
-static void drain(struct exec *e)
+static void exec_drain(struct exec *e)
 {
 	if (now_mono_ns() >= e->drain_until_ns ||
 	    ev_timer_add(e->huskd->loop, &e->drain, EXEC_SILENCE_MS * NS_PER_MS, exec_on_silence,
@@ -196,7 +196,7 @@ static void exec_on_stream(struct ev_io *io, uint32_t events)
 	else
 		n = read(s->fd, junk, sizeof(junk));
 	if (n > 0 && e->exited)
-		drain(e);
+		exec_drain(e);
 	if (n > 0 || n == -EAGAIN || (n == -1 && (errno == EAGAIN || errno == EINTR)))
 		return;
 	stream_close(s);
@@ -247,7 +247,7 @@ static void exec_on_exit(const struct ttrpc_result *res, void *arg)
 		ev_timer_del(&e->timeout);
 		e->drain_until_ns = now_mono_ns() + EXEC_DRAIN_MS * NS_PER_MS;
 		if (e->out.open || e->errors.open)
-			drain(e);
+			exec_drain(e);
 		else
 			exec_check(e);
 	}

@@ -432,7 +432,7 @@ struct rerun {
 
 static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSandboxRequest *req);
 
-static void rerun(void *arg, int code, const struct err *err)
+static void pod_rerun(void *arg, int code, const struct err *err)
 {
 	struct rerun *a = arg;
 
@@ -452,7 +452,7 @@ static bool wait_for_name(struct pod *other, struct rpc_call *call,
 	if (!a)
 		return false;
 	*a = (struct rerun){ other->huskd, call, req };
-	if (waits_add(w, rerun, a) < 0) {
+	if (waits_add(w, pod_rerun, a) < 0) {
 		free(a);
 		return false;
 	}

@@ -16,11 +16,11 @@
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define UID_LAST 4294967294ll /* (uid_t)-1 means "no change" to the kernel */
 
-static void json_freep(json_t **j)
+static void spec_json_freep(json_t **j)
 {
 	json_decref(*j);
 }
-#define cleanup_json cleanup_with(json_freep)
+#define cleanup_json cleanup_with(spec_json_freep)
 
 /* json_object_set_new and its like return -1 for lack of memory or text that is not UTF-8. All
  * input is UTF-8 by rpc_decode, except where it is checked below, so one check at the end does. */
