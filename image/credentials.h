@@ -1,4 +1,4 @@
-/* What CRI's AuthConfig says, checked, and for which hosts it is. Pure; any thread. */
+/* Credentials out of CRI's AuthConfig, checked, and which hosts may get them. Pure; any thread. */
 #ifndef HUSK_IMAGE_CREDENTIALS_H
 #define HUSK_IMAGE_CREDENTIALS_H
 

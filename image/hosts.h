@@ -26,9 +26,9 @@ struct host {
 		    */
 	unsigned capabilities;
 	bool skip_verify;
-	bool login;	  /* the credentials of the pull are for it */
+	bool login;	  /* it gets the credentials of the pull */
 	bool mirror;	  /* not the server itself */
-	bool ns;	  /* has another name than the image's registry, which it is told by ?ns= */
+	bool ns;	  /* its name is not the registry's, so requests to it carry ?ns=REGISTRY */
 	char *ca;	  /* PEM, beside those of the system; NULL = none */
 	char *cert, *key; /* PEM of the client; NULL = none. cert may have the key in it. */
 	char **headers;	  /* "Name: value"; NULL = none */
@@ -38,7 +38,7 @@ struct host {
 struct hosts {
 	struct host v[HOSTS_MAX];
 	size_t n;
-	char *file; /* that says so, NULL = none does */
+	char *file; /* path of the hosts.toml that was read; NULL = there is none */
 };
 
 /*
@@ -51,7 +51,7 @@ int hosts_load(const char *dir, const char *host, struct hosts *ret, struct err 
 int hosts_parse(const char *text, size_t len, const char *name, const char *base, const char *host,
 		struct hosts *ret, struct err *err) must_check;
 void hosts_fini(struct hosts *h);
-/* A copy of one, for who builds a list himself. -ENOMEM. */
+/* A deep copy of one host, for callers that build their own list. -ENOMEM. */
 int host_copy(const struct host *from, struct host *ret) must_check;
 void host_fini(struct host *h);
 

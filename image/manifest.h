@@ -1,6 +1,6 @@
 /*
  * Documents of a registry: OCI index, manifest and configuration, and Docker's schema 2 forms of
- * them. Bytes of strangers in, typed and bounded structures out. Pure; any thread.
+ * them. Foreign bytes in, typed and bounded structures out. Pure; any thread.
  */
 #ifndef HUSK_IMAGE_MANIFEST_H
 #define HUSK_IMAGE_MANIFEST_H

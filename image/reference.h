@@ -2,7 +2,7 @@
  * Names of images, by the grammar that Docker made ("distribution reference"):
  *	[host[:port]/]path[:tag][@sha256:HEX]
  * normalised: no host = docker.io, one path component there = library/..., no tag and no digest =
- * latest. Pure functions on strangers' text; any thread.
+ * latest. Pure functions on foreign text; any thread.
  */
 #ifndef HUSK_IMAGE_REFERENCE_H
 #define HUSK_IMAGE_REFERENCE_H

@@ -1,6 +1,6 @@
 /*
- * Images of many layers: groups of small neighbours become one disk each, so that no image has more
- * than MERGE_MAX_DISKS. Which ones is decided by the sizes of the blobs alone. Loop thread.
+ * Images of many layers: neighbours form groups, and each group becomes one disk, so that no image has
+ * more than MERGE_MAX_DISKS. The sizes of the blobs alone decide which ones. Loop thread only.
  */
 #ifndef HUSK_IMAGE_JOB_MERGE_H
 #define HUSK_IMAGE_JOB_MERGE_H
@@ -17,15 +17,15 @@ struct jobs;
 struct manifest_layer;
 struct merge;
 
-/* Layers first .. first + n - 1 of an image, lowest first, are one disk. */
+/* Layers first .. first + n - 1 of an image, lowest first, are one disk; most groups have one layer. */
 struct layer_group {
 	size_t first, n;
-	/* One layer: its diff id. More: SHA-256 over what makes the disk what it is: all diff ids,
-	 * and whether layers lie below. */
+	/* One layer: its diff id. Several: SHA-256 over all that the disk depends on, which is the
+	 * diff ids and whether layers lie below. */
 	char id[DIGEST_LEN + 1];
 };
 
-/* One group for each disk, all layers in order. -ENOMEM. */
+/* Divides all layers, in order, into one group for each disk. -ENOMEM. */
 int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_t n,
 	       struct layer_group groups[MERGE_MAX_DISKS], size_t *ret_n) must_check;
 

@@ -42,7 +42,7 @@ struct layer {
 	uint64_t fetched;
 	struct unpacker *unpacker;
 	struct ingest *ingest; /* NULL while active: the blob is complete, from before */
-	bool waits;	       /* for its ingest file, which somebody else has */
+	bool waits;	       /* in ingest_wait.h: another job or process has its file */
 	unsigned restarts;
 	bool fetch_ended, unpack_ended;
 	int fetch_code, unpack_code;

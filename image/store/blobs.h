@@ -1,15 +1,15 @@
 /*
  * Blobs: what registries keep under a digest (layers as they travel, manifests, indexes,
- * configurations), kept for push, save, repair and for going on after a crash. Inside of image/.
- * Loop thread only.
+ * configurations), kept for push, save and repair, and to resume a download after a crash. Inside of
+ * image/, loop thread only.
  *
  * <dir>/ingest/sha256/<hex>	coming in; bytes are appended, nothing is synced
  * <dir>/blobs/sha256/<hex>	complete
  *
  * Becoming complete: sync of the file, rename, sync of the directory, row. So a file in blobs/ is
- * whole, also after power was lost. A file in ingest/ can be anything: whoever goes on with it
- * hashes what is there first. The digest of a complete blob was checked by who wrote it (for
- * layers a confined process, which could lie); readers that hand it on check it again.
+ * whole, even after a loss of power. A file in ingest/ can hold anything: a download that resumes it
+ * hashes what is there first. The digest of a complete blob was checked by its writer (for layers a
+ * confined process, which could lie); readers that pass it on check it again.
  */
 #ifndef HUSK_IMAGE_STORE_BLOBS_H
 #define HUSK_IMAGE_STORE_BLOBS_H
@@ -21,7 +21,8 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* What nobody went on with for so long is removed when the store opens, and by each collection. */
+/* An ingest file that nobody has opened for so long is removed: when the store opens, and by each
+ * collection. */
 #define INGEST_KEEP_S (24 * 3600)
 
 struct store;
@@ -31,8 +32,8 @@ struct ingest;
 
 /*
  * The ingest file of `digest`, made when missing. It belongs to the caller until ingest_commit,
- * ingest_keep or ingest_drop. -EBUSY: another one in this process has it, or a process that got its
- * descriptor from an owner before still lives (ingest_wait.h). -EEXIST: the blob is complete
+ * ingest_keep or ingest_drop. -EBUSY: another job of this process has it, or a worker that got its
+ * descriptor from an earlier owner is still alive (ingest_wait.h). -EEXIST: the blob is complete
  * (blob_open).
  */
 int ingest_open(struct store *s, const char *digest, struct ingest **ret,
@@ -45,13 +46,13 @@ uint64_t ingest_had(const struct ingest *i);
 int ingest_reset(struct ingest *i, struct err *err) must_check;
 /*
  * All bytes are there and have the digest: it becomes a complete blob, and blob_open finds it from
- * now on. The syncing happens off the loop; should it fail, the blob is dropped (it is fetched
- * again when somebody needs it). Frees the handle.
+ * now on. It is synced off the loop; if that fails, the blob is dropped, and fetched again when it is
+ * needed. Frees the handle.
  */
 void ingest_commit(struct ingest *i);
-/* Lets go; the bytes stay for the next one to go on with. NULL is fine. */
+/* Gives it back; the bytes stay, for the next owner to resume. NULL is fine. */
 void ingest_keep(struct ingest *i);
-/* Lets go and removes the bytes. NULL is fine. */
+/* Gives it back and removes the bytes. NULL is fine. */
 void ingest_drop(struct ingest *i);
 
 /* ---- complete ---- */
@@ -79,13 +80,13 @@ int blobs_list(struct store *s, const char *id, char ***ret, struct err *err) mu
 
 /* Has a job of this process the ingest file in its hands? */
 bool ingest_is_open(const struct store *s, const char *digest);
-/* One (NULL: any) that is becoming complete is not worth keeping for later pulls. */
+/* A blob (NULL: any) that is becoming complete need not be kept for later pulls. */
 void ingest_forget(struct store *s, const char *digest);
-/* Removes ingest files that nobody has open and that are too old. */
+/* Removes ingest files that are not open and too old. */
 int ingest_expire(struct store *s, struct err *err) must_check;
-/* Removes the ingest files that nobody has open. */
+/* Removes all ingest files that are not open. */
 int ingest_drop_unowned(struct store *s, struct err *err) must_check;
-/* Allocated bytes of those that somebody has open. */
+/* Allocated bytes of the ingest files that are open. */
 uint64_t ingest_owned_bytes(const struct store *s);
 /* Makes the directories, removes what dead processes left. */
 int blobs_open(struct store *s, struct err *err) must_check;

@@ -16,16 +16,15 @@ struct content {
 	char *manifest_bytes; /* as it came */
 	size_t manifest_len;
 	struct manifest manifest; /* parsed: layers lowest first, configuration, media type */
-	/* What the name stood for: the digest of an index, or of the manifest itself. "" = unknown.
-	 */
+	/* What the name stands for in the registry: an index, or the manifest. "" = unknown. */
 	char target[DIGEST_LEN + 1];
 	struct lease *lease; /* on all of it; more can be added */
 };
 
 /*
  * Of the image that `ref` means; of a name, the manifest that came with that name. Its blobs are
- * protected until content_free. Layers are opened with blob_open, which says -ENOENT for those that
- * are not kept (drop_blobs, prune). -ENOENT: no such image. -ENODATA: its manifest is not kept; the
+ * protected until content_free. Layers are opened with blob_open: -ENOENT for those that are not kept
+ * (drop_blobs, prune). -ENOENT: no such image. -ENODATA: its manifest is not kept; the
  * text tells what to do.
  */
 int content_open(struct store *s, const char *ref, struct content **ret,

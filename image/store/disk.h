@@ -1,6 +1,6 @@
 /*
- * What blocks on the disk (sync, removal of big files), done by one thread beside the loop, in
- * order. The thread touches nothing but the jobs given to it.
+ * Work that blocks on the disk (sync, removal of big files), done by one thread beside the loop, in
+ * order. The thread touches nothing but the jobs that it is given.
  */
 #ifndef HUSK_IMAGE_STORE_DISK_H
 #define HUSK_IMAGE_STORE_DISK_H

@@ -1,7 +1,7 @@
 /*
- * The image store on disk: what there is, who refers to it, what of it may go. It knows no process
- * and no registry; the jobs (image/job) bring things in. A directory belongs to one store at a
- * time. Loop thread only; what blocks on the disk is done by one thread beside it (disk.h).
+ * The image store on disk: layers, blobs and images, who refers to them, and which may be removed. It
+ * knows no process and no registry; the jobs (image/job) fill it. A directory belongs to one store at
+ * a time. Loop thread only; work that blocks on the disk has a thread beside it (disk.h).
  *
  * <dir>/images.db	SQLite: layers, blobs, images, names, holds		db.h
  * <dir>/layers/sha256/<hex of diff id>.ext4					layers.h
@@ -14,12 +14,12 @@
  * and names given and pins set by hand. Rules that make it so:
  * - The worker syncs a layer's file before it says that it is done; then rename, then row.
  * - Rows are written without waiting for the disk (SQLite's synchronous=NORMAL: none is lost but by
- *   a loss of power, and then the last ones, never one in the midst). Only the transaction that
+ *   a loss of power, and then the latest ones, never one in between). Only the transaction that
  *   makes an image visible waits, and with it all before; the directory of layers is synced just
  *   before it. So the loop waits for the disk twice in a pull.
  * - Deleting: row, then file. A row that comes back after power was lost has no file then.
- * What a crash leaves is a file without a row, or a row without a file; the next open removes both
- * (with the images that cannot do without), so that what is to be seen is whole.
+ * A crash leaves at most files without a row and rows without a file; the next open removes both (and
+ * the images that need them), so that every image that can be seen is whole.
  */
 #ifndef HUSK_IMAGE_STORE_STORE_H
 #define HUSK_IMAGE_STORE_STORE_H
