@@ -20,13 +20,14 @@ static void pull_free(struct image_pull *p)
 {
 	if (p->freed)
 		*p->freed = true;
-	ev_timer_del(&p->work_timer);
-	ev_timer_del(&p->progress_timer);
 	fetcher_free(p->fetcher);
 	for (size_t k = 0; k < p->n_layers; k++)
 		layer_fini(&p->layers[k]);
 	for (size_t k = 0; k < p->n_groups; k++)
 		merge_free(p->groups[k].merge);
+	/* Not earlier: an ingest file that is given back wakes layers of this pull, too. */
+	ev_timer_del(&p->work_timer);
+	ev_timer_del(&p->progress_timer);
 	free(p->layers);
 	image_config_fini(&p->config);
 	free(p->config_bytes);

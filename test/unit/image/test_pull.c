@@ -1,0 +1,87 @@
+/* Pulls whose layers depend on each other. The worker is a stub that takes commands and says
+ * nothing. */
+#include "test/lib/unit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "image/image.h"
+#include "image/job/fetcher.h"
+#include "image/job/pull_internal.h"
+#include "image/store/gc.h"
+#include "test/lib/store_dir.h"
+
+static void on_stop(struct job *j, const struct err *why)
+{
+}
+
+static struct image_pull *new_pull(struct jobs *js, size_t n_layers)
+{
+	static const struct fetcher_ops ops = { 0 };
+	const struct fetcher_options o = { .from_archive = true };
+	struct image_pull *p = calloc(1, sizeof(*p));
+	struct err err = { 0 };
+
+	assert_non_null(p);
+	p->jobs = js;
+	p->step = PULL_LAYERS;
+	p->layers = calloc(n_layers, sizeof(*p->layers));
+	assert_non_null(p->layers);
+	p->n_layers = n_layers;
+	p->n_groups = 1;
+	p->groups[0] = (struct pull_group){ .pull = p, .layers.n = n_layers };
+	for (size_t k = 0; k < n_layers; k++) {
+		struct layer *l = &p->layers[k];
+
+		*l = (struct layer){ .pull = p, .group = &p->groups[0], .diff_id = DIGEST("2") };
+		memcpy(l->blob.digest, DIGEST("1"), sizeof(l->blob.digest));
+		l->blob.size = 1;
+	}
+	assert_ok(lease_new(js->store, &p->lease, &err), &err);
+	assert_ok(fetcher_new(&js->procs, &o, &ops, p, &p->fetcher, &err), &err);
+	job_add(js, &p->job, JOB_PULL, on_stop);
+	return p;
+}
+
+/*
+ * An image that has the same blob twice in one group: the second layer waits for the ingest file of
+ * the first. When the pull ends, the file that the first gives back wakes the second, which is about
+ * to be freed with all the rest.
+ */
+static void same_blob_twice(void **state)
+{
+	static const char text[] = "#!/bin/sh\nexec sleep 60\n";
+	cleanup_free char *worker = path_in("worker");
+	struct jobs js = { .loop = store_loop, .max_layers_at_once = 4, .max_layers_in_all = 4 };
+	struct image_pull *p;
+	struct err err = { 0 };
+	bool all = true;
+
+	assert_ok(write_file_atomic(worker, text, strlen(text), 0700, false, &err), &err);
+	js.store = store_dir_open();
+	assert_ok(procs_init(&js.procs, store_loop, worker, &err), &err);
+	p = new_pull(&js, 2);
+	assert_ok(pull_layers_start(p, &all, &err), &err);
+	assert_false(all);
+	assert_int_equal(p->layers[0].state, LAYER_FETCHING);
+	assert_int_equal(p->layers[1].state, LAYER_WAITING);
+	assert_true(p->layers[1].waits);
+	image_pull_cancel(p);
+	assert_null(js.list);
+	/* Nothing of it is called any more; the sanitizers see it if it is. */
+	assert_true(loop_once(store_loop, 0) >= 0);
+	procs_close(&js.procs);
+	store_close(js.store);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(same_blob_twice, store_dir_setup,
+						store_dir_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
