@@ -5,14 +5,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "base/buf.h"
 #include "base/loop.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/job/proc.h"
+#include "image/wire.h"
 #include "image/worker/worker.h"
+
+#define MODE "check"
 
 struct checker {
 	struct proc *proc;
@@ -21,7 +23,7 @@ struct checker {
 	struct buf in;
 	checker_done_fn done;
 	void *arg;
-	size_t left; /* files not told of */
+	size_t left; /* files that are not reported yet */
 	bool *freed; /* set by checker_free while `done` runs */
 };
 
@@ -38,8 +40,8 @@ void checker_free(struct checker *c)
 	free(c);
 }
 
-/* False when the owner has freed the checker. */
-static bool tell(struct checker *c, int code, const char *digest, const struct err *err)
+/* One call of `done`. False when the owner has freed the checker in it. */
+static bool call_done(struct checker *c, int code, const char *digest, const struct err *err)
 {
 	bool freed = false;
 
@@ -50,54 +52,67 @@ static bool tell(struct checker *c, int code, const char *digest, const struct e
 	return !freed;
 }
 
-static bool on_line(struct checker *c, const char *line, size_t len)
+/* No more reports: the process is of no use, and that is the last thing the owner hears. */
+static void fail(struct checker *c, int code, const struct err *err)
 {
-	json_t *j = json_loadb(line, len, 0, NULL);
-	json_t *e = json_object_get(j, "error");
-	const char *text = json_string_value(json_object_get(e, "text"));
-	json_int_t code = json_integer_value(json_object_get(e, "errno"));
-	const char *found = json_string_value(json_object_get(j, "digest"));
-	char digest[DIGEST_LEN + 1] = "";
-	struct err err = { 0 };
-
-	if (digest_valid(found))
-		memcpy(digest, found, sizeof(digest));
-	else
-		err_set(&err, code < 0 && code >= -4095 ? (int)code : -EPROTO, "%s",
-			text ? text : "the reading process makes no sense");
-	json_decref(j);
-	c->left--;
-	return tell(c, err.code, digest, &err);
+	ev_io_del(&c->io);
+	if (!c->left)
+		return;
+	c->left = 0;
+	(void)call_done(c, code, "", err);
 }
 
-static void on_io(struct ev_io *io, uint32_t events)
+/*
+ * The next report of the buffer: 1 (then the checker may be gone); 0: there is no whole one; < 0.
+ */
+static int take_report(struct checker *c, bool *ret_gone, struct err *err)
+{
+	cleanup_pb_arena struct pb_arena arena;
+	const Worker__CheckReport *rep;
+	const uint8_t *data;
+	ssize_t n = wire_next(&c->in, WIRE_MAX_SMALL, &data);
+	struct err why = { 0 };
+	int r;
+
+	pb_arena_init(&arena, WIRE_REPORT_MEMORY);
+	if (n <= 0)
+		return n < 0 ? err_set(err, -EPROTO, "a report of more than %zu KiB",
+				       WIRE_MAX_SMALL / KIB)
+			     : 0;
+	r = wire_check_report(&arena, data, (size_t)n, &rep, err);
+	if (r < 0)
+		return r;
+	buf_consume(&c->in, WIRE_HEADER + (size_t)n);
+	c->left--;
+	r = rep->failure ? wire_failure(rep->failure, &why) : 0;
+	*ret_gone = !call_done(c, r, rep->failure ? "" : rep->digest, &why);
+	return 1;
+}
+
+static void checker_on_io(struct ev_io *io, uint32_t events)
 {
 	struct checker *c = io->arg;
-	ssize_t n = buf_read_fd(&c->in, c->report_fd, WORKER_MAX_LINE);
-	const char *line, *end;
+	ssize_t n = buf_read_fd(&c->in, c->report_fd, WIRE_MAX_SMALL);
 	struct err err = { 0 };
+	bool gone = false;
+	int r = 0;
 
 	if (n == -EAGAIN || n == -EINTR)
 		return;
-	while (c->left && (line = (const char *)buf_data(&c->in)) &&
-	       (end = memchr(line, '\n', buf_len(&c->in)))) {
-		size_t len = (size_t)(end - line);
-
-		if (!on_line(c, line, len))
+	while (c->left && (r = take_report(c, &gone, &err)) > 0)
+		if (gone)
 			return;
-		buf_consume(&c->in, len + 1);
-	}
-	if (n > 0)
-		return;
-	ev_io_del(&c->io);
-	if (c->left) {
-		c->left = 0;
-		err_set(&err, -ESRCH, "the reading process has died");
-		(void)tell(c, -ESRCH, "", &err);
-	}
+	if (r == -EPROTO)
+		r = proc_err_protocol(MODE, &err);
+	else if (r == 0 && n < 0)
+		r = proc_err_lost(MODE, (int)n, -ESRCH, &err);
+	else if (r == 0 && n == 0)
+		r = proc_err_died(MODE, -ESRCH, &err);
+	if (r < 0)
+		fail(c, r, &err);
 }
 
-static void on_exit_ignored(void *owner, int status)
+static void checker_on_exit(void *owner, int status)
 {
 	struct checker *c = owner;
 
@@ -108,7 +123,7 @@ static int start(struct procs *ps, struct checker *c, const struct checker_file 
 		 bool when_idle, struct err *err)
 {
 	char kinds[CHECKER_MAX_FILES + 1] = "";
-	char *const args[] = { (char *)"check", kinds, when_idle ? (char *)"idle" : NULL, NULL };
+	char *const args[] = { (char *)MODE, kinds, when_idle ? (char *)"idle" : NULL, NULL };
 	int p[2], fds[CHECK_FIRST_FD + CHECKER_MAX_FILES], r;
 	cleanup_fd int report_write = -1;
 
@@ -117,18 +132,18 @@ static int start(struct procs *ps, struct checker *c, const struct checker_file 
 	c->report_fd = p[0];
 	report_write = p[1];
 	fds[0] = -1;
-	fds[1] = report_write;
+	fds[WORKER_REPORT_FD] = report_write;
 	fds[2] = STDERR_FILENO;
 	for (size_t k = 0; k < n; k++) {
 		fds[CHECK_FIRST_FD + k] = files[k].fd;
 		kinds[k] = files[k].is_layer ? CHECK_LAYER : CHECK_BLOB;
 	}
-	r = proc_start(ps, args, fds, CHECK_FIRST_FD + (int)n, on_exit_ignored, c, &c->proc, err);
+	r = proc_start(ps, args, fds, CHECK_FIRST_FD + (int)n, checker_on_exit, c, &c->proc, err);
 	if (r < 0)
 		return r;
 	if (fd_set_nonblock(c->report_fd, true) < 0 ||
-	    ev_io_add(ps->loop, &c->io, c->report_fd, EPOLLIN, on_io, c) < 0)
-		return err_set(err, -ENOMEM, "no memory");
+	    ev_io_add(ps->loop, &c->io, c->report_fd, EPOLLIN, checker_on_io, c) < 0)
+		return err_nomem(err);
 	return 0;
 }
 
@@ -139,12 +154,12 @@ int checker_new(struct procs *ps, const struct checker_file *files, size_t n, bo
 	int r;
 
 	if (!c)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	c->report_fd = -1;
 	c->done = done;
 	c->arg = arg;
 	c->left = MIN_OF(n, (size_t)CHECKER_MAX_FILES);
-	buf_init(&c->in, WORKER_MAX_LINE);
+	buf_init(&c->in, WIRE_HEADER + 2 * WIRE_MAX_SMALL);
 	r = start(ps, c, files, c->left, when_idle, err);
 	if (r < 0) {
 		checker_free(c);

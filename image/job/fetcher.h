@@ -1,7 +1,8 @@
 /*
- * huskd's end of one fetch process (worker.h has the protocol). What comes from the process is not
- * trusted: it is bounded and checked, and documents still have to be verified by the caller. Loop
- * thread.
+ * huskd's end of one process that fetches, from a registry or from an archive
+ * (base/proto/image_worker.proto). What comes from it is not trusted: messages are bounded and
+ * checked, and answers are those of requests under way; documents still have to be verified by the
+ * caller. Loop thread.
  */
 #ifndef HUSK_IMAGE_JOB_FETCHER_H
 #define HUSK_IMAGE_JOB_FETCHER_H
@@ -18,16 +19,24 @@ struct fetcher;
 struct hosts;
 struct image_auth;
 struct procs;
+struct Worker__Images;
 
-/* Each may call fetcher_free. */
+enum fetcher_pushed { FETCHER_SENT, FETCHER_PRESENT, FETCHER_MOUNTED };
+
+/*
+ * Each request ends with exactly one of `document`, `images`, `done`, `pushed` (which one is said
+ * at the request) or `error`; its id may be used again then. Those that no request of the owner has
+ * as its answer may be NULL, and so may `progress`. Each may call fetcher_free.
+ */
 struct fetcher_ops {
 	void (*document)(void *arg, uint32_t id, const void *data, size_t len);
-	void (*progress)(void *arg, uint32_t id, uint64_t fetched);
-	void (*done)(void *arg, uint32_t id, uint64_t fetched);
-	/* how: "sent", "there", "mounted"; NULL when nothing is pushed. */
-	void (*pushed)(void *arg, uint32_t id, const char *how);
-	/* id 0: the process itself has failed or died. again: a new request may have more luck, at
-	 * another mirror or without what there was from before. */
+	void (*images)(void *arg, uint32_t id, const struct Worker__Images *images);
+	void (*done)(void *arg, uint32_t id, uint64_t bytes);
+	void (*pushed)(void *arg, uint32_t id, enum fetcher_pushed how);
+	/* Bytes so far, while a layer or a push is under way. */
+	void (*progress)(void *arg, uint32_t id, uint64_t bytes);
+	/* id 0: the process itself has failed or died, and nothing more comes. again: a new request
+	 * may find other bytes, at another mirror or without what there was from before. */
 	void (*error)(void *arg, uint32_t id, int code, bool again, const struct err *err);
 };
 
@@ -59,12 +68,23 @@ int fetcher_open(struct procs *ps, const struct fetcher_config *config, const ch
 		 const struct fetcher_ops *ops, void *arg, struct fetcher **ret,
 		 struct err *err) must_check;
 void fetcher_free(struct fetcher *f); /* kills the process; NULL is fine */
+
+/*
+ * Requests. id: not 0, and of no other one under way. -EBUSY: WIRE_MAX_REQUESTS are under way;
+ * -EIO, -EAGAIN: the process does not take them; -ENOMEM. Descriptors stay the caller's, who may
+ * close them after the call.
+ */
+
+/* -> document */
 int fetcher_manifest(struct fetcher *f, uint32_t id, const char *repository, const char *reference,
 		     struct err *err) must_check;
-/* Of an archive: a document that tells what is in it. expand_fd: an empty file. */
-int fetcher_list(struct fetcher *f, uint32_t id, int expand_fd, struct err *err) must_check;
+/* -> document */
 int fetcher_blob(struct fetcher *f, uint32_t id, const char *repository, const char *digest,
 		 uint64_t size, struct err *err) must_check;
+/* What an archive has -> images. expand_fd: an empty file, for the archive if it is compressed. */
+int fetcher_list(struct fetcher *f, uint32_t id, int expand_fd, struct err *err) must_check;
+/* Are the credentials right? -> done */
+int fetcher_ping(struct fetcher *f, uint32_t id, struct err *err) must_check;
 
 struct fetcher_push {
 	const char *repository, *digest;
@@ -74,11 +94,9 @@ struct fetcher_push {
 	const char *reference;	/* a manifest; NULL = a blob */
 	const char *media_type; /* of a manifest */
 };
-/* The descriptor stays the caller's, who closes it after the call. */
+/* -> pushed */
 int fetcher_push(struct fetcher *f, uint32_t id, const struct fetcher_push *p,
 		 struct err *err) must_check;
-/* Are the credentials right? Answered by `done`. */
-int fetcher_ping(struct fetcher *f, uint32_t id, struct err *err) must_check;
 
 struct fetcher_layer {
 	const char *digest;
@@ -87,7 +105,7 @@ struct fetcher_layer {
 	uint64_t have;
 	int pipe_fd; /* gets all bytes, those that were there first; -1 = none */
 };
-/* The descriptors stay the caller's, who closes them after the call. */
+/* -> done */
 int fetcher_layer(struct fetcher *f, uint32_t id, const char *repository,
 		  const struct fetcher_layer *l, struct err *err) must_check;
 

@@ -10,8 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "base/util.h"
 #include "image/job/fetcher.h"
 #include "image/job/jobs.h"
@@ -19,6 +17,7 @@
 #include "image/reference.h"
 #include "image/store/names.h"
 #include "image/store/store.h"
+#include "proto/image_worker.pb-c.h"
 
 #define LIST_ID 1u
 
@@ -145,69 +144,54 @@ static int reopen(int fd, int *ret, struct err *err)
 	return *ret < 0 ? err_errno(err, -errno, "open the archive again") : 0;
 }
 
-static int take_names(const json_t *list, struct wanted *w, struct err *err)
+static int take_names(const Worker__Images__Image *i, struct wanted *w, struct err *err)
 {
-	size_t n = json_array_size(list);
-
-	if (n > ARCHIVE_MAX_NAMES)
-		return err_set(err, -EFBIG, "an image has more than %u names", ARCHIVE_MAX_NAMES);
-	w->names = calloc(n + 2, sizeof(*w->names));
+	w->names = calloc(i->n_names + 2, sizeof(*w->names));
 	if (!w->names)
 		return err_nomem(err);
-	for (size_t k = 0; k < n; k++) {
-		const char *name = json_string_value(json_array_get(list, k));
-		int r = name ? reference_normalize(name, &w->names[k], err)
-			     : err_set(err, -EPROTO, "a name is no text");
+	for (size_t k = 0; k < i->n_names; k++) {
+		int r = reference_normalize(i->names[k], &w->names[k], err);
 
 		if (r == 0 && strchr(w->names[k], '@'))
-			r = err_set(err, -EINVAL, "'%.100s' has a digest", name);
+			r = err_set(err, -EINVAL, "'%.100s' has a digest", i->names[k]);
 		if (r < 0)
 			return err_wrap(err, r, "a name in the archive");
 	}
 	return 0;
 }
 
-static int take_list(struct image_load *l, const json_t *list, struct err *err)
+static int take_images(struct image_load *l, const Worker__Images *list, struct err *err)
 {
-	size_t n = json_array_size(list);
 	int r = 0;
 
-	if (n == 0 || n > ARCHIVE_MAX_IMAGES)
-		return err_set(err, -EPROTO, "the list of images in the archive has %zu entries",
-			       n);
-	l->images = calloc(n, sizeof(*l->images));
+	if (list->n_images == 0)
+		return err_set(err, -EPROTO, "the archive has no images");
+	l->images = calloc(list->n_images, sizeof(*l->images));
 	if (!l->images)
 		return err_nomem(err);
-	for (size_t k = 0; r == 0 && k < n; k++) {
-		const json_t *j = json_array_get(list, k);
-		const char *digest = json_string_value(json_object_get(j, "digest"));
-
-		if (!digest_valid(digest))
-			return err_set(err, -EPROTO, "an image without a digest");
-		memcpy(l->images[k].digest, digest, DIGEST_LEN + 1);
+	for (size_t k = 0; r == 0 && k < list->n_images; k++) {
+		memcpy(l->images[k].digest, list->images[k]->digest, DIGEST_LEN + 1);
 		l->n_images = k + 1;
-		r = take_names(json_object_get(j, "names"), &l->images[k], err);
+		r = take_names(list->images[k], &l->images[k], err);
 	}
 	if (r < 0 || !l->name || l->images[0].names[0])
 		return r;
-	if (n > 1)
+	if (list->n_images > 1)
 		return err_set(err, -EINVAL,
-			       "the archive has %zu images, so one name is not enough", n);
+			       "the archive has %zu images, so one name is not enough",
+			       list->n_images);
 	l->images[0].names[0] = strdup(l->name);
 	return l->images[0].names[0] ? 0 : err_nomem(err);
 }
 
-static void load_on_list(void *arg, uint32_t id, const void *data, size_t len)
+static void load_on_images(void *arg, uint32_t id, const Worker__Images *list)
 {
 	struct image_load *l = arg;
-	json_t *j = json_loadb(data, len, JSON_REJECT_DUPLICATES, NULL);
-	bool expanded = json_is_true(json_object_get(j, "expanded"));
 	struct err err = { 0 };
-	int r = reopen(expanded ? l->expanded : l->spool, &l->archive, &err);
+	int r = reopen(list->expanded ? l->expanded : l->spool, &l->archive, &err);
 
 	if (r == 0)
-		r = take_list(l, json_object_get(j, "images"), &err);
-	json_decref(j);
+		r = take_images(l, list, &err);
 	fetcher_free(l->fetcher);
 	l->fetcher = NULL;
 	if (r < 0)
@@ -221,14 +205,8 @@ static void load_on_list_error(void *arg, uint32_t id, int code, bool again, con
 	load_end(arg, code, err);
 }
 
-static void load_on_nothing(void *arg, uint32_t id, uint64_t fetched)
-{
-}
-
 static const struct fetcher_ops list_ops = {
-	.document = load_on_list,
-	.progress = load_on_nothing,
-	.done = load_on_nothing,
+	.images = load_on_images,
 	.error = load_on_list_error,
 };
 

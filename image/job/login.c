@@ -60,17 +60,7 @@ static void login_on_stop(struct job *j, const struct err *why)
 	login_end(container_of(j, struct image_login, job), why->code, why);
 }
 
-static void login_on_document(void *arg, uint32_t id, const void *data, size_t len)
-{
-}
-
-static void login_on_progress(void *arg, uint32_t id, uint64_t fetched)
-{
-}
-
 static const struct fetcher_ops login_ops = {
-	.document = login_on_document,
-	.progress = login_on_progress,
 	.done = login_on_ping,
 	.error = login_on_error,
 };

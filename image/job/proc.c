@@ -4,38 +4,38 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
+#include "base/check.h"
+#include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
 
-#define MAX_ARGS 8
+struct proc {
+	struct procs *procs;
+	struct proc *next;
+	struct ev_child child;
+	void (*on_exit)(void *owner, int status); /* NULL: the owner has let go */
+	void *owner;
+};
 
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err)
 {
-	cleanup_free char *dir = NULL;
-	int r = worker ? 0 : program_dir(&dir, err);
-
 	*ps = (struct procs){ .loop = loop };
-	if (r < 0)
-		return r;
-	ps->worker = worker ? strdup(worker) : str_fmt("%s/husk-image-worker", dir);
-	return ps->worker ? 0 : err_set(err, -ENOMEM, "no memory");
+	return program_path(worker, "husk-image-worker", &ps->worker, err);
 }
 
 static void proc_free(struct proc *p)
 {
 	struct proc **at = &p->procs->list;
 
-	while (*at != p)
-		at = &(*at)->next;
+	for (; *at != p; at = &(*at)->next)
+		check(*at);
 	*at = p->next;
 	free(p);
 }
 
-static void on_child(struct ev_child *c, int status)
+static void proc_on_child(struct ev_child *c, int status)
 {
 	struct proc *p = c->arg;
 	void (*on_exit_fn)(void *, int) = p->on_exit;
@@ -49,17 +49,20 @@ static void on_child(struct ev_child *c, int status)
 int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *, int), void *owner, struct proc **ret, struct err *err)
 {
-	char *argv[MAX_ARGS + 2] = { ps->worker };
+	char *argv[PROC_MAX_ARGS + 2] = { ps->worker };
 	struct spawn sp = spawn_of(ps->worker, argv);
 	struct proc *p = calloc(1, sizeof(*p));
+	int pidfd, k, r;
 	pid_t pid;
-	int pidfd, r;
 
 	if (!p)
-		return err_set(err, -ENOMEM, "no memory");
-	for (int k = 0; k < MAX_ARGS && args[k]; k++)
+		return err_nomem(err);
+	for (k = 0; args[k]; k++) {
+		check(k < PROC_MAX_ARGS);
 		argv[k + 1] = args[k];
-	for (int k = 0; k < n_fds; k++)
+	}
+	check(n_fds <= SPAWN_MAX_FDS);
+	for (k = 0; k < n_fds; k++)
 		sp.fds[k] = fds[k];
 	sp.n_fds = n_fds;
 	r = spawn_run(&sp, &pid, &pidfd, err);
@@ -70,22 +73,17 @@ int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	p->procs = ps;
 	p->on_exit = on_exit;
 	p->owner = owner;
-	r = ev_child_add(ps->loop, &p->child, pid, pidfd, on_child, p);
+	r = ev_child_add(ps->loop, &p->child, pid, pidfd, proc_on_child, p);
 	if (r < 0) {
 		(void)kill(pid, SIGKILL);
 		(void)waitpid(pid, NULL, 0);
 		free(p);
-		return err_errno(err, r, "watch a child");
+		return err_errno(err, r, "watch %s", ps->worker);
 	}
 	p->next = ps->list;
 	ps->list = p;
 	*ret = p;
 	return 0;
-}
-
-static void proc_kill(struct proc *p)
-{
-	(void)syscall(SYS_pidfd_send_signal, p->child.pidfd, SIGKILL, NULL, 0);
 }
 
 void proc_drop(struct proc *p)
@@ -94,13 +92,13 @@ void proc_drop(struct proc *p)
 		return;
 	p->on_exit = NULL;
 	p->owner = NULL;
-	proc_kill(p);
+	(void)pidfd_signal(p->child.pidfd, SIGKILL);
 }
 
 void procs_close(struct procs *ps)
 {
 	for (struct proc *p = ps->list; p; p = p->next)
-		proc_kill(p);
+		(void)pidfd_signal(p->child.pidfd, SIGKILL);
 	while (ps->list) {
 		struct proc *p = ps->list;
 		pid_t pid = p->child.pid;
@@ -112,4 +110,31 @@ void procs_close(struct procs *ps)
 	}
 	free(ps->worker);
 	ps->worker = NULL;
+}
+
+/* ---- what owners say of a process ---- */
+
+int proc_err_died(const char *mode, int code, struct err *err)
+{
+	return err_set(
+		err, code,
+		"husk-image-worker %s ended before its work was done: killed, perhaps by the "
+		"kernel (see its log), or by a limit on memory or time",
+		mode);
+}
+
+int proc_err_lost(const char *mode, int why, int code, struct err *err)
+{
+	return err_set(err, code, "read from husk-image-worker %s: %s", mode, strerror(-why));
+}
+
+int proc_err_protocol(const char *mode, struct err *err)
+{
+	struct err why = *err;
+
+	return err_set(
+		err, -EPROTO,
+		"husk-image-worker %s broke its protocol (%.200s): is it of huskd's version, "
+		"and was huskd restarted after an update?",
+		mode, err_text(&why));
 }

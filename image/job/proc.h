@@ -1,6 +1,6 @@
 /*
  * The worker processes of one store. A child outlives its owner's interest: when the owner lets go,
- * it is killed and reaped later, without anybody waiting. Loop thread only.
+ * it is killed, and reaped later without anybody waiting. Loop thread only.
  */
 #ifndef HUSK_IMAGE_JOB_PROC_H
 #define HUSK_IMAGE_JOB_PROC_H
@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 
-#define PROC_MAX_FDS 4
+#define PROC_MAX_ARGS 8 /* without the program's name */
 
 struct proc;
 
@@ -19,25 +19,26 @@ struct procs {
 	struct proc *list; /* children not reaped yet, also those that were let go */
 };
 
-struct proc {
-	struct procs *procs;
-	struct proc *next;
-	struct ev_child child;
-	/* NULL when the owner has let go. The proc is gone when it is called. */
-	void (*on_exit)(void *owner, int status);
-	void *owner;
-};
-
 /* worker: NULL = the one in the directory of the running program. */
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err) must_check;
 /* Kills all children and waits for them. Fine for what procs_init has failed on or has not seen. */
 void procs_close(struct procs *ps);
 
-/* Starts the worker with `args` (a mode and its options) and fds[i] as descriptor i. */
+/* Starts the worker with `args` (a mode and its options, NULL at the end) and fds[i] as descriptor
+ * i. `on_exit`, unless proc_drop was called: it has ended, and *ret is gone. */
 int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *owner, int status), void *owner, struct proc **ret,
 	       struct err *err) must_check;
 /* Kills it; on_exit will not be called. NULL is fine. */
 void proc_drop(struct proc *p);
+
+/* ---- what owners say of a process, for users ---- */
+
+/* It ended before it had said all; returns `code`. */
+int proc_err_died(const char *mode, int code, struct err *err);
+/* Reading from it failed with `why`; returns `code`. */
+int proc_err_lost(const char *mode, int why, int code, struct err *err);
+/* It broke its protocol, as `err` has it; returns -EPROTO. */
+int proc_err_protocol(const char *mode, struct err *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/loop.h"
 #include "base/util.h"
 #include "image/job/fetcher.h"
@@ -341,9 +342,8 @@ static void pull_on_document(void *arg, uint32_t id, const void *data, size_t le
 	struct err err = { 0 };
 	int r;
 
-	if (p->step == PULL_LAYERS || id != p->document_request)
-		r = err_set(&err, -EPROTO, "the fetch process sent a document unasked");
-	else if (p->step == PULL_MANIFEST)
+	check(p->step != PULL_LAYERS && id == p->document_request);
+	if (p->step == PULL_MANIFEST)
 		r = take_first_manifest(p, data, len, &err);
 	else if (p->step == PULL_PLATFORM)
 		r = take_platform_manifest(p, data, len, &err);

@@ -233,7 +233,7 @@ static struct blob *blob_of(struct image_push *p, uint32_t id)
 	return id >= BLOB_ID && id - BLOB_ID < p->n_blobs ? &p->blobs[id - BLOB_ID] : NULL;
 }
 
-static void push_on_pushed(void *arg, uint32_t id, const char *how)
+static void push_on_pushed(void *arg, uint32_t id, enum fetcher_pushed how)
 {
 	struct image_push *p = arg;
 	struct blob *b = blob_of(p, id);
@@ -244,9 +244,9 @@ static void push_on_pushed(void *arg, uint32_t id, const char *how)
 	}
 	if (!b || b->state != IMAGE_PUSH_SENDING)
 		return;
-	b->state = str_eq(how, "mounted") ? IMAGE_PUSH_MOUNTED
-		   : str_eq(how, "there") ? IMAGE_PUSH_THERE
-					  : IMAGE_PUSH_DONE;
+	b->state = how == FETCHER_MOUNTED   ? IMAGE_PUSH_MOUNTED
+		   : how == FETCHER_PRESENT ? IMAGE_PUSH_THERE
+					    : IMAGE_PUSH_DONE;
 	b->sent = b->state == IMAGE_PUSH_DONE ? b->size : 0;
 	note_change(p);
 	start_more(p);
@@ -268,18 +268,8 @@ static void push_on_error(void *arg, uint32_t id, int code, bool again, const st
 	push_fail(arg, code, err);
 }
 
-static void push_on_document(void *arg, uint32_t id, const void *data, size_t len)
-{
-}
-
-static void push_on_fetched(void *arg, uint32_t id, uint64_t fetched)
-{
-}
-
 static const struct fetcher_ops push_ops = {
-	.document = push_on_document,
 	.progress = push_on_progress,
-	.done = push_on_fetched,
 	.pushed = push_on_pushed,
 	.error = push_on_error,
 };

@@ -6,15 +6,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "base/buf.h"
+#include "base/check.h"
 #include "base/loop.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/job/proc.h"
+#include "image/wire.h"
 #include "image/worker/worker.h"
 
+#define MODE "unpack"
 #define PIPE_SIZE (1 * MIB)
 
 struct unpacker {
@@ -24,8 +26,7 @@ struct unpacker {
 	struct ev_io io;
 	struct buf in;
 	char id[DIGEST_LEN + 1];
-	char **want; /* diff ids that make up a merged disk; NULL = one layer, which tells its own
-		      */
+	char **want; /* the diff ids of a merged disk; NULL = one layer, with one of its own */
 	unpacker_done_fn done;
 	void *arg;
 };
@@ -50,70 +51,77 @@ void unpacker_free(struct unpacker *u)
 	free(u);
 }
 
-static void report(struct unpacker *u, int code, const char *diff_id, const char *text)
+/* `done`, once. */
+static void end(struct unpacker *u, int code, const struct err *why)
 {
-	struct err err = { 0 };
+	struct err err = *why;
 
+	check(u->io.loop);
 	ev_io_del(&u->io);
-	if (code < 0)
-		err_set(&err, code, "%s", text);
-	u->done(u->arg, code, diff_id, &err);
+	u->done(u->arg, code, code < 0 ? NULL : u->id, &err);
 }
 
 /* The layers of a merged disk must be what they are said to be; for one, the caller compares. */
-static int check_ids(struct unpacker *u, json_t *ids, struct err *err)
+static int check_ids(struct unpacker *u, const Worker__UnpackReport *rep, struct err *err)
 {
 	size_t n = u->want ? strv_len(u->want) : 1;
 
-	if (json_array_size(ids) != n)
-		return err_set(err, -EIO, "the unpacking process has died");
-	for (size_t k = 0; k < n; k++) {
-		const char *id = json_string_value(json_array_get(ids, k));
-
-		if (!digest_valid(id))
-			return err_set(err, -EIO, "the unpacking process talks nonsense");
-		if (u->want && !str_eq(id, u->want[k]))
-			return err_set(err, -EBADMSG, "part %zu of %zu: its content is %s, not %s",
-				       k + 1, n, id, u->want[k]);
-		if (!u->want)
-			memcpy(u->id, id, sizeof(u->id));
+	if (rep->n_diff_ids != n) {
+		err_set(err, -EPROTO, "%zu digests for %zu layers", rep->n_diff_ids, n);
+		return proc_err_protocol(MODE, err);
 	}
+	for (size_t k = 0; u->want && k < n; k++)
+		if (!str_eq(rep->diff_ids[k], u->want[k]))
+			return err_set(err, -EBADMSG, "part %zu of %zu: its content is %s, not %s",
+				       k + 1, n, rep->diff_ids[k], u->want[k]);
+	if (!u->want)
+		memcpy(u->id, rep->diff_ids[0], sizeof(u->id));
 	return 0;
 }
 
-static void on_report(struct unpacker *u)
+/* All that the process has said: one report, or nothing. */
+static int take_report(struct unpacker *u, struct err *err)
 {
-	json_t *j = json_loadb((const char *)buf_data(&u->in), buf_len(&u->in), 0, NULL);
-	json_t *e = json_object_get(j, "error");
-	const char *text = json_string_value(json_object_get(e, "text"));
-	json_int_t code = json_integer_value(json_object_get(e, "errno"));
+	cleanup_pb_arena struct pb_arena arena;
+	const Worker__UnpackReport *rep;
+	const uint8_t *data;
+	ssize_t n = wire_next(&u->in, WIRE_MAX_SMALL, &data);
+	int r;
+
+	pb_arena_init(&arena, WIRE_REPORT_MEMORY);
+	if (n == 0)
+		return proc_err_died(MODE, -EIO, err);
+	if (n < 0 || buf_len(&u->in) != WIRE_HEADER + (size_t)n)
+		r = err_set(err, -EPROTO, "not one report");
+	else
+		r = wire_unpack_report(&arena, data, (size_t)n, &rep, err);
+	if (r == -EPROTO)
+		return proc_err_protocol(MODE, err);
+	if (r < 0)
+		return r;
+	return rep->failure ? wire_failure(rep->failure, err) : check_ids(u, rep, err);
+}
+
+static void unpacker_on_io(struct ev_io *io, uint32_t events)
+{
+	struct unpacker *u = io->arg;
+	ssize_t n = buf_read_fd(&u->in, u->report_fd, WIRE_HEADER + WIRE_MAX_SMALL);
 	struct err err = { 0 };
 	int r;
 
-	if (e)
-		r = err_set(&err, code < 0 && code >= -4095 ? (int)code : -EIO, "%s",
-			    text ? text : "the unpacking process talks nonsense");
-	else
-		r = check_ids(u, json_object_get(j, "diff_ids"), &err);
-	json_decref(j);
-	report(u, r, r < 0 ? NULL : u->id, err.msg);
-}
-
-static void on_io(struct ev_io *io, uint32_t events)
-{
-	struct unpacker *u = io->arg;
-	ssize_t n = buf_read_fd(&u->in, u->report_fd, WORKER_MAX_LINE);
-
 	if (n == -EAGAIN || n == -EINTR || n > 0)
 		return;
-	if (n < 0)
-		report(u, -EIO, NULL, "cannot hear the unpacking process");
-	else
-		on_report(u);
+	if (n == -ENOBUFS) {
+		err_set(&err, -EPROTO, "more than one report");
+		r = proc_err_protocol(MODE, &err);
+	} else {
+		r = n < 0 ? proc_err_lost(MODE, (int)n, -EIO, &err) : take_report(u, &err);
+	}
+	end(u, r, &err);
 }
 
 /* The end of the process is seen as the end of its report. */
-static void on_exit_ignored(void *owner, int status)
+static void unpacker_on_exit(void *owner, int status)
 {
 	struct unpacker *u = owner;
 
@@ -135,17 +143,17 @@ static int start(struct procs *ps, struct unpacker *u, char *const *args, int in
 	if (file < 0)
 		return err_errno(err, -errno, "%s", u->path);
 	fds[0] = input;
-	fds[1] = report_write;
+	fds[WORKER_REPORT_FD] = report_write;
 	fds[2] = STDERR_FILENO;
 	fds[WORKER_OUT_FD] = file;
 	for (size_t k = 0; k < n_more; k++)
 		fds[WORKER_LAYER_FD(k + 1)] = more[k].fd;
-	r = proc_start(ps, args, fds, 4 + (int)n_more, on_exit_ignored, u, &u->proc, err);
+	r = proc_start(ps, args, fds, 4 + (int)n_more, unpacker_on_exit, u, &u->proc, err);
 	if (r < 0)
 		return r;
 	if (fd_set_nonblock(u->report_fd, true) < 0 ||
-	    ev_io_add(ps->loop, &u->io, u->report_fd, EPOLLIN, on_io, u) < 0)
-		return err_set(err, -ENOMEM, "no memory");
+	    ev_io_add(ps->loop, &u->io, u->report_fd, EPOLLIN, unpacker_on_io, u) < 0)
+		return err_nomem(err);
 	return 0;
 }
 
@@ -155,16 +163,16 @@ static int make(const char *path, const char *id, unpacker_done_fn done, void *a
 	struct unpacker *u = calloc(1, sizeof(*u));
 
 	if (!u)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	u->report_fd = -1;
 	u->done = done;
 	u->arg = arg;
-	buf_init(&u->in, WORKER_MAX_LINE);
+	buf_init(&u->in, WIRE_HEADER + WIRE_MAX_SMALL);
 	snprintf(u->id, sizeof(u->id), "%s", id);
 	u->path = strdup(path);
 	if (!u->path) {
 		unpacker_free(u);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	*ret = u;
 	return 0;
@@ -175,8 +183,8 @@ int unpacker_new(struct procs *ps, const char *path, enum media_compression comp
 		 int *ret_fd, struct err *err)
 {
 	char *const args[] = {
-		(char *)"unpack", (char *)"--layers", (char *)media_compression_name(compression),
-		(char *)"--id",	  (char *)diff_id,    NULL
+		(char *)MODE,	(char *)"--layers", (char *)media_compression_name(compression),
+		(char *)"--id", (char *)diff_id,    NULL
 	};
 	cleanup_fd int in_read = -1, in_write = -1;
 	struct unpacker *u;
@@ -216,12 +224,9 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 			unpacker_done_fn done, void *arg, struct unpacker **ret, struct err *err)
 {
 	char kinds[UNPACKER_MAX_LAYERS * 5 + 1];
-	char *const args[] = { (char *)"unpack",
-			       (char *)"--layers",
-			       kinds,
-			       (char *)"--id",
-			       (char *)id,
-			       bottom ? (char *)"--bottom" : NULL,
+	char *const args[] = { (char *)MODE, (char *)"--layers",
+			       kinds,	     (char *)"--id",
+			       (char *)id,   bottom ? (char *)"--bottom" : NULL,
 			       NULL };
 	struct unpacker *u;
 	size_t at = 0;
@@ -236,7 +241,7 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 	if (r < 0)
 		return r;
 	r = set_want(u, l, n);
-	r = r < 0 ? err_set(err, r, "no memory") : start(ps, u, args, l[0].fd, l + 1, n - 1, err);
+	r = r < 0 ? err_nomem(err) : start(ps, u, args, l[0].fd, l + 1, n - 1, err);
 	if (r < 0) {
 		unpacker_free(u);
 		return r;

@@ -1,5 +1,7 @@
-/* huskd's end of one unpack process: the blobs of one or more layers go in, an ext4 file comes out.
- * Loop thread. */
+/*
+ * huskd's end of one unpack process (base/proto/image_worker.proto): the blobs of one or more
+ * layers go in, an ext4 file comes out. Loop thread.
+ */
 #ifndef HUSK_IMAGE_JOB_UNPACKER_H
 #define HUSK_IMAGE_JOB_UNPACKER_H
 

@@ -562,7 +562,6 @@ void exchange_on_curl(CURLMsg *m)
 {
 	CURLcode c = m->data.result;
 	struct exchange *x = NULL;
-	const char *type = NULL;
 	struct err err = { 0 };
 	int r = 0;
 
@@ -572,8 +571,6 @@ void exchange_on_curl(CURLMsg *m)
 		r = curl_failure(x, c, &err);
 	} else {
 		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
-		curl_easy_getinfo(x->easy, CURLINFO_CONTENT_TYPE, &type);
-		snprintf(x->media_type, sizeof(x->media_type), "%s", type ? type : "");
 		if (x->status >= 300 && x->status < 400 && x->status != 304 && !x->token_service) {
 			r = redirect(x, &err);
 			if (r == 0)

@@ -61,7 +61,7 @@ struct exchange {
 	/* the answer */
 	long status;
 	struct auth_challenge challenge;
-	char media_type[256], location[2048], range[64], digest[128], content_range[128];
+	char location[2048], range[64], digest[128], content_range[128];
 	struct buf body; /* unless `data` takes it */
 	uint64_t max;
 	struct err err; /* why a callback ended it */

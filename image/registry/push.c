@@ -27,13 +27,6 @@ struct push {
 	unsigned breaks, restarts;
 };
 
-const char *push_how_name(enum push_how how)
-{
-	static const char *const names[] = { "sent", "there", "mounted" };
-
-	return names[how];
-}
-
 static void push_free(struct push *p)
 {
 	fd_close(&p->fd);
@@ -304,7 +297,7 @@ static void push_on_head(void *arg, uint32_t id, int code, const struct registry
 	struct push *p = arg;
 
 	if (code == 0)
-		end(p, 0, p->restarts ? PUSH_SENT : PUSH_THERE, NULL);
+		end(p, 0, p->restarts ? PUSH_SENT : PUSH_PRESENT, NULL);
 	else if (res->status == 404)
 		begin_upload(p, p->from);
 	else

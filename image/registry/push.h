@@ -17,8 +17,8 @@ struct push;
 #define PUSH_MAX_BREAKS 5   /* without a byte of progress */
 #define PUSH_MAX_RESTARTS 3 /* of an upload, from its start */
 
-enum push_how { PUSH_SENT, PUSH_THERE, PUSH_MOUNTED };
-const char *push_how_name(enum push_how how); /* "sent", "there", "mounted" */
+/* PRESENT: the registry had it already. MOUNTED: it took it from another repository. */
+enum push_how { PUSH_SENT, PUSH_PRESENT, PUSH_MOUNTED };
 
 struct push_request {
 	uint32_t id; /* of registry_progress_fn */

@@ -56,7 +56,6 @@ struct registry_result {
 	/* documents and calls; NULL for layers */
 	const void *data;
 	size_t len;
-	const char *media_type; /* "" = not said */
 	/* layers */
 	uint64_t fetched;
 	/* calls: what was answered; "" = not said */

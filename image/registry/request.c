@@ -31,8 +31,7 @@ void request_free(struct request *q)
 void request_end(struct request *q, int code, bool again, const struct err *err)
 {
 	struct registry *reg = q->x.reg;
-	struct registry_result res = { .media_type = q->x.media_type,
-				       .status = q->x.status,
+	struct registry_result res = { .status = q->x.status,
 				       .location = q->x.location,
 				       .range = q->x.range,
 				       .digest = q->x.digest,

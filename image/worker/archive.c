@@ -1,11 +1,10 @@
-/* `archive`: as `fetch`, but the registry is a tar. See worker.h. */
+/* `archive`: as `fetch`, but the registry is a tar of images. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
 #include <openssl/evp.h>
 
 #include "base/util.h"
@@ -13,6 +12,7 @@
 #include "image/layer/decode.h"
 #include "image/limits.h"
 #include "image/worker/worker.h"
+#include "image/wire.h"
 #include "image/worker/channel.h"
 #include "image/worker/confine.h"
 
@@ -30,7 +30,7 @@ struct source {
 	uint8_t buf[CHUNK], there[CHUNK];
 };
 
-static ssize_t read_archive(void *arg, void *buf, size_t n, uint64_t offset)
+static ssize_t archive_on_read(void *arg, void *buf, size_t n, uint64_t offset)
 {
 	const struct source *s = arg;
 
@@ -50,12 +50,12 @@ static int open_archive(struct source *s, struct err *err)
 		return 0;
 	if (fstat(s->fd, &st) < 0)
 		return err_errno(err, -errno, "the archive");
-	return archive_open(read_archive, s, (uint64_t)st.st_size, &s->archive, err);
+	return archive_open(archive_on_read, s, (uint64_t)st.st_size, &s->archive, err);
 }
 
 /* ---- list: which images there are; a compressed archive is expanded before ---- */
 
-static int put_expanded(void *arg, const void *data, size_t len)
+static int archive_on_expanded(void *arg, const void *data, size_t len)
 {
 	return write_all(*(const int *)arg, data, len);
 }
@@ -67,17 +67,17 @@ static int expand(struct source *s, enum media_compression kind, uint64_t size, 
 	struct decoder *d = NULL;
 	uint8_t sum[32];
 	ssize_t n = 0;
-	int r = decoder_new(kind, MIN_OF(max, IMAGE_MAX_LAYER), put_expanded, &out, &d);
+	int r = decoder_new(kind, MIN_OF(max, IMAGE_MAX_LAYER), archive_on_expanded, &out, &d);
 
 	if (r < 0)
-		return err_set(err, r, "no memory");
-	while (r >= 0 && (n = read_archive(s, s->buf, CHUNK, at)) > 0) {
+		return err_nomem(err);
+	while (r == 0 && (n = archive_on_read(s, s->buf, CHUNK, at)) > 0) {
 		r = decoder_put(d, s->buf, (size_t)n, err);
 		at += (uint64_t)n;
 	}
-	if (r >= 0 && n < 0)
+	if (r == 0 && n < 0)
 		r = err_errno(err, (int)n, "read the archive");
-	if (r >= 0)
+	if (r == 0)
 		r = decoder_end(d, sum, &bytes, err);
 	decoder_free(d);
 	if (r == -EFBIG)
@@ -106,7 +106,7 @@ static int expand_if_needed(struct source *s, int out, bool *ret_expanded, struc
 	};
 	struct stat st;
 	uint8_t head[8] = { 0 };
-	ssize_t n = read_archive(s, head, sizeof(head), 0);
+	ssize_t n = archive_on_read(s, head, sizeof(head), 0);
 
 	if (n < 0 || fstat(s->fd, &st) < 0)
 		return err_errno(err, n < 0 ? (int)n : -errno, "read the archive");
@@ -131,52 +131,56 @@ static int expand_if_needed(struct source *s, int out, bool *ret_expanded, struc
 	return 0;
 }
 
-static int send_list(struct source *s, uint32_t id, bool expanded, struct err *err)
+static int send_images(struct source *s, uint32_t id, bool expanded, struct err *err)
 {
-	const struct archive_image *images;
-	cleanup_free char *text = NULL;
-	json_t *list = json_array(), *j;
-	size_t n = 0;
+	Worker__Images list = WORKER__IMAGES__INIT;
+	Worker__Event e = WORKER__EVENT__INIT;
+	const struct archive_image *images = archive_images(s->archive, &list.n_images);
+	cleanup_free Worker__Images__Image *v = calloc(list.n_images + 1, sizeof(*v));
+	cleanup_free Worker__Images__Image **pointers =
+		calloc(list.n_images + 1, sizeof(*pointers));
 
-	images = archive_images(s->archive, &n);
-	for (size_t k = 0; k < n; k++) {
-		json_t *names = json_array();
-
-		for (char **v = images[k].names; *v; v++)
-			(void)!json_array_append_new(names, json_string(*v));
-		(void)!json_array_append_new(
-			list, json_pack("{s:s, s:o}", "digest", images[k].digest, "names", names));
+	if (!v || !pointers)
+		return err_nomem(err);
+	for (size_t k = 0; k < list.n_images; k++) {
+		worker__images__image__init(&v[k]);
+		v[k].digest = (char *)images[k].digest;
+		v[k].names = images[k].names;
+		v[k].n_names = strv_len(images[k].names);
+		pointers[k] = &v[k];
 	}
-	j = json_pack("{s:b, s:o}", "expanded", expanded, "images", list);
-	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	json_decref(j);
-	if (!text || strlen(text) > IMAGE_MAX_DOCUMENT)
+	list.expanded = expanded;
+	list.images = pointers;
+	if (worker__images__get_packed_size(&list) > IMAGE_MAX_DOCUMENT)
 		return err_set(err, -EFBIG, "the archive has too many images and names");
-	channel_send_document(&s->ch, id, text, strlen(text), "");
+	e.id = id;
+	e.event_case = WORKER__EVENT__EVENT_IMAGES;
+	e.images = &list;
+	channel_send(&s->ch, &e);
 	return 0;
 }
 
-static int op_list(struct source *s, uint32_t id, struct err *err)
+static int archive_list(struct source *s, const Worker__Command *c, struct err *err)
 {
 	cleanup_fd int out = channel_take_fd(&s->ch);
 	bool expanded = false;
 	int r = s->archive ? 0 : expand_if_needed(s, out, &expanded, err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = open_archive(s, err);
-	return r < 0 ? r : send_list(s, id, expanded, err);
+	return r < 0 ? r : send_images(s, c->id, expanded, err);
 }
 
 /* ---- documents ---- */
 
-static int op_document(struct source *s, uint32_t id, const char *digest, struct err *err)
+static int send_document(struct source *s, uint32_t id, const char *digest, struct err *err)
 {
 	cleanup_free char *data = NULL;
 	struct archive_blob b;
 	int r = open_archive(s, err);
 
-	if (r >= 0)
-		r = archive_blob(s->archive, digest ? digest : "", &b, err);
+	if (r == 0)
+		r = archive_blob(s->archive, digest, &b, err);
 	if (r < 0)
 		return r;
 	if (b.size > IMAGE_MAX_DOCUMENT)
@@ -185,9 +189,9 @@ static int op_document(struct source *s, uint32_t id, const char *digest, struct
 	if (!b.bytes) {
 		data = malloc(b.size + 1);
 		if (!data)
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		for (uint64_t at = 0; at < b.size;) {
-			ssize_t n = read_archive(s, data + at, b.size - at, b.offset + at);
+			ssize_t n = archive_on_read(s, data + at, b.size - at, b.offset + at);
 
 			if (n <= 0)
 				return err_set(err, n < 0 ? (int)n : -EBADMSG, "read the archive");
@@ -195,8 +199,18 @@ static int op_document(struct source *s, uint32_t id, const char *digest, struct
 		}
 		b.bytes = data;
 	}
-	channel_send_document(&s->ch, id, b.bytes, b.size, "");
+	channel_send_document(&s->ch, id, b.bytes, b.size);
 	return 0;
+}
+
+static int archive_manifest(struct source *s, const Worker__Command *c, struct err *err)
+{
+	return send_document(s, c->id, c->manifest->reference, err);
+}
+
+static int archive_document(struct source *s, const Worker__Command *c, struct err *err)
+{
+	return send_document(s, c->id, c->blob->digest, err);
 }
 
 /* ---- layers ---- */
@@ -237,14 +251,13 @@ static int put_chunk(struct source *s, struct layer *l, size_t n, uint64_t at, s
 {
 	int r = put_file(s, l, n, at, err);
 
-	if (r >= 0 && EVP_DigestUpdate(l->hash, s->buf, n) != 1)
-		r = err_set(err, -ENOMEM, "no memory");
-	if (r >= 0 && l->pipe >= 0 && write_all(l->pipe, s->buf, n) < 0)
+	if (r == 0 && EVP_DigestUpdate(l->hash, s->buf, n) != 1)
+		r = err_nomem(err);
+	if (r == 0 && l->pipe >= 0 && write_all(l->pipe, s->buf, n) < 0)
 		fd_close(&l->pipe); /* who reads has an error of its own to tell */
-	if (r >= 0 && now_mono_ns() - l->said_ns > PROGRESS_NS) {
+	if (r == 0 && now_mono_ns() - l->said_ns > PROGRESS_NS) {
 		l->said_ns = now_mono_ns();
-		channel_send(&s->ch, json_pack("{s:s, s:i, s:I}", "event", "progress", "id",
-					       (int)l->id, "fetched", (json_int_t)(at + n)));
+		channel_send_progress(&s->ch, l->id, at + n);
 	}
 	return r;
 }
@@ -259,9 +272,9 @@ static int copy_layer(struct source *s, struct layer *l, const struct archive_bl
 	if (b->size != l->size || b->bytes)
 		return err_set(err, -EBADMSG, "it has %llu bytes in the archive, not %llu",
 			       (unsigned long long)b->size, (unsigned long long)l->size);
-	for (uint64_t at = 0; r >= 0 && at < b->size && !s->ch.broken;) {
-		ssize_t n = read_archive(s, s->buf, (size_t)MIN_OF((uint64_t)CHUNK, b->size - at),
-					 b->offset + at);
+	for (uint64_t at = 0; r == 0 && at < b->size && !s->ch.broken;) {
+		ssize_t n = archive_on_read(
+			s, s->buf, (size_t)MIN_OF((uint64_t)CHUNK, b->size - at), b->offset + at);
 
 		if (n <= 0)
 			return err_set(err, n < 0 ? (int)n : -EBADMSG, "read the archive");
@@ -271,7 +284,7 @@ static int copy_layer(struct source *s, struct layer *l, const struct archive_bl
 	if (r < 0)
 		return r;
 	if (EVP_DigestFinal_ex(l->hash, sum, NULL) != 1)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	digest_from_sha256(sum, found);
 	return str_eq(found, l->digest)
 		       ? 0
@@ -279,33 +292,30 @@ static int copy_layer(struct source *s, struct layer *l, const struct archive_bl
 				 found);
 }
 
-static int op_layer(struct source *s, uint32_t id, const json_t *j, struct err *err)
+static int archive_layer(struct source *s, const Worker__Command *c, struct err *err)
 {
 	struct layer l = {
-		.id = id,
-		.digest = json_string_value(json_object_get(j, "digest")),
-		.size = (uint64_t)json_integer_value(json_object_get(j, "size")),
-		.have = (uint64_t)json_integer_value(json_object_get(j, "have")),
-		.file = -1,
+		.id = c->id,
+		.digest = c->layer->digest,
+		.size = c->layer->size,
+		.have = c->layer->have,
+		.file = c->layer->file ? channel_take_fd(&s->ch) : -1,
 		.pipe = -1,
 		.hash = EVP_MD_CTX_new(),
 	};
 	struct archive_blob b;
 	int r = open_archive(s, err);
 
-	if (json_is_true(json_object_get(j, "file")))
-		l.file = channel_take_fd(&s->ch);
-	if (json_is_true(json_object_get(j, "pipe")))
+	if (c->layer->pipe)
 		l.pipe = channel_take_fd(&s->ch);
-	if (r >= 0 && (!l.hash || EVP_DigestInit_ex(l.hash, EVP_sha256(), NULL) != 1))
-		r = err_set(err, -ENOMEM, "no memory");
-	if (r >= 0)
-		r = archive_blob(s->archive, l.digest ? l.digest : "", &b, err);
-	if (r >= 0)
+	if (r == 0 && (!l.hash || EVP_DigestInit_ex(l.hash, EVP_sha256(), NULL) != 1))
+		r = err_nomem(err);
+	if (r == 0)
+		r = archive_blob(s->archive, l.digest, &b, err);
+	if (r == 0)
 		r = copy_layer(s, &l, &b, err);
-	if (r >= 0)
-		channel_send(&s->ch, json_pack("{s:s, s:i, s:I}", "event", "done", "id", (int)id,
-					       "fetched", (json_int_t)l.size));
+	if (r == 0)
+		channel_send_done(&s->ch, c->id, l.size);
 	fd_close(&l.file);
 	fd_close(&l.pipe);
 	EVP_MD_CTX_free(l.hash);
@@ -314,38 +324,35 @@ static int op_layer(struct source *s, uint32_t id, const json_t *j, struct err *
 
 /* ---- commands ---- */
 
-static int command(struct source *s, const char *line, struct err *err)
-{
-	json_t *j = json_loads(line, 0, NULL);
-	const char *op = json_string_value(json_object_get(j, "op"));
-	uint32_t id = (uint32_t)json_integer_value(json_object_get(j, "id"));
-	struct err why = { 0 };
-	int r = 0;
+#define CASE(c) WORKER__COMMAND__COMMAND_##c
 
-	if (str_eq(op, "open") && s->fd < 0) {
+/* A request that fails is answered; what is returned ends the process. */
+static int archive_command(struct source *s, const Worker__Command *c, struct err *err)
+{
+	static int (*const handlers[])(struct source * s, const Worker__Command *c,
+				       struct err *err) = {
+		[CASE(MANIFEST)] = archive_manifest,
+		[CASE(BLOB)] = archive_document,
+		[CASE(LAYER)] = archive_layer,
+		[CASE(LIST)] = archive_list,
+	};
+	struct err why = { 0 };
+	int r;
+
+	if ((c->command_case == CASE(OPEN)) != (s->fd < 0))
+		return err_set(err, -EPROTO, "the first command is Open, and no other one is");
+	if (c->command_case == CASE(OPEN)) {
 		s->fd = channel_take_fd(&s->ch);
-		json_decref(j);
-		return s->fd < 0 ? err_set(err, -EPROTO, "bad command: open") : 0;
-	}
-	if (s->fd < 0 || !op)
-		r = err_set(err, -EPROTO, "bad command");
-	else if (str_eq(op, "list"))
-		r = op_list(s, id, &why);
-	else if (str_eq(op, "manifest"))
-		r = op_document(s, id, json_string_value(json_object_get(j, "reference")), &why);
-	else if (str_eq(op, "blob"))
-		r = op_document(s, id, json_string_value(json_object_get(j, "digest")), &why);
-	else if (str_eq(op, "layer"))
-		r = op_layer(s, id, j, &why);
-	else
-		r = err_set(err, -EPROTO, "unknown command");
-	json_decref(j);
-	if (r < 0 && why.code) {
-		channel_send_error(&s->ch, id, r, false, &why);
 		return 0;
 	}
-	return r;
+	if (c->command_case >= ARRAY_SIZE(handlers) || !handlers[c->command_case])
+		return err_set(err, -EPROTO, "command %d is not for archive", (int)c->command_case);
+	r = handlers[c->command_case](s, c, &why);
+	if (r < 0)
+		channel_send_failure(&s->ch, c->id, r, false, &why);
+	return 0;
 }
+#undef CASE
 
 int worker_archive(void)
 {
@@ -356,18 +363,17 @@ int worker_archive(void)
 
 	s.fd = -1;
 	channel_init(&s.ch);
-	if (r >= 0)
+	if (r == 0)
 		r = confine_archive(&err);
-	while (r >= 0 && !s.ch.eof && !s.ch.broken) {
-		char *line = NULL;
+	while (r == 0 && !s.ch.eof && !s.ch.broken) {
+		const Worker__Command *c;
 
-		r = channel_line(&s.ch, &line, &err);
-		if (r >= 0)
-			r = line ? command(&s, line, &err) : channel_receive(&s.ch, true, &err);
-		free(line);
+		r = channel_next(&s.ch, &c, &err);
+		if (r == 0)
+			r = c ? archive_command(&s, c, &err) : channel_receive(&s.ch, true, &err);
 	}
 	if (r < 0)
-		channel_send_error(&s.ch, 0, r, false, &err);
+		channel_send_failure(&s.ch, 0, r, false, &err);
 	archive_close(s.archive);
 	channel_fini(&s.ch);
 	return r < 0;

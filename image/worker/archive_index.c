@@ -184,7 +184,7 @@ static int read_extended(struct reader *r, char type, uint64_t size, struct err 
 			       ARCHIVE_MAX_PAX / KIB);
 	text = malloc(size + 1);
 	if (!text)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	rc = read_exactly(r, text, size, r->at + BLOCK, err);
 	if (rc < 0)
 		return rc;
@@ -262,7 +262,7 @@ static int add_entry(struct reader *r, const struct header *h, uint64_t size, st
 
 		e = reallocarray(ix->entries, cap, sizeof(*e));
 		if (!e)
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		ix->entries = e;
 		ix->cap = cap;
 	}
@@ -273,7 +273,7 @@ static int add_entry(struct reader *r, const struct header *h, uint64_t size, st
 	if (link)
 		e->target = entry_target(r, h, name);
 	ix->n++;
-	return e->name && (!link || e->target) ? 0 : err_set(err, -ENOMEM, "no memory");
+	return e->name && (!link || e->target) ? 0 : err_nomem(err);
 }
 
 /* One header and what belongs to it. 1: goes on, 0: the end. */
@@ -319,7 +319,7 @@ static int read_one(struct reader *r, struct err *err)
 	return rc < 0 ? rc : 1;
 }
 
-static int by_name(const void *a, const void *b)
+static int archive_index_by_name(const void *a, const void *b)
 {
 	const struct archive_entry *x = a, *y = b;
 	int c = strcmp(x->name, y->name);
@@ -346,7 +346,7 @@ int archive_index_read(archive_read_fn read, void *arg, uint64_t size, struct ar
 		return rc;
 	}
 	if (ix.n)
-		qsort(ix.entries, ix.n, sizeof(*ix.entries), by_name);
+		qsort(ix.entries, ix.n, sizeof(*ix.entries), archive_index_by_name);
 	*ret = ix;
 	return 0;
 }

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "image/limits.h"
+#include "image/wire.h"
 
 #define TYPE_MANIFEST "application/vnd.oci.image.manifest.v1+json"
 #define TYPE_CONFIG "application/vnd.oci.image.config.v1+json"
@@ -32,11 +33,11 @@ struct archive {
 	size_t n_known, cap_known;
 };
 
-static void json_freep(json_t **j)
+static void archive_json_freep(json_t **j)
 {
 	json_decref(*j);
 }
-#define cleanup_json cleanup_with(json_freep)
+#define cleanup_json cleanup_with(archive_json_freep)
 
 void archive_close(struct archive *a)
 {
@@ -80,7 +81,7 @@ static int read_document(const struct archive *a, const struct archive_entry *e,
 			       IMAGE_MAX_DOCUMENT / MIB);
 	text = malloc(e->size + 1);
 	if (!text)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = read_range(a, text, e->size, e->offset, err);
 	if (r < 0)
 		return r;
@@ -107,20 +108,18 @@ static int hash_entry(const struct archive *a, const struct archive_entry *e,
 	static uint8_t buf[64 * KIB];
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
 	uint8_t sum[32];
-	int r = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1
-			? 0
-			: err_set(err, -ENOMEM, "no memory");
+	int r = c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1 ? 0 : err_nomem(err);
 
 	for (uint64_t at = 0; r == 0 && at < e->size;) {
 		size_t n = (size_t)MIN_OF((uint64_t)sizeof(buf), e->size - at);
 
 		r = read_range(a, buf, n, e->offset + at, err);
 		if (r == 0 && EVP_DigestUpdate(c, buf, n) != 1)
-			r = err_set(err, -ENOMEM, "no memory");
+			r = err_nomem(err);
 		at += n;
 	}
 	if (r == 0 && EVP_DigestFinal_ex(c, sum, NULL) != 1)
-		r = err_set(err, -ENOMEM, "no memory");
+		r = err_nomem(err);
 	EVP_MD_CTX_free(c);
 	if (r == 0)
 		digest_from_sha256(sum, ret);
@@ -146,13 +145,13 @@ static int image_of(struct archive *a, const char *digest, struct archive_image 
 			       ARCHIVE_MAX_IMAGES);
 	im = reallocarray(a->images, a->n_images + 1, sizeof(*im));
 	if (!im)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	a->images = im;
 	im = &a->images[a->n_images++];
 	*im = (struct archive_image){ .names = calloc(1, sizeof(*im->names)) };
 	memcpy(im->digest, digest, sizeof(im->digest));
 	*ret = im;
-	return im->names ? 0 : err_set(err, -ENOMEM, "no memory");
+	return im->names ? 0 : err_nomem(err);
 }
 
 static int add_name(struct archive_image *im, const char *name, struct err *err)
@@ -165,13 +164,16 @@ static int add_name(struct archive_image *im, const char *name, struct err *err)
 			return 0;
 	if (n == ARCHIVE_MAX_NAMES)
 		return err_set(err, -EFBIG, "an image has more than %u names", ARCHIVE_MAX_NAMES);
+	if (strlen(name) > WIRE_MAX_NAME)
+		return err_set(err, -EPROTO, "a name in the archive has more than %u bytes",
+			       WIRE_MAX_NAME);
 	more = reallocarray(im->names, n + 2, sizeof(*more));
 	if (!more)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	im->names = more;
 	more[n] = strdup(name);
 	more[n + 1] = NULL;
-	return more[n] ? 0 : err_set(err, -ENOMEM, "no memory");
+	return more[n] ? 0 : err_nomem(err);
 }
 
 static int add_known(struct archive *a, const char *digest, char *bytes, uint64_t offset,
@@ -185,7 +187,7 @@ static int add_known(struct archive *a, const char *digest, char *bytes, uint64_
 		k = reallocarray(a->known, cap, sizeof(*k));
 		if (!k) {
 			free(bytes);
-			return err_set(err, -ENOMEM, "no memory");
+			return err_nomem(err);
 		}
 		a->known = k;
 		a->cap_known = cap;
@@ -228,11 +230,11 @@ static int read_oci(struct archive *a, const struct archive_entry *e, struct err
 	json_array_foreach (json_object_get(index, "manifests"), k, d) {
 		const char *digest = text_of(d, "digest"), *name = oci_name(d);
 
-		if (r >= 0 && !digest_valid(digest))
+		if (r == 0 && !digest_valid(digest))
 			r = err_set(err, -EPROTO, "index.json has a manifest without a digest");
-		if (r >= 0)
+		if (r == 0)
 			r = image_of(a, digest, &im, err);
-		if (r >= 0 && name)
+		if (r == 0 && name)
 			r = add_name(im, name, err);
 		if (r < 0)
 			break;
@@ -284,9 +286,9 @@ static int docker_layer(struct archive *a, const json_t *file, const json_t *dif
 		return err_set(err, -EPROTO, "the layer %.100s is not in the archive",
 			       name ? name : "?");
 	r = layer_kind(a, e, &kind, err);
-	if (r >= 0)
+	if (r == 0)
 		r = layer_digest(a, e, kind, json_string_value(diff_id), digest, err);
-	if (r >= 0)
+	if (r == 0)
 		r = add_known(a, digest, NULL, e->offset, e->size, err);
 	if (r < 0)
 		return r;
@@ -294,7 +296,7 @@ static int docker_layer(struct archive *a, const json_t *file, const json_t *dif
 	return json_array_append_new(layers,
 				     json_pack("{s:s, s:s, s:I}", "mediaType", type, "digest",
 					       digest, "size", (json_int_t)e->size)) < 0
-		       ? err_set(err, -ENOMEM, "no memory")
+		       ? err_nomem(err)
 		       : 0;
 }
 
@@ -312,7 +314,7 @@ static int make_manifest(struct archive *a, const char *config, uint64_t config_
 
 	if (!text || digest_of(text, strlen(text), digest) < 0) {
 		free(text);
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	}
 	r = add_known(a, digest, text, 0, strlen(text), err);
 	return r < 0 ? r : image_of(a, digest, ret, err);
@@ -333,22 +335,22 @@ static int docker_image(struct archive *a, const json_t *entry, struct err *err)
 		return err_set(err, -EPROTO, "the configuration %.100s is not in the archive",
 			       name ? name : "?");
 	r = read_json(a, e, &config, err);
-	if (r >= 0)
+	if (r == 0)
 		r = hash_entry(a, e, digest, err);
-	if (r >= 0)
+	if (r == 0)
 		r = add_known(a, digest, NULL, e->offset, e->size, err);
-	if (r >= 0 && json_array_size(files) > IMAGE_MAX_LAYERS)
+	if (r == 0 && json_array_size(files) > IMAGE_MAX_LAYERS)
 		r = err_set(err, -EFBIG, "an image has more than %d layers", IMAGE_MAX_LAYERS);
 	diff_ids = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
-	for (k = 0; r >= 0 && k < json_array_size(files); k++)
+	for (k = 0; r == 0 && k < json_array_size(files); k++)
 		r = docker_layer(a, json_array_get(files, k), json_array_get(diff_ids, k), layers,
 				 err);
-	if (r >= 0)
+	if (r == 0)
 		r = make_manifest(a, digest, e->size, layers, &im, err);
 	if (r < 0)
 		return r;
 	json_array_foreach (json_object_get(entry, "RepoTags"), k, j) {
-		if (r >= 0 && json_string_value(j))
+		if (r == 0 && json_string_value(j))
 			r = add_name(im, json_string_value(j), err);
 	}
 	return r;
@@ -359,9 +361,9 @@ static int read_docker(struct archive *a, const struct archive_entry *e, struct 
 	cleanup_json json_t *list = NULL;
 	int r = read_json(a, e, &list, err);
 
-	if (r >= 0 && json_array_size(list) > ARCHIVE_MAX_IMAGES)
+	if (r == 0 && json_array_size(list) > ARCHIVE_MAX_IMAGES)
 		r = err_set(err, -EFBIG, "the archive has more than %u images", ARCHIVE_MAX_IMAGES);
-	for (size_t k = 0; r >= 0 && k < json_array_size(list); k++)
+	for (size_t k = 0; r == 0 && k < json_array_size(list); k++)
 		r = docker_image(a, json_array_get(list, k), err);
 	return r;
 }
@@ -376,21 +378,21 @@ int archive_open(archive_read_fn read, void *arg, uint64_t size, struct archive 
 	int r;
 
 	if (!a)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	a->read = read;
 	a->arg = arg;
 	r = archive_index_read(read, arg, size, &a->index, err);
-	oci = r >= 0 ? archive_find(&a->index, "index.json") : NULL;
-	docker = r >= 0 ? archive_find(&a->index, "manifest.json") : NULL;
+	oci = r == 0 ? archive_find(&a->index, "index.json") : NULL;
+	docker = r == 0 ? archive_find(&a->index, "manifest.json") : NULL;
 	if (oci)
 		r = read_oci(a, oci, err);
 	else if (docker)
 		r = read_docker(a, docker, err);
-	else if (r >= 0)
+	else if (r == 0)
 		r = err_set(err, -EPROTO,
 			    "this is no archive of images: it has neither an index.json (OCI "
 			    "layout) nor a manifest.json (docker save)");
-	if (r >= 0 && !a->n_images)
+	if (r == 0 && !a->n_images)
 		r = err_set(err, -EPROTO, "there are no images in the archive");
 	if (r < 0) {
 		archive_close(a);

@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <jansson.h>
 #include <openssl/evp.h>
 
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/limits.h"
+#include "image/wire.h"
 #include "image/worker/worker.h"
 #include "image/worker/confine.h"
 
@@ -26,7 +26,7 @@ static int fd; /* the file at hand */
 
 static int update(EVP_MD_CTX *c, const void *data, size_t len, struct err *err)
 {
-	return EVP_DigestUpdate(c, data, len) ? 0 : err_set(err, -ENOMEM, "no memory");
+	return EVP_DigestUpdate(c, data, len) ? 0 : err_nomem(err);
 }
 
 /* Fills `buf` up to the end of the file. */
@@ -94,7 +94,7 @@ static int check_layer(EVP_MD_CTX *c, struct err *err)
 	if (fstat(fd, &st) < 0)
 		return err_errno(err, -errno, "look at it");
 	r = update_u64(c, (uint64_t)st.st_size, err);
-	while (r >= 0) {
+	while (r == 0) {
 		off_t data = lseek(fd, (off_t)at, SEEK_DATA);
 		ssize_t n;
 
@@ -108,9 +108,9 @@ static int check_layer(EVP_MD_CTX *c, struct err *err)
 			return (int)n;
 		if (at == 0)
 			r = check_superblock((uint64_t)st.st_size, err);
-		if (r >= 0 && (buf[0] || memcmp(buf, buf + 1, (size_t)n - 1) != 0)) {
+		if (r == 0 && (buf[0] || memcmp(buf, buf + 1, (size_t)n - 1) != 0)) {
 			r = update_u64(c, at, err);
-			if (r >= 0)
+			if (r == 0)
 				r = update(c, buf, (size_t)n, err);
 		}
 		at += (uint64_t)n;
@@ -118,32 +118,48 @@ static int check_layer(EVP_MD_CTX *c, struct err *err)
 	return r;
 }
 
-static int check(EVP_MD_CTX *c, char kind, char digest[DIGEST_LEN + 1], struct err *err)
+static int check_file(EVP_MD_CTX *c, char kind, char digest[DIGEST_LEN + 1], struct err *err)
 {
 	uint8_t sha[32];
-	int r = EVP_DigestInit_ex(c, EVP_sha256(), NULL) ? 0 : err_set(err, -ENOMEM, "no memory");
+	int r = EVP_DigestInit_ex(c, EVP_sha256(), NULL) ? 0 : err_nomem(err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = kind == CHECK_LAYER ? check_layer(c, err) : check_blob(c, err);
-	if (r >= 0 && !EVP_DigestFinal_ex(c, sha, NULL))
-		r = err_set(err, -ENOMEM, "no memory");
-	if (r >= 0)
+	if (r == 0 && !EVP_DigestFinal_ex(c, sha, NULL))
+		r = err_nomem(err);
+	if (r == 0)
 		digest_from_sha256(sha, digest);
 	return r;
 }
 
-static int tell(int code, const char *digest, const struct err *err)
+static int report(int code, char *digest, const struct err *err)
 {
-	json_t *j = code < 0 ? json_pack("{s:{s:i, s:s}}", "error", "errno", code, "text",
-					 err_text(err))
-			     : json_pack("{s:s}", "digest", digest);
-	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	int r = text ? write_all(1, text, strlen(text)) : -ENOMEM;
+	Worker__Failure f = WORKER__FAILURE__INIT;
+	Worker__CheckReport c = WORKER__CHECK_REPORT__INIT;
 
-	if (r >= 0)
-		r = write_all(1, "\n", 1);
-	free(text);
-	json_decref(j);
+	if (code < 0) {
+		wire_failure_of(&f, code, err);
+		c.failure = &f;
+	} else {
+		c.digest = digest;
+	}
+	return wire_write(WORKER_REPORT_FD, &c.base, WIRE_MAX_SMALL);
+}
+
+/* Nothing can be said when it fails but that the process ends. */
+static int check_files(EVP_MD_CTX *c, const char *kinds, struct err *err)
+{
+	int r = 0;
+
+	for (size_t k = 0; r == 0 && kinds[k]; k++) {
+		char digest[DIGEST_LEN + 1];
+		int code;
+
+		fd = CHECK_FIRST_FD + (int)k;
+		code = check_file(c, kinds[k], digest, err);
+		r = report(code, digest, err);
+		close(fd);
+	}
 	return r;
 }
 
@@ -153,28 +169,21 @@ int worker_check(const char *kinds, bool when_idle)
 	const struct sched_param idle = { 0 };
 	EVP_MD_CTX *c = EVP_MD_CTX_new();
 	struct err err = { 0 };
-	int r = c ? 0 : err_set(&err, -ENOMEM, "no memory");
+	int r = c ? 0 : err_nomem(&err);
 
 	if (when_idle)
 		(void)sched_setscheduler(0, SCHED_IDLE, &idle);
 	/* What libcrypto looks up when it is used first, it finds now. */
-	if (r >= 0 && !EVP_DigestInit_ex(c, EVP_sha256(), NULL))
-		r = err_set(&err, -ENOMEM, "no memory");
-	if (r >= 0)
+	if (r == 0 && !EVP_DigestInit_ex(c, EVP_sha256(), NULL))
+		r = err_nomem(&err);
+	if (r == 0)
 		r = confine_common(&limits, &err);
-	if (r >= 0)
+	if (r == 0)
 		r = confine_decode(&err);
 	if (r < 0)
-		return tell(r, NULL, &err) < 0 || r < 0;
-	for (size_t k = 0; r >= 0 && kinds[k]; k++) {
-		char digest[DIGEST_LEN + 1];
-		int code;
-
-		fd = CHECK_FIRST_FD + (int)k;
-		code = check(c, kinds[k], digest, &err);
-		r = tell(code, digest, &err);
-		close(fd);
-	}
+		(void)!report(r, NULL, &err);
+	else
+		r = check_files(c, kinds, &err);
 	EVP_MD_CTX_free(c);
 	return r < 0;
 }

@@ -62,15 +62,15 @@ int confine_common(const struct confine_limits *l, struct err *err)
 	/* A write beyond a limit shall be an error, not a death. */
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
-	if (r >= 0 && !SANITIZED)
+	if (r == 0 && !SANITIZED)
 		r = limit(RLIMIT_AS, l->memory, "memory", err);
-	if (r >= 0 && !SANITIZED && l->data)
+	if (r == 0 && !SANITIZED && l->data)
 		r = limit(RLIMIT_DATA, l->data, "memory", err);
-	if (r >= 0)
+	if (r == 0)
 		r = limit(RLIMIT_FSIZE, l->file, "file size", err);
-	if (r >= 0)
+	if (r == 0)
 		r = limit(RLIMIT_CPU, l->cpu_s, "CPU time", err);
-	if (r >= 0)
+	if (r == 0)
 		r = become_nobody(err);
 	if (r < 0)
 		return r;
@@ -85,7 +85,7 @@ int confine_common(const struct confine_limits *l, struct err *err)
 
 static int load(scmp_filter_ctx ctx, int r, struct err *err)
 {
-	if (r >= 0 && !SANITIZED)
+	if (r == 0 && !SANITIZED)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return r < 0 ? err_errno(err, r, "install the system call filter") : 0;
@@ -95,6 +95,7 @@ static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls, size_
 {
 	for (size_t k = 0; k < n; k++) {
 		int r = seccomp_rule_add(ctx, action, calls[k], 0);
+
 		if (r < 0)
 			return r;
 	}
@@ -139,6 +140,7 @@ static int allow_data(scmp_filter_ctx ctx)
 	for (size_t k = 0; k < ARRAY_SIZE(calls); k++) {
 		int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[k], 1,
 					 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+
 		if (r < 0)
 			return r;
 	}
@@ -151,13 +153,13 @@ static int allow_only(const int *more, size_t n, struct err *err)
 	int r;
 
 	if (!ctx)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = add_all(ctx, SCMP_ACT_ALLOW, basic_calls, ARRAY_SIZE(basic_calls));
-	if (r >= 0)
+	if (r == 0)
 		r = allow_data(ctx);
-	if (r >= 0)
+	if (r == 0)
 		r = add_all(ctx, SCMP_ACT_ALLOW, more, n);
-	if (r >= 0)
+	if (r == 0)
 		r = add_all(ctx, SCMP_ACT_ERRNO(ENOENT), refused_calls, ARRAY_SIZE(refused_calls));
 	return load(ctx, r, err);
 }
@@ -215,6 +217,7 @@ static int restrict_files(struct err *err)
 							      : err_errno(err, -errno, "Landlock");
 	for (size_t k = 0; k < ARRAY_SIZE(paths); k++) {
 		int r = landlock_allow(fd, paths[k]);
+
 		if (r < 0)
 			return err_errno(err, r, "Landlock rule for %s", paths[k]);
 	}
@@ -264,7 +267,7 @@ int confine_fetch(struct err *err)
 		return r;
 	ctx = seccomp_init(SCMP_ACT_ALLOW);
 	if (!ctx)
-		return err_set(err, -ENOMEM, "no memory");
+		return err_nomem(err);
 	r = add_all(ctx, SCMP_ACT_KILL_PROCESS, fetch_denied, ARRAY_SIZE(fetch_denied));
 	return load(ctx, r, err);
 }

@@ -1,4 +1,4 @@
-/* husk-image-worker: see worker.h. Started by huskd only; says so to people. */
+/* husk-image-worker (worker.h). Started by huskd only, and says so to people. */
 #include <stdio.h>
 
 #include "base/util.h"

@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
+#include "base/buf.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "image/layer/decode.h"
 #include "image/digest.h"
@@ -20,6 +20,7 @@
 #include "image/layer/layer_tar.h"
 #include "image/layer/unpack_pipe.h"
 #include "image/ext4/tree.h"
+#include "image/wire.h"
 #include "image/worker/worker.h"
 #include "image/worker/confine.h"
 
@@ -42,19 +43,25 @@ struct unpack {
 	bool bottom;
 	uint8_t uuid[16];
 	int tar[2];    /* decoder -> builder */
-	int report[2]; /* builder -> decoder: struct build_result */
+	int report[2]; /* builder -> decoder: UnpackReport */
+	char diff_ids[IMAGE_MAX_LAYERS][DIGEST_LEN + 1];
+	char *diff_id_list[IMAGE_MAX_LAYERS];
 	union {
 		struct unpack_pipe pipe; /* builder */
 		uint8_t buf[CHUNK];	 /* decoder */
 	};
 };
 
-struct build_result {
-	int code;
-	uint64_t file_bytes;
-	uint32_t entries, dropped_xattrs;
-	char text[sizeof(((struct err *)0)->msg)];
-};
+static int send_report(int fd, Worker__UnpackReport *rep, int code, const struct err *err)
+{
+	Worker__Failure f = WORKER__FAILURE__INIT;
+
+	if (code < 0) {
+		wire_failure_of(&f, code, err);
+		rep->failure = &f;
+	}
+	return wire_write(fd, &rep->base, WIRE_MAX_SMALL);
+}
 
 /* ---- builder ---- */
 
@@ -85,7 +92,7 @@ static int build_layers(struct unpack *u, struct tree *t, struct ext4_writer *w,
 	return 0;
 }
 
-static int build(struct unpack *u, struct build_result *res, struct err *err)
+static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 {
 	struct ext4_writer *w = NULL;
 	struct tree *t = NULL;
@@ -95,20 +102,20 @@ static int build(struct unpack *u, struct build_result *res, struct err *err)
 		return r;
 	r = tree_new(&t);
 	if (r < 0)
-		return err_set(err, r, "no memory");
+		return err_nomem(err);
 	tree_spool(t, WORKER_OUT_FD, SPOOL_OFFSET);
 	r = ext4_writer_new(WORKER_OUT_FD, u->uuid, &w, err);
-	if (r >= 0)
+	if (r == 0)
 		r = build_layers(u, t, w, err);
-	if (r >= 0)
-		r = ext4_writer_finish(w, t, &res->file_bytes, err);
+	if (r == 0)
+		r = ext4_writer_finish(w, t, &rep->file_bytes, err);
 	/* The spool is cut off now: nothing of the tree can be looked at any more. */
-	if (r >= 0 && fdatasync(WORKER_OUT_FD) < 0)
+	if (r == 0 && fdatasync(WORKER_OUT_FD) < 0)
 		r = err_errno(err, -errno, "sync the layer's file");
 	if (r == -ENOMEM)
 		r = err_wrap(err, r, "more than the %zu MiB that may be used", MAX_DATA / MIB);
-	res->entries = tree_entries(t);
-	res->dropped_xattrs = tree_dropped_xattrs(t);
+	rep->entries = tree_entries(t);
+	rep->dropped_xattrs = tree_dropped_xattrs(t);
 	ext4_writer_free(w);
 	tree_free(t);
 	return r;
@@ -118,20 +125,19 @@ static noreturn_fn void builder_main(struct unpack *u)
 {
 	const struct confine_limits limits = { MAX_ADDRESSES, SPOOL_OFFSET + SPOOL_MAX, MAX_CPU_S,
 					       MAX_DATA };
-	struct build_result res = { 0 };
+	Worker__UnpackReport rep = WORKER__UNPACK_REPORT__INIT;
 	struct err err = { 0 };
+	int r;
 
 	for (size_t k = 0; k < u->n_layers; k++)
 		close(WORKER_LAYER_FD(k));
-	close(1);
+	close(WORKER_REPORT_FD);
 	close(u->tar[1]);
 	close(u->report[0]);
-	res.code = confine_common(&limits, &err);
-	if (res.code >= 0)
-		res.code = build(u, &res, &err);
-	if (res.code < 0)
-		snprintf(res.text, sizeof(res.text), "%s", err_text(&err));
-	_exit(write_all(u->report[1], &res, sizeof(res)) < 0);
+	r = confine_common(&limits, &err);
+	if (r == 0)
+		r = build(u, &rep, &err);
+	_exit(send_report(u->report[1], &rep, r, &err) < 0);
 }
 
 /* ---- decoder ---- */
@@ -152,31 +158,29 @@ static int decode(struct unpack *u, size_t layer, char diff_id[DIGEST_LEN + 1], 
 	int r = decoder_new(u->kinds[layer], IMAGE_MAX_LAYER, unpack_on_decoded, u, &d);
 
 	if (r < 0)
-		return err_set(err, r, "no memory");
-	while (r >= 0 && (n = read(WORKER_LAYER_FD(layer), u->buf, CHUNK)) != 0) {
+		return err_nomem(err);
+	while (r == 0 && (n = read(WORKER_LAYER_FD(layer), u->buf, CHUNK)) != 0) {
 		if (n < 0 && errno == EINTR)
 			continue;
 		r = n < 0 ? err_errno(err, -errno, "read the blob")
 			  : decoder_put(d, u->buf, (size_t)n, err);
 	}
-	if (r >= 0)
+	if (r == 0)
 		r = decoder_end(d, sha, ret_bytes, err);
 	decoder_free(d);
-	if (r >= 0)
+	if (r == 0)
 		digest_from_sha256(sha, diff_id);
 	return r;
 }
 
-static int decode_all(struct unpack *u, json_t *diff_ids, uint64_t *ret_bytes, struct err *err)
+static int decode_all(struct unpack *u, uint64_t *ret_bytes, struct err *err)
 {
 	for (size_t k = 0; k < u->n_layers; k++) {
-		bool last = k + 1 == u->n_layers;
-		char diff_id[DIGEST_LEN + 1];
 		uint64_t bytes = 0;
-		int r = decode(u, k, diff_id, &bytes, err);
+		int r = decode(u, k, u->diff_ids[k], &bytes, err);
 
-		if (r >= 0) {
-			r = unpack_pipe_write_end(u->tar[1], last);
+		if (r == 0) {
+			r = unpack_pipe_write_end(u->tar[1], k + 1 == u->n_layers);
 			if (r < 0)
 				(void)!err_errno(err, r, "write the tar");
 		}
@@ -184,30 +188,40 @@ static int decode_all(struct unpack *u, json_t *diff_ids, uint64_t *ret_bytes, s
 			return u->n_layers > 1 && r != -EPIPE
 				       ? err_wrap(err, r, "part %zu of %zu", k + 1, u->n_layers)
 				       : r;
-		if (json_array_append_new(diff_ids, json_string(diff_id)) < 0)
-			return err_set(err, -ENOMEM, "no memory");
 		*ret_bytes += bytes;
 	}
 	return 0;
 }
 
-static int read_result(struct unpack *u, struct build_result *res, struct err *err)
+/* What the builder says: a failure of its own is returned, `rep` gets the rest. */
+static int read_report(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 {
-	size_t got = 0;
+	cleanup_pb_arena struct pb_arena arena;
+	cleanup_buf struct buf in;
+	const Worker__UnpackReport *said;
+	const uint8_t *data;
+	ssize_t n = 0, got = 1;
+	int r;
 
-	while (got < sizeof(*res)) {
-		ssize_t n = read(u->report[0], (char *)res + got, sizeof(*res) - got);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_set(err, -EIO,
-				       "the builder died (its limit of memory or time, or a "
-				       "forbidden system call)");
-		got += (size_t)n;
+	pb_arena_init(&arena, WIRE_REPORT_MEMORY);
+	buf_init(&in, WIRE_HEADER + WIRE_MAX_SMALL);
+	while (n == 0 && (got > 0 || got == -EINTR)) {
+		got = buf_read_fd(&in, u->report[0], WIRE_HEADER + WIRE_MAX_SMALL - buf_len(&in));
+		n = wire_next(&in, WIRE_MAX_SMALL, &data);
 	}
-	res->text[sizeof(res->text) - 1] = 0;
-	return res->code < 0 ? err_set(err, res->code, "%s", res->text) : 0;
+	if (n <= 0)
+		return err_set(err, -EIO,
+			       "the builder died (its limit of memory or time, or a "
+			       "forbidden system call)");
+	r = wire_unpack_report(&arena, data, (size_t)n, &said, err);
+	if (r == 0 && said->failure)
+		r = wire_failure(said->failure, err);
+	if (r < 0)
+		return r;
+	rep->file_bytes = said->file_bytes;
+	rep->entries = said->entries;
+	rep->dropped_xattrs = said->dropped_xattrs;
+	return 0;
 }
 
 /*
@@ -225,53 +239,31 @@ static int drain(struct unpack *u, int code)
 }
 
 /* The reason that came first counts: a builder that gave up makes the decoder fail with EPIPE. */
-static int decoder_main(struct unpack *u, json_t **ret, struct err *err)
+static int decoder_main(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 {
-	json_t *diff_ids = json_array();
-	struct build_result res = { 0 };
-	struct err berr = { 0 };
+	struct err builder_err = { 0 };
 	uint64_t tar_bytes = 0;
-	int r, b;
+	int r, builder;
 
 	close(u->tar[0]);
 	close(u->report[1]);
 	r = confine_decode(err);
-	if (r >= 0)
-		r = decode_all(u, diff_ids, &tar_bytes, err);
-	if (r < 0 && r != -EPIPE) {
-		json_decref(diff_ids);
+	if (r == 0)
+		r = decode_all(u, &tar_bytes, err);
+	if (r < 0 && r != -EPIPE)
 		return drain(u, r);
-	}
 	close(u->tar[1]);
-	b = read_result(u, &res, &berr);
-	if (b < 0 || r < 0) {
-		json_decref(diff_ids);
-		return b < 0 ? drain(u, err_set(err, b, "%s", err_text(&berr))) : r;
+	builder = read_report(u, rep, &builder_err);
+	if (builder < 0) {
+		*err = builder_err;
+		return drain(u, builder);
 	}
-	*ret = json_pack("{s:o, s:I, s:I, s:I, s:I}", "diff_ids", diff_ids, "tar_bytes",
-			 (json_int_t)tar_bytes, "file_bytes", (json_int_t)res.file_bytes, "entries",
-			 (json_int_t)res.entries, "dropped_xattrs", (json_int_t)res.dropped_xattrs);
-	return *ret ? 0 : err_set(err, -ENOMEM, "no memory");
-}
-
-static int print_result(json_t *j, int code, const struct err *err)
-{
-	char *text;
-	int r;
-
-	if (!j)
-		j = json_pack("{s:{s:i, s:s%}}", "error", "errno", code, "text", err_text(err),
-			      strlen(err_text(err)));
-	if (!j) /* a text that is no UTF-8 (a file name) */
-		j = json_pack("{s:{s:i, s:s}}", "error", "errno", code, "text",
-			      "error with a name that is no UTF-8");
-	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	r = text ? write_all(1, text, strlen(text)) : -ENOMEM;
-	if (r >= 0)
-		r = write_all(1, "\n", 1);
-	free(text);
-	json_decref(j);
-	return r < 0;
+	rep->tar_bytes = tar_bytes;
+	for (size_t k = 0; k < u->n_layers; k++)
+		u->diff_id_list[k] = u->diff_ids[k];
+	rep->diff_ids = u->diff_id_list;
+	rep->n_diff_ids = u->n_layers;
+	return r;
 }
 
 static int make_pipes(struct unpack *u, struct err *err)
@@ -322,16 +314,16 @@ int worker_unpack(int argc, char **argv)
 {
 	static struct unpack u;
 	const struct confine_limits limits = { MAX_ADDRESSES, 0, MAX_CPU_S, MAX_DATA };
+	Worker__UnpackReport rep = WORKER__UNPACK_REPORT__INIT;
 	struct err err = { 0 };
-	json_t *res = NULL;
 	pid_t pid;
 	int r = parse_args(&u, argc, argv, &err);
 
-	if (r >= 0)
+	if (r == 0)
 		r = layer_tar_prepare(&err);
-	if (r >= 0)
+	if (r == 0)
 		r = make_pipes(&u, &err);
-	if (r >= 0) {
+	if (r == 0) {
 		pid = fork();
 		if (!pid)
 			builder_main(&u);
@@ -339,9 +331,9 @@ int worker_unpack(int argc, char **argv)
 			r = err_errno(&err, -errno, "fork");
 	}
 	close(WORKER_OUT_FD);
-	if (r >= 0)
+	if (r == 0)
 		r = confine_common(&limits, &err);
-	if (r >= 0)
-		r = decoder_main(&u, &res, &err);
-	return print_result(res, r, &err);
+	if (r == 0)
+		r = decoder_main(&u, &rep, &err);
+	return send_report(WORKER_REPORT_FD, &rep, r, &err) < 0;
 }

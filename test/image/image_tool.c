@@ -8,6 +8,8 @@
  *	layers ID			hold ID HOLDER		release HOLDER
  *	scratch PATH			df
  *	tag REF NAME	untag REF	prune dangling|all|blobs	verify [REF...]
+ * image-tool report: what husk-image-worker unpack has said, from standard input, as "ok tar_bytes=N ..
+ * DIFF-ID.." or "error CODE TEXT".
  * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture,
  * IMAGE_TOOL_HOSTS: certs.d, IMAGE_TOOL_RETRY_MS and IMAGE_TOOL_STALL_S: patience,
  * IMAGE_TOOL_IDENTITY, _TOKEN and _SERVER: credentials.
@@ -19,6 +21,7 @@
 #include "base/loop.h"
 #include "base/util.h"
 #include "image/image.h"
+#include "image/wire.h"
 
 struct pulls {
 	struct loop *loop;
@@ -319,6 +322,40 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 	return r < 0 ? failure(&err) : 0;
 }
 
+static int report(void)
+{
+	const Worker__UnpackReport *rep;
+	struct err err = { 0 };
+	struct pb_arena arena;
+	const uint8_t *data;
+	struct buf in;
+	ssize_t n;
+	int r;
+
+	pb_arena_init(&arena, WIRE_REPORT_MEMORY);
+	buf_init(&in, WIRE_HEADER + WIRE_MAX_SMALL);
+	while ((n = buf_read_fd(&in, 0, WIRE_MAX_SMALL)) > 0)
+		;
+	n = n < 0 ? n : wire_next(&in, WIRE_MAX_SMALL, &data);
+	if (n <= 0 || buf_len(&in) != WIRE_HEADER + (size_t)n)
+		r = err_set(&err, -EPROTO, "not one report");
+	else
+		r = wire_unpack_report(&arena, data, (size_t)n, &rep, &err);
+	if (r == 0 && rep->failure)
+		r = wire_failure(rep->failure, &err);
+	if (r == 0) {
+		printf("ok tar_bytes=%llu file_bytes=%llu entries=%u dropped_xattrs=%u",
+		       (unsigned long long)rep->tar_bytes, (unsigned long long)rep->file_bytes,
+		       rep->entries, rep->dropped_xattrs);
+		for (size_t k = 0; k < rep->n_diff_ids; k++)
+			printf(" %s", rep->diff_ids[k]);
+		puts("");
+	}
+	buf_fini(&in);
+	pb_arena_fini(&arena);
+	return r < 0 ? failure(&err) : 0;
+}
+
 static unsigned number(const char *name)
 {
 	uint64_t v = 0;
@@ -339,6 +376,8 @@ int main(int argc, char **argv)
 	struct err err = { 0 };
 	int r;
 
+	if (argc == 2 && str_eq(argv[1], "report"))
+		return report();
 	if (argc < 3)
 		return 2;
 	if (loop_new(&o.loop, &err) < 0 || image_store_open(&o, &s, &err) < 0)

@@ -54,7 +54,7 @@ listing() {
 		find . -mindepth 1 \( -type f -o -type d \) -print0 | sort -z | xargs -0 getfattr -h -d -m '^user' 2>/dev/null)
 }
 
-# unpack NAME [ARG]...: $DISK from the blob $WORK/odd/NAME
+# unpack NAME [ARG]...: $DISK from the blob $WORK/odd/NAME; says what the worker has reported
 unpack() {
 	local blob=$WORK/odd/$1 kind=gzip
 	shift
@@ -63,14 +63,15 @@ unpack() {
 	*.zst) kind=zstd ;;
 	esac
 	rm -f "$DISK"
-	"$IMAGE_TOOL_WORKER" unpack --layers $kind --id "sha256:$(printf '0%.0s' {1..64})" "$@" 3<>"$DISK" <"$blob"
+	"$IMAGE_TOOL_WORKER" unpack --layers $kind --id "sha256:$(printf '0%.0s' {1..64})" "$@" 3<>"$DISK" <"$blob" |
+		"$TOOL" report 2>&1
 }
 
 # accepted NAME: mounted at $M
 accepted() {
 	run unpack "$1"
 	echo "$1: $output"
-	[[ $output == '{"diff_ids":'* ]]
+	[[ $output == 'ok '*' sha256:'* ]]
 	e2fsck -fn "$DISK" >"$DISK.log" 2>&1 || { cat "$DISK.log"; false; }
 	mount -o ro,loop "$DISK" "$M"
 }
@@ -79,8 +80,7 @@ accepted() {
 refused() {
 	run unpack "$1"
 	echo "$1: $output"
-	[[ $output == *"\"errno\":-$2,"* ]]
-	[[ $output == *"$3"* ]]
+	[[ $output == "error -$2 "*"$3"* ]]
 }
 
 @test "an image of 17, 40, 128 layers has at most 16 disks, and is what umoci makes of it" {
@@ -171,7 +171,7 @@ refused() {
 
 @test "extended attributes, ACLs, capabilities" {
 	accepted acl.gz
-	[[ $output == *'"dropped_xattrs":2'* ]]
+	[[ $output == *' dropped_xattrs=2 '* ]]
 	[ "$(getfattr -d -m - -e hex "$M/f" 2>/dev/null | grep -c =)" = 3 ]
 	[ "$(getfattr --only-values -n user.note "$M/f" 2>/dev/null)" = hi ]
 	[[ $(getfattr -n system.posix_acl_access -e hex "$M/f" 2>/dev/null) == *=0x0200000001000700ffffffff02000500e803000004000500ffffffff10000700ffffffff20000100ffffffff* ]]
@@ -203,12 +203,12 @@ refused() {
 }
 
 @test "names that want out" {
-	refused dotdot.gz 71 'name with \"..\"'
-	refused dotdot-link.gz 71 'name with \"..\"'
+	refused dotdot.gz 71 'name with ".."'
+	refused dotdot-link.gz 71 'name with ".."'
 	refused symlink-out.gz 71 "passes through the symbolic link l"
 	refused symlink-abs.gz 71 "passes through the symbolic link l"
 	refused symlink-loop.gz 71 "passes through the symbolic link a"
-	refused hard-symlink.gz 71 'name with \"..\"'
+	refused hard-symlink.gz 71 'name with ".."'
 	refused hard-missing.gz 71 "not in this layer"
 	refused hard-dir.gz 71 "not a file"
 	refused through-file.gz 71 "which is not a directory"
