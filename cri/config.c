@@ -129,7 +129,7 @@ static int set_bool(struct config *c, const struct setting *s, const char *value
 	return 0;
 }
 
-/* One entry more. */
+/* Appends an entry. */
 static int add_to_list(struct config *c, const struct setting *s, const char *value,
 		       struct err *err)
 {
@@ -169,7 +169,7 @@ static int set_value(struct config *c, const struct setting *s, const char *valu
 	return 0;
 }
 
-/* ---- YAML: a mapping of names to scalars, lists of scalars, and mappings of the like ---- */
+/* ---- YAML: a mapping of names to scalars, lists of scalars, and mappings of these ---- */
 
 struct yaml_state {
 	struct config *config;
@@ -181,7 +181,7 @@ struct yaml_state {
 	bool in_list, done;
 };
 
-/* "_" is as good as "-". */
+/* "_" may stand for "-". */
 static bool same_name(const char *a, const char *b, size_t n)
 {
 	for (; n; n--, a++, b++)
@@ -257,7 +257,7 @@ static int yaml_scalar(struct yaml_state *y, const yaml_event_t *e, struct err *
 	return r;
 }
 
-/* -EPROTO without a text: not of the shape. */
+/* -EPROTO without a text: the structure is wrong. */
 static int yaml_step(struct yaml_state *y, const yaml_event_t *e, struct err *err)
 {
 	switch (e->type) {

@@ -1,6 +1,6 @@
 /*
- * What huskd is told: a YAML file and flags of the same names; flags win. huskd.8 describes them.
- * Paths are made absolute. Read once at the start, read-only afterwards.
+ * The settings of huskd: a YAML file, and flags of the same names; flags win. huskd.8 describes
+ * them. Paths are made absolute. Read once at the start, read-only afterwards.
  */
 #ifndef HUSK_CRI_CONFIG_H
 #define HUSK_CRI_CONFIG_H

@@ -26,7 +26,7 @@ static void main_on_signal(struct ev_signal *s, int signo)
 {
 	struct huskd *d = s->arg;
 
-	if (signo == SIGHUP) /* of a terminal that closes: pods and their server go on */
+	if (signo == SIGHUP) /* a terminal was closed: huskd continues */
 		return;
 	log_info("ending; pods go on", "signal", strsignal(signo));
 	backend_fini(d->backend);
@@ -61,7 +61,7 @@ static int open_stores(struct huskd *d, struct err *err)
 	return r;
 }
 
-/* What is wrong now is an error of the first pod later; better said at once. */
+/* Without this, the first pod would be the one to find out. */
 static void warn_missing(const struct config *c)
 {
 	const char *const files[] = { c->shim, c->vmm, c->kernel, c->initramfs, c->image_worker };
@@ -137,8 +137,8 @@ static int run(struct huskd *d, struct err *err)
 		if (r < 0)
 			(void)err_set(err, r, "ended by an error (see the log)");
 	}
-	/* Open calls are cancelled, which starts their undoing; what does not finish in two seconds
-	 * is finished by the next huskd. Connections to shims just end: the pods go on. */
+	/* Open calls are cancelled, which starts their undoing; what takes longer than two seconds
+	 * is left to the next huskd. Connections to shims just end: the pods go on. */
 	rpc_server_free(d->rpc);
 	image_store_close(d->images);
 	statedb_close(d->db);

@@ -8,7 +8,7 @@
 #include "cri/huskd.h"
 #include "cri/images/images.h"
 
-/* Less than the client may get, so that reading it holds the loop for a moment only. */
+/* Smaller than it may be, so that a read holds the loop for a moment only. */
 #define SAVE_CHUNK (256 * KIB)
 
 /* ---- save: a chunk at a time, the next one when there is room for it ---- */
@@ -90,9 +90,9 @@ void husk_archive_handle_save(struct rpc_call *call, const ProtobufCMessage *msg
 	husk_archive_on_save_sent(call, v);
 }
 
-/* ---- load: chunks into a file, then messages as it goes on ---- */
+/* ---- load: chunks into a file, then progress ---- */
 
-/* An image that is there; messages about it must not get lost. */
+/* An image that was loaded; the message about it must not be lost. */
 struct loaded {
 	struct loaded *next;
 	char *id;

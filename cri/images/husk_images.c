@@ -61,7 +61,7 @@ void husk_images_handle_list(struct rpc_call *call, const ProtobufCMessage *msg,
 	image_list_free(images, n);
 }
 
-/* *ret as image_get does, with words for who typed the name. */
+/* As image_get, with a text for the person who typed the name. */
 static int find_image(struct huskd *d, const char *ref, struct image_info **ret, struct err *err)
 {
 	int r = str_empty(ref) ? -EINVAL : image_get(d->images, ref, ret, err);
@@ -144,7 +144,7 @@ void husk_images_handle_remove(struct rpc_call *call, const ProtobufCMessage *ms
 
 /* ---- disk use ---- */
 
-/* The writable disks of containers, which the image store knows nothing of. */
+/* The writable disks of containers, which the image store does not know. */
 static void container_use(const struct huskd *d, Husk__DiskUse *m)
 {
 	const struct container *c;

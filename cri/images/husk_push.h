@@ -1,4 +1,4 @@
-/* husk.v1 PushImage and CheckLogin: what goes to a registry with somebody's credentials. Loop's
+/* husk.v1 PushImage and CheckLogin: calls to a registry with a user's credentials. Loop's
  * thread. */
 #ifndef HUSK_CRI_IMAGES_HUSK_PUSH_H
 #define HUSK_CRI_IMAGES_HUSK_PUSH_H

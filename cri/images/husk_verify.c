@@ -83,7 +83,7 @@ static void husk_verify_on_sent(struct rpc_call *call, void *arg)
 		struct report *r = v->first;
 
 		if (send_one(v, r) < 0)
-			return; /* on its way is one already, or nobody listens */
+			return; /* one is on its way already, or the client has gone */
 		v->first = r->next;
 		if (!v->first)
 			v->last = &v->first;

@@ -19,7 +19,7 @@
 #include "base/util.h"
 #include "cri/rpc/decode.h"
 
-/* One operation that the completion queue reports: outstanding at most once at a time. */
+/* One operation that the completion queue reports: at most one is outstanding. */
 struct tag {
 	struct rpc_server *server;
 	struct rpc_call *call;
@@ -78,7 +78,7 @@ struct rpc_server {
 	struct ev_timer accept_pause;
 	struct rpc_call *calls; /* open */
 	unsigned n_calls;
-	bool requested; /* a call that is not there yet */
+	bool requested; /* gRPC has been asked for the next call */
 	bool stopping, drained;
 	struct tag t_shutdown;
 };
@@ -398,7 +398,7 @@ static int flatten(grpc_byte_buffer *b, uint8_t **ret, size_t *ret_len)
 	while (grpc_byte_buffer_reader_next(&reader, &slice)) {
 		size_t n = GRPC_SLICE_LENGTH(slice);
 
-		if (n <= max - len) { /* always so, but length and content are told apart */
+		if (n <= max - len) { /* always true, but the two come from different calls */
 			memcpy(data + len, GRPC_SLICE_START_PTR(slice), n);
 			len += n;
 		}
@@ -608,7 +608,7 @@ static void rpc_on_accept(struct ev_io *io, uint32_t events)
 			return;
 		if (errno == EINTR || errno == ECONNABORTED)
 			continue;
-		/* No descriptors or memory: rest a while instead of spinning. */
+		/* No descriptors or memory: pause instead of spinning. */
 		log_error("cannot accept a connection", "err", strerror(errno));
 		(void)!ev_io_set(&s->listen_io, 0);
 		(void)!ev_timer_add(s->loop, &s->accept_pause, 200 * NS_PER_MS, rpc_on_accept_pause,
@@ -740,7 +740,7 @@ void rpc_server_free(struct rpc_server *s)
 	}
 	grpc_completion_queue_shutdown(s->cq);
 	pthread_join(s->thread, NULL);
-	/* What the thread posted last is behind us when this runs. */
+	/* When this runs, so has everything that the thread posted. */
 	if (loop_post(s->loop, rpc_on_drained, s) == 0) {
 		while (!s->drained && loop_once(s->loop, 100) >= 0)
 			;

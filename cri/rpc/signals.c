@@ -7,8 +7,8 @@
 
 #include "base/util.h"
 
-/* The kernel's real-time signals; the C library of the container uses the first ones itself, but a
- * name in an image means the kernel's number + 34 (glibc) everywhere in this field. */
+/* SIGRTMIN and SIGRTMAX as glibc numbers them, which keeps the kernel's first two for itself. That
+ * is what the names in images mean, whatever C library the container has. */
 #define RT_MIN 34
 #define RT_MAX 64
 

@@ -55,7 +55,7 @@ static void backend_on_output(struct ev_io *io, uint32_t events)
 
 static void backend_on_exit(struct ev_child *c, int status)
 {
-	/* Its output has told, or its end of file will. */
+	/* Its output says what it found; backend_on_output reads it to the end. */
 }
 
 static void backend_on_timeout(struct ev_timer *t)

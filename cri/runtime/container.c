@@ -60,7 +60,7 @@ void container_pod_gone(struct container *c, enum teardown kind)
 				 "the virtual machine of the pod, or its shim, ended unexpectedly");
 }
 
-/* The answer of Wait, kept while ExitInfo is asked. */
+/* The answer of Wait, kept until ExitInfo has answered. */
 struct exit_info {
 	struct container *c;
 	uint32_t status;
@@ -174,8 +174,8 @@ static void start_failed(struct start *s, const struct ttrpc_result *res)
 	int exit_code = shim_start_exit_code(res), r;
 	struct err err = { 0 };
 
-	/* The text goes to a person; NOT_FOUND of a command must not look like one of the
-	 * container. */
+	/* People read the text. A command that is not found must not look like a container
+	 * that is not found. */
 	(void)err_set(&err, res->code == -ETIMEDOUT ? -ETIMEDOUT : -EIO, "container %.200s: %s",
 		      c->config->metadata->name, err_text(res->err));
 	if (res->code == -ETIMEDOUT)
@@ -279,8 +279,8 @@ static void container_on_signalled(const struct ttrpc_result *res, void *arg)
 {
 	struct container *c = arg;
 
-	/* Gone already: the answer of Wait is on its way. A lost connection is the pod's business.
-	 */
+	/* It has ended already: the answer of Wait is on its way. A lost connection is the pod's
+	 * business. */
 	if (res->code < 0 && res->code != -ENOENT && res->code != -ECONNRESET &&
 	    res->code != -ECANCELED && c->state == CONTAINER_RUNNING)
 		log_warn("cannot signal", "container", c->id, "err", err_text(res->err));
@@ -311,8 +311,8 @@ static void stop_step(struct container *c)
 		wait = c->kill_at_ns - now;
 	} else if (!c->killed) {
 		c->killed = true;
-		/* All of them where the container has no pid namespace whose first process takes
-		 * the others along. */
+		/* All processes: without a pid namespace of its own, no first process takes the
+		 * others along. */
 		send_signal(c, SIGKILL, true);
 		wait = CONTAINER_DEATH_MS * NS_PER_MS;
 	} else {
@@ -371,7 +371,7 @@ static void container_on_started_to_stop(void *arg, int code, const struct err *
 	container_stop(s->c, s->grace_ns, container_on_stopped, s);
 }
 
-/* The container goes on being stopped; only the answer is not waited for any more. */
+/* The stop continues; only this caller no longer waits for it. */
 static void container_on_stop_cancel(struct rpc_call *call, void *arg)
 {
 	struct stop *s = arg;

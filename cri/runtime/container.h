@@ -27,7 +27,7 @@ void container_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, v
 void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 
-/* Exit code of a container whose end nobody saw. */
+/* Exit code of a container whose end was not seen. */
 #define EXIT_UNKNOWN 255
 
 /* A call to the task service of its shim, as ttrpc_client_call. -ECONNRESET: there is no shim. */

@@ -55,7 +55,7 @@ static int make_bundle(struct container *c, const char *json, char **ret, struct
 	r = mkdir_p(dir, 0700, err);
 	if (r == 0)
 		r = write_file_atomic(file, json, strlen(json), 0600, false, err);
-	/* The shim keeps its end open: input that nobody is attached to waits instead of ending. */
+	/* The shim keeps its end open: input does not end while no client is attached. */
 	if (r == 0 && c->config->stdin && mkfifo(fifo, 0600) < 0)
 		r = err_errno(err, -errno, "make %s", fifo);
 	if (r == 0)
@@ -154,7 +154,7 @@ static void create_on_undone(const struct ttrpc_result *res, void *arg)
 	create_fail(cr, -ECANCELED, &err);
 }
 
-/* Nobody wants it any more: the name must be free for the next try. */
+/* Takes back what the shim has made: the name must be free for the next try. */
 static void undo(struct create *cr)
 {
 	TaskV3__DeleteRequest req = TASK_V3__DELETE_REQUEST__INIT;

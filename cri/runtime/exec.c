@@ -40,7 +40,7 @@ struct exec {
 	char *dir;
 	struct stream out, errors;
 	struct ev_timer timeout, drain;
-	bool added;  /* the shim knows it */
+	bool added;  /* the shim has it */
 	bool exited; /* exit_code is known */
 	uint64_t drain_until_ns;
 	bool ended;
@@ -115,7 +115,7 @@ static void release_files(struct exec *e)
 		(void)!remove_tree(e->dir, NULL);
 }
 
-/* Both streams in one message of 16 MiB: the longer one gives way, then both are halves. */
+/* Both streams share one message of 16 MiB: the longer one is cut, or both to one half. */
 static void fit(size_t *a, size_t *b)
 {
 	const size_t room = RPC_MESSAGE_MAX - 64;
@@ -170,7 +170,7 @@ static void exec_check(struct exec *e)
 
 static void exec_on_silence(struct ev_timer *t)
 {
-	/* A child that left its parent holds the streams: what has come until now is the answer. */
+	/* A child that outlived its parent holds the streams: the answer is what has come. */
 	exec_end(t->arg, 0, NULL);
 }
 

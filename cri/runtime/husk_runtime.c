@@ -37,7 +37,7 @@ static void husk_runtime_on_info(const struct ttrpc_result *res, void *arg)
 	resp.backend = m->backend;
 	resp.backend_reason = m->backend_reason;
 	resp.guest_kernel = m->kernel_release;
-	/* After a restart of huskd its own two clocks are lost: the shim's come close. */
+	/* After a restart of huskd its own two times are lost: the shim's are close. */
 	resp.vm_start_ns =
 		span(p->requested_ns ? p->requested_ns : m->start_requested_ns, m->vcpu_start_ns);
 	resp.agent_ready_ns = span(m->vcpu_start_ns, m->agent_ready_ns);

@@ -20,7 +20,7 @@ struct pod_run {
 	struct rpc_call *call;
 	bool spawning; /* the shim's `start` runs: nothing can be taken down before it ends */
 	bool failed;
-	int code; /* why */
+	int code; /* of the failure */
 	struct err err;
 };
 
@@ -202,7 +202,7 @@ static void pod_on_shim_closed(void *arg)
 	if (t && t->step != STEP_DELETE)
 		teardown_delete(t);
 	if (t || p->state != POD_READY)
-		return; /* RunPodSandbox sees it by its own call */
+		return; /* RunPodSandbox notices by its own call */
 	log_error("the shim of a pod died", "pod", p->id);
 	pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
 }
@@ -262,7 +262,7 @@ static void pod_on_rolled_back(void *arg, int code, const struct err *err)
 		  err_text(&run->err));
 	rpc_reply_err(run->call, why, &run->err);
 	if (code < 0) {
-		/* Something may still run: a record stays, so that StopPodSandbox can try again. */
+		/* Something may still run: the record stays for another StopPodSandbox. */
 		pod_state_set(p, POD_NOTREADY);
 		(void)state_save_pod(&p->huskd->state, p, NULL);
 		waits_run(&p->gone, code, err);
@@ -351,7 +351,7 @@ static void pod_on_sandbox_created(const struct ttrpc_result *res, void *arg)
 		r = call_sandbox(run->pod, "StartSandbox", &req.base, POD_START_MS,
 				 pod_on_sandbox_started, run);
 		if (r == 0)
-			return; /* the reference goes on */
+			return; /* the reference passes to the next call */
 		(void)err_errno(&err, r, "call the shim");
 	}
 	run_fail(run, r, &err);
@@ -486,7 +486,7 @@ static void run_pod(struct huskd *d, struct rpc_call *call, const Cri__RunPodSan
 	rpc_on_cancel(call, pod_on_run_cancel, run);
 	r = run_start(run, &err);
 	if (r < 0) {
-		/* No shim was started: nothing is to be taken down. */
+		/* No shim was started, so there is nothing to take down. */
 		run->spawning = false;
 		p->torn_down = true;
 		run_fail(run, r, &err);

@@ -18,7 +18,7 @@
 struct recover {
 	struct huskd *huskd;
 	unsigned pending;
-	bool started; /* all has been asked */
+	bool started; /* every shim has been asked */
 	bool done_called;
 	struct ev_timer timer;
 	void (*done)(struct huskd *d);
@@ -78,7 +78,7 @@ static void recover_on_state(const struct ttrpc_result *res, void *arg)
 	struct container *c = q->c;
 	bool waits;
 
-	/* The answer may be late: a client that starts it knows more. */
+	/* The answer may be late: if a client starts the container, that start decides. */
 	if (c->removed || c->starting || c->state == CONTAINER_EXITED) {
 		query_end(q);
 		return;
@@ -93,8 +93,8 @@ static void recover_on_state(const struct ttrpc_result *res, void *arg)
 		if (waits)
 			return;
 	} else if (m || res->code == -ETIMEDOUT) {
-		/* Runs, or did when it was last heard of; it may have been started in the last
-		 * moment of the huskd before. */
+		/* It runs, or ran when last heard of. The huskd before may have died just after it
+		 * had started it. */
 		if (m && m->status != TASK__STATUS__CREATED && c->state != CONTAINER_RUNNING) {
 			container_state_set(c, CONTAINER_RUNNING);
 			c->started_at = c->started_at ? c->started_at : now_real_ns();
@@ -254,7 +254,7 @@ static void recover_on_leftover_deleted(void *arg, int code, const struct err *e
 	one_done(rec);
 }
 
-/* A bundle without a record: perhaps with a shim. */
+/* A bundle without a record: its shim may still run. */
 static void remove_pod_dir(struct recover *rec, const char *path, const char *id)
 {
 	struct leftover *l = malloc(sizeof(*l) + strlen(path) + 1);

@@ -22,8 +22,11 @@ static void spec_json_freep(json_t **j)
 }
 #define cleanup_json cleanup_with(spec_json_freep)
 
-/* json_object_set_new and its like return -1 for lack of memory or text that is not UTF-8. All
- * input is UTF-8 by rpc_decode, except where it is checked below, so one check at the end does. */
+/*
+ * json_object_set_new and its like return -1 without memory, and for text that is not UTF-8.
+ * rpc_decode has checked all input but the one that is checked below, so one check at the end is
+ * enough.
+ */
 struct build {
 	const struct spec_input *in;
 	const Cri__LinuxContainerSecurityContext *sc; /* may be NULL */
@@ -278,7 +281,7 @@ static int build_env(struct build *b, json_t *process, struct err *err)
 
 		add(b, env, s ? json_string(s) : NULL);
 	}
-	/* The look for an earlier value is quadratic, so the count is checked on the way. */
+	/* The search for an earlier value is quadratic, so the count is checked on the way. */
 	for (char **e = b->in->image->env; *e && json_array_size(env) <= PROCESS_ARGS_MAX; e++) {
 		const char *eq = strchr(*e, '=');
 
@@ -525,7 +528,7 @@ static int build_linux(struct build *b, json_t *spec, struct err *err)
 	return r;
 }
 
-/* Names that VM runtimes and shims of this field read. */
+/* Names that other VM runtimes and their tools read. */
 static void build_annotations(struct build *b, json_t *spec)
 {
 	json_t *a = json_object();

@@ -37,7 +37,7 @@ static int check_userns(const Cri__UserNamespace *u, struct err *err)
 	}
 }
 
-/* A pod lives in a kernel of its own: there is nothing of the host that it could share. */
+/* A pod lives in a kernel of its own: nothing of the host can be shared with it. */
 static int check_namespaces(const Cri__NamespaceOption *o, bool container, struct err *err)
 {
 	const char *what = NULL;
@@ -117,7 +117,7 @@ static int check_sandbox_security(const Cri__LinuxSandboxSecurityContext *sc, st
 		r = check_selinux(sc->selinux_options, err);
 	if (r == 0)
 		r = check_apparmor(sc->apparmor, NULL, err);
-	/* seccomp, user and groups of a sandbox are those of a pause process: there is none. */
+	/* seccomp, user and groups of a sandbox are for a pause process: Husk has none. */
 	if (r == 0 && sc->run_as_group && !sc->run_as_user)
 		r = err_set(err, -EINVAL, "run_as_group without run_as_user");
 	return r;

@@ -79,7 +79,7 @@ void pod_unref(struct pod *p)
 	check(p->refs > 0);
 	if (--p->refs > 0)
 		return;
-	/* The lists hold a reference: the last one is not given back before the pod is in none. */
+	/* A list holds a reference of what is in it, and a container one of its pod. */
 	check(TAILQ_EMPTY(&p->containers));
 	free(p->handler);
 	free(p->address);

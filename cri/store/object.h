@@ -99,7 +99,7 @@ struct container {
 
 /*
  * The only way to change a state. What object.c does not list as an arrow is a bug of ours, and
- * ends huskd: whoever acts on an answer of a shim or a client looks at the state first.
+ * ends huskd: code that acts on a late answer looks at the state first.
  */
 void pod_state_set(struct pod *p, enum pod_state to);
 void container_state_set(struct container *c, enum container_state to);

@@ -48,7 +48,7 @@ void state_remove_container(struct state *s, struct container *c);
 /* Writes what changed. A failure is logged and returned; memory is right in any case. */
 int state_save_pod(struct state *s, struct pod *p, struct err *err);
 int state_save_container(struct state *s, struct container *c, struct err *err);
-/* For an answer that promises: the state is in the database before it is in memory, or in neither. */
+/* For an answer that promises: in the database before it is in memory, or in neither. */
 int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, struct err *err) must_check;
 int state_commit_container(struct state *s, struct container *c, enum container_state to,
 			   struct err *err) must_check;

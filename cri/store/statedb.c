@@ -128,7 +128,7 @@ int statedb_open(const char *path, struct statedb **ret, struct err *err)
 
 	if (!db)
 		return err_nomem(err);
-	/* It holds environment variables of containers; SQLite's other files take its mode over. */
+	/* It holds environment variables of containers; SQLite's other files get the same mode. */
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
 		free(db);
