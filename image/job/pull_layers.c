@@ -98,11 +98,12 @@ static int layer_store(struct layer *l, struct err *err)
 /*
  * After one of its children has ended: is that the end of the layer? Of two failures the fetcher's
  * counts when it is about the blob (it explains damaged data); else the unpacker's. A fetcher that
- * found nobody reading (-EPIPE) says nothing of its own.
+ * found nobody reading (-EPIPE) says nothing of its own, unless the layer has no unpacker.
  */
 static void layer_child_ended(struct layer *l)
 {
-	bool fetch_failed = l->fetch_ended && l->fetch_code < 0 && l->fetch_code != -EPIPE;
+	bool fetch_failed = l->fetch_ended && l->fetch_code < 0 &&
+			    (layer_is_part(l) || l->fetch_code != -EPIPE);
 	bool unpack_failed = l->unpack_ended && l->unpack_code < 0;
 	struct err err = { 0 };
 	int r;

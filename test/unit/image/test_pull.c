@@ -17,7 +17,35 @@ static void on_stop(struct job *j, const struct err *why)
 {
 }
 
-static struct image_pull *new_pull(struct jobs *js, size_t n_layers)
+static void on_done(void *arg, int code, const struct image_pull_result *r, const struct err *err)
+{
+	int *ret = arg;
+
+	assert_int_equal(*ret, 1);
+	*ret = code;
+}
+
+static void open_jobs(struct jobs *js)
+{
+	static const char text[] = "#!/bin/sh\nexec sleep 60\n";
+	cleanup_free char *worker = path_in("worker");
+	struct err err = { 0 };
+
+	*js = (struct jobs){ .loop = store_loop, .max_layers_at_once = 4, .max_layers_in_all = 4 };
+	assert_ok(write_file_atomic(worker, text, strlen(text), 0700, false, &err), &err);
+	js->store = store_dir_open();
+	assert_ok(procs_init(&js->procs, store_loop, worker, &err), &err);
+}
+
+static void close_jobs(struct jobs *js)
+{
+	assert_null(js->list);
+	procs_close(&js->procs);
+	store_close(js->store);
+}
+
+/* Of layers that are to become one disk. */
+static struct image_pull *new_pull(struct jobs *js, size_t n_layers, int *ret_code)
 {
 	static const struct fetcher_ops ops = { 0 };
 	const struct fetcher_options o = { .from_archive = true };
@@ -26,6 +54,8 @@ static struct image_pull *new_pull(struct jobs *js, size_t n_layers)
 
 	assert_non_null(p);
 	p->jobs = js;
+	p->done = on_done;
+	p->arg = ret_code;
 	p->step = PULL_LAYERS;
 	p->layers = calloc(n_layers, sizeof(*p->layers));
 	assert_non_null(p->layers);
@@ -52,28 +82,42 @@ static struct image_pull *new_pull(struct jobs *js, size_t n_layers)
  */
 static void same_blob_twice(void **state)
 {
-	static const char text[] = "#!/bin/sh\nexec sleep 60\n";
-	cleanup_free char *worker = path_in("worker");
-	struct jobs js = { .loop = store_loop, .max_layers_at_once = 4, .max_layers_in_all = 4 };
-	struct image_pull *p;
 	struct err err = { 0 };
+	struct image_pull *p;
+	struct jobs js;
 	bool all = true;
+	int code = 1;
 
-	assert_ok(write_file_atomic(worker, text, strlen(text), 0700, false, &err), &err);
-	js.store = store_dir_open();
-	assert_ok(procs_init(&js.procs, store_loop, worker, &err), &err);
-	p = new_pull(&js, 2);
+	open_jobs(&js);
+	p = new_pull(&js, 2, &code);
 	assert_ok(pull_layers_start(p, &all, &err), &err);
 	assert_false(all);
 	assert_int_equal(p->layers[0].state, LAYER_FETCHING);
 	assert_int_equal(p->layers[1].state, LAYER_WAITING);
 	assert_true(p->layers[1].waits);
 	image_pull_cancel(p);
-	assert_null(js.list);
 	/* Nothing of it is called any more; the sanitizers see it if it is. */
 	assert_true(loop_once(store_loop, 0) >= 0);
-	procs_close(&js.procs);
-	store_close(js.store);
+	assert_int_equal(code, 1);
+	close_jobs(&js);
+}
+
+/* Nobody else ends a layer that has no unpacker: any failure of its fetcher does. */
+static void broken_pipe(void **state)
+{
+	struct err err = { 0 };
+	struct image_pull *p;
+	struct jobs js;
+	bool all = true;
+	int code = 1;
+
+	open_jobs(&js);
+	p = new_pull(&js, 2, &code);
+	assert_ok(pull_layers_start(p, &all, &err), &err);
+	(void)err_set(&err, -EPIPE, "the connection is broken");
+	layer_on_fetch_error(&p->layers[0], -EPIPE, false, &err);
+	assert_int_equal(code, -EPIPE);
+	close_jobs(&js);
 }
 
 int main(void)
@@ -81,6 +125,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(same_blob_twice, store_dir_setup,
 						store_dir_teardown),
+		cmocka_unit_test_setup_teardown(broken_pipe, store_dir_setup, store_dir_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
