@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "cri/paths.h"
 #include "cri/runtime/shim_client.h"
@@ -83,13 +84,6 @@ static void container_on_exit_info(const struct ttrpc_result *res, void *arg)
 	free(e);
 }
 
-int64_t container_timestamp(const Wkt__Timestamp *t)
-{
-	if (!t || t->seconds <= 0 || t->seconds > INT64_MAX / 1000000000 - 1)
-		return 0;
-	return t->seconds * 1000000000 + (t->nanos >= 0 && t->nanos < 1000000000 ? t->nanos : 0);
-}
-
 void container_task_exit(struct container *c, uint32_t status, int64_t at)
 {
 	Shim__ExitInfoRequest req = SHIM__EXIT_INFO_REQUEST__INIT;
@@ -123,7 +117,7 @@ static void container_on_exit(const struct ttrpc_result *res, void *arg)
 	if (res->code == 0) {
 		const TaskV3__WaitResponse *m = (const void *)res->resp;
 
-		container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
+		container_task_exit(c, m->exit_status, pb_timestamp_ns(m->exited_at));
 	} else if (res->code != -ECONNRESET && res->code != -ECANCELED) {
 		/* A lost connection is the pod's business. */
 		container_exited(c, EXIT_UNKNOWN, 0, "Unknown", err_text(res->err));

@@ -13,7 +13,6 @@
 #include "cri/huskd.h"
 #include "base/ttrpc/ttrpc.h"
 #include "cri/runtime/pod.h"
-#include "proto/wkt.pb-c.h"
 
 #define CONTAINER_CREATE_MS 60000
 #define CONTAINER_START_MS 110000 /* below the two minutes of most clients */
@@ -39,7 +38,6 @@ void container_pod_gone(struct container *c, enum teardown kind);
 void container_watch(struct container *c);
 /* The task has ended with this status: asks the shim for the reason, then container_exited. */
 void container_task_exit(struct container *c, uint32_t status, int64_t at);
-int64_t container_timestamp(const Wkt__Timestamp *t); /* ns, 0 = none */
 /* State EXITED in memory and database; waiters are called. Once. finished_at 0 = now. */
 void container_exited(struct container *c, int32_t exit_code, int64_t finished_at,
 		      const char *reason, const char *message);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/pb.h"
 #include "base/util.h"
 #include "cri/paths.h"
 #include "cri/runtime/container.h"
@@ -85,11 +86,11 @@ static void recover_on_state(const struct ttrpc_result *res, void *arg)
 	}
 	if (m && m->status == TASK__STATUS__STOPPED) {
 		if (!c->started_at)
-			c->started_at = container_timestamp(m->exited_at);
+			c->started_at = pb_timestamp_ns(m->exited_at);
 		if (c->state != CONTAINER_RUNNING) /* until the reason is known */
 			container_state_set(c, CONTAINER_RUNNING);
 		waits = waits_add(&c->exited, recover_on_exit_recorded, q) == 0;
-		container_task_exit(c, m->exit_status, container_timestamp(m->exited_at));
+		container_task_exit(c, m->exit_status, pb_timestamp_ns(m->exited_at));
 		if (waits)
 			return;
 	} else if (m || res->code == -ETIMEDOUT) {
