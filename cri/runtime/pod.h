@@ -2,6 +2,7 @@
  * The life of a pod: starting its shim and VM, and taking both down. Loop's thread.
  *
  *	CREATING --RunPodSandbox done--> READY --stop, or the VM or its shim died--> NOTREADY
+ *	CREATING --it failed, and so did taking down what it had made--> NOTREADY
  *
  * Taking down is one machine whatever the cause, and ends with nothing of the pod running:
  * StopSandbox, ShutdownSandbox; where one of them fails, `shim delete`.

@@ -2,7 +2,8 @@
  * The pod: its VM, its agent, its disk windows. States and what leads from one to the next:
  *
  *	NONE --prepare--> CREATED --start--> STARTING --agent answered--> READY --stop--> STOPPING
- *	STARTING, READY, STOPPING --the VM's end--> STOPPED     NONE, CREATED --stop--> STOPPED
+ *	STARTING, READY, STOPPING --the VM's end--> STOPPED
+ *	NONE, CREATED --stop, or a start that fails--> STOPPED
  *
  * huskd leads it by the sandbox service; for containerd's own clients the first container does.
  * It knows neither of them: who asks waits by a callback, and what happens to the pod goes to its
