@@ -24,6 +24,7 @@ int main(void)
 {
 	struct timespec t;
 	uint64_t tsc = counter();
+
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	printf("clocks %llu %llu\n", (unsigned long long)tsc,
 	       (unsigned long long)t.tv_sec * 1000000000 + (unsigned long long)t.tv_nsec);

@@ -47,6 +47,7 @@ static int die(const char *what, const struct err *err)
 static int wait_exit(pid_t pid)
 {
 	int status;
+
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -63,14 +64,18 @@ static int time_exit(char **argv)
 	struct spawn s = spawn_of(argv[0], argv);
 	pid_t pid;
 	cleanup_fd int pidfd = -1;
+	int status;
+	uint64_t end;
+	uint64_t begin;
+
 	s.fds[2] = 2;
 	s.n_fds = 3;
 	s.die_with_parent = true;
-	uint64_t begin = now_mono_ns();
+	begin = now_mono_ns();
 	if (spawn_run(&s, &pid, &pidfd, &err) < 0)
 		return die(argv[0], &err);
-	int status = wait_exit(pid);
-	uint64_t end = now_mono_ns();
+	status = wait_exit(pid);
+	end = now_mono_ns();
 	if (status != 0) {
 		fprintf(stderr, "vmm_boot: %s: exit status %d\n", argv[0], status);
 		return 1;
@@ -112,16 +117,19 @@ static int take_packet(int control, struct times *ret)
 {
 	static uint8_t data[VMCTL_PACKET_MAX];
 	ssize_t n = recv(control, data, sizeof(data), 0);
+	int r;
+	Vmm__Packet *p;
+
 	if (n <= 0) {
 		fprintf(stderr, "vmm_boot: the monitor has closed its control socket\n");
 		return -1;
 	}
-	Vmm__Packet *p = vmm__packet__unpack(NULL, (size_t)n, data);
+	p = vmm__packet__unpack(NULL, (size_t)n, data);
 	if (!p) {
 		fprintf(stderr, "vmm_boot: malformed packet\n");
 		return -1;
 	}
-	int r = 0;
+	r = 0;
 	if (p->error != 0 || p->body_case == VMM__PACKET__BODY_ENDED) {
 		fprintf(stderr, "vmm_boot: the VM does not run: %s\n",
 			p->error ? p->message : p->ended->message);
@@ -139,6 +147,7 @@ static int wait_connected(int control, struct times *ret)
 {
 	struct pollfd p = { .fd = control, .events = POLLIN };
 	int r;
+
 	do {
 		if (poll(&p, 1, BOOT_SECONDS * 1000) <= 0) {
 			fprintf(stderr, "vmm_boot: no agent within %d s\n", BOOT_SECONDS);
@@ -158,10 +167,12 @@ struct clock_call {
 static void on_sandbox(const struct ttrpc_result *res, void *arg)
 {
 	struct clock_call *c = arg;
+
 	if (res->code < 0) {
 		err_set(&c->err, res->code, "%s", err_text(res->err));
 	} else {
 		const Agent__CreateSandboxResponse *resp = (const void *)res->resp;
+
 		c->ready_ns = resp->ready_ns;
 	}
 	loop_stop(c->loop, res->code);
@@ -173,12 +184,14 @@ static int ask_clock(int agent, int64_t *ret_ns)
 	Agent__CreateSandboxRequest req = AGENT__CREATE_SANDBOX_REQUEST__INIT;
 	struct clock_call c = { .ready_ns = 0 };
 	struct ttrpc_client *client = NULL;
+	int r;
+
 	req.id = (char *)"bench";
 	if (loop_new(&c.loop, &c.err) < 0) {
 		close(agent);
 		return die("loop", &c.err);
 	}
-	int r = ttrpc_client_new(c.loop, agent, NULL, NULL, &client, &c.err);
+	r = ttrpc_client_new(c.loop, agent, NULL, NULL, &client, &c.err);
 	if (r == 0)
 		r = ttrpc_client_call(client, &agent__agent__descriptor, "CreateSandbox", &req.base,
 				      CALL_MS, on_sandbox, &c);
@@ -200,6 +213,10 @@ static int time_agent(const struct options *o, char **argv, int n)
 	int sv[2], av[2];
 	struct times times = { 0 };
 	cleanup_fd int pidfd = -1, control = -1, agent = -1, agent_vm = -1;
+	uint64_t begin, end;
+	struct spawn s;
+	int64_t guest_ns;
+	int r;
 
 	if (n > ARGS_MAX) {
 		errno = E2BIG;
@@ -215,22 +232,22 @@ static int time_agent(const struct options *o, char **argv, int n)
 	control = sv[0];
 	agent = av[0];
 	agent_vm = av[1];
-	struct spawn s = spawn_of(args[0], args);
+	s = spawn_of(args[0], args);
 	s.fds[2] = 2;
 	s.fds[CONTROL_FD] = sv[1];
 	s.n_fds = CONTROL_FD + 1;
 	s.die_with_parent = true;
 
-	uint64_t begin = now_mono_ns();
+	begin = now_mono_ns();
 	if (spawn_run(&s, &pid, &pidfd, &err) < 0)
 		return die(args[0], &err);
 	close(sv[1]);
-	int r = send_boot(control, o, agent_vm) < 0 ? die("send Boot", NULL) : 0;
+	r = send_boot(control, o, agent_vm) < 0 ? die("send Boot", NULL) : 0;
 	fd_close(&agent_vm);
 	if (r == 0)
 		r = wait_connected(control, &times) < 0 ? 1 : 0;
-	uint64_t end = now_mono_ns();
-	int64_t guest_ns = 0;
+	end = now_mono_ns();
+	guest_ns = 0;
 	if (r == 0 && o->clock)
 		r = ask_clock(take_fd(&agent), &guest_ns);
 	if (r == 0) {
@@ -285,6 +302,7 @@ int main(int argc, char **argv)
 	struct options o = { .vcpus = 1, .memory_mib = 256, .cmdline = "" };
 	uint64_t n;
 	int c;
+
 	while ((c = getopt_long(argc, argv, "+", table, NULL)) != -1) {
 		if (c == 'c' && str_to_u64(optarg, 1, 64, &n) == 0)
 			o.vcpus = (unsigned)n;

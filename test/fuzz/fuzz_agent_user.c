@@ -10,7 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct user u;
 	const uint8_t *end = data + size, *passwd, *group;
 	Agent__User spec = AGENT__USER__INIT;
+	cleanup_free char *pw = NULL, *gr = NULL;
 	struct err err = { 0 };
+	size_t pw_len, gr_len;
 	int r;
 
 	passwd = size ? memchr(data, 0, size) : NULL;
@@ -21,10 +23,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	group = group ? group + 1 : end;
 	spec.name = (char *)data;
 	/* Exact copies, so that a sanitizer sees one byte too far. */
-	cleanup_free char *pw = malloc((size_t)(end - passwd) + 1);
-	cleanup_free char *gr = malloc((size_t)(end - group) + 1);
-	size_t pw_len = (size_t)(group - passwd), gr_len = (size_t)(end - group);
-
+	pw = malloc((size_t)(end - passwd) + 1);
+	gr = malloc((size_t)(end - group) + 1);
+	pw_len = (size_t)(group - passwd);
+	gr_len = (size_t)(end - group);
 	pw_len -= pw_len > 0 && passwd[pw_len - 1] == '\0';
 	memcpy(pw, passwd, pw_len);
 	memcpy(gr, group, gr_len);

@@ -31,6 +31,7 @@ static void send_message(int fd, struct cur *c, int ram, int event)
 	uint32_t h[3] = { cur_u8(c), 1, 0 };
 	uint8_t how = cur_u8(c), payload[320];
 	int fds[3] = { how & 4 ? ram : event, ram, ram };
+	struct iovec iov[2] = { { h, sizeof(h) }, { payload, 0 } };
 	size_t n;
 
 	h[0] %= 28;
@@ -39,7 +40,7 @@ static void send_message(int fd, struct cur *c, int ram, int event)
 		cur_copy(c, h, sizeof(h));
 	n = MIN_OF(h[2], MIN_OF(sizeof(payload), cur_left(c)));
 	cur_copy(c, payload, n);
-	struct iovec iov[2] = { { h, sizeof(h) }, { payload, n } };
+	iov[1].iov_len = n;
 	(void)!fdpass_sendv(fd, iov, 2, fds, how & 3, MSG_DONTWAIT);
 }
 
@@ -48,12 +49,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct vhost_user vu;
 	struct virtio_rng rng;
 	struct cur c = cur_of(data, size);
-	uint8_t answer[400];
-	int sv[2];
-	if (!loop && loop_new(&loop, NULL) < 0)
-		return 0;
 	cleanup_fd int ram = memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	cleanup_fd int event = eventfd(1, EFD_CLOEXEC);
+	uint8_t answer[400];
+	int sv[2];
+
+	if (!loop && loop_new(&loop, NULL) < 0)
+		return 0;
 	if (ftruncate(ram, RAM) < 0 || fcntl(ram, F_ADD_SEALS, F_SEAL_SHRINK) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return 0;

@@ -20,6 +20,7 @@ static void setup(void)
 	window_init(&windows);
 	for (unsigned i = 0; i < 3; i++) {
 		int fd = memfd_create("w", MFD_CLOEXEC);
+
 		if (ftruncate(fd, 20000) < 0 ||
 		    window_map(&windows, 8 + 64 * i, 48, fd, i == 1, NULL) < 0)
 			__builtin_trap();
@@ -31,6 +32,7 @@ static void setup(void)
 static size_t lay(struct driver *d, uint64_t at, size_t max, const uint8_t *data, size_t size)
 {
 	size_t n = MIN_OF(max, size);
+
 	memcpy(driver_ptr(d, at), data, n);
 	return n;
 }
@@ -40,6 +42,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct virtio_blk blk;
 	struct driver d;
 	uint64_t features = VIRTIO_F_VERSION_1;
+	struct virtq_layout l;
+	size_t n;
+
 	if (size < 1)
 		return 0;
 	if (!loop)
@@ -52,8 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size--;
 	virtio_blk_init(&blk, loop, &windows);
 	driver_init(&d, &blk.dev, SIZE, features);
-	struct virtq_layout l = driver_layout(0, SIZE);
-	size_t n = lay(&d, l.desc, 16 * SIZE, data, size);
+	l = driver_layout(0, SIZE);
+	n = lay(&d, l.desc, 16 * SIZE, data, size);
 	data += n;
 	size -= n;
 	n = lay(&d, l.avail, 6 + 2 * SIZE, data, size);

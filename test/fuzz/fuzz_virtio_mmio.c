@@ -25,9 +25,11 @@ static void start(struct virtio_dev *d, uint64_t features)
 static void notify(struct virtio_dev *d, unsigned queue)
 {
 	static struct virtq_chain c;
+
 	fuzz_assert(d->started && queue < d->ops->n_queues);
 	for (int i = 0; i < 64 && virtq_pop(&d->queues[queue], &c) > 0; i++) {
 		size_t n = iov_write(c.iov + c.n_out, c.n_in, 0, "answer", 6);
+
 		virtq_push(&d->queues[queue], c.head, (uint32_t)n);
 	}
 	virtio_flush(d, queue);
@@ -67,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		uint32_t v = cur_le32(&c);
 		uint8_t buf[8] = { 0 };
 		size_t len = (size_t)1 << (kind >> 2 & 3);
+
 		memcpy(buf, &v, sizeof(v));
 		switch (kind & 3) {
 		case 0:

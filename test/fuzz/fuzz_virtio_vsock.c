@@ -43,6 +43,7 @@ struct world {
 static void look_at_rx(struct world *w)
 {
 	uint32_t head, len, port;
+
 	while (driver_used(&w->d.rings[0], &head, &len)) {
 		fuzz_assert(head < w->d.rings[0].size && len <= 4096);
 		memcpy(&port, driver_ptr(&w->d, w->d.rings[0].desc[head].addr + 16), 4);
@@ -54,10 +55,12 @@ static void look_at_rx(struct world *w)
 
 static void packet(struct world *w, struct cur *c, bool known)
 {
+	struct driver_buf b[2] = { { TX_BASE, 44, false }, { TX_BASE + 64, 0, false } };
 	uint8_t h[44] = { 0 };
 	uint32_t len = cur_le16(c) % 5000;
 	size_t n = known ? MIN_OF(cur_left(c), 20u) : MIN_OF(cur_left(c), sizeof(h));
 	const uint8_t *bytes = cur_bytes(c, n);
+
 	if (!bytes)
 		n = 0;
 	if (known) {
@@ -76,7 +79,7 @@ static void packet(struct world *w, struct cur *c, bool known)
 		memcpy(h, bytes, n);
 	}
 	memcpy(driver_ptr(&w->d, TX_BASE), h, sizeof(h));
-	const struct driver_buf b[2] = { { TX_BASE, 44, false }, { TX_BASE + 64, len + 1, false } };
+	b[1].len = len + 1;
 	driver_add(&w->d.rings[1], b, len > 0 ? 2 : 1);
 	driver_kick(&w->d, 1);
 }
@@ -84,6 +87,7 @@ static void packet(struct world *w, struct cur *c, bool known)
 static void connect_one(struct world *w, unsigned i)
 {
 	int sv[2];
+
 	if (w->hosts[i] >= 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv) < 0)
 		return;
 	if (virtio_vsock_connect(&w->vs, 7, sv[1], NULL) < 0)
@@ -96,6 +100,7 @@ static void act(struct world *w, struct cur *c)
 	static uint8_t bytes[32768];
 	uint8_t a = cur_u8(c);
 	unsigned i = (a >> 4) % HOSTS;
+
 	switch (a % 16) {
 	case PACKET:
 		packet(w, c, false);
@@ -104,6 +109,7 @@ static void act(struct world *w, struct cur *c)
 		for (unsigned k = 0; k < 1 + i * 20; k++, w->posted++) {
 			struct driver_buf b = { DATA_BASE + w->posted % 256 * 4096,
 						i == 3 ? 50 : 4096, true };
+
 			if ((uint16_t)(w->d.rings[0].avail[1] - w->d.rings[0].seen) < 256)
 				driver_add(&w->d.rings[0], &b, 1);
 		}
@@ -144,6 +150,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct world w;
 	struct cur c = cur_of(data, size);
 	int sv[2];
+	int rounds;
+
 	if (!loop && loop_new(&loop, NULL) < 0)
 		return 0;
 	memset(&w, 0, sizeof(w));
@@ -163,7 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* The host's ends close: it must come to rest, whatever the driver did. */
 	for (unsigned i = 0; i < HOSTS; i++)
 		fd_close(&w.hosts[i]);
-	int rounds = 0;
+	rounds = 0;
 	while (loop_once(loop, 0) > 0)
 		fuzz_assert(++rounds < 10000);
 	driver_fini(&w.d);

@@ -27,6 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					  .initramfs = "/nonexistent",
 					  .qemu_path = "/nonexistent" };
 	const struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
+	int r;
+	size_t n_fds;
+
 	if (size < 1 || size > VMCTL_PACKET_MAX || (!loop && loop_new(&loop, NULL) < 0) ||
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -35,11 +38,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_assert(vmctl_init(&ctl, loop, sv[1], &vm, on_closed, NULL, &err) == 0);
 	if (data[0] & 8) /* a state that cannot be reached without a kernel */
 		vm.state = VM_ENDED;
-	size_t n_fds = (data[0] & 7) % (VMCTL_FDS_MAX + 1);
+	n_fds = (data[0] & 7) % (VMCTL_FDS_MAX + 1);
 	for (size_t i = 0; i < n_fds; i++)
 		fds[i] = data[0] & 16 ? memfd_create("w", MFD_CLOEXEC)
 				      : fcntl(pair[0], F_DUPFD_CLOEXEC, 3);
-	int r = vmctl_take(&ctl, data + 1, size - 1, fds, n_fds, &err);
+	r = vmctl_take(&ctl, data + 1, size - 1, fds, n_fds, &err);
 	fuzz_assert(r == 0 || r == -EBADMSG);
 	for (size_t i = 0; i < n_fds; i++)
 		fd_close(&fds[i]);

@@ -73,6 +73,7 @@ static void test_view(void **state)
 		"[ \"$(grep Seccomp: /proc/self/status)\" = 'Seccomp:	0' ]\n"
 		"[ \"$(mount | grep -c ' / type overlay')\" = 1 ]; mount | wc -l; echo fine",
 		&status);
+
 	assert_text(out, "fine");
 	assert_int_equal(status, 0);
 }
@@ -84,6 +85,7 @@ static void test_devices(void **state)
 		"mknod /dev/other b 254 0; cat /dev/other; mknod /dev/m c 1 1; cat /dev/m;\n"
 		"mknod /null c 1 3 && echo x >/null && echo fine",
 		NULL);
+
 	assert_text(out, "fine");
 }
 
@@ -126,6 +128,7 @@ static void test_user_and_cwd(void **state)
 	struct setup s;
 	unsigned status;
 	Agent__StartContainerResponse *r;
+	char *out;
 
 	request_container(
 		&s,
@@ -135,7 +138,7 @@ static void test_user_and_cwd(void **state)
 	s.user.umask = 027;
 	s.process.cwd = (char *)"/made/for/it";
 	s.process.no_new_privileges = true;
-	char *out = run_to_end(&s, &status);
+	out = run_to_end(&s, &status);
 	assert_int_equal(status, 0);
 	assert_text(out, "uid=1000(app) gid=1000(app) groups=2000(extra)");
 	assert_text(
@@ -659,6 +662,8 @@ static void test_oom(void **state)
 static void test_refusals(void **state)
 {
 	struct setup s;
+	Agent__StartContainerResponse *r;
+	char *bad[] = { (char *)"size=nonsense" };
 
 	request_container(&s, "true");
 	s.mount[0].type = (char *)"nfs";
@@ -670,11 +675,10 @@ static void test_refusals(void **state)
 	s.req.id = (char *)"../up";
 	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -EINVAL);
 	/* What only the kernel knows to be wrong is a failed start. */
-	char *bad[] = { (char *)"size=nonsense" };
 	request_container(&s, "true");
 	request_mount(&s, "tmpfs", "/tmp", "tmpfs", bad, 1);
 	do_create(&s);
-	Agent__StartContainerResponse *r = do_start(s.id);
+	r = do_start(s.id);
 	assert_non_null(r->failure);
 	assert_string_equal(r->failure->stage, "mount");
 	assert_text(r->failure->message, "/tmp");
@@ -687,6 +691,7 @@ static void test_hostile_paths(void **state)
 	struct setup s;
 	struct exec e;
 	int out;
+	Agent__StartContainerResponse *r;
 
 	/* The container swaps what an exec's set-up looks at. */
 	start_idle(&s);
@@ -699,7 +704,7 @@ static void test_hostile_paths(void **state)
 	assert_string_equal(drive_read_all(out, NULL), "ok\n");
 	request_exec(&e, s.id, "named", "true");
 	e.user.name = (char *)"app";
-	Agent__StartContainerResponse *r = (void *)drive(&drv, "ExecProcess", &e.req);
+	r = (void *)drive(&drv, "ExecProcess", &e.req);
 	assert_non_null(r);
 	assert_string_equal(r->failure->stage, "user");
 	start_free(r);

@@ -21,20 +21,14 @@
 static void wait_readable(int fd, int seconds, const char *what)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
+
 	if (poll(&p, 1, seconds * 1000) <= 0)
 		fail_msg("no %s within %d s", what, seconds);
 }
 
 void vmm_start(struct vmm_client *c, const char *backend, const char *kernel, const char *initramfs)
 {
-	struct err err = { 0 };
-	int sv[2];
-	cleanup_free char *path = NULL;
-
-	*c = (struct vmm_client){ .pidfd = -1, .control = -1, .agent = -1, .console = -1 };
-	assert_ok(program_path(getenv("HUSK_VMM"), "../bin/husk-vmm", &path, &err), &err);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
-	char *argv[] = { path,
+	char *argv[] = { NULL,
 			 (char *)"--control-fd",
 			 (char *)"3",
 			 (char *)"--backend",
@@ -46,7 +40,16 @@ void vmm_start(struct vmm_client *c, const char *backend, const char *kernel, co
 			 (char *)"--log-level",
 			 (char *)"warn",
 			 NULL };
-	struct spawn s = spawn_of(path, argv);
+	cleanup_free char *path = NULL;
+	struct err err = { 0 };
+	struct spawn s;
+	int sv[2];
+
+	*c = (struct vmm_client){ .pidfd = -1, .control = -1, .agent = -1, .console = -1 };
+	assert_ok(program_path(getenv("HUSK_VMM"), "../bin/husk-vmm", &path, &err), &err);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
+	argv[0] = path;
+	s = spawn_of(path, argv);
 	s.fds[2] = 2;
 	s.fds[3] = sv[1];
 	s.n_fds = 4;
@@ -61,10 +64,12 @@ static Vmm__Packet *take_packet(struct vmm_client *c, bool *ret_closed)
 {
 	static uint8_t data[65536];
 	ssize_t n = recv(c->control, data, sizeof(data), 0);
+	Vmm__Packet *p;
+
 	*ret_closed = n <= 0;
 	if (n <= 0)
 		return NULL;
-	Vmm__Packet *p = vmm__packet__unpack(NULL, (size_t)n, data);
+	p = vmm__packet__unpack(NULL, (size_t)n, data);
 	assert_non_null(p);
 	if (p->body_case == VMM__PACKET__BODY_AGENT_CONNECTED) {
 		c->connected = true;
@@ -93,14 +98,17 @@ int vmm_call(struct vmm_client *c, Vmm__Request *q, const int *fds, unsigned n_f
 	assert_int_equal(fdpass_send(c->control, data, len, fds, n_fds, 0), len);
 	for (;;) {
 		bool closed;
+		int error;
+		Vmm__Packet *p;
+
 		wait_readable(c->control, ANSWER_SECONDS, "answer");
-		Vmm__Packet *p = take_packet(c, &closed);
+		p = take_packet(c, &closed);
 		if (closed)
 			fail_msg("the monitor closed its control socket");
 		if (!p)
 			continue;
 		assert_int_equal(p->id, q->id);
-		int error = p->error;
+		error = p->error;
 		snprintf(c->message, sizeof(c->message), "%s", error ? p->message : "");
 		if (*c->message)
 			print_message("[ answer   ] %s\n", c->message);
@@ -117,7 +125,8 @@ int vmm_boot(struct vmm_client *c, unsigned vcpus, unsigned memory_mib, const ch
 {
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__Boot b = VMM__BOOT__INIT;
-	int sv[2], p[2] = { -1, -1 };
+	int sv[2], p[2] = { -1, -1 }, r;
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	if (console)
 		assert_int_equal(pipe2(p, O_CLOEXEC), 0);
@@ -126,8 +135,7 @@ int vmm_boot(struct vmm_client *c, unsigned vcpus, unsigned memory_mib, const ch
 	b.cmdline = (char *)cmdline;
 	q.request_case = VMM__REQUEST__REQUEST_BOOT;
 	q.boot = &b;
-	const int fds[2] = { sv[1], p[1] };
-	int r = vmm_call(c, &q, fds, console ? 2 : 1, NULL);
+	r = vmm_call(c, &q, (const int[]){ sv[1], p[1] }, console ? 2 : 1, NULL);
 	close(sv[1]);
 	fd_close(&p[1]);
 	fd_close(&c->agent);
@@ -141,6 +149,7 @@ int vmm_map(struct vmm_client *c, uint64_t first, uint64_t sectors, int fd, bool
 {
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__MapWindow w = VMM__MAP_WINDOW__INIT;
+
 	w.first_sector = first;
 	w.sectors = sectors;
 	w.readonly = readonly;
@@ -153,6 +162,7 @@ int vmm_unmap(struct vmm_client *c, uint64_t first)
 {
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__UnmapWindow w = VMM__UNMAP_WINDOW__INIT;
+
 	w.first_sector = first;
 	q.request_case = VMM__REQUEST__REQUEST_UNMAP_WINDOW;
 	q.unmap_window = &w;
@@ -164,11 +174,13 @@ int vmm_connect(struct vmm_client *c, uint32_t port, int *ret_fd)
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__ConnectVsock v = VMM__CONNECT_VSOCK__INIT;
 	int sv[2];
+	int r;
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	v.port = port;
 	q.request_case = VMM__REQUEST__REQUEST_CONNECT_VSOCK;
 	q.connect_vsock = &v;
-	int r = vmm_call(c, &q, &sv[1], 1, NULL);
+	r = vmm_call(c, &q, &sv[1], 1, NULL);
 	close(sv[1]);
 	*ret_fd = sv[0];
 	return r;
@@ -179,10 +191,12 @@ pid_t vmm_qemu_pid(struct vmm_client *c)
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__Info i = VMM__INFO__INIT;
 	Vmm__Packet *p;
+	pid_t pid;
+
 	q.request_case = VMM__REQUEST__REQUEST_INFO;
 	q.info = &i;
 	assert_int_equal(vmm_call(c, &q, NULL, 0, &p), 0);
-	pid_t pid = (pid_t)p->info->qemu_pid;
+	pid = (pid_t)p->info->qemu_pid;
 	vmm__packet__free_unpacked(p, NULL);
 	return pid;
 }
@@ -192,8 +206,10 @@ static void wait_event(struct vmm_client *c, int seconds, bool (*come)(const str
 {
 	while (!come(c)) {
 		bool closed;
+		Vmm__Packet *p;
+
 		wait_readable(c->control, seconds, what);
-		Vmm__Packet *p = take_packet(c, &closed);
+		p = take_packet(c, &closed);
 		assert_null(p);
 		if (closed)
 			fail_msg("the monitor closed its control socket; waiting for %s", what);
@@ -225,9 +241,11 @@ void vmm_wait_ended(struct vmm_client *c, int seconds)
 int vmm_guest(struct vmm_client *c, char *out, size_t size, const char *fmt, ...)
 {
 	char line[600];
+	int n;
+
 	va_list ap;
 	va_start(ap, fmt);
-	int n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+	n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
 	va_end(ap);
 	assert_in_range(n, 1, (int)sizeof(line) - 2);
 	line[n++] = '\n';
@@ -249,6 +267,7 @@ int vmm_guest(struct vmm_client *c, char *out, size_t size, const char *fmt, ...
 int vmm_stop(struct vmm_client *c)
 {
 	int status = 0;
+
 	fd_close(&c->control);
 	wait_readable(c->pidfd, 10, "end of husk-vmm");
 	assert_int_equal(waitpid(c->pid, &status, 0), c->pid);

@@ -63,6 +63,7 @@ static inline void *driver_ptr(struct driver *d, uint64_t gpa)
 static inline struct virtq_layout driver_layout(unsigned q, uint16_t size)
 {
 	uint64_t at = GUEST_BASE + q * RING_STRIDE;
+
 	return (struct virtq_layout){
 		.size = size, .desc = at, .avail = at + 32 * KIB, .used = at + 48 * KIB
 	};
@@ -71,6 +72,7 @@ static inline struct virtq_layout driver_layout(unsigned q, uint16_t size)
 static inline void driver_ring_init(struct driver *d, unsigned q, uint16_t size)
 {
 	struct virtq_layout l = driver_layout(q, size);
+
 	d->rings[q] = (struct driver_ring){ .size = size,
 					    .desc = driver_ptr(d, l.desc),
 					    .avail = driver_ptr(d, l.avail),
@@ -79,12 +81,14 @@ static inline void driver_ring_init(struct driver *d, unsigned q, uint16_t size)
 
 static inline void driver_mem_init(struct driver *d)
 {
+	struct guest_region r = { .gpa = GUEST_BASE, .size = GUEST_RAM };
+
 	memset(d, 0, sizeof(*d));
 	d->ram = calloc(1, GUEST_RAM);
 	if (!d->ram)
 		abort();
 	d->transport.interrupt = driver_interrupt;
-	struct guest_region r = { .gpa = GUEST_BASE, .size = GUEST_RAM, .host = d->ram };
+	r.host = d->ram;
 	if (guestmem_add(&d->mem, &r) < 0)
 		abort();
 }
@@ -99,6 +103,7 @@ static inline void driver_init(struct driver *d, struct virtio_dev *dev, uint16_
 	for (unsigned q = 0; q < dev->ops->n_queues; q++) {
 		uint16_t n = MIN_OF(size, dev->ops->queue_max[q]);
 		struct virtq_layout l = driver_layout(q, n);
+
 		driver_ring_init(d, q, n);
 		if (virtq_enable(&dev->queues[q], &d->mem, &l, n, features) < 0)
 			abort();
@@ -126,8 +131,10 @@ static inline void driver_avail(struct driver_ring *r, uint16_t head)
 static inline uint16_t driver_add(struct driver_ring *r, const struct driver_buf *b, unsigned n)
 {
 	uint16_t head = r->next_desc;
+
 	for (unsigned i = 0; i < n; i++) {
 		uint16_t at = (uint16_t)((head + i) % r->size);
+
 		r->desc[at] = (struct ring_desc){
 			.addr = b[i].addr,
 			.len = b[i].len,
@@ -143,9 +150,10 @@ static inline uint16_t driver_add(struct driver_ring *r, const struct driver_buf
 /* The next chain that the device gave back. */
 static inline bool driver_used(struct driver_ring *r, uint32_t *ret_head, uint32_t *ret_len)
 {
+	const uint8_t *e = (const uint8_t *)(r->used + 2) + 8 * (r->seen % r->size);
+
 	if (__atomic_load_n(&r->used[1], __ATOMIC_ACQUIRE) == r->seen)
 		return false;
-	const uint8_t *e = (const uint8_t *)(r->used + 2) + 8 * (r->seen % r->size);
 	memcpy(ret_head, e, 4);
 	memcpy(ret_len, e + 4, 4);
 	r->seen++;

@@ -41,6 +41,7 @@ static uint8_t *chunk; /* CHUNK bytes, page-aligned */
 static uint64_t micros(void)
 {
 	struct timespec t;
+
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
@@ -50,6 +51,7 @@ static int vsock(unsigned cid, unsigned port, int listening)
 	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
 	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int r = listening ? bind(fd, (void *)&a, sizeof(a)) : connect(fd, (void *)&a, sizeof(a));
+
 	if (r == 0 && listening)
 		r = listen(fd, 512);
 	if (r < 0) {
@@ -66,6 +68,7 @@ static int blkpg(int op, int n, long long first, long long sectors)
 	struct blkpg_ioctl_arg a = { .op = op, .datalen = sizeof(p), .data = &p };
 	int fd = open("/dev/vda", O_RDONLY | O_CLOEXEC);
 	int r = ioctl(fd, BLKPG, &a) < 0 ? -errno : 0;
+
 	close(fd);
 	return r;
 }
@@ -74,11 +77,14 @@ static int blkpg(int op, int n, long long first, long long sectors)
 static int do_read(const char *path, uint64_t off, uint64_t len, uint64_t *hash)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | (off % 512 || len % 512 ? 0 : O_DIRECT));
+	int r;
+
 	if (fd < 0)
 		return -errno;
-	int r = 0;
+	r = 0;
 	while (len > 0) {
 		ssize_t n = pread(fd, chunk, len < CHUNK ? len : CHUNK, (off_t)off);
+
 		if (n <= 0) {
 			r = n < 0 ? -errno : -ENODATA;
 			break;
@@ -95,14 +101,19 @@ static int do_read(const char *path, uint64_t off, uint64_t len, uint64_t *hash)
 static int do_write(const char *path, uint64_t off, uint64_t len, unsigned seed, int flags)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+	int r;
+	uint64_t done;
+
 	if (fd < 0)
 		return -errno;
-	int r = 0;
-	uint64_t done = 0;
+	r = 0;
+	done = 0;
 	while (done < len) {
 		size_t k = len - done < CHUNK ? len - done : CHUNK;
+		ssize_t n;
+
 		pattern_fill(chunk, k, done, seed);
-		ssize_t n = pwrite(fd, chunk, k, (off_t)(off + done));
+		n = pwrite(fd, chunk, k, (off_t)(off + done));
 		if (n <= 0) {
 			r = n < 0 ? -errno : -EIO;
 			break;
@@ -119,9 +130,11 @@ static int range_ioctl(const char *path, unsigned long op, uint64_t off, uint64_
 {
 	uint64_t range[2] = { off, len };
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int r;
+
 	if (fd < 0)
 		return -errno;
-	int r = ioctl(fd, op, range) < 0 ? -errno : 0;
+	r = ioctl(fd, op, range) < 0 ? -errno : 0;
 	close(fd);
 	return r;
 }
@@ -130,6 +143,7 @@ static void send_all(int fd, const void *data, size_t len)
 {
 	for (size_t done = 0; done < len;) {
 		ssize_t n = write(fd, (const uint8_t *)data + done, len - done);
+
 		if (n < 0)
 			return;
 		done += (size_t)n;
@@ -140,9 +154,13 @@ static void send_all(int fd, const void *data, size_t len)
  * or send a pattern. */
 static void serve(int fd, const char *mode, uint64_t len)
 {
+	uint64_t total = 0, hash = HASH_START;
+	ssize_t n;
+
 	if (!strcmp(mode, "source")) {
 		for (uint64_t done = 0; done < len;) {
 			size_t k = len - done < CHUNK ? len - done : CHUNK;
+
 			pattern_fill(chunk, k, done, 7);
 			send_all(fd, chunk, k);
 			done += k;
@@ -152,8 +170,6 @@ static void serve(int fd, const char *mode, uint64_t len)
 			;
 		return;
 	}
-	uint64_t total = 0, hash = HASH_START;
-	ssize_t n;
 	while ((n = read(fd, chunk, CHUNK)) > 0) {
 		total += (uint64_t)n;
 		if (!strcmp(mode, "echo"))
@@ -165,6 +181,7 @@ static void serve(int fd, const char *mode, uint64_t len)
 		char line[64];
 		int k = snprintf(line, sizeof(line), "%llu %llx\n", (unsigned long long)total,
 				 (unsigned long long)hash);
+
 		send_all(fd, line, (size_t)k);
 	}
 }
@@ -172,11 +189,13 @@ static void serve(int fd, const char *mode, uint64_t len)
 static int do_listen(unsigned port, const char *mode, uint64_t len)
 {
 	int fd = vsock(VMADDR_CID_ANY, port, 1);
+
 	if (fd < 0)
 		return fd;
 	if (fork() == 0) {
 		for (;;) {
 			int c = accept(fd, NULL, NULL);
+
 			if (c >= 0 && fork() == 0) {
 				serve(c, mode, len);
 				_exit(0);
@@ -193,16 +212,19 @@ static int command(char *line, char *out, size_t size)
 	char verb[16] = "", s1[64] = "", s2[64] = "", s3[64] = "";
 	unsigned long long a = 0, b = 0, c = 0;
 	uint64_t hash = HASH_START;
+	bool fetch;
+
 	sscanf(line, "%15s", verb);
 	if (!strcmp(verb, "part") && sscanf(line, "%*s %llu %llu %llu", &a, &b, &c) == 3)
 		return blkpg(BLKPG_ADD_PARTITION, (int)a, (long long)b, (long long)c);
 	if (!strcmp(verb, "unpart") && sscanf(line, "%*s %llu", &a) == 1)
 		return blkpg(BLKPG_DEL_PARTITION, (int)a, 0, 0);
-	bool fetch = !strcmp(verb, "fetch");
+	fetch = !strcmp(verb, "fetch");
 	if ((fetch || !strcmp(verb, "read")) &&
 	    sscanf(line, "%*s %63s %llu %llu", s1, &a, &b) == 3) {
 		uint64_t begin = micros();
 		int r = do_read(s1, a, b, fetch ? NULL : &hash);
+
 		snprintf(out, size, " %llx %llu", (unsigned long long)hash,
 			 (unsigned long long)(micros() - begin));
 		return r;
@@ -222,12 +244,15 @@ static int command(char *line, char *out, size_t size)
 	if (!strcmp(verb, "umount"))
 		return umount("/mnt") < 0 ? -errno : 0;
 	if (!strcmp(verb, "cat") && sscanf(line, "%*s %63s", s1) == 1) {
+		ssize_t n;
+		int fd;
+
 		snprintf(s2, sizeof(s2), "/mnt/%.50s", s1);
-		int fd = open(s2, O_RDONLY | O_CLOEXEC);
+		fd = open(s2, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			return -errno;
 		out[0] = ' ';
-		ssize_t n = read(fd, out + 1, size - 2);
+		n = read(fd, out + 1, size - 2);
 		out[n > 0 ? n + 1 : 1] = '\0';
 		out[strcspn(out, "\n")] = '\0';
 		close(fd);
@@ -237,12 +262,14 @@ static int command(char *line, char *out, size_t size)
 		return do_listen((unsigned)a, s1, b);
 	if (!strcmp(verb, "connect") && sscanf(line, "%*s %llu", &a) == 1) {
 		int fd = vsock(VMADDR_CID_HOST, (unsigned)a, 0);
+
 		if (fd >= 0)
 			close(fd);
 		return fd < 0 ? fd : 0;
 	}
 	if (!strcmp(verb, "rng")) {
 		unsigned char v[8];
+
 		if (getrandom(v, sizeof(v), 0) != sizeof(v))
 			return -errno;
 		snprintf(out, size, " %02x%02x%02x%02x", v[0], v[1], v[2], v[3]);
@@ -257,27 +284,32 @@ static int command(char *line, char *out, size_t size)
 
 int main(void)
 {
+	char line[256];
+	FILE *f;
+	int fd;
+
 	signal(SIGCHLD, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	mkdir("/dev", 0755);
 	mkdir("/mnt", 0755);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	chunk = aligned_alloc(4096, CHUNK);
-	int fd = vsock(VMADDR_CID_HOST, 1024, 0);
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "r+");
+	fd = vsock(VMADDR_CID_HOST, 1024, 0);
+	f = fd < 0 ? NULL : fdopen(fd, "r+");
 	if (!f || !chunk) {
 		printf("vmm_guest: no agent channel: %s\n", strerror(-fd));
 		return 1;
 	}
-	char line[256];
 	setvbuf(f, NULL, _IONBF, 0);
 	while (fgets(line, sizeof(line), f)) {
 		char out[512] = "";
 		int r = command(line, out, sizeof(out));
+		char answer[600];
+		int n;
+
 		if (r < 0)
 			snprintf(out, sizeof(out), "err %d\n", -r);
-		char answer[600];
-		int n = snprintf(answer, sizeof(answer), "%s%s", r < 0 ? "" : "ok", out);
+		n = snprintf(answer, sizeof(answer), "%s%s", r < 0 ? "" : "ok", out);
 		if (r == 0)
 			answer[n++] = '\n';
 		send_all(fd, answer, (size_t)n);

@@ -209,6 +209,7 @@ int main(void)
 {
 	cleanup_fd int loop = -1;
 	int failed;
+
 	signal(SIGPIPE, SIG_IGN);
 	if (geteuid() != 0)
 		return skipped("needs root");

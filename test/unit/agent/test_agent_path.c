@@ -93,9 +93,10 @@ static void test_long(void **state)
 static void test_numbers(void **state)
 {
 	uint64_t n;
+	int d;
 
 	assert_int_equal(make("/events", PATH_FILE), 0);
-	int d = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	d = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(write_at(d, "events", "low 0\noom 4\noom_kill 17\n"), 0);
 	assert_int_equal(read_number_at(d, "events", "oom_kill", &n), 0);
 	assert_int_equal(n, 17);

@@ -89,18 +89,22 @@ static bool ended(int fd)
 static void test_both_orders(void **state)
 {
 	int host = open_stream(1);
+	int host2;
+	int in2;
+	int in;
+
 	turn();
 	assert_int_equal(sio.n_conns, 1);
-	int in = claim(1, STREAM_OUTPUT);
+	in = claim(1, STREAM_OUTPUT);
 	assert_int_equal(write(in, "early", 5), 5);
 	expect(host, "early");
 	assert_int_equal(sio.n_conns, 0);
 
-	int in2 = claim(2, STREAM_OUTPUT);
+	in2 = claim(2, STREAM_OUTPUT);
 	assert_int_equal(write(in2, "before", 6), 6);
 	close(in2); /* the process is gone before the host comes */
 	turn();
-	int host2 = open_stream(2);
+	host2 = open_stream(2);
 	expect(host2, "before");
 	assert_true(ended(host2));
 	close(host2);
@@ -115,6 +119,7 @@ static void test_both_orders(void **state)
 static void test_input(void **state)
 {
 	int host = open_stream(5), out;
+
 	/* Bytes right behind the id belong to the process. */
 	assert_int_equal(write(host, "x1", 2), 2);
 	turn();
@@ -194,17 +199,20 @@ static void test_backpressure(void **state)
 static void test_refusals(void **state)
 {
 	int in = claim(20, STREAM_OUTPUT), fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int a, b, c, d, half, zero;
 
 	assert_int_equal(stdio_claim(&sio, &owner, 20, STREAM_OUTPUT, fd, false, &err), -EEXIST);
 	fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	assert_int_equal(stdio_claim(&sio, &owner, 0, STREAM_OUTPUT, fd, false, &err), -EINVAL);
-	int a = open_stream(20), b = open_stream(20), zero = open_stream(0);
+	a = open_stream(20);
+	b = open_stream(20);
+	zero = open_stream(0);
 	assert_true(ended(b)); /* the id is taken */
 	assert_true(ended(zero));
-	int c = open_stream(21), d = open_stream(21);
+	c = open_stream(21);
+	d = open_stream(21);
 	assert_true(ended(d));
 	/* Half an id, then nothing. */
-	int half;
 	assert_ok(unix_connect(addr, &half, &err), &err);
 	assert_int_equal(write(half, "abc", 3), 3);
 	turn();
@@ -230,6 +238,7 @@ static void test_refusals(void **state)
 static void test_too_many_unclaimed(void **state)
 {
 	int fds[AGENT_UNCLAIMED_MAX + 1];
+	int in;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
 		fds[i] = open_stream(1000 + i);
@@ -237,7 +246,7 @@ static void test_too_many_unclaimed(void **state)
 	}
 	assert_int_equal(sio.n_conns, AGENT_UNCLAIMED_MAX);
 	assert_true(ended(fds[0])); /* the oldest gave way */
-	int in = claim(1000 + AGENT_UNCLAIMED_MAX, STREAM_OUTPUT);
+	in = claim(1000 + AGENT_UNCLAIMED_MAX, STREAM_OUTPUT);
 	assert_int_equal(write(in, "new", 3), 3);
 	expect(fds[AGENT_UNCLAIMED_MAX], "new");
 	close(in);

@@ -254,6 +254,7 @@ static void test_settings(void **state)
 	static const char *const bad_sysctl[] = { "", "../x", "a/../b", "net..x", "/proc", "a b" };
 	static const char *const bad_file[] = { "",	  "memory",	  "a/b.c",
 						"../x.y", "cgroup.procs", ".x.y" };
+	char *paths[] = { (char *)"proc" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad_sysctl); i++) {
 		s.key = (char *)bad_sysctl[i];
@@ -281,7 +282,6 @@ static void test_settings(void **state)
 	REFUSED(-EOPNOTSUPP, "pid_namespace");
 	req.hostname = (char *)"a b";
 	REFUSED(-EINVAL, "hostname");
-	char *paths[] = { (char *)"proc" };
 	req.masked_paths = paths;
 	req.n_masked_paths = 1;
 	REFUSED(-EINVAL, "masked_paths");

@@ -28,6 +28,9 @@ struct kernel {
 
 static void make_kernel(struct kernel *k)
 {
+	const Elf64_Nhdr other = { .n_namesz = 4, .n_descsz = 4, .n_type = 1 };
+	uint8_t *n;
+
 	memset(k, 0, sizeof(*k));
 	for (size_t i = 0; i < TEXT_LEN; i++)
 		k->bytes[TEXT_OFF + i] = (uint8_t)(i * 7 + 1);
@@ -56,8 +59,7 @@ static void make_kernel(struct kernel *k)
 	*k->note = (Elf64_Phdr){
 		.p_type = PT_NOTE, .p_offset = 0x800, .p_filesz = 20 + 20, .p_align = 4
 	};
-	uint8_t *n = k->bytes + 0x800;
-	Elf64_Nhdr other = { .n_namesz = 4, .n_descsz = 4, .n_type = 1 };
+	n = k->bytes + 0x800;
 	memcpy(n, &other, sizeof(other));
 	memcpy(n + 12, "GNU", 4);
 	k->nhdr = (Elf64_Nhdr *)(n + 20);
@@ -71,6 +73,7 @@ static void refused(const struct kernel *k, size_t len, const char *why)
 {
 	struct elf_image img = { .n = 77 };
 	struct err err = { 0 };
+
 	assert_int_equal(elf_parse(k->bytes, len, &img, &err), -ENOEXEC);
 	assert_text(err_text(&err), why);
 	assert_int_equal(img.n, 77);
@@ -81,6 +84,7 @@ static void test_elf(void **state)
 	struct kernel k;
 	struct elf_image img;
 	struct err err = { 0 };
+
 	make_kernel(&k);
 	assert_ok(elf_parse(k.bytes, sizeof(k.bytes), &img, &err), &err);
 	assert_int_equal(img.n, 2);
@@ -133,6 +137,7 @@ static char dir[] = "/tmp/test_boot_x86.XXXXXX";
 static void put_file(const char *name, const void *data, size_t len, char *ret_path, size_t size)
 {
 	struct err err = { 0 };
+
 	snprintf(ret_path, size, "%s/%s", dir, name);
 	assert_ok(write_file_atomic(ret_path, data, len, 0600, false, &err), &err);
 }
@@ -140,12 +145,14 @@ static void put_file(const char *name, const void *data, size_t len, char *ret_p
 static uint32_t le32(const uint8_t *p)
 {
 	uint32_t v;
+
 	memcpy(&v, p, sizeof(v));
 	return v;
 }
 static uint64_t le64(const uint8_t *p)
 {
 	uint64_t v;
+
 	memcpy(&v, p, sizeof(v));
 	return v;
 }
@@ -156,21 +163,23 @@ static void test_load(void **state)
 	struct kernel k;
 	struct guestmem mem;
 	struct err err = { 0 };
-	char kernel[100], initramfs[100];
-	uint32_t entry, info;
+	char kernel[100], initramfs[100], *again;
+	const struct boot_x86 b = {
+		.kernel = kernel, .initramfs = initramfs, .cmdline = "hello world", .vcpus = 3
+	};
+	const uint8_t *ram, *mod, *map, *mp, *table;
+	uint32_t entry, info, len;
+	uint8_t *w, sum = 0;
 
 	make_kernel(&k);
 	put_file("vmlinux", k.bytes, sizeof(k.bytes), kernel, sizeof(kernel));
 	put_file("initramfs", initramfs_text, sizeof(initramfs_text), initramfs, sizeof(initramfs));
 	guestmem_init(&mem);
 	assert_ok(boot_x86_ram(&mem, 64 * MIB, &err), &err);
-	struct boot_x86 b = {
-		.kernel = kernel, .initramfs = initramfs, .cmdline = "hello world", .vcpus = 3
-	};
 	assert_ok(boot_x86_load(&mem, &b, &entry, &info, &err), &err);
 	assert_int_equal(entry, TEXT_PADDR + 0x10);
 
-	const uint8_t *ram = guestmem_at(&mem, 0, 64 * MIB, GUEST_READ);
+	ram = guestmem_at(&mem, 0, 64 * MIB, GUEST_READ);
 	assert_non_null(ram);
 	assert_memory_equal(ram + TEXT_PADDR, k.bytes + TEXT_OFF, TEXT_LEN);
 	assert_int_equal(ram[TEXT_PADDR + TEXT_LEN], 0);
@@ -179,32 +188,30 @@ static void test_load(void **state)
 	/* Start info: magic, one module at the top, command line, map. */
 	assert_int_equal(le32(ram + info), 0x336ec578);
 	assert_string_equal((const char *)ram + le64(ram + info + 24), "hello world");
-	const uint8_t *mod = ram + le64(ram + info + 16);
+	mod = ram + le64(ram + info + 16);
 	assert_int_equal(le64(mod), 64 * MIB - 8192);
 	assert_int_equal(le64(mod + 8), sizeof(initramfs_text));
 	assert_memory_equal(ram + le64(mod), initramfs_text, sizeof(initramfs_text));
-	const uint8_t *map = ram + le64(ram + info + 40);
+	map = ram + le64(ram + info + 40);
 	assert_int_equal(le32(ram + info + 48), 2);
 	assert_int_equal(le64(map + 24) + le64(map + 32), 64 * MIB);
 	/* MP table: both parts sum up to 0; three CPUs. */
-	const uint8_t *mp = ram + 0xf0000;
-	uint8_t sum = 0;
+	mp = ram + 0xf0000;
 	assert_memory_equal(mp, "_MP_", 4);
 	for (int i = 0; i < 16; i++)
 		sum = (uint8_t)(sum + mp[i]);
 	assert_int_equal(sum, 0);
-	const uint8_t *table = ram + le32(mp + 4);
+	table = ram + le32(mp + 4);
 	assert_memory_equal(table, "PCMP", 4);
-	uint32_t len = table[4] | (uint32_t)table[5] << 8;
+	len = table[4] | (uint32_t)table[5] << 8;
 	for (uint32_t i = 0; i < len; i++)
 		sum = (uint8_t)(sum + table[i]);
 	assert_int_equal(sum, 0);
 	assert_int_equal(table[34], 3 + 1 + 1 + 24 + 2);
 	/* What the guest writes stays its own. */
-	uint8_t *w = guestmem_at(&mem, TEXT_PADDR, 1, GUEST_WRITE);
+	w = guestmem_at(&mem, TEXT_PADDR, 1, GUEST_WRITE);
 	*w = (uint8_t) ~*w;
 	guestmem_fini(&mem);
-	char *again;
 	assert_ok(read_file(kernel, MIB, &again, NULL, &err), &err);
 	assert_memory_equal(again, k.bytes, sizeof(k.bytes));
 	free(again);
@@ -218,6 +225,7 @@ static void test_load_refused(void **state)
 	struct err err = { 0 };
 	char kernel[100], initramfs[100], empty[100];
 	uint32_t entry = 5, info = 6;
+	struct boot_x86 b;
 
 	make_kernel(&k);
 	put_file("vmlinux", k.bytes, sizeof(k.bytes), kernel, sizeof(kernel));
@@ -227,7 +235,9 @@ static void test_load_refused(void **state)
 	assert_int_equal(boot_x86_ram(&mem, 4096, &err), -EINVAL);
 	assert_int_equal(boot_x86_ram(&mem, 4 * MIB + 1, &err), -EINVAL);
 	assert_ok(boot_x86_ram(&mem, 4 * MIB, &err), &err);
-	struct boot_x86 b = { .kernel = kernel, .initramfs = initramfs, .cmdline = "", .vcpus = 1 };
+	b = (struct boot_x86){
+		.kernel = kernel, .initramfs = initramfs, .cmdline = "", .vcpus = 1
+	};
 	/* Kernel up to 3 MiB and a bit, initramfs of 2: one MiB short. */
 	assert_int_equal(boot_x86_load(&mem, &b, &entry, &info, &err), -ENOSPC);
 	assert_text(err_text(&err), "initramfs");
@@ -259,6 +269,7 @@ static void test_high_ram(void **state)
 {
 	struct guestmem mem;
 	struct err err = { 0 };
+
 	guestmem_init(&mem);
 	assert_ok(boot_x86_ram(&mem, 8 * GIB, &err), &err);
 	assert_int_equal(mem.n, 2);
@@ -286,5 +297,6 @@ int main(void)
 		cmocka_unit_test(test_load),	 cmocka_unit_test(test_load_refused),
 		cmocka_unit_test(test_high_ram),
 	};
+
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -10,6 +10,7 @@ static void test_words(void **state)
 {
 	struct cmdline c;
 	struct err err = { 0 };
+
 	cmdline_init(&c);
 	assert_string_equal(c.text, "");
 	assert_ok(cmdline_add(&c, "", &err), &err);
@@ -23,9 +24,11 @@ static void test_words(void **state)
 static void test_defaults(void **state)
 {
 	static const enum cmdline_for who[] = { CMDLINE_KVM, CMDLINE_QEMU };
+
 	for (size_t i = 0; i < ARRAY_SIZE(who); i++) {
 		struct cmdline c;
 		struct err err = { 0 };
+
 		cmdline_init(&c);
 		assert_ok(cmdline_add_defaults(&c, who[i], &err), &err);
 		assert_text(c.text, "console=hvc0");
@@ -40,6 +43,7 @@ static void test_mmio(void **state)
 {
 	struct cmdline c;
 	struct err err = { 0 };
+
 	cmdline_init(&c);
 	assert_ok(cmdline_add_mmio(&c, 0xc0001000, 6, &err), &err);
 	assert_string_equal(c.text, "virtio_mmio.device=4K@0xc0001000:6");
@@ -50,6 +54,7 @@ static void test_length(void **state)
 	char *words = malloc(VM_CMDLINE_MAX + 2);
 	struct cmdline c;
 	struct err err = { 0 };
+
 	assert_non_null(words);
 	memset(words, 'x', VM_CMDLINE_MAX + 1);
 	words[VM_CMDLINE_MAX + 1] = '\0';
@@ -81,6 +86,7 @@ static void test_characters(void **state)
 	static const char *const bad[] = { "a\nb", "\t", "caf\xc3\xa9", "\x7f", "a\x01" };
 	struct cmdline c;
 	struct err err = { 0 };
+
 	cmdline_init(&c);
 	assert_ok(cmdline_add(&c, "good", &err), &err);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -96,5 +102,6 @@ int main(void)
 		cmocka_unit_test(test_mmio),	   cmocka_unit_test(test_length),
 		cmocka_unit_test(test_characters),
 	};
+
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

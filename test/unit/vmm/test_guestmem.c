@@ -8,9 +8,12 @@ static _Alignas(16) uint8_t low[0x1000], high[0x2000];
 
 static void fill(struct guestmem *m)
 {
+	struct guest_region a;
+	struct guest_region b;
+
 	guestmem_init(m);
-	struct guest_region a = { .gpa = 0x1000, .size = 0x1000, .host = low, .user = 0x7000 };
-	struct guest_region b = {
+	a = (struct guest_region){ .gpa = 0x1000, .size = 0x1000, .host = low, .user = 0x7000 };
+	b = (struct guest_region){
 		.gpa = 0x100000000, .size = 0x2000, .host = high, .readonly = true, .user = 0x9000
 	};
 	assert_int_equal(guestmem_add(m, &a), 0);
@@ -20,6 +23,7 @@ static void fill(struct guestmem *m)
 static void test_lookup(void **state)
 {
 	struct guestmem m;
+
 	fill(&m);
 	assert_ptr_equal(guestmem_at(&m, 0x1000, 0x1000, GUEST_WRITE), low);
 	assert_ptr_equal(guestmem_at(&m, 0x1fff, 1, GUEST_READ), low + 0xfff);
@@ -37,8 +41,10 @@ static void test_lookup(void **state)
 static void test_refused(void **state)
 {
 	struct guestmem m;
+	struct guest_region r;
+
 	fill(&m);
-	struct guest_region r = { .gpa = 0x1800, .size = 0x1000, .host = low };
+	r = (struct guest_region){ .gpa = 0x1800, .size = 0x1000, .host = low };
 	assert_int_equal(guestmem_add(&m, &r), -EEXIST);
 	r.gpa = 0;
 	r.size = 0x1001;
@@ -64,6 +70,7 @@ static void test_user(void **state)
 {
 	struct guestmem m;
 	uint64_t gpa = 42;
+
 	fill(&m);
 	assert_int_equal(guestmem_user_to_gpa(&m, 0x7010, 16, &gpa), 0);
 	assert_int_equal(gpa, 0x1010);
@@ -82,5 +89,6 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_user),
 	};
+
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,6 +48,7 @@ static void on_failed(void *arg, const char *text)
 static int setup(void **state)
 {
 	int sv[2];
+
 	*why = '\0';
 	memset(&d, 0, sizeof(d));
 	assert_int_equal(loop_new(&loop, NULL), 0);
@@ -96,6 +97,7 @@ static void send_u64(uint32_t request, uint64_t v, const int *fd)
 static void send_state(uint32_t request, uint32_t index, uint32_t num)
 {
 	uint32_t s[2] = { index, num };
+
 	send_message(request, 0, s, 8, NULL, 0);
 }
 
@@ -103,6 +105,7 @@ static uint64_t answer_u64(uint32_t request)
 {
 	uint32_t h[3];
 	uint64_t v;
+
 	assert_int_equal(recv(front, h, 12, MSG_DONTWAIT), 12);
 	assert_int_equal(h[0], request);
 	assert_int_equal(h[1], 5); /* version 1, reply */
@@ -121,6 +124,7 @@ struct table {
 static void send_table(uint64_t size, uint64_t offset)
 {
 	struct table t = { 1, 0, { { GUEST_BASE, size, USER_BASE, offset } } };
+
 	send_message(SET_MEM_TABLE, 0, &t, 40, &ram_fd, 1);
 }
 
@@ -132,6 +136,7 @@ static void send_addr(uint64_t skew)
 		uint32_t index, flags;
 		uint64_t desc, used, avail, log;
 	} a = { 0, 0, l.desc + to, l.used + to, l.avail + to, 0 };
+
 	send_message(SET_ADDR, 0, &a, sizeof(a), NULL, 0);
 }
 
@@ -143,10 +148,12 @@ static void seal(void)
 /* As QEMU does. */
 static void start_ring(int kick, int call)
 {
+	uint64_t f;
+
 	seal();
 	send_message(SET_OWNER, 0, NULL, 0, NULL, 0);
 	send_message(GET_FEATURES, 0, NULL, 0, NULL, 0);
-	uint64_t f = answer_u64(GET_FEATURES);
+	f = answer_u64(GET_FEATURES);
 	assert_true(f & VIRTIO_F_VERSION_1);
 	assert_true(f & (1u << 30));
 	send_message(GET_PROTOCOL, 0, NULL, 0, NULL, 0);
@@ -169,6 +176,7 @@ static void test_ring(void **state)
 	const struct driver_buf b = { DATA_BASE, 32, true };
 	uint32_t head, len;
 	uint64_t n = 1;
+
 	start_ring(kick, call);
 	assert_true(virtq_enabled(&rng.dev.queues[0]));
 	driver_add(&d.rings[0], &b, 1);
@@ -195,17 +203,19 @@ static void test_ring(void **state)
 static void test_reply_ack(void **state)
 {
 	uint64_t v = 1 << 3;
-	send_message(SET_PROTOCOL, 0, &v, 8, NULL, 0);
 	uint32_t s[2] = { 0, 8 };
+
+	send_message(SET_PROTOCOL, 0, &v, 8, NULL, 0);
 	send_message(SET_NUM, NEED_REPLY, s, 8, NULL, 0);
 	assert_int_equal(answer_u64(SET_NUM), 0);
 }
 
 static void expect_failure(void)
 {
+	char b;
+
 	rounds();
 	assert_string_not_equal(why, "");
-	char b;
 	errno = 0;
 	assert_true(recv(front, &b, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN); /* closed */
 	teardown(NULL);
@@ -216,6 +226,10 @@ static void test_hostile(void **state)
 {
 	uint8_t payload[512] = { 0 };
 	uint32_t h[3] = { GET_FEATURES, 0, 0 }; /* version 0 */
+	uint32_t config[3] = { 0, 255, 0 };
+	int many[9];
+	struct table t = { 2, 0, { { GUEST_BASE, 4096, 0, 0 }, { GUEST_BASE, 4096, 0, 0 } } };
+
 	assert_int_equal(send(front, h, 12, 0), 12);
 	expect_failure();
 	h[1] = 5; /* an answer */
@@ -261,17 +275,15 @@ static void test_hostile(void **state)
 	seal();
 	send_table(0, 0);
 	expect_failure();
-	struct table t = { 2, 0, { { GUEST_BASE, 4096, 0, 0 }, { GUEST_BASE, 4096, 0, 0 } } };
-	const int two[2] = { ram_fd, ram_fd };
 	seal();
-	send_message(SET_MEM_TABLE, 0, &t, 72, two, 2); /* overlap */
+	send_message(SET_MEM_TABLE, 0, &t, 72, (const int[]){ ram_fd, ram_fd }, 2); /* overlap */
 	expect_failure();
-	send_message(SET_MEM_TABLE, 0, &t, 72, two, 1);
+	send_message(SET_MEM_TABLE, 0, &t, 72, &ram_fd, 1);
 	expect_failure();
-	const int many[9] = { front, front, front, front, front, front, front, front, front };
-	send_message(SET_MEM_TABLE, 0, &t, 72, many, 9);
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = front;
+	send_message(SET_MEM_TABLE, 0, &t, 72, many, ARRAY_SIZE(many));
 	expect_failure();
-	uint32_t config[3] = { 0, 255, 0 };
 	memcpy(payload, config, 12);
 	send_message(GET_CONFIG, 0, payload, 20, NULL, 0); /* 8 bytes, not 255 */
 	expect_failure();
@@ -281,6 +293,7 @@ static void test_hostile(void **state)
 static void test_ring_outside(void **state)
 {
 	int kick = eventfd(0, EFD_NONBLOCK);
+
 	seal();
 	send_table(GUEST_RAM, 0);
 	send_state(SET_NUM, 0, 8);
@@ -295,6 +308,7 @@ static void test_ring_outside(void **state)
 static void test_pieces(void **state)
 {
 	uint32_t m[6] = { GET_FEATURES, 1, 0, GET_PROTOCOL, 1, 0 };
+
 	for (size_t i = 0; i < 12; i++) {
 		assert_int_equal(send(front, (uint8_t *)m + i, 1, 0), 1);
 		rounds();
@@ -309,6 +323,7 @@ static void test_pieces(void **state)
 static void test_config(void **state)
 {
 	uint8_t payload[20] = { 0 }, got[12 + 20];
+
 	payload[4] = 8;
 	payload[12] = 0xaa;
 	send_message(GET_CONFIG, 0, payload, 20, NULL, 0);
@@ -320,6 +335,7 @@ static void test_config(void **state)
 static void test_closed(void **state)
 {
 	int kick = eventfd(0, EFD_NONBLOCK), call = eventfd(0, EFD_NONBLOCK);
+
 	start_ring(kick, call);
 	fd_close(&front);
 	rounds();

@@ -39,6 +39,7 @@ static int teardown(void **state)
 static void header(uint32_t type, uint64_t sector)
 {
 	uint32_t h[2] = { type, 0 };
+
 	memcpy(driver_ptr(&d, HEADER), h, 8);
 	memcpy(driver_ptr(&d, HEADER + 8), &sector, 8);
 	*(uint8_t *)driver_ptr(&d, STATUS) = S_NONE;
@@ -49,11 +50,14 @@ static uint8_t request(uint32_t type, uint64_t sector, uint32_t len, bool in, ui
 {
 	struct driver_buf b[3] = { { HEADER, 16, false }, { DATA, len, in }, { STATUS, 1, true } };
 	uint32_t head, used = 0;
+	uint16_t want;
+	unsigned before;
+
 	header(type, sector);
 	if (len == 0)
 		b[1] = b[2];
-	uint16_t want = driver_add(&d.rings[0], b, len ? 3 : 2);
-	unsigned before = d.interrupts[0];
+	want = driver_add(&d.rings[0], b, len ? 3 : 2);
+	before = d.interrupts[0];
 	driver_kick(&d, 0);
 	assert_true(driver_used(&d.rings[0], &head, &used));
 	assert_int_equal(head, want);
@@ -67,6 +71,7 @@ static int window(uint64_t first, uint64_t sectors, char fill, bool ro)
 {
 	int fd = memfd_create("w", MFD_CLOEXEC);
 	char block[512];
+
 	memset(block, fill, sizeof(block));
 	for (uint64_t i = 0; i < sectors; i++)
 		assert_int_equal(write(fd, block, 512), 512);
@@ -79,6 +84,7 @@ static void test_read_write(void **state)
 	uint32_t len;
 	uint8_t *data = driver_ptr(&d, DATA), got;
 	int fd = window(8, 8, 'a', false);
+
 	assert_int_equal(request(T_IN, 8, 1024, true, &len), S_OK);
 	assert_int_equal(len, 1025);
 	assert_int_equal(data[1023], 'a');
@@ -96,6 +102,10 @@ static void test_read_write(void **state)
 static void test_wrong(void **state)
 {
 	uint32_t len;
+	const struct driver_buf no_status[] = { { HEADER, 16, false } };
+	const struct driver_buf no_header[] = { { HEADER, 15, false }, { STATUS, 1, true } };
+	uint32_t head;
+
 	assert_int_equal(request(T_IN, 0, 511, true, NULL), S_IOERR);
 	assert_int_equal(request(T_IN, VM_DISK_SECTORS, 512, true, NULL), S_IOERR);
 	assert_int_equal(request(T_IN, VM_DISK_SECTORS - 1, 1024, true, NULL), S_IOERR);
@@ -108,9 +118,6 @@ static void test_wrong(void **state)
 	assert_int_equal(request(T_GET_ID, 0, 4, true, NULL), S_OK);
 
 	/* No room for a header, or for a status: given back, nothing written. */
-	const struct driver_buf no_status[] = { { HEADER, 16, false } };
-	const struct driver_buf no_header[] = { { HEADER, 15, false }, { STATUS, 1, true } };
-	uint32_t head;
 	header(T_FLUSH, 0);
 	driver_add(&d.rings[0], no_status, 1);
 	driver_add(&d.rings[0], no_header, 2);
@@ -123,6 +130,7 @@ static void test_wrong(void **state)
 static void range(unsigned i, uint64_t sector, uint32_t sectors, uint32_t flags)
 {
 	uint32_t v[2] = { sectors, flags };
+
 	memcpy(driver_ptr(&d, DATA + 16 * i), &sector, 8);
 	memcpy(driver_ptr(&d, DATA + 16 * i + 8), v, 8);
 }
@@ -131,6 +139,7 @@ static void test_discard(void **state)
 {
 	uint8_t got = 1;
 	int fd = window(0, 64, 'a', false), ro = window(64, 8, 'r', true);
+
 	range(0, 8, 8, 0);
 	range(1, 32, 1, 0);
 	assert_int_equal(request(T_DISCARD, 0, 32, false, NULL), S_OK);
@@ -160,6 +169,7 @@ static void test_batch(void **state)
 {
 	const struct driver_buf b = { STATUS, 1, true };
 	uint32_t head, len, n = 0;
+
 	for (int i = 0; i < 100; i++)
 		driver_add(&d.rings[0], &b, 1);
 	driver_kick(&d, 0);
@@ -178,6 +188,7 @@ static void test_config(void **state)
 {
 	uint64_t capacity;
 	uint32_t seg_max;
+
 	assert_true(blk.dev.ops->config_len >= 60);
 	blk.dev.ops->config_read(&blk.dev, 0, &capacity, 8);
 	blk.dev.ops->config_read(&blk.dev, 12, &seg_max, 4);

@@ -81,6 +81,7 @@ static uint8_t ram[0x10000] __attribute__((aligned(4096)));
 static uint32_t rd(uint64_t off)
 {
 	uint32_t v;
+
 	virtio_mmio_read(&m, off, &v, sizeof(v));
 	return v;
 }
@@ -93,11 +94,13 @@ static void wr(uint64_t off, uint32_t v)
 static int setup(void **state)
 {
 	struct err err = { 0 };
+	struct guest_region r;
+
 	memset(&seen, 0, sizeof(seen));
 	memset(ram, 0, sizeof(ram));
 	dev = (struct virtio_dev){ .ops = &fake_ops };
 	guestmem_init(&mem);
-	struct guest_region r = { .gpa = 0, .size = sizeof(ram), .host = ram };
+	r = (struct guest_region){ .gpa = 0, .size = sizeof(ram), .host = ram };
 	if (loop_new(&loop, &err) < 0 || guestmem_add(&mem, &r) < 0)
 		return -1;
 	return virtio_mmio_init(&m, loop, &dev, &mem, &err);
@@ -145,6 +148,7 @@ static void start(void)
 static uint64_t drain(int fd)
 {
 	uint64_t n = 0;
+
 	return read(fd, &n, sizeof(n)) == (ssize_t)sizeof(n) ? n : 0;
 }
 
@@ -216,6 +220,7 @@ static void test_bad_queue(void **state)
 		uint32_t base;
 	} bad[] = { { 0, 0x1000 },	{ 3, 0x1000 },	    { 128, 0x1000 },
 		    { 64, 0xffff0000 }, { 64, 0x0000e000 }, { 64, 0x1001 } };
+
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		negotiate(VIRTIO_F_VERSION_1);
 		set_queue(0, bad[i].size, bad[i].base);
@@ -280,6 +285,7 @@ static void test_kick(void **state)
 static void test_config(void **state)
 {
 	uint8_t b[16];
+
 	for (size_t i = 0; i < sizeof(seen.config); i++)
 		seen.config[i] = (uint8_t)(i + 1);
 	assert_int_equal(rd(CONFIG), 0x04030201);
@@ -308,6 +314,7 @@ static void test_config(void **state)
 static void test_odd_access(void **state)
 {
 	uint8_t b[8];
+
 	start();
 	virtio_mmio_read(&m, STATUS, b, 1);
 	assert_int_equal(b[0], 0);

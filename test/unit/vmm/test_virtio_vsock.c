@@ -47,6 +47,7 @@ static void rounds(void)
 static int setup(void **state)
 {
 	int sv[2];
+
 	n_connected = rx_posted = 0;
 	assert_int_equal(loop_new(&loop, NULL), 0);
 	virtio_vsock_init(&vs, loop, CID);
@@ -70,6 +71,7 @@ static void post_rx(unsigned n)
 {
 	for (unsigned i = 0; i < n; i++, rx_posted++) {
 		struct driver_buf b = { RX_BASE + (rx_posted % 256) * RX_BUF, RX_BUF, true };
+
 		driver_add(&d.rings[RX], &b, 1);
 	}
 	driver_kick(&d, RX);
@@ -79,10 +81,12 @@ static void post_rx(unsigned n)
 static bool receive(struct packet *p)
 {
 	uint32_t head, len;
+	const uint8_t *at;
+
 	rounds();
 	if (!driver_used(&d.rings[RX], &head, &len))
 		return false;
-	const uint8_t *at = driver_ptr(&d, d.rings[RX].desc[head].addr);
+	at = driver_ptr(&d, d.rings[RX].desc[head].addr);
 	assert_in_range(len, sizeof(*p), RX_BUF);
 	memcpy(p, at, sizeof(*p));
 	assert_int_equal(p->len, len - sizeof(*p));
@@ -95,6 +99,7 @@ static bool receive(struct packet *p)
 static struct packet expect(uint16_t op)
 {
 	struct packet p = { 0 };
+
 	if (!receive(&p))
 		fail_msg("no packet, wanted op %d", op);
 	assert_int_equal(p.op, op);
@@ -104,6 +109,7 @@ static struct packet expect(uint16_t op)
 static void expect_none(void)
 {
 	struct packet p;
+
 	if (receive(&p))
 		fail_msg("unexpected packet, op %d", p.op);
 }
@@ -123,6 +129,7 @@ static void transmit(const struct packet *p, const void *payload, uint32_t len)
 {
 	struct driver_buf b[2] = { { TX_BASE, sizeof(*p), false }, { TX_BASE + 4096, len, false } };
 	uint32_t head, used;
+
 	memcpy(driver_ptr(&d, TX_BASE), p, sizeof(*p));
 	if (len)
 		memcpy(driver_ptr(&d, TX_BASE + 4096), payload, len);
@@ -136,6 +143,7 @@ static void transmit(const struct packet *p, const void *payload, uint32_t len)
 static void op(uint16_t o, uint32_t host_port, uint32_t flags)
 {
 	struct packet p = make(o, host_port, GUEST_PORT);
+
 	p.flags = flags;
 	transmit(&p, NULL, 0);
 }
@@ -143,6 +151,7 @@ static void op(uint16_t o, uint32_t host_port, uint32_t flags)
 static void rw(uint32_t host_port, const void *payload, uint32_t len)
 {
 	struct packet p = make(RW, host_port, GUEST_PORT);
+
 	p.len = len;
 	transmit(&p, payload, len);
 }
@@ -151,13 +160,16 @@ static void rw(uint32_t host_port, const void *payload, uint32_t len)
 static uint32_t connected(int *ret_fd, uint32_t buf_alloc)
 {
 	int sv[2];
+	struct packet p;
+	struct packet q;
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), 0);
 	post_rx(8);
 	assert_int_equal(virtio_vsock_connect(&vs, GUEST_PORT, sv[1], NULL), 0);
-	struct packet q = expect(REQUEST);
+	q = expect(REQUEST);
 	assert_int_equal(q.dst_port, GUEST_PORT);
 	assert_int_equal(q.buf_alloc, VSOCK_BUF_ALLOC);
-	struct packet p = make(RESPONSE, q.src_port, GUEST_PORT);
+	p = make(RESPONSE, q.src_port, GUEST_PORT);
 	p.buf_alloc = buf_alloc;
 	transmit(&p, NULL, 0);
 	*ret_fd = sv[0];
@@ -167,6 +179,7 @@ static uint32_t connected(int *ret_fd, uint32_t buf_alloc)
 static void expect_eof(int fd)
 {
 	char b;
+
 	rounds();
 	assert_int_equal(read(fd, &b, 1), 0);
 }
@@ -174,6 +187,8 @@ static void expect_eof(int fd)
 static void test_agent(void **state)
 {
 	char b[8];
+	struct packet p;
+
 	assert_int_equal(write(agent, "before", 6), 6); /* waits until the guest comes */
 	post_rx(8);
 	op(REQUEST, 1025, 0);
@@ -181,7 +196,7 @@ static void test_agent(void **state)
 	op(REQUEST, 1024, 0);
 	expect(RESPONSE);
 	assert_int_equal(n_connected, 1);
-	struct packet p = expect(RW);
+	p = expect(RW);
 	assert_int_equal(p.src_port, 1024);
 	assert_memory_equal(data, "before", 6);
 	rw(1024, "hello", 5);
@@ -203,6 +218,7 @@ static void test_connect(void **state)
 	int fd;
 	char b[8];
 	uint32_t port = connected(&fd, BUF);
+
 	assert_true(port >= 1u << 30);
 	assert_int_equal(write(fd, "abc", 3), 3);
 	expect(RW);
@@ -219,12 +235,14 @@ static void test_connect(void **state)
 
 static void test_refused(void **state)
 {
+	struct packet p;
 	int sv[2];
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
 	assert_int_equal(virtio_vsock_connect(&vs, 9, STDERR_FILENO, NULL), -EINVAL);
 	post_rx(2);
 	assert_int_equal(virtio_vsock_connect(&vs, 9, sv[1], NULL), 0);
-	struct packet q = expect(REQUEST), p = make(RST, q.src_port, 9);
+	p = make(RST, expect(REQUEST).src_port, 9);
 	transmit(&p, NULL, 0);
 	expect_eof(sv[0]);
 	assert_int_equal(vs.conns.n, 0);
@@ -237,6 +255,7 @@ static void test_credit_of_guest(void **state)
 	int fd;
 	struct packet p;
 	uint32_t port = connected(&fd, 100);
+
 	assert_int_equal(write(fd, data, 250), 250);
 	assert_int_equal(expect(RW).len, 100);
 	expect_none();
@@ -262,19 +281,24 @@ static void test_credit_of_guest(void **state)
 /* What the host does not read is kept up to the credit, then the guest has broken a rule. */
 static void test_credit_of_host(void **state)
 {
+	static uint8_t got[65536];
 	int fd;
 	size_t sent = 0, seen = 0;
 	struct packet p;
 	uint32_t port = connected(&fd, BUF), told = 0;
+	bool reset;
+
 	memset(data, 'x', sizeof(data));
 	post_rx(64);
 	/* As a driver that keeps to the rules. */
 	for (;;) {
+		uint32_t n;
+
 		while (receive(&p)) {
 			assert_int_equal(p.op, CREDIT_UPDATE);
 			told = p.fwd_cnt;
 		}
-		uint32_t n = MIN_OF(VSOCK_BUF_ALLOC - ((uint32_t)sent - told), 60000u);
+		n = MIN_OF(VSOCK_BUF_ALLOC - ((uint32_t)sent - told), 60000u);
 		if (n == 0)
 			break;
 		rw(port, data, n);
@@ -282,7 +306,6 @@ static void test_credit_of_host(void **state)
 	}
 	assert_true(sent >= VSOCK_BUF_ALLOC);
 	/* All of it arrives. */
-	static uint8_t got[65536];
 	for (ssize_t n; (n = read(fd, got, sizeof(got))) > 0; rounds())
 		seen += (size_t)n;
 	assert_int_equal(seen, sent);
@@ -295,7 +318,7 @@ static void test_credit_of_host(void **state)
 	/* One that does not. */
 	for (int i = 0; i < 20; i++)
 		rw(port, data, 60000);
-	bool reset = false;
+	reset = false;
 	while (receive(&p))
 		reset = reset || p.op == RST;
 	assert_true(reset);
@@ -307,6 +330,7 @@ static void test_half_close(void **state)
 	int fd;
 	char b[8];
 	uint32_t port = connected(&fd, BUF);
+
 	/* The guest ends its direction; ours goes on. */
 	rw(port, "last", 4);
 	op(SHUTDOWN, port, SEND);
@@ -361,6 +385,7 @@ static void test_host_closes(void **state)
 	size_t seen = 0;
 	struct packet p;
 	uint32_t port = connected(&fd, BUF);
+
 	assert_int_equal(write(fd, data, 50000), 50000);
 	close(fd);
 	while (receive(&p) || rx_posted < 100) {
@@ -383,12 +408,13 @@ static void test_guest_closes(void **state)
 	static uint8_t got[65536];
 	size_t sent = 0, seen = 0;
 	uint32_t port = connected(&fd, BUF);
+	struct packet p;
+
 	while (sent < VSOCK_BUF_ALLOC - 60000) {
 		rw(port, data, 60000);
 		sent += 60000;
 	}
 	op(SHUTDOWN, port, SEND | RECEIVE);
-	struct packet p;
 	while (receive(&p) && p.op != RST)
 		;
 	assert_int_equal(p.op, RST);
@@ -408,6 +434,8 @@ static void test_hostile(void **state)
 	int fd;
 	struct packet p;
 	uint32_t port;
+	struct driver_buf b = { TX_BASE, 43, false };
+
 #define BREAKS(change)                                                                             \
 	do {                                                                                       \
 		port = connected(&fd, BUF);                                                        \
@@ -438,7 +466,6 @@ static void test_hostile(void **state)
 	expect(RST);
 	assert_int_equal(vs.conns.n, 1);
 	/* Too short for a header. */
-	struct driver_buf b = { TX_BASE, 43, false };
 	driver_add(&d.rings[TX], &b, 1);
 	driver_kick(&d, TX);
 	expect_none();
@@ -457,6 +484,7 @@ static void test_resets_pile_up(void **state)
 	struct driver_buf b = { TX_BASE, sizeof(p), false };
 	uint32_t head, len;
 	unsigned done = 0, resets = 0;
+
 	memcpy(driver_ptr(&d, TX_BASE), &p, sizeof(p));
 	for (int i = 0; i < 250; i++)
 		driver_add(&d.rings[TX], &b, 1);
@@ -478,6 +506,7 @@ static void test_resets_pile_up(void **state)
 static void test_limit(void **state)
 {
 	int sv[2], n = 0, r;
+
 	for (;; n++) {
 		if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv) < 0)
 			skip(); /* RLIMIT_NOFILE */
@@ -497,6 +526,7 @@ static void test_reset(void **state)
 	int fd, other;
 	char b[8];
 	uint32_t port = connected(&fd, BUF);
+
 	connected(&other, BUF);
 	rw(port, "bytes", 5);
 	virtio_stop(&vs.dev);

@@ -14,6 +14,7 @@ static struct virtq_chain c;
 static void enable(uint64_t features)
 {
 	struct virtq_layout l = driver_layout(0, SIZE);
+
 	driver_ring_init(&d, 0, SIZE);
 	r = &d.rings[0];
 	memset(d.ram, 0, GUEST_RAM);
@@ -61,8 +62,11 @@ static void test_chain(void **state)
 	const struct driver_buf b[] = { { DATA_BASE, 16, false },
 					{ DATA_BASE + 100, 512, false },
 					{ DATA_BASE + 1000, 1, true } };
+	uint32_t id, len;
+	uint16_t head;
+
 	assert_int_equal(virtq_pop(&q, &c), 0);
-	uint16_t head = driver_add(r, b, 3);
+	head = driver_add(r, b, 3);
 	assert_int_equal(virtq_pop(&q, &c), 1);
 	assert_int_equal(c.head, head);
 	assert_int_equal(c.n_out, 2);
@@ -74,7 +78,6 @@ static void test_chain(void **state)
 	virtq_unpop(&q);
 	assert_int_equal(virtq_pop(&q, &c), 1);
 	virtq_push(&q, c.head, 7);
-	uint32_t id, len;
 	assert_false(driver_used(r, &id, &len)); /* not before it is published */
 	assert_true(virtq_publish(&q));
 	assert_false(virtq_publish(&q));
@@ -86,6 +89,7 @@ static void test_chain(void **state)
 static void put_indirect(uint32_t len, unsigned n, uint16_t flags)
 {
 	struct ring_desc *t = driver_ptr(&d, DATA_BASE);
+
 	for (unsigned i = 0; i < n; i++)
 		t[i] = (struct ring_desc){ DATA_BASE + 64 * KIB + i, 1,
 					   i + 1 < n ? D_NEXT : D_WRITE, (uint16_t)(i + 1) };
@@ -109,9 +113,10 @@ static void test_indirect(void **state)
 /* Each breaks the queue, and it stays broken until it is enabled again. */
 static void expect_broken(void)
 {
+	const struct driver_buf b = { DATA_BASE, 1, true };
+
 	assert_int_equal(virtq_pop(&q, &c), 0);
 	assert_true(q.broken);
-	const struct driver_buf b = { DATA_BASE, 1, true };
 	driver_add(r, &b, 1);
 	assert_int_equal(virtq_pop(&q, &c), 0);
 	assert_false(virtq_arm(&q));
@@ -127,6 +132,8 @@ static void one(uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
 
 static void test_hostile(void **state)
 {
+	const struct driver_buf order[] = { { DATA_BASE, 1, true }, { DATA_BASE, 1, false } };
+
 	one(DATA_BASE, 0, 0, 0);		    /* empty buffer */
 	one(DATA_BASE, 1, D_NEXT, 0);		    /* loop to itself */
 	one(DATA_BASE, 1, D_NEXT, SIZE);	    /* next out of range */
@@ -151,7 +158,6 @@ static void test_hostile(void **state)
 	expect_broken(); /* head out of range */
 	r->avail[1] = SIZE + 1;
 	expect_broken(); /* more chains than descriptors */
-	const struct driver_buf order[] = { { DATA_BASE, 1, true }, { DATA_BASE, 1, false } };
 	driver_add(r, order, 2);
 	expect_broken();
 	/* A loop of the whole ring. */
@@ -178,8 +184,10 @@ static void test_wrap(void **state)
 {
 	const struct driver_buf b = { DATA_BASE, 1, true };
 	uint32_t id, len;
+
 	for (unsigned i = 0; i < 70000; i++) {
 		uint16_t head = driver_add(r, &b, 1);
+
 		assert_int_equal(virtq_pop(&q, &c), 1);
 		assert_int_equal(c.head, head);
 		virtq_push(&q, c.head, i);
@@ -193,6 +201,9 @@ static void test_wrap(void **state)
 static void test_notifications(void **state)
 {
 	const struct driver_buf b = { DATA_BASE, 1, true };
+	uint16_t *used_event;
+	uint16_t *avail_event;
+
 	driver_add(r, &b, 1);
 	r->avail[0] = 1; /* no interrupt, please */
 	assert_int_equal(virtq_pop(&q, &c), 1);
@@ -206,8 +217,8 @@ static void test_notifications(void **state)
 	assert_true(virtq_arm(&q));
 
 	enable(FEATURES | VIRTIO_F_EVENT_IDX);
-	uint16_t *used_event = &r->avail[2 + SIZE];
-	uint16_t *avail_event = &r->used[2 + 4 * SIZE];
+	used_event = &r->avail[2 + SIZE];
+	avail_event = &r->used[2 + 4 * SIZE];
 	for (int i = 0; i < 4; i++)
 		driver_add(r, &b, 1);
 	*used_event = 2; /* tell me when the third is done */
@@ -224,6 +235,7 @@ static void test_iov(void **state)
 {
 	char a[4] = "abcd", b[4] = "efgh", out[16] = "";
 	struct iovec iov[3] = { { a, 4 }, { b, 0 }, { b, 4 } }, part[3];
+
 	assert_int_equal(iov_read(iov, 3, 2, out, 4), 4);
 	assert_memory_equal(out, "cdef", 4);
 	assert_int_equal(iov_read(iov, 3, 7, out, 9), 1);

@@ -35,6 +35,7 @@ static int setup(void **state)
 					  .initramfs = "/nonexistent/initramfs",
 					  .qemu_path = "/nonexistent/qemu" };
 	const struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
+
 	n_closed = 0;
 	assert_int_equal(loop_new(&loop, NULL), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
@@ -68,6 +69,7 @@ static Vmm__Packet *receive(void)
 {
 	static uint8_t data[VMCTL_PACKET_MAX];
 	ssize_t n = recv(client, data, sizeof(data), MSG_DONTWAIT);
+
 	return n > 0 ? vmm__packet__unpack(NULL, (size_t)n, data) : NULL;
 }
 
@@ -76,14 +78,17 @@ static int call(Vmm__Request *q, const int *fds, unsigned n_fds)
 {
 	uint8_t data[4096];
 	static uint64_t id;
+	int error;
+	Vmm__Packet *p;
+
 	q->id = ++id;
 	send_bytes(data, vmm__request__pack(q, data), fds, n_fds);
 	rounds();
-	Vmm__Packet *p = receive();
+	p = receive();
 	assert_non_null(p);
 	assert_int_equal(p->id, id);
 	assert_true(!p->error || *p->message);
-	int error = p->error;
+	error = p->error;
 	vmm__packet__free_unpacked(p, NULL);
 	return error;
 }
@@ -92,6 +97,7 @@ static int call_map(uint64_t first, uint64_t sectors, const int *fds, unsigned n
 {
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__MapWindow w = VMM__MAP_WINDOW__INIT;
+
 	w.first_sector = first;
 	w.sectors = sectors;
 	w.readonly = true;
@@ -104,6 +110,7 @@ static int call_boot(uint32_t vcpus, uint32_t memory, const int *fds, unsigned n
 {
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__Boot b = VMM__BOOT__INIT;
+
 	b.vcpus = vcpus;
 	b.memory_mib = memory;
 	q.request_case = REQ(BOOT);
@@ -114,6 +121,9 @@ static int call_boot(uint32_t vcpus, uint32_t memory, const int *fds, unsigned n
 static void test_windows(void **state)
 {
 	int fd[3];
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__UnmapWindow u = VMM__UNMAP_WINDOW__INIT;
+
 	for (int i = 0; i < 3; i++)
 		fd[i] = memfd_create("w", MFD_CLOEXEC);
 	assert_int_equal(call_map(0, 8, fd, 1), 0);
@@ -121,8 +131,6 @@ static void test_windows(void **state)
 	assert_int_equal(call_map(8, 8, NULL, 0), EINVAL);
 	assert_int_equal(call_map(8, 8, fd, 2), EINVAL);
 	assert_int_equal(call_map(9, 8, fd, 1), EINVAL);
-	Vmm__Request q = VMM__REQUEST__INIT;
-	Vmm__UnmapWindow u = VMM__UNMAP_WINDOW__INIT;
 	q.request_case = REQ(UNMAP_WINDOW);
 	q.unmap_window = &u;
 	assert_int_equal(call(&q, NULL, 0), 0);
@@ -139,6 +147,7 @@ static void test_states(void **state)
 	Vmm__Kill k = VMM__KILL__INIT;
 	Vmm__ConnectVsock v = VMM__CONNECT_VSOCK__INIT;
 	int sv[2], fd = memfd_create("w", MFD_CLOEXEC);
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
 	q.request_case = REQ(KILL);
 	q.kill = &k;
@@ -165,12 +174,14 @@ static void test_info(void **state)
 	Vmm__Request q = VMM__REQUEST__INIT;
 	Vmm__Info i = VMM__INFO__INIT;
 	uint8_t data[64];
+	Vmm__Packet *p;
+
 	q.id = 7;
 	q.request_case = REQ(INFO);
 	q.info = &i;
 	send_bytes(data, vmm__request__pack(&q, data), NULL, 0);
 	rounds();
-	Vmm__Packet *p = receive();
+	p = receive();
 	assert_non_null(p);
 	assert_int_equal(p->body_case, VMM__PACKET__BODY_INFO);
 	assert_string_equal(p->info->state, "new");
@@ -186,6 +197,7 @@ static void test_deaf_client(void **state)
 	Vmm__Packet *p;
 	uint8_t data[64];
 	unsigned sent = 0, seen = 0;
+
 	q.request_case = REQ(INFO);
 	q.info = &i;
 	assert_int_equal(fd_set_nonblock(client, true), 0);
@@ -221,6 +233,7 @@ static void test_malformed(void **state)
 static void test_too_long(void **state)
 {
 	static uint8_t big[VMCTL_PACKET_MAX + 1];
+
 	send_bytes(big, sizeof(big), NULL, 0);
 	rounds();
 	assert_int_equal(n_closed, 1);
@@ -230,6 +243,7 @@ static void test_too_long(void **state)
 static int open_fds(void)
 {
 	int n = 0;
+
 	for (int fd = 0; fd < 256; fd++)
 		n += fcntl(fd, F_GETFD) >= 0;
 	return n;
@@ -239,6 +253,7 @@ static void test_too_many_fds(void **state)
 {
 	const int fds[8] = { 0, 1, 2, 0, 1, 2, 0, 1 };
 	int before = open_fds();
+
 	send_bytes("\x08\x01", 2, fds, 8);
 	rounds();
 	assert_int_equal(n_closed, 1);
@@ -259,6 +274,7 @@ static void test_wrong_socket(void **state)
 	struct vmctl c;
 	struct err err = { 0 };
 	int sv[2];
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
 	assert_int_equal(vmctl_init(&c, loop, sv[1], &vm, on_closed, NULL, &err), -EINVAL);
 	assert_text(err.msg, "SEQPACKET");

@@ -27,6 +27,7 @@ static int file_of(char fill, size_t len)
 {
 	int fd = memfd_create("w", MFD_CLOEXEC);
 	char block[512];
+
 	memset(block, fill, sizeof(block));
 	for (size_t done = 0; done < len; done += sizeof(block))
 		assert_int_equal(write_all(fd, block, MIN_OF(sizeof(block), len - done)), 0);
@@ -37,6 +38,7 @@ static int map(uint64_t first, uint64_t sectors, int fd, bool ro)
 {
 	struct err err = { 0 };
 	int r = window_map(&t, first, sectors, fd, ro, &err);
+
 	assert_true(r == 0 || *err.msg);
 	if (r < 0)
 		close(fd);
@@ -71,6 +73,7 @@ static void test_map(void **state)
 static void test_files(void **state)
 {
 	int p[2];
+
 	assert_int_equal(pipe(p), 0);
 	close(p[1]);
 	assert_int_equal(map(0, 8, p[0], true), -EINVAL);
@@ -84,6 +87,7 @@ static void test_limit(void **state)
 {
 	for (unsigned i = 0; i < WINDOWS_MAX; i++) {
 		int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
 		if (fd < 0)
 			skip(); /* RLIMIT_NOFILE */
 		assert_int_equal(map(8 * i, 8, fd, true), 0);
@@ -95,6 +99,7 @@ static void test_read(void **state)
 {
 	uint8_t buf[16 * 512];
 	struct iovec iov[2] = { { buf, 1000 }, { buf + 1000, sizeof(buf) - 1000 } };
+
 	/* Nothing, 'a' with an end inside, 'b' right behind it. */
 	assert_int_equal(map(8, 8, file_of('a', 700), true), 0);
 	assert_int_equal(map(16, 8, file_of('b', 4096), true), 0);
@@ -105,6 +110,7 @@ static void test_read(void **state)
 		uint8_t want = at >= 4096 && at < 4096 + 700 ? 'a'
 			       : at >= 8192 && at < 12288    ? 'b'
 							     : 0;
+
 		if (buf[i] != want)
 			fail_msg("byte %zu: %d", i, buf[i]);
 	}
@@ -115,6 +121,7 @@ static void test_write(void **state)
 	uint8_t buf[16 * 512], got[8192] = { 0 };
 	struct iovec iov = { buf, sizeof(buf) };
 	int a = file_of('a', 4096), b = file_of('b', 1000);
+
 	memset(buf, 'w', sizeof(buf));
 	assert_int_equal(map(8, 8, dup(a), false), 0);
 	assert_int_equal(map(16, 8, dup(b), false), 0);
@@ -138,6 +145,7 @@ static void test_discard(void **state)
 	uint8_t got[512];
 	struct stat st;
 	int a = file_of('a', 64 * 1024);
+
 	assert_int_equal(map(0, 256, dup(a), false), 0);
 	assert_int_equal(map(256, 8, file_of('r', 4096), true), 0);
 	assert_int_equal(window_discard(&t, 0, 64, false), 0);
