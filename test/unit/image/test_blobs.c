@@ -24,6 +24,7 @@
 #include "image/store/layers.h"
 #include "image/store/names.h"
 #include "image/store/usage.h"
+#include "test/lib/aborts.h"
 #include "test/lib/store_dir.h"
 
 static void put_file(const char *name, const char *text, time_t age)
@@ -130,6 +131,30 @@ static void run_loop(uint64_t ns)
 	assert_int_equal(ev_timer_add(store_loop, &t, ns, stop_loop, NULL), 0);
 	assert_int_equal(loop_run(store_loop), 0);
 	ev_timer_del(&t);
+}
+
+/* After ingest_commit the file is the store's. */
+static void drop_committed(void *arg)
+{
+	struct store *s = store_dir_open();
+	struct ingest *i;
+	struct err err = { 0 };
+
+	if (ingest_open(s, DIGEST("1"), &i, &err) < 0)
+		return;
+	ingest_commit(i);
+	ingest_drop(i);
+}
+
+static void remove_unknown_wait(void *arg)
+{
+	ingest_wait_remove(store_dir_open(), DIGEST("1"), arg);
+}
+
+static void invariants(void **state)
+{
+	assert_aborts(drop_committed, NULL, "ingest_drop");
+	assert_aborts(remove_unknown_wait, state, "ingest_wait_remove");
 }
 
 static void wait_for_job(void **state)
@@ -523,6 +548,7 @@ int main(void)
 						store_dir_teardown),
 		cmocka_unit_test_setup_teardown(close_while_locked, store_dir_setup,
 						store_dir_teardown),
+		cmocka_unit_test_setup_teardown(invariants, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(unwanted, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(documents, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(content, store_dir_setup, store_dir_teardown),

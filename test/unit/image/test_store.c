@@ -289,6 +289,37 @@ static void leases(void **state)
 	store_close(s);
 }
 
+/* What a layer's file was when it was read first stays, until the layer is made anew. */
+static void baselines(void **state)
+{
+	struct store *s = store_dir_open();
+	char text[DIGEST_LEN + 1];
+	struct err err = { 0 };
+
+	assert_int_equal(layers_without_baseline(s, text, &err), -ENOENT);
+	put_layer(s, DIGEST("1"));
+	put_layer(s, DIGEST("2"));
+	assert_ok(layers_baseline(s, DIGEST("1"), text, &err), &err);
+	assert_string_equal(text, "");
+	assert_ok(layers_set_baseline(s, DIGEST("1"), DIGEST("a"), &err), &err);
+	assert_ok(layers_set_baseline(s, DIGEST("1"), DIGEST("b"), &err), &err);
+	assert_ok(layers_baseline(s, DIGEST("1"), text, &err), &err);
+	assert_string_equal(text, DIGEST("a"));
+	assert_ok(layers_without_baseline(s, text, &err), &err);
+	assert_string_equal(text, DIGEST("2"));
+	assert_ok(layers_mark_damaged(s, DIGEST("2"), &err), &err);
+	assert_int_equal(layers_without_baseline(s, text, &err), -ENOENT);
+	/* damaged, and made anew */
+	assert_ok(layers_mark_damaged(s, DIGEST("1"), &err), &err);
+	put_layer(s, DIGEST("1"));
+	assert_ok(layers_baseline(s, DIGEST("1"), text, &err), &err);
+	assert_string_equal(text, "");
+	/* of none */
+	assert_ok(layers_baseline(s, DIGEST("3"), text, &err), &err);
+	assert_string_equal(text, "");
+	store_close(s);
+}
+
 /* Known to be damaged: its images stay, and the next pull makes it anew. */
 static void damaged(void **state)
 {
@@ -485,6 +516,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(holds, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(crashes, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(leases, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(baselines, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(damaged, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(untag, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(prune, store_dir_setup, store_dir_teardown),
