@@ -60,8 +60,10 @@ int boot_run_dir(const char *run_dir, struct err *err)
 	cleanup_free char *rootfs = str_fmt("%s/rootfs", run_dir);
 
 	/* Where each container's own mount namespace has its root until it moves in. */
-	if (!rootfs || (mkdir(rootfs, 0700) < 0 && errno != EEXIST))
-		return err_errno(err, rootfs ? -errno : -ENOMEM, "%s/rootfs", run_dir);
+	if (!rootfs)
+		return err_nomem(err);
+	if (mkdir(rootfs, 0700) < 0 && errno != EEXIST)
+		return err_errno(err, -errno, "%s", rootfs);
 	return 0;
 }
 

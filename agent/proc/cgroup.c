@@ -89,8 +89,12 @@ int cgroups_init(struct cgroups *c, struct loop *l, const char *root,
 		goto fail;
 	}
 	c->pod_path = str_fmt("%s/pod", root);
+	if (!c->pod_path) {
+		r = err_nomem(err);
+		goto fail;
+	}
 	c->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	r = !c->pod_path ? -ENOMEM : c->inotify < 0 ? -errno : 0;
+	r = c->inotify < 0 ? -errno : 0;
 	if (r == 0)
 		r = ev_io_add(l, &c->io, c->inotify, EPOLLIN, cgroup_on_inotify, c);
 	if (r == 0)

@@ -73,8 +73,11 @@ static int bind_pod_file(const struct mount_opts *o, const char *run_dir, int *r
 			 struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/pod/%s", run_dir, o->pod_file);
-	int r = path ? mnt_clone(AT_FDCWD, path, false, ret_fd) : -ENOMEM;
+	int r;
 
+	if (!path)
+		return err_nomem(err);
+	r = mnt_clone(AT_FDCWD, path, false, ret_fd);
 	if (r == -ENOENT)
 		return err_set(err, r, "the pod has no %s", o->pod_file);
 	if (r == 0)

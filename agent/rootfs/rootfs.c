@@ -94,7 +94,7 @@ static int overlay(const struct disks *ds, const Agent__Rootfs *spec, const stru
 	opts[n++] = (struct mnt_opt){ "metacopy", "off" };
 	opts[n++] = (struct mnt_opt){ "index", "off" };
 	if (r == -ENOMEM)
-		err_set(err, r, "out of memory");
+		err_nomem(err);
 	if (r == 0)
 		r = mnt_new("overlay", opts, n, spec->upper ? 0 : MOUNT_ATTR_RDONLY, ret_mnt, err);
 	for (size_t i = 0; i < spec->n_lower; i++)
@@ -120,7 +120,9 @@ int rootfs_mount(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret
 	if (n == 1) {
 		/* overlayfs wants two; one disk is the root as it is. */
 		path = disk_path(ds, ret->disks[0]);
-		r = path ? mnt_clone(AT_FDCWD, path, false, &ret->mnt) : -ENOMEM;
+		if (!path)
+			return err_nomem(err);
+		r = mnt_clone(AT_FDCWD, path, false, &ret->mnt);
 		return r < 0 ? err_errno(err, r, "root file system") : 0;
 	}
 	r = overlay(ds, spec, ret, &ret->mnt, err);
