@@ -26,7 +26,7 @@ void arena_spool(struct arena *a, int fd, uint64_t offset)
 	a->offset = offset;
 }
 
-/* Space for a chunk, so that no later access to it can find the disk full. */
+/* Allocates the space of a chunk, so that no later access to it can find the disk full. */
 static int reserve(struct arena *a)
 {
 	char zeros[4096] = { 0 };
@@ -108,7 +108,7 @@ void *arena_alloc(struct arena *a, size_t n, int *ret_code)
 
 void arena_trim(struct arena *a)
 {
-	/* Pages of a shared mapping stay in the page cache, with what was written to them. */
+	/* What was written to pages of a shared mapping stays in the page cache. */
 	if (arena_spooled(a))
 		(void)madvise(a->base + ARENA_ANONYMOUS * ARENA_CHUNK,
 			      (a->n - ARENA_ANONYMOUS) * ARENA_CHUNK, MADV_DONTNEED);

@@ -1,7 +1,7 @@
 /*
- * Memory that only grows, in chunks of 1 MiB, and is given back as a whole. The first chunks are
- * anonymous; further ones are a mapping of a file that the owner has at hand, so that the kernel
- * can put them away: arena_trim() lets go of their pages, and pointers stay valid. One thread.
+ * Memory that only grows, in chunks of 1 MiB, and is freed as a whole. The first chunks are
+ * anonymous; later ones are mapped from a file of the owner, so that the kernel can write them
+ * back: arena_trim() drops their pages from memory, and pointers stay valid. One thread.
  */
 #ifndef HUSK_IMAGE_EXT4_ARENA_H
 #define HUSK_IMAGE_EXT4_ARENA_H
@@ -16,12 +16,12 @@
 #define ARENA_CHUNK (1 * MIB)
 #define ARENA_MAX_CHUNKS 512u
 #define ARENA_ANONYMOUS 12u  /* chunks before the file is used */
-#define ARENA_TRIM_CHUNKS 4u /* new ones of the file, before their pages are let go */
+#define ARENA_TRIM_CHUNKS 4u /* new chunks of the file between two trims */
 
 struct arena {
 	char *base;	     /* one range of addresses for all chunks */
-	unsigned n, trimmed; /* chunks; those that there were at the last trim */
-	char *current;	     /* that arena_alloc takes from */
+	unsigned n, trimmed; /* chunks: now, and at the last trim */
+	char *current;	     /* the chunk that arena_alloc takes from */
 	size_t used;
 	int fd; /* borrowed; -1 = anonymous memory only */
 	uint64_t offset;
@@ -35,9 +35,9 @@ void arena_spool(struct arena *a, int fd, uint64_t offset);
 int arena_chunk(struct arena *a, void **ret) must_check;
 /* n <= ARENA_CHUNK bytes, aligned to 8; NULL: as above, see *ret_code. Contents: zeros. */
 void *arena_alloc(struct arena *a, size_t n, int *ret_code) must_check;
-/* The pages of the file are not needed for the moment. */
+/* Drops the pages of the file from memory; they come back when they are used. */
 void arena_trim(struct arena *a);
-/* Is there anything that can be trimmed? */
+/* Has it chunks in the file? */
 static inline bool arena_spooled(const struct arena *a)
 {
 	return a->fd >= 0 && a->n > ARENA_ANONYMOUS;

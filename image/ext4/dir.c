@@ -39,7 +39,7 @@ static uint8_t type_of(uint16_t mode)
 	}
 }
 
-/* Entries of one block, in front of each other; the last one is stretched to the block's end. */
+/* Entries of one block, one after the other; the last one is stretched to the block's end. */
 struct packer {
 	uint8_t *block;
 	unsigned used, last;
@@ -67,7 +67,7 @@ static void stretch(struct packer *p, unsigned end)
 	d->rec_len = (uint16_t)(end - p->last);
 }
 
-/* The checksum looks like an entry that is not in use. */
+/* The checksum has the form of an unused entry. */
 static void pack_end(struct packer *p)
 {
 	struct ext2_dir_entry_tail *t =
@@ -80,8 +80,8 @@ static void pack_end(struct packer *p)
 						   ext4_crc(p->seed, p->block, LEAF_SPACE) };
 }
 
-/* Index blocks: what is in use of `limit` entries at `at` is summed up, and the 8 bytes behind all.
- */
+/* The checksum of an index block covers the used ones of the `limit` entries at `at`, and the 8
+ * bytes behind all of them. */
 static void sum_index(struct packer *p, unsigned at, unsigned limit)
 {
 	struct ext2_dx_countlimit *c = (struct ext2_dx_countlimit *)(void *)(p->block + at);
@@ -132,8 +132,8 @@ struct hashed {
 };
 
 struct leaf {
-	uint32_t first, hash; /* index of its first entry; lowest hash, bit 0: goes on from the leaf
-				 before */
+	uint32_t first; /* index of its first entry */
+	uint32_t hash;	/* its lowest; bit 0: the leaf before ends with the same hash */
 };
 
 static int dir_by_hash(const void *a, const void *b)
@@ -184,9 +184,9 @@ static uint32_t split_leaves(struct tree *t, const struct hashed *h, uint32_t n,
 
 		tree_tick(t);
 		if (used + size > LEAF_SPACE) {
-			bool goes_on = k && h[k].hash == h[k - 1].hash;
+			bool continued = k && h[k].hash == h[k - 1].hash;
 
-			leaves[made++] = (struct leaf){ k, h[k].hash | goes_on };
+			leaves[made++] = (struct leaf){ k, h[k].hash | continued };
 			used = 0;
 		}
 		used += size;
@@ -194,7 +194,7 @@ static uint32_t split_leaves(struct tree *t, const struct hashed *h, uint32_t n,
 	return made;
 }
 
-/* Index entries: the first one's hash is taken by limit and count. */
+/* Index entries; limit and count take the place of the first one's hash. */
 static void put_index(uint8_t *at, const struct leaf *l, uint32_t n, uint32_t step, uint32_t limit,
 		      uint32_t first_block)
 {
@@ -298,7 +298,7 @@ int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_
 	d->dir.n_blocks = 1;
 	if (bytes <= LEAF_SPACE)
 		return linear(w, t, dir, &d->dir.block, err);
-	/* No leaf is less than half full but the last one. */
+	/* All leaves but the last one are at least half full. */
 	l = malloc((bytes / (EXT4_BLOCK / 2) + 2) * sizeof(*l));
 	if (!l)
 		return err_nomem(err);

@@ -47,7 +47,7 @@ struct ext4_writer {
 	size_t n_dropped, cap_dropped;
 };
 
-/* Shape of a file system: what the superblock and the descriptors are computed from. */
+/* What the superblock and the group descriptors are computed from. */
 struct geometry {
 	uint32_t blocks, groups, blocks_per_group, inodes_per_group;
 	uint32_t inode_tables, block_bitmaps,
@@ -56,8 +56,8 @@ struct geometry {
 	uint32_t log_flex;
 };
 
-/* Checksums of metadata are CRC-32C, begun with the file system's UUID, and for what belongs to an
- * inode with its number and generation (0). */
+/* Checksums of metadata are CRC-32C over the file system's UUID and the data; for what belongs to
+ * an inode its number and generation (0) come in between. */
 static inline uint32_t ext4_crc(uint32_t crc, const void *data, size_t len)
 {
 	return ext2fs_crc32c_le(crc, data, len);
@@ -70,21 +70,23 @@ static inline uint32_t ext4_inode_seed(const struct ext4_writer *w, uint32_t ino
 	return ext4_crc(w->seed, v, sizeof(v));
 }
 
-/* Sums up the extent blocks below this i_block, when the inode's number is known. */
+/* Writes the checksums of the extent blocks below this i_block, which need the inode's number. */
 int extents_sum(struct ext4_writer *w, const void *iblock, uint32_t ino,
 		struct err *err) must_check;
-/* i_block of a file with these extents; `x` is overwritten. Extent blocks go to the stream. */
+/*
+ * Makes the i_block of a file with these extents. Extent blocks go to the stream; overwrites `x`.
+ */
 int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *iblock,
 		      uint32_t *meta_blocks, struct err *err) must_check;
 
-/* Blocks of one directory, which its inode knows then; more than one are a hashed tree. */
+/* Writes the blocks of a directory and notes them in its inode; more than one are a hashed tree. */
 int dir_write(struct ext4_writer *w, struct tree *t, uint32_t dir, const uint32_t seed[4],
 	      struct err *err) must_check;
 
 /*
- * A small file's data lies in its inode ("inline data"): in i_block, and what does not fit there in
- * the value of the attribute "system.data", which is there even when it is empty. In memory: spill
- * points to the bytes, and there are no blocks.
+ * The data of a small file is in its inode ("inline data"): in i_block, and the rest in the value
+ * of the attribute "system.data", which exists even when it is empty. In memory, `spill` points to
+ * the bytes, and the file has no blocks.
  */
 #define INLINE_INDEX 7u
 #define INLINE_ENTRY 20u /* header and name of that attribute */

@@ -1,5 +1,4 @@
-/* What is written when all file data is there: attributes, directories, inodes, bitmaps,
- * superblock. */
+/* What is written after all file data: attributes, directories, inodes, bitmaps, superblock. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -57,9 +56,9 @@ static int number_inodes(struct meta *m, struct err *err)
 
 /* The same walk again: inodes in the order of their numbers, from FIRST_INO on. */
 struct inode_walk {
-	uint32_t dir,
-		entry; /* index of the directory; next entry to look at, 0 = before its first */
-	uint32_t next; /* number */
+	uint32_t dir;	/* index of the directory in `dirs` */
+	uint32_t entry; /* the next entry to look at; 0 = the first of `dir` */
+	uint32_t next;	/* the next number */
 };
 
 static struct tree_inode *next_inode(struct meta *m, struct inode_walk *k)
@@ -139,7 +138,7 @@ static int write_xattr_block(struct meta *m, struct tree_inode *i, struct err *e
 	return 0;
 }
 
-/* What the data of a small file takes of the inode's space for attributes. */
+/* How much of the inode's space for attributes the data of a small file takes. */
 static unsigned inline_size(const struct tree_inode *i)
 {
 	return ext4_is_inline(i) ? INLINE_ENTRY + ((inline_rest(i) + 3) & ~3u) : 0;
@@ -198,7 +197,8 @@ static void put_device(const struct tree_inode *i, uint32_t *iblock)
 		iblock[1] = (minor & 0xff) | (major << 8) | ((minor & ~0xffu) << 12);
 }
 
-/* Consecutive blocks from logical block 0: at most four extents, which a directory never exceeds.
+/*
+ * Consecutive blocks from logical block 0: at most four extents, which is enough for any directory.
  */
 static void put_run(struct meta *m, uint32_t block, uint32_t n, void *iblock)
 {
@@ -211,7 +211,7 @@ static void put_run(struct meta *m, uint32_t block, uint32_t n, void *iblock)
 					MIN_OF(n - at, (uint32_t)EXT_INIT_MAX_LEN) };
 		at += x[k].len;
 	}
-	/* Cannot fail: nothing is written for four extents. */
+	/* Cannot fail: four extents fit into i_block. */
 	(void)!extents_to_iblock(m->w, x, k, iblock, &meta, NULL);
 }
 
@@ -256,7 +256,7 @@ static uint32_t put_content(struct meta *m, struct tree_inode *i, struct ext2_in
 	}
 }
 
-/* Attributes in the inode: the rest of a small file's data first, as "system.data". */
+/* Attributes in the inode. "system.data", the rest of a small file's data, comes first. */
 static void put_inode_xattrs(const struct tree_inode *i, uint8_t *at)
 {
 	uint8_t *x = at + EXT2_GOOD_OLD_INODE_SIZE + EXTRA_ISIZE, *first = x + 4;
@@ -347,8 +347,8 @@ static uint32_t div_up(uint32_t n, uint32_t by)
 }
 
 /*
- * As few groups as hold all blocks and all inodes. Where inodes want more groups than blocks do,
- * the groups are smaller.
+ * As few groups as can hold all blocks and all inodes. If the inodes need more groups than the
+ * blocks, the groups are smaller.
  */
 static int choose_geometry(struct meta *m, struct err *err)
 {
@@ -529,7 +529,7 @@ static int write_super(struct meta *m, struct ext2_group_desc *gd, struct err *e
 
 /* ---- the whole ---- */
 
-/* The descriptors' blocks that are not needed are free blocks, and the first in the list. */
+/* Blocks that are reserved for descriptors and not needed are free, too. */
 static int free_ranges(struct meta *m, struct err *err)
 {
 	struct ext4_writer *w = m->w;
@@ -546,7 +546,7 @@ static int free_ranges(struct meta *m, struct err *err)
 	if (w->failed)
 		return err_nomem(err);
 	qsort(w->dropped, w->n_dropped, sizeof(*w->dropped), meta_by_block);
-	/* Where the file system below cannot punch holes, they keep their space and do no harm. */
+	/* Without holes (the file system below may not support them) they only waste space. */
 	for (size_t k = 0; k < w->n_dropped; k++)
 		(void)fallocate(w->out.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				(off_t)w->dropped[k].block * EXT4_BLOCK,

@@ -30,7 +30,7 @@ int out_flush(struct out *o, struct err *err)
 
 	if (r < 0)
 		return r;
-	/* The disk starts while we go on; the sync at the end then finds little to do. */
+	/* Starts the writing to disk now, so that the sync at the end finds little to do. */
 	if (n)
 		(void)sync_file_range(o->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
 	o->first += o->n;

@@ -1,7 +1,7 @@
 /*
  * A container's scratch disk. All group metadata is in the first groups (one flexible group), and
- * every group has as many inodes as a bitmap has bits: so the bitmaps of empty groups are nothing
- * but zeros, that is holes, and the template needs neither lazy initialisation nor checksums.
+ * every group has as many inodes as a bitmap has bits. So the bitmaps of empty groups are all
+ * zeros, which means holes, and the template needs neither lazy initialisation nor checksums.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -10,8 +10,8 @@
 #include "image/ext4/tree_internal.h"
 
 #define REMOVED UINT32_MAX
-/* Steps between two trims: each may have made a few pages (16 where the kernel maps around a
- * fault) of the spool resident. */
+/* Steps between two trims. Each step may make a few pages of the spool resident (16, where the
+ * kernel maps pages around a fault). */
 #define TICKS 128u
 
 struct tree_entry *tree_entry(struct tree *t, uint32_t number)
@@ -94,7 +94,7 @@ static uint32_t hash_of(const struct tree *t, uint32_t parent, const char *name,
 	return (uint32_t)(h ^ (h >> 33));
 }
 
-/* The slot of (parent, name), or the free one where the search has ended. */
+/* The slot of (parent, name), or the free one at which the search ended. */
 static struct tree_slot *find_slot(struct tree *t, uint32_t hash, uint32_t parent, const char *name,
 				   size_t len)
 {
@@ -137,7 +137,7 @@ static void put_slot(struct tree_slot *slots, uint32_t n, struct tree_slot s)
 	slots[k] = s;
 }
 
-/* Room for one more, with a quarter of the slots free at least. */
+/* Makes room for one more; at least a quarter of the slots stays free. */
 static int index_reserve(struct tree *t)
 {
 	uint32_t n = t->n_slots ? t->n_slots * 2 : 1024;
@@ -249,8 +249,8 @@ static void inode_unref(struct tree *t, struct tree_inode *i)
 }
 
 /*
- * Everything below `dir`. Without recursion: at a directory's last child the walk goes back to its
- * parent, whose list has been emptied so far.
+ * Removes everything below `dir`. Without recursion: when a directory is empty, the walk goes back
+ * to its parent, and continues with what is left in that one's list.
  */
 static void clear_dir(struct tree *t, uint32_t dir)
 {
@@ -316,8 +316,8 @@ bool tree_is_whiteout(const struct tree_inode *i)
 }
 
 /*
- * A directory in the place of a whiteout, or of what an older layer has, must hide what is below
- * all of them.
+ * A directory that replaces a whiteout, or something of an older layer, must hide what lower layers
+ * have at its place.
  */
 int tree_replace(struct tree *t, uint32_t e, uint16_t mode, struct err *err)
 {
@@ -390,9 +390,9 @@ static int check_path(const char *path, struct err *err)
 }
 
 /*
- * Where a symbolic link in directory `at` leads to, inside this tree: its root is "/". Only to a
- * directory that is there; false otherwise, and for ".." at the root. The recursion is as deep as
- * links are allowed.
+ * The directory that a symbolic link in directory `at` leads to, where "/" is the root of this
+ * tree. False: it leads to none of this tree, or above the root. Recurses once for each link, of
+ * which TREE_MAX_LINK_STEPS are allowed.
  */
 static bool follow(struct tree *t, uint32_t at, const char *target, unsigned *steps, uint32_t *ret)
 {
@@ -431,7 +431,7 @@ static bool follow(struct tree *t, uint32_t at, const char *target, unsigned *st
 	return true;
 }
 
-/* From directory *at into its entry `name`, which is made when `make`, else -ENOENT. */
+/* From directory *at into its entry `name`. A missing one is made when `make`, else -ENOENT. */
 static int step(struct tree *t, uint32_t *at, const char *name, size_t len, bool make,
 		unsigned *steps, struct err *err)
 {
@@ -466,7 +466,7 @@ static int step(struct tree *t, uint32_t *at, const char *name, size_t len, bool
 	return r;
 }
 
-/* Finds the directory of `path`; makes missing ones when `make`, else -ENOENT. */
+/* Finds the directory of `path`. Missing ones are made when `make`, else -ENOENT. */
 static int walk_to(struct tree *t, const char *path, bool make, struct walk *w, struct err *err)
 {
 	uint32_t at = TREE_ROOT;
@@ -536,7 +536,7 @@ static int set_attr(struct tree *t, struct tree_inode *i, const struct tree_attr
 
 		if (r < 0)
 			return r;
-		i->mode = S_IFLNK | 0777; /* as Linux has them all */
+		i->mode = S_IFLNK | 0777; /* the mode of every link on Linux */
 		memcpy(p, a->target, n);
 		i->link.target = p;
 		i->size = n - 1;
@@ -608,7 +608,7 @@ int tree_link(struct tree *t, const char *path, const char *target, struct err *
 		return r;
 	if (!w.len || has_whiteout_name(&w))
 		return err_set(err, -EPROTO, "hard link with a bad name");
-	/* The walk may have made directories, never removed the target's inode. */
+	/* The walk may have made directories, but cannot have removed the target's inode. */
 	e = tree_lookup(t, w.parent, w.name, w.len);
 	if (!e)
 		return tree_attach(t, w.parent, w.name, w.len, i, err);
@@ -616,7 +616,7 @@ int tree_link(struct tree *t, const char *path, const char *target, struct err *
 		tree_entry(t, e)->layer = t->layer;
 		return 0;
 	}
-	i->nlink++; /* first: clearing a directory here may take its other names away */
+	i->nlink++; /* before the replacement, which may remove its last other name */
 	r = tree_replace(t, e, S_IFREG, err);
 	if (r < 0) {
 		i->nlink--;
@@ -636,7 +636,7 @@ int tree_new(struct tree **ret)
 		return -ENOMEM;
 	arena_init(&t->arena);
 	t->layer = 1;
-	/* Without entropy only the protection against prepared names is lost. */
+	/* Without entropy names could be prepared to collide, which only costs time. */
 	if (getrandom(&t->seed, sizeof(t->seed), 0) < 0)
 		t->seed = 0x2545f4914f6cdd1dull;
 	if (entry_new(t, &e, NULL) < 0 || tree_inode_new(t, S_IFDIR | 0755, &root, NULL) < 0) {

@@ -7,7 +7,7 @@
 
 #define ENTRIES_PER_CHUNK (ARENA_CHUNK / (uint32_t)sizeof(struct tree_entry))
 
-/* Of the index: entry 0 = free, REMOVED = was in use. The hash saves a look at the entry. */
+/* Of the index. entry: 0 = free, REMOVED = was in use. The hash saves looking at the entry. */
 struct tree_slot {
 	uint32_t hash, entry;
 };
@@ -17,7 +17,7 @@ struct tree {
 	uint32_t n; /* highest number given out; entry 0 is never used */
 	struct tree_slot *slots;
 	uint32_t n_slots, used_slots; /* n_slots is a power of two */
-	uint64_t seed;		      /* names come from strangers: no prepared collisions */
+	uint64_t seed;		      /* of the hash: prepared names do not collide */
 	size_t xattr_bytes;
 	uint32_t dropped_xattrs;
 	uint8_t layer;
@@ -40,13 +40,13 @@ int tree_inode_new(struct tree *t, uint16_t mode, struct tree_inode **ret,
 /* Puts a new entry for `inode` at the end of directory `parent`. */
 int tree_attach(struct tree *t, uint32_t parent, const char *name, size_t len,
 		struct tree_inode *inode, struct err *err) must_check;
-/* Makes the entry a new, empty inode: other names of the old one keep it. */
+/* Gives the entry a new, empty inode; other names of the old one keep that. */
 int tree_replace(struct tree *t, uint32_t e, uint16_t mode, struct err *err) must_check;
-/* Takes an entry, which is in no list any more, and all that is below it out of the tree. */
+/* Removes an entry that is in no list any more, and everything below it. */
 void tree_remove(struct tree *t, uint32_t e);
 /* A whiteout as overlayfs knows it: a character device 0:0. */
 bool tree_is_whiteout(const struct tree_inode *i);
-/* ".wh.NAME" and ".wh..wh..opq" */
+/* An entry called ".wh.NAME" or ".wh..wh..opq". */
 int tree_whiteout(struct tree *t, const struct walk *w, struct err *err) must_check;
 
 #endif

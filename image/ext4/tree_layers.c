@@ -4,7 +4,7 @@
 
 #include "image/ext4/tree_internal.h"
 
-/* Takes the entries of a directory that `gone` is true for out of its list, and removes them. */
+/* Removes the entries of a directory for which `gone` is true. */
 static void filter(struct tree *t, uint32_t dir,
 		   bool (*gone)(const struct tree *t, const struct tree_entry *e))
 {
@@ -48,9 +48,9 @@ static bool wants_pruning(struct tree *t, uint32_t e)
 }
 
 /*
- * Below `dir`, what only older layers have goes. Once a layer and directory: however often a tar
- * says that a directory is opaque, this takes linear time. Without recursion: down to the next
- * directory, along the list, and up again by the parents.
+ * Removes what only older layers have below `dir`. Done once for each layer and directory, so that
+ * it takes linear time however often a tar says that a directory is opaque. Without recursion: down
+ * to the next directory, along the list, and up again by the parents.
  */
 static void prune(struct tree *t, uint32_t dir)
 {
@@ -104,7 +104,8 @@ int tree_whiteout(struct tree *t, const struct walk *w, struct err *err)
 	if (e && tree_is_older(t, tree_entry(t, e)))
 		return tree_replace(t, e, S_IFCHR, err); /* 0:0 */
 	if (e) {
-		/* The layer has an entry of that name itself: the whiteout is for older ones. */
+		/* The layer itself has an entry with that name: the whiteout is for those of older
+		 * layers. */
 		if (S_ISDIR(tree_entry(t, e)->inode->mode))
 			make_opaque(t, e);
 		return 0;

@@ -1,4 +1,4 @@
-/* Extended attributes, in the form in which ext4 has them. */
+/* Extended attributes, in the form of ext4. */
 #include <errno.h>
 #include <string.h>
 
@@ -7,10 +7,10 @@
 #include "base/util.h"
 #include "image/ext4/tree_internal.h"
 
-/* linux/posix_acl_xattr.h: what getxattr gives and a tar holds. */
+/* linux/posix_acl_xattr.h: the form of getxattr and of tars. */
 #define ACL_XATTR_VERSION 2u
 #define ACL_XATTR_ENTRY 8u /* tag, perm: 16 bits; id: 32 bits */
-/* fs/ext4/acl.h: an id only where there is one to be named. */
+/* fs/ext4/acl.h: the form on disk; only named users and groups have an id. */
 #define ACL_EXT4_VERSION 1u
 #define ACL_MAX_ENTRIES 255u
 #define ACL_USER 0x02u
@@ -111,8 +111,8 @@ static uint32_t le32_at(const uint8_t *p)
 	return le32toh(v);
 }
 
-/* Tags in the order that the kernel asks for, each of the three basic ones once, a mask where names
- * are. */
+/* Tags are in the kernel's order, each of the three basic ones once, with a mask if there are named
+ * users or groups. */
 static bool acl_is_valid(const uint8_t *p, size_t n)
 {
 	static const uint8_t order[] = { 0x01, ACL_USER, 0x04, ACL_GROUP, ACL_MASK, 0x20 };
@@ -142,7 +142,7 @@ static int acl_put(struct tree *t, struct tree_inode *i, int index, const uint8_
 	if (len < 4 || (len - 4) % ACL_XATTR_ENTRY || n > ACL_MAX_ENTRIES ||
 	    le32_at(v) != ACL_XATTR_VERSION || (n && !acl_is_valid(v + 4, n)))
 		return err_set(err, -EPROTO, "damaged POSIX ACL");
-	/* Three entries say what the mode says. */
+	/* Three entries say no more than the mode. */
 	if (!n || (index == IX_ACL_ACCESS && n == 3))
 		return 0;
 	memcpy(out, &version, 4);

@@ -145,7 +145,7 @@ static void put_extents(void *at, const struct extent *x, size_t n)
 					     .ee_start = x[k].block };
 }
 
-/* `at`: i_block or an extent block. As deep as the tree, which is three at most. */
+/* `at`: i_block or an extent block. Recurses to the depth of the tree, at most three. */
 static int sum_below(struct ext4_writer *w, const void *at, uint32_t seed, struct err *err)
 {
 	const struct ext3_extent_header *h = at;
@@ -235,7 +235,7 @@ int extents_to_iblock(struct ext4_writer *w, struct extent *x, size_t n, void *i
 	return 0;
 }
 
-/* A small file that is not all zeros: its bytes stay with the tree. 1 = done. */
+/* A small file that is not all zeros: its bytes go into the tree. 1 = done. */
 static int keep_inline(struct ext4_writer *w, struct tree *t, struct tree_inode *file,
 		       uint64_t size, struct err *err)
 {
@@ -253,9 +253,9 @@ static int keep_inline(struct ext4_writer *w, struct tree *t, struct tree_inode 
 }
 
 /*
- * All blocks of a file, with those of its extent tree, lie side by side, because nothing else is
- * written between begin and end. A file of one extent from its start needs no more than that to be
- * known; others keep their 60 bytes of i_block until the inode is written.
+ * All blocks of a file, with those of its extent tree, are consecutive, because nothing else is
+ * written between begin and end. For a file of one extent from its start, first block and number of
+ * blocks say everything; others keep their 60 bytes of i_block until the inode is written.
  */
 int ext4_writer_end(struct ext4_writer *w, struct tree *t, struct tree_inode *file, uint64_t size,
 		    struct err *err)
@@ -307,7 +307,7 @@ void ext4_writer_drop(struct ext4_writer *w, const struct tree_inode *file)
 
 		x = realloc(w->dropped, cap * sizeof(*x));
 		if (!x) {
-			w->failed = -ENOMEM; /* blocks of nobody: the file must not be finished */
+			w->failed = -ENOMEM; /* some blocks belong to no file now */
 			return;
 		}
 		w->dropped = x;

@@ -1,18 +1,18 @@
 /*
  * Writes an ext4 file system into a file in one pass: file data as it comes, everything else at the
- * end. Memory does not depend on the size of the data; the file grows as needed and ends cut to a
- * multiple of the block size.
+ * end. Memory does not depend on the size of the data. The file grows as needed; at the end it is
+ * truncated to a multiple of the block size. One thread.
  *
- * Layout, in blocks of 4 KiB (offsets grow to the right; nothing is ever moved):
- *	0 superblock | 1..8 group descriptors | file data, extent blocks, long symlinks |
- *	attribute blocks | directories | inode tables | block bitmaps | inode bitmaps
+ * Layout, in blocks of 4 KiB, in the order of their offsets (nothing is ever moved): *    0
+ * superblock | 1..8 group descriptors | file data, extent blocks, long symlinks | *     attribute
+ * blocks | directories | inode tables | block bitmaps | inode bitmaps
  *
- * flex_bg allows tables and bitmaps to be anywhere, and sparse_super2 with no backups keeps
- * the data area free of holes, so that every file is one extent per 128 MiB. Number and size
- * of the groups are chosen last. No journal, no lost+found; metadata has checksums (data has
- * not: a layer is verified as a whole by its digest). Directories of more than a block are
- * hashed trees, packed full. Files of up to 128 bytes lie in their inodes. Times, UUID and hash
- * seed depend on the input only: same input, same bytes.
+ * flex_bg allows tables and bitmaps to be anywhere, and sparse_super2 with no backups keeps the
+ * data area free of holes, so that every file is one extent per 128 MiB. Number and size of the
+ * groups are chosen last. No journal, no lost+found. Metadata has checksums; data has none, since a
+ * layer is verified as a whole by its digest. Directories of more than a block are hashed trees,
+ * packed full. Files of up to 128 bytes are in their inodes. Times, UUID and hash seed depend on
+ * the input only: the same input gives the same bytes.
  */
 #ifndef HUSK_IMAGE_EXT4_WRITER_H
 #define HUSK_IMAGE_EXT4_WRITER_H

@@ -1,6 +1,6 @@
 /*
- * Images of many layers: neighbours form groups, and each group becomes one disk, so that no image has
- * more than MERGE_MAX_DISKS. The sizes of the blobs alone decide which ones. Loop thread only.
+ * Images of many layers: neighbours form groups, and each group becomes one disk, so that no image
+ * has more than MERGE_MAX_DISKS. The sizes of the blobs alone decide which ones. Loop thread only.
  */
 #ifndef HUSK_IMAGE_JOB_MERGE_H
 #define HUSK_IMAGE_JOB_MERGE_H
@@ -17,7 +17,8 @@ struct jobs;
 struct manifest_layer;
 struct merge;
 
-/* Layers first .. first + n - 1 of an image, lowest first, are one disk; most groups have one layer. */
+/* Layers first .. first + n - 1 of an image, lowest first, are one disk; most groups have one
+ * layer. */
 struct layer_group {
 	size_t first, n;
 	/* One layer: its diff id. Several: SHA-256 over all that the disk depends on, which is the

@@ -1,20 +1,18 @@
 /*
- * A pull, as a machine driven by its children:
- *	MANIFEST	what the reference names: an index or a manifest
- *	PLATFORM	the manifest that the index has for us (left out without an index)
- *	CONFIG		the configuration, which is the image's identity and has the diff ids
- *	LAYERS		each layer: shared when it is there; else, one of all pulls fetches and
- *			unpacks it. Layers that are to be one disk (merge.h) are fetched first, and
- *			unpacked together
+ * A pull, as a machine driven by its children: *  MANIFEST        what the reference names: an
+ * index or a manifest *      PLATFORM        the manifest that the index has for us (left out
+ * without an index) *    CONFIG          the configuration, which is the image's identity and has
+ * the diff ids * LAYERS          each layer: shared when it is there; else, one of all pulls
+ * fetches and *                       unpacks it. Layers that are to be one disk (merge.h) are
+ * fetched first, and *                   unpacked together
  *
  * Who verifies what: huskd hashes the documents (digest of the reference -> manifest ->
  * configuration -> diff ids). The fetch process hashes each blob. The decoder hashes each tar, and
- * huskd compares with the diff id. A layer gets its name only when all agree, so a process that lies
- * can spoil but not forge.
+ * huskd compares with the diff id. A layer gets its name only when all agree, so a process that
+ * lies can spoil but not forge.
  *
- * The contract is that of image_pull (image.h). Loop thread only.
- * Files: pull.c (its life, the documents), pull_layers.c (one layer), pull_groups.c (several that
- * become one disk).
+ * The contract is that of image_pull (image.h). Loop thread only. Files: pull.c (its life, the
+ * documents), pull_layers.c (one layer), pull_groups.c (several that become one disk).
  */
 #ifndef HUSK_IMAGE_JOB_PULL_H
 #define HUSK_IMAGE_JOB_PULL_H
@@ -27,8 +25,8 @@ int pull_new(struct jobs *js, const char *ref, const struct image_auth *auth,
 	     image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
 	     struct err *err) must_check;
 /*
- * The same out of an archive (a descriptor, borrowed), of the image whose manifest or index has this
- * digest. It gets no name.
+ * The same out of an archive (a descriptor, borrowed), of the image whose manifest or index has
+ * this digest. It gets no name.
  */
 int pull_archive(struct jobs *js, int archive_fd, const char *digest, image_progress_fn progress,
 		 image_done_fn done, void *arg, struct image_pull **ret,

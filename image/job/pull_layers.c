@@ -1,4 +1,6 @@
-/* The part of a pull that brings one layer: its blob by the fetch process, its disk by an unpacker. */
+/*
+ * The part of a pull that brings one layer: its blob by the fetch process, its disk by an unpacker.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -72,7 +72,7 @@ static int gz_between(struct decoder *d, struct err *err)
 	}
 	if (!d->gz->avail_in)
 		return 0;
-	/* 0x1f: the next member; its other bytes are the decoder's to check */
+	/* 0x1f begins a member; isal_inflate checks the rest of its header */
 	if (d->any && (d->padding || *d->gz->next_in != 0x1f))
 		return err_set(err, -EBADMSG, "damaged gzip: data past its end");
 	isal_inflate_reset(d->gz);

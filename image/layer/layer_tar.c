@@ -60,7 +60,7 @@ static int tar_error(struct reader *rd, struct err *err)
 	return err_set(err, -EBADMSG, "damaged tar: %s", text ? text : "no reason given");
 }
 
-/* Numbers of an entry that the tree takes as they are. */
+/* The attributes of an entry, with their ranges checked. */
 static int attr_of(struct archive_entry *e, struct tree_attr *a, struct err *err)
 {
 	int64_t uid = archive_entry_uid(e), gid = archive_entry_gid(e);
@@ -196,8 +196,8 @@ static int drain(struct source *s)
 }
 
 /*
- * libarchive warns of what it leaves out, which would be a wrong file. Only a name that is not UTF-8
- * is kept byte for byte, and that is how we want it.
+ * A warning of libarchive means that it left something out, and so a wrong file. Harmless is only
+ * the one about a name that is not UTF-8: it is kept byte for byte, as we want it.
  */
 static bool is_harmless(struct archive *a)
 {
@@ -282,7 +282,9 @@ int layer_tar_prepare(struct err *err)
 	struct source src = { .fn = layer_tar_on_sample, .arg = &s };
 	struct archive_entry *e;
 
-	/* Names in pax headers are UTF-8; libarchive gives them in the locale's character set. */
+	/*
+	 * Names in pax headers are UTF-8; libarchive converts them to the locale's character set.
+	 */
 	if (!setlocale(LC_CTYPE, "C.UTF-8"))
 		return err_set(err, -ENOTSUP, "no locale C.UTF-8 on this machine");
 	sample_header(s.blocks[0], "x", 'x', sizeof(pax) - 1);

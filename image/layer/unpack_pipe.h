@@ -1,12 +1,12 @@
 /*
  * The pipe from the decoder to the builder (worker/unpack.c): the tars of one or more layers, in
- * frames. A frame is a number in the byte order of the machine (32 bits) and so many bytes of a tar
- * after it; two numbers are marks instead: the end of a layer with another one behind it, and the
- * end of the last one. A decoder that fails ends the pipe without the last mark, so that the
- * builder never takes a part of a layer for all of it.
+ * frames. A frame is a number of 32 bits in the byte order of the machine, and so many bytes of a
+ * tar after it. Two numbers are marks instead: 0 ends a layer that is followed by another one,
+ * UINT32_MAX ends the last one. A decoder that fails ends the pipe without the last mark, so that
+ * the builder never takes a part of a layer for all of it.
  *
- * What comes out of the pipe is not trusted: any bytes are a stream of frames, and none makes the
- * reader read more than UNPACK_PIPE_CHUNK at a time. One thread at each end; blocking.
+ * The decoder is not trusted: any bytes are a stream of frames, and no frame makes the builder read
+ * more than UNPACK_PIPE_CHUNK at a time. One thread at each end; blocking.
  */
 #ifndef HUSK_IMAGE_LAYER_UNPACK_PIPE_H
 #define HUSK_IMAGE_LAYER_UNPACK_PIPE_H
@@ -32,7 +32,7 @@ struct unpack_pipe {
 	/* As read(): bytes, 0 at the end, -errno. */
 	ssize_t (*read)(void *arg, void *buf, size_t n);
 	void *arg;
-	uint32_t left;	  /* bytes of the frame at hand */
+	uint32_t left;	  /* bytes of the current frame that are not read yet */
 	bool layer_ended; /* the mark behind the layer has been read */
 	bool ended;	  /* it was that of the last layer */
 	uint8_t buf[UNPACK_PIPE_CHUNK];
@@ -40,12 +40,12 @@ struct unpack_pipe {
 
 void unpack_pipe_init(struct unpack_pipe *p, ssize_t (*read)(void *arg, void *buf, size_t n),
 		      void *arg);
-/* `arg` of unpack_pipe_init, as a pointer to a descriptor: reads from that. */
+/* For unpack_pipe_init: reads from a descriptor, of which `arg` is the address. */
 ssize_t unpack_pipe_read_fd(void *arg, void *buf, size_t n) must_check;
 /* The next bytes of the layer, at *ret until the next call; 0: its end, and again until the next
  * layer is begun. -EPIPE: the pipe has ended within it; -errno of `read`. */
 ssize_t unpack_pipe_read(struct unpack_pipe *p, const void **ret) must_check;
-/* The layer has ended: what is read from now on is the next one. False: there is none. */
+/* Continues with the next layer, when this one has ended. False: it was the last one. */
 bool unpack_pipe_next(struct unpack_pipe *p);
 
 #endif

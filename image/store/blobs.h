@@ -1,15 +1,15 @@
 /*
  * Blobs: what registries keep under a digest (layers as they travel, manifests, indexes,
- * configurations), kept for push, save and repair, and to resume a download after a crash. Inside of
- * image/, loop thread only.
+ * configurations), kept for push, save and repair, and to resume a download after a crash. Inside
+ * of image/, loop thread only.
  *
- * <dir>/ingest/sha256/<hex>	coming in; bytes are appended, nothing is synced
- * <dir>/blobs/sha256/<hex>	complete
+ * <dir>/ingest/sha256/<hex>       coming in; bytes are appended, nothing is synced
+ * <dir>/blobs/sha256/<hex>       complete
  *
  * Becoming complete: sync of the file, rename, sync of the directory, row. So a file in blobs/ is
- * whole, even after a loss of power. A file in ingest/ can hold anything: a download that resumes it
- * hashes what is there first. The digest of a complete blob was checked by its writer (for layers a
- * confined process, which could lie); readers that pass it on check it again.
+ * whole, even after a loss of power. A file in ingest/ can hold anything: a download that resumes
+ * it hashes what is there first. The digest of a complete blob was checked by its writer (for
+ * layers a confined process, which could lie); readers that pass it on check it again.
  */
 #ifndef HUSK_IMAGE_STORE_BLOBS_H
 #define HUSK_IMAGE_STORE_BLOBS_H
@@ -46,8 +46,8 @@ uint64_t ingest_had(const struct ingest *i);
 int ingest_reset(struct ingest *i, struct err *err) must_check;
 /*
  * All bytes are there and have the digest: it becomes a complete blob, and blob_open finds it from
- * now on. It is synced off the loop; if that fails, the blob is dropped, and fetched again when it is
- * needed. Frees the handle.
+ * now on. It is synced off the loop; if that fails, the blob is dropped, and fetched again when it
+ * is needed. Frees the handle.
  */
 void ingest_commit(struct ingest *i);
 /* Gives it back; the bytes stay, for the next owner to resume. NULL is fine. */

@@ -23,9 +23,9 @@ struct content {
 
 /*
  * Of the image that `ref` means; of a name, the manifest that came with that name. Its blobs are
- * protected until content_free. Layers are opened with blob_open: -ENOENT for those that are not kept
- * (drop_blobs, prune). -ENOENT: no such image. -ENODATA: its manifest is not kept; the
- * text tells what to do.
+ * protected until content_free. Layers are opened with blob_open: -ENOENT for those that are not
+ * kept (drop_blobs, prune). -ENOENT: no such image. -ENODATA: its manifest is not kept; the text
+ * tells what to do.
  */
 int content_open(struct store *s, const char *ref, struct content **ret,
 		 struct err *err) must_check;

@@ -24,16 +24,16 @@ struct store;
 int lease_new(struct store *s, struct lease **ret, struct err *err) must_check;
 /* A diff id, merged id, or blob digest; there or not. Twice is fine. */
 int lease_add(struct lease *l, const char *digest, struct err *err) must_check;
-/* Ends it and collects. `forget`: what it names need not be kept for a later pull (the data are bad,
- * the disk is full). NULL is fine. */
+/* Ends it and collects. `forget`: what it names need not be kept for a later pull (the data are
+ * bad, the disk is full). NULL is fine. */
 void lease_end(struct lease *l, bool forget);
 /* Does any lease name it? */
 bool lease_covers(const struct store *s, const char *digest);
 
 /* Deletes layers and blobs that nothing protects. */
 int gc_collect(struct store *s, struct err *err) must_check;
-/* The disk is full: removes all that is only kept for later pulls, and tries again for a while where
- * that cannot be done at once. */
+/* The disk is full: removes all that is only kept for later pulls, and tries again for a while
+ * where that cannot be done at once. */
 void gc_make_room(struct store *s);
 
 /* ---- the store's own ---- */

@@ -1,8 +1,8 @@
 /*
- * Waiting for an ingest file that is in somebody's hands (ingest_open: -EBUSY). Either another job of
- * this process has it, and gives it back in ingest_keep, _drop or _commit; or another process does, a
- * worker that dies slowly, and its lock ends with it. For the latter one thread for each such file
- * waits in flock(2), beside the loop. Inside of image/, loop thread only.
+ * Waiting for an ingest file that is in somebody's hands (ingest_open: -EBUSY). Either another job
+ * of this process has it, and gives it back in ingest_keep, _drop or _commit; or another process
+ * does, a worker that dies slowly, and its lock ends with it. For the latter one thread for each
+ * such file waits in flock(2), beside the loop. Inside of image/, loop thread only.
  */
 #ifndef HUSK_IMAGE_STORE_INGEST_WAIT_H
 #define HUSK_IMAGE_STORE_INGEST_WAIT_H

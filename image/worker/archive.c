@@ -19,7 +19,8 @@
 #define CHUNK (256 * KIB)
 #define PROGRESS_NS (100 * NS_PER_MS)
 #define MAX_CPU_S 3600
-/* A compressed archive: how much larger it may become. gzip can do 1000 times. */
+/* How many times its size a compressed archive may become, beyond EXPANSION_FREE. (gzip can reach
+ * 1000.) */
 #define MAX_EXPANSION 64u
 #define EXPANSION_FREE (256 * MIB)
 
@@ -53,7 +54,7 @@ static int open_archive(struct source *s, struct err *err)
 	return archive_open(archive_on_read, s, (uint64_t)st.st_size, &s->archive, err);
 }
 
-/* ---- list: which images there are; a compressed archive is expanded before ---- */
+/* ---- which images there are; a compressed archive is expanded first ---- */
 
 static int archive_on_expanded(void *arg, const void *data, size_t len)
 {
@@ -88,7 +89,7 @@ static int expand(struct source *s, enum media_compression kind, uint64_t size, 
 	return r < 0 ? err_wrap(err, r, "expand the archive") : 0;
 }
 
-/* *ret_expanded: `out` is the archive now. */
+/* If the archive is compressed, `out` gets the tar and becomes the archive: *ret_expanded. */
 static int expand_if_needed(struct source *s, int out, bool *ret_expanded, struct err *err)
 {
 	static const struct {
@@ -218,13 +219,15 @@ static int archive_document(struct source *s, const Worker__Command *c, struct e
 struct layer {
 	uint32_t id;
 	const char *digest;
-	uint64_t size, have; /* `have` bytes of the file are there, and were right so far */
+	uint64_t size;
+	uint64_t have; /* bytes that the file has, and that match the archive so far */
 	int file, pipe;
 	EVP_MD_CTX *hash;
-	uint64_t said_ns;
+	uint64_t progress_ns;
 };
 
-/* The first `have` bytes of the file are from before: they stay as long as they are the same. */
+/* The first `have` bytes of the file are from before. They stay as long as the archive has the
+ * same; from the first difference on they are written again. */
 static int put_file(struct source *s, struct layer *l, size_t n, uint64_t at, struct err *err)
 {
 	size_t same = 0;
@@ -254,9 +257,9 @@ static int put_chunk(struct source *s, struct layer *l, size_t n, uint64_t at, s
 	if (r == 0 && EVP_DigestUpdate(l->hash, s->buf, n) != 1)
 		r = err_nomem(err);
 	if (r == 0 && l->pipe >= 0 && write_all(l->pipe, s->buf, n) < 0)
-		fd_close(&l->pipe); /* who reads has an error of its own to tell */
-	if (r == 0 && now_mono_ns() - l->said_ns > PROGRESS_NS) {
-		l->said_ns = now_mono_ns();
+		fd_close(&l->pipe); /* the reader has ended, and reports why itself */
+	if (r == 0 && now_mono_ns() - l->progress_ns > PROGRESS_NS) {
+		l->progress_ns = now_mono_ns();
 		channel_send_progress(&s->ch, l->id, at + n);
 	}
 	return r;
@@ -326,7 +329,7 @@ static int archive_layer(struct source *s, const Worker__Command *c, struct err 
 
 #define CASE(c) WORKER__COMMAND__COMMAND_##c
 
-/* A request that fails is answered; what is returned ends the process. */
+/* A failing request is answered by a Failure; an error that is returned ends the process. */
 static int archive_command(struct source *s, const Worker__Command *c, struct err *err)
 {
 	static int (*const handlers[])(struct source * s, const Worker__Command *c,

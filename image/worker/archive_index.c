@@ -18,7 +18,7 @@ struct header {
 };
 _Static_assert(sizeof(struct header) == BLOCK, "a header is one block");
 
-/* What extended headers say of the entry that follows. "" and false: nothing. */
+/* What extended headers say about the entry that follows. "" and false: nothing. */
 struct extended {
 	char name[ARCHIVE_MAX_NAME + 1], link[ARCHIVE_MAX_NAME + 1];
 	bool has_name, has_link, has_size, too_long;
@@ -95,7 +95,7 @@ static bool checksum_ok(const struct header *h)
 	return sum == want;
 }
 
-/* "./a//b/" -> "a/b", and "a/../b" -> "b", all by the letters alone. */
+/* "./a//b/" -> "a/b", and "a/../b" -> "b": by the text alone, links are not followed. */
 static void normalize(char *s)
 {
 	char *out = s, *start = s;
@@ -171,7 +171,7 @@ static int parse_pax(struct extended *e, const char *p, size_t n)
 	return 0;
 }
 
-/* 'x', 'L', 'K': says something of the next entry. */
+/* 'x', 'L', 'K': headers that say something about the next entry. */
 static int read_extended(struct reader *r, char type, uint64_t size, struct err *err)
 {
 	cleanup_free char *text = NULL;
@@ -210,7 +210,7 @@ static void entry_name(const struct reader *r, const struct header *h,
 		memcpy(out, r->ext.name, sizeof(r->ext.name));
 		return;
 	}
-	/* GNU's own format has other things where ustar has the prefix. */
+	/* GNU's own format has other fields where ustar has the prefix. */
 	if (memcmp(h->magic, "ustar\0", 6) == 0) {
 		n = strnlen(h->prefix, sizeof(h->prefix));
 		memcpy(out, h->prefix, n);
@@ -276,7 +276,7 @@ static int add_entry(struct reader *r, const struct header *h, uint64_t size, st
 	return e->name && (!link || e->target) ? 0 : err_nomem(err);
 }
 
-/* One header and what belongs to it. 1: goes on, 0: the end. */
+/* One header and what belongs to it. 1: there is more, 0: the end. */
 static int read_one(struct reader *r, struct err *err)
 {
 	static const struct header zero;
@@ -302,7 +302,7 @@ static int read_one(struct reader *r, struct err *err)
 			       (unsigned long long)r->at);
 	if (r->ext.has_size && h.typeflag != 'x' && h.typeflag != 'g')
 		size = r->ext.size;
-	/* Links and special files have no bytes, whatever the field says. */
+	/* Links and special files have no bytes, whatever their size field says. */
 	if (h.typeflag >= '1' && h.typeflag <= '6')
 		size = 0;
 	if (size > r->size - r->at - BLOCK)
@@ -332,7 +332,7 @@ int archive_index_read(archive_read_fn read, void *arg, uint64_t size, struct ar
 {
 	struct archive_index ix = { 0 };
 	struct reader r = { .read = read, .arg = arg, .size = size, .ix = &ix };
-	/* Empty entries of other kinds are not kept, but are read. */
+	/* Entries of other kinds are read, but not kept. */
 	uint64_t headers = 0;
 	int rc = 1;
 
@@ -361,7 +361,7 @@ void archive_index_fini(struct archive_index *ix)
 	*ix = (struct archive_index){ 0 };
 }
 
-/* The last of that name. */
+/* The last entry with that name. */
 static const struct archive_entry *lookup(const struct archive_index *ix, const char *name)
 {
 	size_t lo = 0, hi = ix->n;

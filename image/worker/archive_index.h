@@ -1,7 +1,7 @@
 /*
  * Which files a tar has, and where in it their bytes are: ustar, GNU long names, pax. For archives
- * of images, whose files are then read by name and offset; nothing is ever unpacked, and a name is
- * only compared. The tar is a stranger's. Pure but for the caller's read function; one thread.
+ * of images, whose files are then read by name and offset. Nothing is ever unpacked, and names are
+ * only compared. The tar is not trusted. Pure but for the caller's read function; one thread.
  */
 #ifndef HUSK_IMAGE_WORKER_ARCHIVE_INDEX_H
 #define HUSK_IMAGE_WORKER_ARCHIVE_INDEX_H
@@ -13,7 +13,7 @@
 #include "base/err.h"
 
 #define ARCHIVE_MAX_ENTRIES 65536u
-#define ARCHIVE_MAX_NAME 512u	   /* longer names are no part of an image's archive: left out */
+#define ARCHIVE_MAX_NAME 512u	   /* no file of an image's archive has a longer name: left out */
 #define ARCHIVE_MAX_PAX (64 * KIB) /* one extended header */
 #define ARCHIVE_MAX_LINKS 8	   /* followed one after the other */
 
@@ -31,8 +31,8 @@ struct archive_index {
 /* pread(): bytes, 0 at the end, -errno. */
 typedef ssize_t (*archive_read_fn)(void *arg, void *buf, size_t n, uint64_t offset);
 
-/* size: of the tar. -EPROTO: it is none, or is damaged; -EBADMSG: it is cut off; -EFBIG; -ENOMEM.
- * Of two entries of one name the later one counts, as for tar. */
+/* size: of the tar. -EPROTO: not a tar, or damaged; -EBADMSG: it is cut off; -EFBIG; -ENOMEM.
+ * Of two entries with one name the later one counts, as for tar. */
 int archive_index_read(archive_read_fn read, void *arg, uint64_t size, struct archive_index *ret,
 		       struct err *err) must_check;
 void archive_index_fini(struct archive_index *ix);

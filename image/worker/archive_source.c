@@ -16,7 +16,7 @@
 #define TYPE_CONFIG "application/vnd.oci.image.config.v1+json"
 #define TYPE_LAYER "application/vnd.oci.image.layer.v1.tar"
 
-/* What docker's manifest.json names by file, known by digest here. */
+/* A blob that docker's manifest.json names by its file, under its digest. */
 struct known {
 	char digest[DIGEST_LEN + 1];
 	char *bytes; /* owned; NULL: in the tar */
@@ -128,7 +128,7 @@ static int hash_entry(const struct archive *a, const struct archive_entry *e,
 
 /* ---- what there is ---- */
 
-/* The entry of a manifest's digest, made when it is new. */
+/* The image with this manifest digest, which is added if it is new. */
 static int image_of(struct archive *a, const char *digest, struct archive_image **ret,
 		    struct err *err)
 {
@@ -207,7 +207,7 @@ static const char *text_of(const json_t *j, const char *key)
 	return str_empty(s) ? NULL : s;
 }
 
-/* Some write the whole name where the specification has only the tag. */
+/* Some tools write the whole name where the specification has only the tag. */
 static const char *oci_name(const json_t *descriptor)
 {
 	const json_t *notes = json_object_get(descriptor, "annotations");
@@ -244,7 +244,7 @@ static int read_oci(struct archive *a, const struct archive_entry *e, struct err
 
 /* ---- docker ---- */
 
-/* By the first bytes: the end of the media type. */
+/* The suffix of the media type, by the first bytes. */
 static int layer_kind(const struct archive *a, const struct archive_entry *e, const char **ret,
 		      struct err *err)
 {
@@ -257,8 +257,8 @@ static int layer_kind(const struct archive *a, const struct archive_entry *e, co
 	return r;
 }
 
-/* A file that is named after its digest is taken at its word, and so is the configuration about a
- * plain layer: the bytes are verified when they are used. */
+/* A file named after a digest is believed to have it, and so is the diff id of a layer that is not
+ * compressed: the bytes are verified when they are used. */
 static int layer_digest(const struct archive *a, const struct archive_entry *e, const char *kind,
 			const char *diff_id, char ret[DIGEST_LEN + 1], struct err *err)
 {
@@ -300,7 +300,7 @@ static int docker_layer(struct archive *a, const json_t *file, const json_t *dif
 		       : 0;
 }
 
-/* A manifest for what has none: always the same for the same files. */
+/* docker's form has no manifest in it: makes one, the same for the same files. */
 static int make_manifest(struct archive *a, const char *config, uint64_t config_size,
 			 json_t *layers, struct archive_image **ret, struct err *err)
 {

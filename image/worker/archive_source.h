@@ -1,8 +1,8 @@
 /*
  * Images in an archive: an OCI layout, or what `docker save` writes (manifest.json). Says which
- * images and names there are and where the bytes of each digest lie. The archive is a stranger's:
- * all it says is to be verified by whoever uses the bytes. Pure but for the caller's read function;
- * runs in the confined process.
+ * images and names there are, and where the bytes of each digest are. The archive is not trusted:
+ * whoever uses the bytes verifies them. Pure but for the caller's read function; one thread of the
+ * confined process.
  */
 #ifndef HUSK_IMAGE_WORKER_ARCHIVE_SOURCE_H
 #define HUSK_IMAGE_WORKER_ARCHIVE_SOURCE_H

@@ -21,14 +21,15 @@
 struct channel {
 	struct buf in;
 	struct pb_arena arena;	  /* of the last command */
-	int fds[CHANNEL_MAX_FDS]; /* that came with commands not taken yet, oldest first */
+	int fds[CHANNEL_MAX_FDS]; /* that came, and were not taken yet; oldest first */
 	size_t n_fds;
-	bool eof, broken; /* huskd has closed its end; it does not take events any more */
+	bool eof;    /* huskd sends no more commands */
+	bool broken; /* huskd takes no more events */
 };
 
 void channel_init(struct channel *c);
 void channel_fini(struct channel *c);
-/* What is there now; waits for it when `wait`. -EPROTO. */
+/* Reads what is there; `wait`: waits until there is something. -EPROTO. */
 int channel_receive(struct channel *c, bool wait, struct err *err) must_check;
 /* The next whole command, valid until the next call; NULL when there is none. All its descriptors
  * are there. -EPROTO, -ENOMEM. */

@@ -1,4 +1,4 @@
-/* `check`: reads files of the store and says what is in them. */
+/* `check`: reads files of the store and reports their digests. */
 #include <endian.h>
 #include <errno.h>
 #include <sched.h>
@@ -22,7 +22,7 @@
 #define EXT4_BLOCK_SIZE 4096u
 
 static uint8_t buf[CHUNK];
-static int fd; /* the file at hand */
+static int fd; /* of the file that is being read */
 
 static int update(EVP_MD_CTX *c, const void *data, size_t len, struct err *err)
 {
@@ -61,7 +61,7 @@ static int check_blob(EVP_MD_CTX *c, struct err *err)
 	return (int)n;
 }
 
-/* The file system says how long it is: a file that was cut is seen without anything to compare. */
+/* A file system knows its own length, so a file that was cut is found without a digest. */
 static int check_superblock(uint64_t size, struct err *err)
 {
 	uint16_t magic;
@@ -146,7 +146,7 @@ static int report(int code, char *digest, const struct err *err)
 	return wire_write(WORKER_REPORT_FD, &c.base, WIRE_MAX_SMALL);
 }
 
-/* Nothing can be said when it fails but that the process ends. */
+/* -errno: a report could not be written; huskd sees the end of the process. */
 static int check_files(EVP_MD_CTX *c, const char *kinds, struct err *err)
 {
 	int r = 0;
@@ -173,7 +173,7 @@ int worker_check(const char *kinds, bool when_idle)
 
 	if (when_idle)
 		(void)sched_setscheduler(0, SCHED_IDLE, &idle);
-	/* What libcrypto looks up when it is used first, it finds now. */
+	/* libcrypto loads things at its first use, which has to be before the confinement. */
 	if (r == 0 && !EVP_DigestInit_ex(c, EVP_sha256(), NULL))
 		r = err_nomem(&err);
 	if (r == 0)

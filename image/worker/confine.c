@@ -30,16 +30,16 @@
 #define SANITIZED 0
 #endif
 
-static int limit(__rlimit_resource_t what, uint64_t value, const char *name, struct err *err)
+static int limit(__rlimit_resource_t resource, uint64_t value, const char *name, struct err *err)
 {
 	struct rlimit l;
 
-	if (getrlimit(what, &l) < 0)
+	if (getrlimit(resource, &l) < 0)
 		return err_errno(err, -errno, "limit %s", name);
 	if (l.rlim_max != RLIM_INFINITY && l.rlim_max < value)
 		value = l.rlim_max;
 	l.rlim_cur = l.rlim_max = value;
-	if (setrlimit(what, &l) < 0)
+	if (setrlimit(resource, &l) < 0)
 		return err_errno(err, -errno, "limit %s", name);
 	return 0;
 }
@@ -59,7 +59,7 @@ int confine_common(const struct confine_limits *l, struct err *err)
 	pid_t parent = getppid();
 	int r = limit(RLIMIT_CORE, 0, "core", err);
 
-	/* A write beyond a limit shall be an error, not a death. */
+	/* A write beyond a limit or to a closed pipe fails, instead of killing the process. */
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	if (r == 0 && !SANITIZED)
@@ -74,7 +74,7 @@ int confine_common(const struct confine_limits *l, struct err *err)
 		r = become_nobody(err);
 	if (r < 0)
 		return r;
-	/* A change of user forgets this, so it comes after. */
+	/* After the change of user, which resets PDEATHSIG. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_DUMPABLE, 0) < 0)
 		return err_errno(err, -errno, "give up privileges");
@@ -102,7 +102,7 @@ static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls, size_
 	return 0;
 }
 
-/* Memory (none that can be executed: see allow_data), descriptors that are open, the end. */
+/* Memory (mmap and mprotect: see allow_data), descriptors that are open, exit. */
 static const int basic_calls[] = {
 	SCMP_SYS(read),		 SCMP_SYS(write),
 	SCMP_SYS(close),	 SCMP_SYS(brk),
@@ -125,8 +125,7 @@ static const int build_calls[] = {
 	SCMP_SYS(sync_file_range), SCMP_SYS(fdatasync), SCMP_SYS(fsync),
 };
 
-/* A library that looks for a file at an odd moment is told that there is none; all else is death.
- */
+/* A library that looks for a file at an odd moment finds none. Any other call kills the process. */
 static const int refused_calls[] = { SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(access),
 				     SCMP_SYS(readlink) };
 
@@ -212,7 +211,7 @@ static int restrict_files(struct err *err)
 	};
 	cleanup_fd int fd = (int)syscall(SYS_landlock_create_ruleset, &a, sizeof(a), 0);
 
-	if (fd < 0) /* ENOSYS, EOPNOTSUPP: this kernel has none; user and limits remain */
+	if (fd < 0) /* this kernel has no Landlock; user and limits remain */
 		return errno == ENOSYS || errno == EOPNOTSUPP ? 0
 							      : err_errno(err, -errno, "Landlock");
 	for (size_t k = 0; k < ARRAY_SIZE(paths); k++) {

@@ -1,6 +1,6 @@
 /*
- * What the worker's processes give away before they look at a stranger's bytes. Each returns 0 or a
- * negative errno; the caller must not go on after a failure.
+ * What the worker's processes give up before they read what a stranger made. Each function returns
+ * 0 or a negative errno; after a failure the caller must end.
  *
  * all: no core, no new privileges, limits of memory, CPU time and file size, user "nobody" without
  * capabilities when started by root, killed when the parent dies.

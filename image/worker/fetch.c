@@ -13,12 +13,12 @@
 #include "image/worker/worker.h"
 
 #define MAX_CPU_S 3600
-#define MAX_PING (64 * KIB) /* of the answer, which nobody reads */
+#define MAX_PING (64 * KIB) /* of the answer, which is not used */
 
 _Static_assert(REGISTRY_MAX_REQUESTS == WIRE_MAX_REQUESTS, "what the protocol promises");
 
 struct fetch {
-	struct registry *reg; /* NULL: there was no Open yet */
+	struct registry *reg; /* NULL until Open */
 	struct channel ch;
 };
 
@@ -80,7 +80,7 @@ static void fetch_on_ping(void *arg, uint32_t id, int code, const struct registr
 
 /* ---- Open ---- */
 
-/* Into the arena, but for the list of headers, which goes into `lines`. */
+/* Texts go into the arena, the list of headers into `lines`. */
 static int make_host(struct pb_arena *a, const Worker__Options__Host *in, struct host *h,
 		     char *lines[HOSTS_MAX_HEADERS + 1])
 {
@@ -160,7 +160,7 @@ static int fetch_open(struct fetch *f, const Worker__Command *c, struct err *err
 
 /* ---- requests ---- */
 
-/* The answer to one that could not be started. */
+/* A request that could not be started is answered; the process continues. */
 static int started(struct fetch *f, uint32_t id, int r, const struct err *why)
 {
 	if (r < 0)

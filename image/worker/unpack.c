@@ -28,9 +28,10 @@
 #define CHUNK UNPACK_PIPE_CHUNK
 #define MAX_CPU_S 900
 /*
- * Of each process: what it allocates. With the libraries' pages that makes less than 64 MiB
- * resident. The tree of a large layer is mapped from the end of the file that is being made, with a
- * few MiB of it resident at a time (tree.h); the address space has room for all of it.
+ * Limits of each of the two processes. What it may allocate makes, with the pages of the libraries,
+ * less than 64 MiB resident. The tree of a large layer is mapped from the far end of the file that
+ * is being made, a few MiB of it resident at a time (tree.h); the address space has room for all of
+ * it.
  */
 #define MAX_DATA (44 * MIB)
 #define MAX_ADDRESSES (1 * GIB)
@@ -109,7 +110,7 @@ static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 		r = build_layers(u, t, w, err);
 	if (r == 0)
 		r = ext4_writer_finish(w, t, &rep->file_bytes, err);
-	/* The spool is cut off now: nothing of the tree can be looked at any more. */
+	/* The spool is cut off now: nothing may read the tree from here on. */
 	if (r == 0 && fdatasync(WORKER_OUT_FD) < 0)
 		r = err_errno(err, -errno, "sync the layer's file");
 	if (r == -ENOMEM)
@@ -193,7 +194,7 @@ static int decode_all(struct unpack *u, uint64_t *ret_bytes, struct err *err)
 	return 0;
 }
 
-/* What the builder says: a failure of its own is returned, `rep` gets the rest. */
+/* The builder's report into `rep`; if it has failed, its error. */
 static int read_report(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 {
 	cleanup_pb_arena struct pb_arena arena;
@@ -225,8 +226,8 @@ static int read_report(struct unpack *u, Worker__UnpackReport *rep, struct err *
 }
 
 /*
- * Damaged data: the rest is read all the same, so that the fetcher gets to the end of the blob and
- * can say whether it is the blob that is wrong.
+ * After damaged data the rest of the blob is still read, so that the fetcher gets to its end and
+ * finds out whether the blob itself is wrong.
  */
 static int drain(struct unpack *u, int code)
 {
@@ -238,7 +239,8 @@ static int drain(struct unpack *u, int code)
 	return code;
 }
 
-/* The reason that came first counts: a builder that gave up makes the decoder fail with EPIPE. */
+/* When both fail, the first reason counts: a builder that gives up makes the decoder fail with
+ * EPIPE. */
 static int decoder_main(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 {
 	struct err builder_err = { 0 };
