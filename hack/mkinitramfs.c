@@ -52,47 +52,58 @@ static int die(const char *what)
 	return 1;
 }
 
-int main(int argc, char **argv)
+/* The archive of `data` under a temporary name, then renamed: a reader never sees half of it. */
+static int write_archive(const char *out, const void *data, uint32_t len)
 {
-	if (argc != 3) {
-		fprintf(stderr, "usage: mkinitramfs OUT INIT\n");
-		return 2;
-	}
-	const char *out = argv[1], *init = argv[2];
-
-	int fd = open(init, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return die(init);
-	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > UINT32_MAX) {
-		errno = EINVAL;
-		return die(init);
-	}
-	void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	close(fd);
-	if (data == MAP_FAILED)
-		return die(init);
-
-	/* A reader never sees half an archive: rename puts the whole one in place. */
-	char *tmp = NULL;
-	if (asprintf(&tmp, "%s.tmp.%ld", out, (long)getpid()) < 0)
-		return die(out);
-	FILE *f = fopen(tmp, "we");
-	if (!f)
-		return die(tmp);
 	const struct entry entries[] = {
 		{ .name = "dev", .mode = S_IFDIR | 0755 },
 		{ .name = "dev/console", .mode = S_IFCHR | 0600, .dev_major = 5, .dev_minor = 1 },
-		{ .name = "init", .mode = S_IFREG | 0755, .data = data, .len = (size_t)st.st_size },
+		{ .name = "init", .mode = S_IFREG | 0755, .data = data, .len = len },
 		{ .name = "TRAILER!!!" },
 	};
+	char *tmp = NULL;
+	int bad, r = 0;
+	FILE *f;
+
+	if (asprintf(&tmp, "%s.tmp.%ld", out, (long)getpid()) < 0)
+		return die(out);
+	f = fopen(tmp, "we");
+	if (!f) {
+		r = die(tmp);
+		free(tmp);
+		return r;
+	}
 	for (uint32_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
 		put(f, i + 1, &entries[i]);
-	int bad = ferror(f), r = 0;
+	bad = ferror(f);
 	if (fclose(f) != 0 || bad || rename(tmp, out) < 0) {
 		r = die(out);
 		unlink(tmp);
 	}
 	free(tmp); /* the build runs it under the leak checker, too */
 	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct stat st;
+	void *data;
+	int fd;
+
+	if (argc != 3) {
+		fprintf(stderr, "usage: mkinitramfs OUT INIT\n");
+		return 2;
+	}
+	fd = open(argv[2], O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return die(argv[2]);
+	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > UINT32_MAX) {
+		errno = EINVAL;
+		return die(argv[2]);
+	}
+	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (data == MAP_FAILED)
+		return die(argv[2]);
+	return write_archive(argv[1], data, (uint32_t)st.st_size);
 }
