@@ -7,27 +7,27 @@
 #include "base/util.h"
 #include "shim/oci/json.h"
 
-static int top_process(struct oci *o, const char *path, json_t *v)
+static int oci_top_process(struct oci *o, const char *path, json_t *v)
 {
 	return oci_process(o, path, v, &o->spec->req->process);
 }
 
-static int top_root_readonly(struct oci *o, const char *path, json_t *v)
+static int oci_top_root_readonly(struct oci *o, const char *path, json_t *v)
 {
 	return oci_bool(o, path, v, &o->spec->rootfs_readonly);
 }
 
 static const struct oci_field root_fields[] = {
 	{ "path", OCI_SKIP, NULL }, /* a mount point on the host; the root comes as disks */
-	{ "readonly", OCI_TAKE, top_root_readonly },
+	{ "readonly", OCI_TAKE, oci_top_root_readonly },
 };
 
-static int top_root(struct oci *o, const char *path, json_t *v)
+static int oci_top_root(struct oci *o, const char *path, json_t *v)
 {
 	return oci_fields(o, path, v, root_fields);
 }
 
-static int top_hostname(struct oci *o, const char *path, json_t *v)
+static int oci_top_hostname(struct oci *o, const char *path, json_t *v)
 {
 	char *s;
 	int r = oci_string(o, path, v, &s);
@@ -41,7 +41,7 @@ static int top_hostname(struct oci *o, const char *path, json_t *v)
 	return r;
 }
 
-static int top_annotations(struct oci *o, const char *path, json_t *v)
+static int oci_top_annotations(struct oci *o, const char *path, json_t *v)
 {
 	json_t *type = json_object_get(v, "io.kubernetes.cri.container-type");
 	json_t *sandbox = json_object_get(v, "io.kubernetes.cri.sandbox-id");
@@ -58,13 +58,13 @@ static int top_annotations(struct oci *o, const char *path, json_t *v)
 
 static const struct oci_field top_fields[] = {
 	{ "ociVersion", OCI_SKIP, NULL }, /* fields are checked one by one */
-	{ "process", OCI_TAKE, top_process },
-	{ "root", OCI_TAKE, top_root },
-	{ "hostname", OCI_TAKE, top_hostname },
+	{ "process", OCI_TAKE, oci_top_process },
+	{ "root", OCI_TAKE, oci_top_root },
+	{ "hostname", OCI_TAKE, oci_top_hostname },
 	{ "domainname", OCI_REFUSE, NULL },
 	{ "mounts", OCI_TAKE, oci_mounts },
 	{ "hooks", OCI_REFUSE, NULL },
-	{ "annotations", OCI_TAKE, top_annotations },
+	{ "annotations", OCI_TAKE, oci_top_annotations },
 	{ "linux", OCI_TAKE, oci_linux },
 	{ "solaris", OCI_REFUSE, NULL },
 	{ "windows", OCI_REFUSE, NULL },
