@@ -76,7 +76,8 @@ static int take_report(struct checker *c, bool *ret_gone, struct err *err)
 
 	pb_arena_init(&arena, WIRE_REPORT_MEMORY);
 	if (n <= 0)
-		return n < 0 ? err_set(err, -EPROTO, "a report of more than %zu KiB",
+		return n < 0 ? err_set(err, -EPROTO,
+				       "a report of no bytes, or of more than %zu KiB",
 				       WIRE_MAX_SMALL / KIB)
 			     : 0;
 	r = wire_check_report(&arena, data, (size_t)n, &rep, err);

@@ -140,7 +140,8 @@ static int take_event(struct fetcher *f, struct err *err)
 
 	pb_arena_init(&arena, WIRE_EVENT_MEMORY);
 	if (n < 0)
-		return err_set(err, (int)n, "a message of more than %zu bytes", WIRE_MAX_EVENT);
+		return err_set(err, (int)n, "a message of no bytes, or of more than %zu",
+			       WIRE_MAX_EVENT);
 	if (n == 0)
 		return 0;
 	r = wire_event(&arena, data, (size_t)n, &e, err);

@@ -55,7 +55,8 @@ int channel_next(struct channel *c, const Worker__Command **ret, struct err *err
 
 	*ret = NULL;
 	if (n < 0)
-		return err_set(err, (int)n, "command of more than %zu KiB", WIRE_MAX_COMMAND / KIB);
+		return err_set(err, (int)n, "command of no bytes, or of more than %zu KiB",
+			       WIRE_MAX_COMMAND / KIB);
 	if (n == 0)
 		return 0;
 	pb_arena_fini(&c->arena);
