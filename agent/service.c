@@ -20,7 +20,7 @@
 #include "base/util.h"
 #include "proto/agent.pb-c.h"
 
-static int find(struct agent *a, const char *id, struct container **ret, struct err *err)
+static int find_container(struct agent *a, const char *id, struct container **ret, struct err *err)
 {
 	int r = sandbox_ready(a, err);
 
@@ -72,7 +72,7 @@ static void service_start_container(struct ttrpc_call *call, const ProtobufCMess
 	const Agent__StartContainerRequest *req = (const void *)msg;
 	struct container *c;
 	struct err err = { 0 };
-	int r = find(arg, req->id, &c, &err);
+	int r = find_container(arg, req->id, &c, &err);
 
 	if (r == 0)
 		r = container_start(c, call, &err);
@@ -88,7 +88,7 @@ static void service_exec_process(struct ttrpc_call *call, const ProtobufCMessage
 	int r = validate_exec(req, &err);
 
 	if (r == 0)
-		r = find(arg, req->id, &c, &err);
+		r = find_container(arg, req->id, &c, &err);
 	if (r == 0)
 		r = container_exec(c, req, call, &err);
 	if (r < 0)
@@ -101,7 +101,7 @@ static void service_signal_process(struct ttrpc_call *call, const ProtobufCMessa
 	Agent__SignalProcessResponse resp = AGENT__SIGNAL_PROCESS_RESPONSE__INIT;
 	struct container *c;
 	struct err err = { 0 };
-	int r = find(arg, req->id, &c, &err);
+	int r = find_container(arg, req->id, &c, &err);
 
 	if (r == 0)
 		r = container_signal(c, req, &err);
@@ -118,7 +118,7 @@ static void service_resize_tty(struct ttrpc_call *call, const ProtobufCMessage *
 	struct container *c;
 	struct process *p;
 	struct err err = { 0 };
-	int r = find(arg, req->id, &c, &err);
+	int r = find_container(arg, req->id, &c, &err);
 
 	if (r == 0)
 		r = container_process(c, req->exec_id, &p, &err);
@@ -136,7 +136,7 @@ static void service_remove_container(struct ttrpc_call *call, const ProtobufCMes
 	const Agent__RemoveContainerRequest *req = (const void *)msg;
 	struct container *c;
 	struct err err = { 0 };
-	int r = find(arg, req->id, &c, &err);
+	int r = find_container(arg, req->id, &c, &err);
 
 	if (r == 0)
 		r = container_remove(c, call, &err);
@@ -151,7 +151,7 @@ static void service_list_processes(struct ttrpc_call *call, const ProtobufCMessa
 	cleanup_free pid_t *pids = NULL;
 	struct container *c;
 	struct err err = { 0 };
-	int r = find(arg, req->id, &c, &err);
+	int r = find_container(arg, req->id, &c, &err);
 
 	_Static_assert(sizeof(pid_t) == sizeof(uint32_t), "pids as they are");
 	if (r == 0)
