@@ -380,7 +380,8 @@ static void container_remove_done(struct worker *w, int result)
 	struct err err = { 0 };
 
 	if (result < 0) {
-		/* It can be tried again: the disks stay marked, so that none is used half detached. */
+		/* It can be tried again: the disks stay marked, so that none is used half
+		 * detached. */
 		set_state(c, CONTAINER_STOPPED);
 		for (size_t i = 0; i < c->rootfs.n_disks; i++)
 			c->rootfs.disks[i]->stuck = true;

@@ -2,8 +2,8 @@
  * Containers and their processes. Loop thread only.
  *
  *	CREATED -> STARTING -> RUNNING -> STOPPED -> REMOVING -> gone
- * CREATED, STOPPED: may be removed. RUNNING: takes execs, signals. A start that fails = STOPPED, with no
- * exit event: the answer to the start says it all.
+ * CREATED, STOPPED: may be removed. RUNNING: takes execs, signals. A start that fails = STOPPED,
+ * with no exit event: the answer to the start says it all.
  */
 #ifndef HUSK_AGENT_CONTAINER_H
 #define HUSK_AGENT_CONTAINER_H
@@ -65,7 +65,8 @@ int container_signal(struct container *c, const Agent__SignalProcessRequest *req
 /* Pids of all its processes, in the guest's root pid namespace. The caller frees *ret. */
 int container_pids(const struct container *c, pid_t **ret, size_t *ret_n,
 		   struct err *err) must_check;
-/* memory.events of the cgroup watched as `wd` changed: OOM kills become events. Fits cgroups_init. */
+/* memory.events of the cgroup watched as `wd` changed: OOM kills become events. Fits
+ * cgroups_init. */
 void container_on_memory_event(int wd, void *arg);
 /* Forgets all, at the end of the agent: nothing is unmounted. */
 void container_free(struct container *c);

@@ -213,8 +213,8 @@ static int make_fds(struct process *p, const Agent__Process *spec, struct child_
 	return r;
 }
 
-/* The first process gets namespaces of its own; an exec is born in the first one's pid namespace and
- * joins the others itself. */
+/* The first process gets namespaces of its own; an exec is born in the first one's pid namespace
+ * and joins the others itself. */
 static int namespaces(const struct process_job *job, int *ret_ns, uint64_t *ret_flags,
 		      struct err *err)
 {

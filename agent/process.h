@@ -25,7 +25,8 @@ struct process;
 struct process_ops {
 	/* The program runs; the answer to the start goes out next. Not called when it failed. */
 	void (*running)(struct process *p);
-	/* It has ended and its start is answered. The last call; the owner frees it, now or later. */
+	/* It has ended and its start is answered. The last call; the owner frees it, now or
+	 * later. */
 	void (*gone)(struct process *p);
 };
 
@@ -65,8 +66,8 @@ struct process_job {
 	int first_pidfd; /* exec: of the first process, whose namespaces it joins; else -1 */
 };
 
-/* Starts it; `call` is answered when the outcome is known. The caller owns *ret. On failure the call
- * is still the caller's. */
+/* Starts it; `call` is answered when the outcome is known. The caller owns *ret. On failure the
+ * call is still the caller's. */
 int process_start(const struct process_job *job, struct ttrpc_call *call, struct process **ret,
 		  struct err *err) must_check;
 /* NULL is fine. A start that was not answered is cancelled. */

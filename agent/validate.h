@@ -12,8 +12,8 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* 1 to CONTAINER_ID_MAX of [A-Za-z0-9_.-], first one a letter or digit: never "", ".", "..", never a
- * '/'. */
+/* 1 to CONTAINER_ID_MAX of [A-Za-z0-9_.-], first one a letter or digit: never "", ".", "..", never
+ * a '/'. */
 bool id_valid(const char *id);
 int validate_sandbox(const Agent__CreateSandboxRequest *req, struct err *err) must_check;
 int validate_container(const Agent__CreateContainerRequest *req, struct err *err) must_check;

@@ -1,8 +1,8 @@
 /*
  * Invariants as code. check(cond) tests what only a bug of our own can break: the arrows of a state
- * machine, exactly one reply for each call, who owns what, membership in a list. It stays in release
- * builds: a process whose own books are wrong stops at once, instead of going on with memory that it
- * no longer understands.
+ * machine, exactly one reply for each call, who owns what, membership in a list. It stays in
+ * release builds: a process whose own books are wrong stops at once, instead of going on with
+ * memory that it no longer understands.
  *
  * Never for what a peer, a guest, an image, a disk, a user or a full memory can cause: those get an
  * error. Any thread, also between fork and exec.

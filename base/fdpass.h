@@ -14,9 +14,9 @@
 
 #define FDPASS_MAX 32u /* descriptors with one message */
 
-/* One sendmsg of `data`, with those of the n_fds <= FDPASS_MAX descriptors that are not -1; they stay
- * the caller's. flags: 0 or MSG_DONTWAIT. Returns the bytes sent, which on a stream socket may be
- * fewer than len (the descriptors went with them); -EAGAIN, -EPIPE (never SIGPIPE), -errno. */
+/* One sendmsg of `data`, with those of the n_fds <= FDPASS_MAX descriptors that are not -1; they
+ * stay the caller's. flags: 0 or MSG_DONTWAIT. Returns the bytes sent, which on a stream socket may
+ * be fewer than len (the descriptors went with them); -EAGAIN, -EPIPE (never SIGPIPE), -errno. */
 ssize_t fdpass_send(int sock, const void *data, size_t len, const int *fds, size_t n_fds,
 		    int flags) must_check;
 ssize_t fdpass_sendv(int sock, const struct iovec *iov, size_t n_iov, const int *fds, size_t n_fds,

@@ -146,8 +146,8 @@ static bool leap(int64_t year)
 	return (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
 }
 
-/* UTC, by hand: gmtime and strftime would bring libc's time zones and number parsers, a tenth of the
- * whole program, into the guest's agent. Times before 1970 are none of ours. */
+/* UTC, by hand: gmtime and strftime would bring libc's time zones and number parsers, a tenth of
+ * the whole program, into the guest's agent. Times before 1970 are none of ours. */
 static void put_time(struct line *l)
 {
 	static const uint8_t days_of[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };

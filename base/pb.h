@@ -51,8 +51,8 @@ ProtobufCMessage *pb_clone(const ProtobufCMessage *m) must_check;
  * NULL has the type "". Valid as long as `any`. */
 const char *pb_any_type(const struct Wkt__Any *any);
 
-/* google.protobuf.Timestamp and nanoseconds of CLOCK_REALTIME. 0 for NULL, and for a time before 1970
- * or beyond what fits. */
+/* google.protobuf.Timestamp and nanoseconds of CLOCK_REALTIME. 0 for NULL, and for a time before
+ * 1970 or beyond what fits. */
 void pb_timestamp_set(struct Wkt__Timestamp *t, int64_t real_ns);
 int64_t pb_timestamp_ns(const struct Wkt__Timestamp *t);
 

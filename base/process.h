@@ -14,8 +14,8 @@
  * -errno. Often there is nothing to be done about a failure, so the result may be ignored. */
 int pidfd_signal(int pidfd, int signo);
 
-/* Raises the soft limit of open files to `want` (RLIM_INFINITY: all that is allowed), or to the hard
- * limit when that is less. Never lowers it. -errno of the system call. */
+/* Raises the soft limit of open files to `want` (RLIM_INFINITY: all that is allowed), or to the
+ * hard limit when that is less. Never lowers it. -errno of the system call. */
 int raise_nofile(rlim_t want) must_check;
 
 /* A file of this installation: `given` when it is neither NULL nor "", else `name` below the

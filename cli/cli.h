@@ -1,7 +1,7 @@
 /*
- * What a command of `husk` is, and what it gets: its arguments and the connection to huskd. A command
- * prints its result on standard output, everything else on standard error, and returns the exit code
- * of the program.
+ * What a command of `husk` is, and what it gets: its arguments and the connection to huskd. A
+ * command prints its result on standard output, everything else on standard error, and returns the
+ * exit code of the program.
  */
 #ifndef HUSK_CLI_CLI_H
 #define HUSK_CLI_CLI_H

@@ -1,6 +1,6 @@
 /*
- * How husk says that something is wrong: a line on standard error, "husk: TEXT" or, for wrong usage,
- * "husk COMMAND: TEXT", with what to do about it where that is known. One thread.
+ * How husk says that something is wrong: a line on standard error, "husk: TEXT" or, for wrong
+ * usage, "husk COMMAND: TEXT", with what to do about it where that is known. One thread.
  */
 #ifndef HUSK_CLI_FAIL_H
 #define HUSK_CLI_FAIL_H

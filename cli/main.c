@@ -13,8 +13,8 @@
 static const struct command *const commands[] = {
 	/* clang-format off */
 	&cmd_run, &cmd_exec, &cmd_logs, &cmd_ps, &cmd_pods, &cmd_stop, &cmd_rm,
-	&cmd_pull, &cmd_push, &cmd_images, &cmd_inspect, &cmd_tag, &cmd_rmi, &cmd_save, &cmd_load, &cmd_login, &cmd_logout,
-	&cmd_df, &cmd_prune, &cmd_check, &cmd_version,
+	&cmd_pull, &cmd_push, &cmd_images, &cmd_inspect, &cmd_tag, &cmd_rmi, &cmd_save,
+	&cmd_load, &cmd_login, &cmd_logout, &cmd_df, &cmd_prune, &cmd_check, &cmd_version,
 	/* clang-format on */
 };
 

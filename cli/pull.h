@@ -1,5 +1,6 @@
 /*
- * Pulling an image: what `husk pull` does, and `husk run` with an image that is not here. One thread.
+ * Pulling an image: what `husk pull` does, and `husk run` with an image that is not here. One
+ * thread.
  */
 #ifndef HUSK_CLI_PULL_H
 #define HUSK_CLI_PULL_H
@@ -17,7 +18,8 @@ struct pulled {
 /* The caller frees ret->image_ref. */
 int pull_image(struct cli *c, const char *image, enum progress_kind kind, struct pulled *ret,
 	       struct err *err) must_check;
-/* Asks the registry only when the image is not here, or with always_pull; shows progress to people. */
+/* Asks the registry only when the image is not here, or with always_pull; shows progress to
+ * people. */
 int pull_missing(struct cli *c, const char *image, bool always_pull, struct pulled *ret,
 		 struct err *err) must_check;
 

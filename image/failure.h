@@ -1,4 +1,5 @@
-/* What an error code of image.h says about a registry: one table for retries, pulls and CRI. Pure. */
+/* What an error code of image.h says about a registry: one table for retries, pulls and CRI.
+ * Pure. */
 #ifndef HUSK_IMAGE_FAILURE_H
 #define HUSK_IMAGE_FAILURE_H
 

@@ -36,8 +36,8 @@ struct manifest {
 /*
  * What a registry answered: either an image's manifest (*ret_choice is "" then, and *ret filled),
  * or an index, of which the manifest for linux/`arch` is chosen (*ret_choice is its digest; with
- * `arch` NULL an index is refused). -EPROTO: not understood. -ENOTSUP: schema 1, foreign or encrypted layers, no such platform, an
- * artifact. -EFBIG.
+ * `arch` NULL an index is refused). -EPROTO: not understood. -ENOTSUP: schema 1, foreign or
+ * encrypted layers, no such platform, an artifact. -EFBIG.
  */
 int manifest_parse(const void *data, size_t len, const char *arch, struct manifest *ret,
 		   char ret_choice[DIGEST_LEN + 1], struct err *err) must_check;

@@ -16,8 +16,8 @@
 #define ACCEPTS_A_ROUND 64
 #define PREAMBLE_TIMEOUT_NS (10 * NS_PER_S)
 
-/* A connection whose stream no process has claimed: its id is unknown (got < 8), or its request is on
- * the way. */
+/* A connection whose stream no process has claimed: its id is unknown (got < 8), or its request is
+ * on the way. */
 struct conn {
 	struct stdio *s;
 	struct conn *next;

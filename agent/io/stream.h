@@ -3,8 +3,8 @@
  * process claims ids for its ends of pipes or its terminal. Either may come first; when both are
  * there a relay joins them, and lives until its side is drained, also after the process.
  *
- *	output:	the last writer is gone -> our direction is shut down; the connection is closed when the
- *		host has closed its side. The host closed before: the process gets EPIPE.
+ *	output:	the last writer is gone -> our direction is shut down; the connection is closed when
+ *		the host has closed its side. The host closed before: the process gets EPIPE.
  *	input:	the host's direction ends -> the process reads end of file (a terminal keeps quiet).
  *
  * Loop thread only.

@@ -10,8 +10,8 @@
 
 #include "base/compiler.h"
 
-/* flags: CLONE_NEWx. cgroup: descriptor of its directory, -1 = the caller's. ret_pidfd: may be NULL;
- * owned by the caller. The pid, 0 in the child, -errno. */
+/* flags: CLONE_NEWx. cgroup: descriptor of its directory, -1 = the caller's. ret_pidfd: may be
+ * NULL; owned by the caller. The pid, 0 in the child, -errno. */
 pid_t clone_process(uint64_t flags, int cgroup, int *ret_pidfd) must_check;
 
 #endif

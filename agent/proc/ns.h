@@ -27,8 +27,8 @@ int ns_init(struct pidns *n, struct reaper *reaper, const char *run_dir,
 	    struct err *err) must_check;
 /* The pod's init is not waited for any more; it ends with the agent. */
 void ns_fini(struct pidns *n);
-/* The pod's namespace, made when the first container asks, and again after its init died. *ret_ns is
- * borrowed. */
+/* The pod's namespace, made when the first container asks, and again after its init died. *ret_ns
+ * is borrowed. */
 int ns_pod_pid(struct pidns *n, int *ret_ns, struct err *err) must_check;
 /* clone_process in the pid namespace `ns` (a namespace's descriptor or a pidfd; -1 = no other than
  * flags say). */

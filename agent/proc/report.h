@@ -1,8 +1,8 @@
 /*
- * What the child between clone and exec tells the agent, over a SOCK_SEQPACKET pair that exec closes:
- * the terminal it made, or the stage that failed. The end of the socket without REPORT_FAILED = the
- * process runs the program. The child is not trusted any more once it has entered the container, so
- * a report is bounded and its texts end inside. Leaf functions.
+ * What the child between clone and exec tells the agent, over a SOCK_SEQPACKET pair that exec
+ * closes: the terminal it made, or the stage that failed. The end of the socket without
+ * REPORT_FAILED = the process runs the program. The child is not trusted any more once it has
+ * entered the container, so a report is bounded and its texts end inside. Leaf functions.
  */
 #ifndef HUSK_AGENT_PROC_REPORT_H
 #define HUSK_AGENT_PROC_REPORT_H
@@ -24,8 +24,8 @@ struct report {
 
 /* fd: the terminal's master with REPORT_TTY; -1 = none. */
 int report_send(int sock, const struct report *rep, int fd) must_check;
-/* 1 = a packet, 0 = the end, -EAGAIN; -EMSGSIZE: longer than a report, or with descriptors that could
- * not be taken. *ret_fd = -1 or owned by the caller. */
+/* 1 = a packet, 0 = the end, -EAGAIN; -EMSGSIZE: longer than a report, or with descriptors that
+ * could not be taken. *ret_fd = -1 or owned by the caller. */
 int report_receive(int sock, struct report *ret, int *ret_fd) must_check;
 
 #endif

@@ -8,8 +8,8 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* It belongs to a namespace that a container has for itself (own_ipc: also the IPC namespace), or to
- * the pod's network, which its containers share. */
+/* It belongs to a namespace that a container has for itself (own_ipc: also the IPC namespace), or
+ * to the pod's network, which its containers share. */
 bool sysctl_namespaced(const char *name, bool own_ipc);
 /* In the calling process's namespaces; the name was checked by validate.c. -EINVAL: the kernel has
  * none of that name. */

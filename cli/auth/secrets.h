@@ -1,6 +1,6 @@
 /*
- * Credentials for one registry, in memory: each form that Docker's config.json, its helpers and CRI's
- * AuthConfig know. Wiped before they are freed. Any thread.
+ * Credentials for one registry, in memory: each form that Docker's config.json, its helpers and
+ * CRI's AuthConfig know. Wiped before they are freed. Any thread.
  */
 #ifndef HUSK_CLI_AUTH_SECRETS_H
 #define HUSK_CLI_AUTH_SECRETS_H

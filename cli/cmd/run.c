@@ -449,8 +449,8 @@ static int run_run(struct cli *c, int argc, char **argv)
 		code = fail(EXIT_HUSK, &err);
 		goto out;
 	}
-	/* From here on there is something to clean up, so Ctrl-C does not just end us. gRPC's threads
-	 * take no signals (rpc_open). */
+	/* From here on there is something to clean up, so Ctrl-C does not just end us. gRPC's
+	 * threads take no signals (rpc_open). */
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);

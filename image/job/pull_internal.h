@@ -17,8 +17,8 @@ struct unpacker;
 enum pull_step { PULL_MANIFEST, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
 
 enum layer_state {
-	LAYER_WAITING, /* nothing has been done */
-	LAYER_FETCHING, /* its blob comes, and unless it is part of a group it is unpacked meanwhile */
+	LAYER_WAITING,	 /* nothing has been done */
+	LAYER_FETCHING,	 /* its blob comes; unless it is part of a group it is unpacked meanwhile */
 	LAYER_UNPACKING, /* its blob is there, its unpacker still works */
 	LAYER_FETCHED,	 /* its blob is there, and its group waits for others or is being merged */
 	LAYER_DONE,

@@ -35,7 +35,8 @@ struct crilog_stream {
 	size_t held_n;
 };
 
-/* `data` was read at `real_ns` (CLOCK_REALTIME). -errno: lines were lost; the next ones may not be. */
+/* `data` was read at `real_ns` (CLOCK_REALTIME). -errno: lines were lost; the next ones may not
+ * be. */
 int crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_t real_ns);
 /* End of the stream: writes what is held, frees it. */
 void crilog_eof(struct crilog_stream *s, int64_t real_ns);

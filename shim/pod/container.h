@@ -1,8 +1,8 @@
 /*
- * The containers of the pod: who they are, their processes, their disks in the sandbox. What happens
- * to them goes to the owner by container_ops. A container is never freed while an answer of the
- * agent about its creation, its deletion or the start of its processes is due, so those callbacks
- * may hold pointers; all others go by id. Loop thread.
+ * The containers of the pod: who they are, their processes, their disks in the sandbox. What
+ * happens to them goes to the owner by container_ops. A container is never freed while an answer of
+ * the agent about its creation, its deletion or the start of its processes is due, so those
+ * callbacks may hold pointers; all others go by id. Loop thread.
  */
 #ifndef HUSK_SHIM_POD_CONTAINER_H
 #define HUSK_SHIM_POD_CONTAINER_H

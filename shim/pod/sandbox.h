@@ -92,7 +92,8 @@ void sandbox_init(struct sandbox *sb, struct loop *l, const struct sandbox_setup
 /* Kills the VM if there is one; who waits gets -ECANCELED. No op is called. */
 void sandbox_fini(struct sandbox *sb);
 
-/* NONE -> CREATED, for the sandbox service. cfg NULL: a pod of defaults. -EBUSY in another state. */
+/* NONE -> CREATED, for the sandbox service. cfg NULL: a pod of defaults. -EBUSY in another
+ * state. */
 int sandbox_prepare(struct sandbox *sb, const Cri__PodSandboxConfig *cfg,
 		    struct err *err) must_check;
 /* The same for a container without a sandbox service. */

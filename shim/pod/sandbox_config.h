@@ -1,6 +1,7 @@
 /*
- * What a pod's configuration (CRI) means for its VM and for its agent: the size of the VM, the files
- * that all containers see, sysctls. Reads the host's /etc/resolv.conf, nothing else. Any thread.
+ * What a pod's configuration (CRI) means for its VM and for its agent: the size of the VM, the
+ * files that all containers see, sysctls. Reads the host's /etc/resolv.conf, nothing else. Any
+ * thread.
  */
 #ifndef HUSK_SHIM_POD_SANDBOX_CONFIG_H
 #define HUSK_SHIM_POD_SANDBOX_CONFIG_H

@@ -12,8 +12,8 @@
 typedef void (*pending_answer)(struct ttrpc_call *call, void *subject, int code,
 			       const struct err *err);
 
-/* `answer` comes when the list is run; the list is part of `subject`, or lives longer. Without memory
- * the call is answered with an error at once. */
+/* `answer` comes when the list is run; the list is part of `subject`, or lives longer. Without
+ * memory the call is answered with an error at once. */
 void pending_add(struct ttrpc_call *call, struct waits *list, pending_answer answer, void *subject);
 
 #endif

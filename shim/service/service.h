@@ -1,6 +1,6 @@
 /*
- * The services on the shim's socket, for the daemon. Each is a table of handlers over a struct shim;
- * what several RPCs wait for is in pending.h. Loop thread.
+ * The services on the shim's socket, for the daemon. Each is a table of handlers over a struct
+ * shim; what several RPCs wait for is in pending.h. Loop thread.
  */
 #ifndef HUSK_SHIM_SERVICE_SERVICE_H
 #define HUSK_SHIM_SERVICE_SERVICE_H

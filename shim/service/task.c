@@ -390,8 +390,8 @@ static void task_on_ended(struct ttrpc_call *call, void *subject, int code, cons
 		ttrpc_reply(call, &empty.base);
 }
 
-/* Nothing to do while this process is still needed: by a container, or by the sandbox service, which
- * ends it by ShutdownSandbox. */
+/* Nothing to do while this process is still needed: by a container, or by the sandbox service,
+ * which ends it by ShutdownSandbox. */
 static void task_on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	struct shim *s = arg;

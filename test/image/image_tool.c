@@ -8,8 +8,8 @@
  *	layers ID			hold ID HOLDER		release HOLDER
  *	scratch PATH			df
  *	tag REF NAME	untag REF	prune dangling|all|blobs	verify [REF...]
- * image-tool report: what husk-image-worker unpack has said, from standard input, as "ok tar_bytes=N ..
- * DIFF-ID.." or "error CODE TEXT".
+ * image-tool report: what husk-image-worker unpack has said, from standard input, as "ok
+ * tar_bytes=N .. DIFF-ID.." or "error CODE TEXT".
  * Errors: "error CODE TEXT" on standard error, exit 1. IMAGE_TOOL_ARCH: another architecture,
  * IMAGE_TOOL_HOSTS: certs.d, IMAGE_TOOL_RETRY_MS and IMAGE_TOOL_STALL_S: patience,
  * IMAGE_TOOL_IDENTITY, _TOKEN and _SERVER: credentials.

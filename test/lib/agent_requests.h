@@ -1,6 +1,6 @@
 /*
- * Requests to an agent as a shim would send them, and short ways to send them to `drv`, failing the test
- * when they fail. One thread.
+ * Requests to an agent as a shim would send them, and short ways to send them to `drv`, failing the
+ * test when they fail. One thread.
  */
 #ifndef HUSK_TEST_LIB_AGENT_REQUESTS_H
 #define HUSK_TEST_LIB_AGENT_REQUESTS_H
@@ -55,7 +55,8 @@ void do_exec_ok(struct exec *e);
 void do_remove(const char *id);
 /* 0 or -errno. */
 int do_kill(const char *id, const char *exec_id, int sig, bool all);
-/* Runs a prepared container to its end; its output (stdout and stderr in one) stays valid until the next. */
+/* Runs a prepared container to its end; its output (stdout and stderr in one) stays valid until the
+ * next. */
 char *run_to_end(struct setup *s, unsigned *ret_status);
 char *run_script(const char *script, unsigned *ret_status);
 /* A container that does nothing until it is killed. */

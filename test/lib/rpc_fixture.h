@@ -14,7 +14,8 @@ struct rpc_fixture {
 	size_t n_services;
 	pthread_t thread;
 	int ready[2];
-	/* Of the test, on the server's thread: before the first call, and after the last. May be NULL. */
+	/* Of the test, on the server's thread: before the first call, and after the last. May be
+	 * NULL. */
 	void (*begin)(struct rpc_fixture *f);
 	void (*end)(struct rpc_fixture *f);
 };

@@ -1,8 +1,8 @@
 /*
  * Can /dev/kvm of this host run a guest kernel, and at a useful speed? Asks the kernel, and runs a
- * probe guest (x86_64/probe.c): long mode with paging, a calibrated loop, int3 through an IDT, xsave
- * and xrstor. Some hosts offer a /dev/kvm that emulates kernel code instruction by instruction; a
- * kernel does not boot there, and nothing but trying tells.
+ * probe guest (x86_64/probe.c): long mode with paging, a calibrated loop, int3 through an IDT,
+ * xsave and xrstor. Some hosts offer a /dev/kvm that emulates kernel code instruction by
+ * instruction; a kernel does not boot there, and nothing but trying tells.
  *
  * The guest runs in a child process that is killed at a deadline, so the answer always comes.
  */
@@ -14,8 +14,8 @@
 
 #define PROBE_DEADLINE_MS 250	  /* of the probe guest; the whole call takes little more */
 #define PROBE_LOOP_TURNS 1000000u /* of its loop: two instructions each */
-/* Instructions a second. Emulating hosts run 1 to 2 million; QEMU's emulation of a whole AMD machine
- * more than 50, hardware thousands. */
+/* Instructions a second. Emulating hosts run 1 to 2 million; QEMU's emulation of a whole AMD
+ * machine more than 50, hardware thousands. */
 #define PROBE_RATE_MIN 10e6
 
 struct probe_result {

@@ -164,8 +164,9 @@ static int make_args(struct args *a, const struct backend_boot *b, struct err *e
 	arg2(a, "-machine",
 	     strdup("microvm,acpi=off,x-option-roms=off,isa-serial=off,rtc=on,pit=off,pic=off,"
 		    "memory-backend=mem"));
-	/* QEMU before 8.1 with a thread per vCPU can loop without end in an int3 that another vCPU has
-	 * patched away (seen with 7.2: a jump label in __schedule). One thread takes turns instead.
+	/* QEMU before 8.1 with a thread per vCPU can loop without end in an int3 that another vCPU
+	 * has patched away (seen with 7.2: a jump label in __schedule). One thread takes turns
+	 * instead.
 	 */
 	arg2(a, "-accel", strdup(b->vcpus > 1 ? "tcg,thread=single" : "tcg"));
 	/* TCG runs "rep movsb" byte by byte: without ERMS guests copy by words. */

@@ -297,7 +297,8 @@ static bool has_packet(const struct vsock_conn *c)
 	return c->todo || (c->readable && reading(c) && credit(c) > 0);
 }
 
-/* What is next: the op, VSOCK_OP_INVALID = nothing. Data comes before the shutdown that follows it. */
+/* What is next: the op, VSOCK_OP_INVALID = nothing. Data comes before the shutdown that follows
+ * it. */
 static enum vsock_op next_packet(struct vsock_conn *c, const struct iovec *iov, unsigned n,
 				 size_t room, size_t *ret_len)
 {

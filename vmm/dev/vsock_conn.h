@@ -3,12 +3,13 @@
  * States, credit, half-closed streams, and the socket's side; packets come and go as headers and
  * lists of buffers. Knows neither queues nor the device (vsock.c is both).
  *
- * Bytes go from the socket straight into the guest's buffers and back. Only what the socket does not
- * take at once is kept, up to VSOCK_BUF_ALLOC a connection, which is what the guest was told that it
- * may send; so one that stands still costs the others nothing.
+ * Bytes go from the socket straight into the guest's buffers and back. Only what the socket does
+ * not take at once is kept, up to VSOCK_BUF_ALLOC a connection, which is what the guest was told
+ * that it may send; so one that stands still costs the others nothing.
  *
- * End of stream travels in both directions separately: EOF of the socket <-> SHUTDOWN(send), a reader
- * that is gone <-> SHUTDOWN(receive); both <-> the connection ends with RST. Main loop thread.
+ * End of stream travels in both directions separately: EOF of the socket <-> SHUTDOWN(send), a
+ * reader that is gone <-> SHUTDOWN(receive); both <-> the connection ends with RST. Main loop
+ * thread.
  */
 #ifndef HUSK_VMM_DEV_VSOCK_CONN_H
 #define HUSK_VMM_DEV_VSOCK_CONN_H
@@ -71,7 +72,8 @@ void vsock_conns_close(struct vsock_conns *t, bool flush);
 /* Frees those that died. Each entry from the loop or the device ends with it, and nothing keeps a
  * connection over it. */
 void vsock_conns_reap(struct vsock_conns *t);
-/* The next that may have a packet, taken off the list, to be asked by vsock_conn_emit. NULL = none. */
+/* The next that may have a packet, taken off the list, to be asked by vsock_conn_emit. NULL =
+ * none. */
 struct vsock_conn *vsock_conns_next(struct vsock_conns *t);
 struct vsock_conn *vsock_conn_find(struct vsock_conns *t, uint32_t host_port, uint32_t guest_port);
 

@@ -226,8 +226,8 @@ static int map_region(struct guestmem *mem, const struct mem_region *g, int fd)
 	return e;
 }
 
-/* It may come while the rings run: they let go of the old table first. No chain is in flight between
- * two callbacks. */
+/* It may come while the rings run: they let go of the old table first. No chain is in flight
+ * between two callbacks. */
 static int vhost_user_set_mem_table(struct vhost_user *v)
 {
 	struct mem_table t = { 0 };

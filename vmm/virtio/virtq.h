@@ -75,7 +75,8 @@ static inline bool virtq_enabled(const struct virtq *q)
 int virtq_pop(struct virtq *q, struct virtq_chain *c) must_check;
 /* Puts back the chain popped last (only that one, and not pushed yet). */
 void virtq_unpop(struct virtq *q);
-/* Gives a chain that was popped back with `written` bytes; the driver sees it after virtq_publish. */
+/* Gives a chain that was popped back with `written` bytes; the driver sees it after
+ * virtq_publish. */
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written);
 /* Shows the driver what was pushed. True: it wants an interrupt for it. */
 bool virtq_publish(struct virtq *q);

@@ -24,8 +24,8 @@
 #define G_CODE 0x8000u
 #define G_STACK 0x10000u
 
-/* The probe guest. rcx = turns, rsi = xsave area, r8 = the CPU has XSAVE, rsp = stack; rbx = the stage
- * that it has reached (enum probe_stage). */
+/* The probe guest. rcx = turns, rsi = xsave area, r8 = the CPU has XSAVE, rsp = stack; rbx = the
+ * stage that it has reached (enum probe_stage). */
 extern const unsigned char probe_guest[], probe_guest_int3[], probe_guest_end[];
 __asm__(".pushsection .rodata\n"
 	".hidden probe_guest, probe_guest_int3, probe_guest_end\n"

@@ -1,7 +1,8 @@
 /*
  * A monitor and an agent that pretend, for tests of the shim's own logic: speaks vmm.proto on
  * descriptor 3 and agent.proto on the channel of Boot. Strict about what it is told (windows must
- * not overlap, streams must be connected), and what a container does is named by its first argument:
+ * not overlap, streams must be connected), and what a container does is named by its first
+ * argument:
  *
  *	run N      writes "out\n" and "err\n", exits with N
  *	sleep      runs until it is signalled

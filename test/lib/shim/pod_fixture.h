@@ -1,6 +1,6 @@
 /*
- * A pod for tests of containers: a sandbox over a VM that pretends (fake_vm.h), READY, its containers,
- * and requests to them in short. Whatever goes wrong in here fails the test.
+ * A pod for tests of containers: a sandbox over a VM that pretends (fake_vm.h), READY, its
+ * containers, and requests to them in short. Whatever goes wrong in here fails the test.
  */
 #ifndef HUSK_TEST_LIB_SHIM_POD_FIXTURE_H
 #define HUSK_TEST_LIB_SHIM_POD_FIXTURE_H

@@ -119,7 +119,8 @@ static void the_end_and_nothing_there(void **state)
 	assert_int_equal(n, 0);
 }
 
-/* One too many for the room, for the kernel's padding, for the control buffer: none is left open. */
+/* One too many for the room, for the kernel's padding, for the control buffer: none is left
+ * open. */
 static void too_many(void **state)
 {
 	unsigned before;

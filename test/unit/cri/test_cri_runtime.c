@@ -181,7 +181,8 @@ static int teardown(void **state)
 
 /* ---- calls ---- */
 
-/* Returns the answer when `want` is NULL; else the call must fail with this text, and nothing else. */
+/* Returns the answer when `want` is NULL; else the call must fail with this text, and nothing
+ * else. */
 static ProtobufCMessage *call(const char *method, const ProtobufCMessage *req, int code,
 			      const char *want)
 {

@@ -1,4 +1,5 @@
-/* What a shim says of itself: the address that `start` prints, and the code of a start that failed. */
+/* What a shim says of itself: the address that `start` prints, and the code of a start that
+ * failed. */
 #include "test/lib/unit.h"
 
 #include <errno.h>

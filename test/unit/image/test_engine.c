@@ -1,4 +1,5 @@
-/* The door, image.h: what opening and closing do to jobs. Workers are stubs; there is no registry. */
+/* The door, image.h: what opening and closing do to jobs. Workers are stubs; there is no
+ * registry. */
 #include "test/lib/unit.h"
 
 #include <errno.h>

@@ -77,8 +77,8 @@ static struct image_pull *new_pull(struct jobs *js, size_t n_layers, int *ret_co
 
 /*
  * An image that has the same blob twice in one group: the second layer waits for the ingest file of
- * the first. When the pull ends, the file that the first gives back wakes the second, which is about
- * to be freed with all the rest.
+ * the first. When the pull ends, the file that the first gives back wakes the second, which is
+ * about to be freed with all the rest.
  */
 static void same_blob_twice(void **state)
 {

@@ -1,4 +1,5 @@
-/* The worker's end of its socket, in processes of their own: commands that break the rules end them. */
+/* The worker's end of its socket, in processes of their own: commands that break the rules end
+ * them. */
 #include "test/lib/unit.h"
 
 #include <errno.h>
@@ -149,7 +150,8 @@ static void test_open_comes_first_and_once(void **state)
 	assert_int_equal(worker_status(&w), 1);
 }
 
-/* A request that fails is answered, and the process takes the next one; one for another mode ends it. */
+/* A request that fails is answered, and the process takes the next one; one for another mode ends
+ * it. */
 static void test_archive_requests(void **state)
 {
 	Worker__Command c = WORKER__COMMAND__INIT;

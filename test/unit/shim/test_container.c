@@ -1,5 +1,5 @@
-/* Containers and their processes over a VM that pretends: what is asked of monitor and agent, what the
- * owner is told and in which order, and that each request has one answer. */
+/* Containers and their processes over a VM that pretends: what is asked of monitor and agent, what
+ * the owner is told and in which order, and that each request has one answer. */
 #include "test/lib/unit.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * The probe: what each way for its guest to end means, and that it decides on this host, quickly and
- * the same way twice.
+ * The probe: what each way for its guest to end means, and that it decides on this host, quickly
+ * and the same way twice.
  */
 #include "test/lib/unit.h"
 
