@@ -19,7 +19,7 @@ setup_suite() {
 	port=$(free_port)
 	"$HUSK_TOP/test/fixtures/registry" start "$HUSK_STORE/registry" "$port"
 	export REGISTRY=127.0.0.1:$port
-	"$HUSK_TOP/test/fixtures/push-images" "$oci" "$REGISTRY" >"$HUSK_E2E/push.log" 2>&1 ||
+	"$HUSK_TOP/test/fixtures/push-images" "$oci" "$REGISTRY" busybox debian torture >"$HUSK_E2E/push.log" 2>&1 ||
 		{ cat "$HUSK_E2E/push.log" >&2; return 1; }
 	export BUSYBOX=$REGISTRY/library/busybox DEBIAN=$REGISTRY/library/debian
 	export TORTURE=$REGISTRY/library/torture
