@@ -9,8 +9,6 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/limits.h"
-#include "base/log.h"
 #include "base/util.h"
 #include "shim/io/crilog.h"
 
@@ -359,52 +357,26 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio
 
 /* ---- connections ---- */
 
-static void stream_on_connected(int code, const struct err *err, const Vmm__Packet *p, void *arg)
-{
-	/* The monitor has closed its end then: the stream sees the end of file. */
-	if (code < 0 && code != -ECANCELED)
-		log_debug("a stream was not connected", "err", err_text(err));
-}
-
-static int connect_stream(struct stream *s, struct vmctl *ctl, uint64_t id, struct err *err)
-{
-	int sv[2] = { -1, -1 }, r = 0;
-	uint8_t preamble[8];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0)
-		return err_errno(err, -errno, "stream");
-	for (int i = 0; i < 8; i++)
-		preamble[i] = (uint8_t)(id >> (8 * i));
-	if (send(sv[0], preamble, sizeof(preamble), MSG_NOSIGNAL) != sizeof(preamble))
-		r = -EIO;
-	if (r == 0 && s->which != IN)
-		r = ev_io_add(s->io->loop, &s->sock_io, sv[0], EPOLLIN, stream_on_output, s);
-	if (r == 0)
-		r = vmctl_connect(ctl, VSOCK_STREAM_PORT, sv[1], stream_on_connected, NULL);
-	fd_close(&sv[1]);
-	if (r < 0) {
-		ev_io_del(&s->sock_io);
-		fd_close(&sv[0]);
-		return err_errno(err, r, "stream");
-	}
-	s->sock = sv[0];
-	return 0;
-}
-
-int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id, Agent__Stdio *ret_ids,
+int stdio_connect(struct stdio *io, stdio_opener open_stream, void *arg, Agent__Stdio *ret_ids,
 		  struct err *err)
 {
 	uint64_t ids[3] = { 0 };
-	int r;
+	int r = 0;
 
-	for (int i = 0; i < 3; i++) {
-		if (io->s[i].done)
+	for (int i = 0; i < 3 && r == 0; i++) {
+		struct stream *s = &io->s[i];
+
+		if (s->done)
 			continue;
-		ids[i] = (*next_id)++;
-		r = connect_stream(&io->s[i], ctl, ids[i], err);
-		if (r < 0)
-			return r;
+		r = open_stream(arg, &ids[i], &s->sock, err);
+		if (r == 0 && i != IN) {
+			r = ev_io_add(io->loop, &s->sock_io, s->sock, EPOLLIN, stream_on_output, s);
+			if (r < 0)
+				(void)err_errno(err, r, "stream");
+		}
 	}
+	if (r < 0)
+		return r;
 	ret_ids->stdin_stream = ids[IN];
 	ret_ids->stdout_stream = ids[OUT];
 	ret_ids->stderr_stream = ids[ERR];

@@ -16,7 +16,6 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "proto/agent.pb-c.h"
-#include "shim/vm/vmctl_client.h"
 
 #define STDIO_CHUNK (64 * KIB)
 
@@ -40,9 +39,11 @@ struct stdio_ops {
 /* Opens the host's ends. -ENOENT, -EINVAL, -ENOSYS (a URI of another kind), -errno. */
 int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio_ops *ops,
 	       void *arg, struct stdio **ret, struct err *err) must_check;
-/* Opens the connections into the guest and fills in the ids to send to the agent, counting *next_id
- * up. Output flows from now on. */
-int stdio_connect(struct stdio *io, struct vmctl *ctl, uint64_t *next_id, Agent__Stdio *ret_ids,
+/* A new connection into the guest: the host's end, non-blocking, and the id that names it there. */
+typedef int (*stdio_opener)(void *arg, uint64_t *ret_id, int *ret_fd, struct err *err);
+/* Opens the connections that are needed and fills in the ids to send to the agent. Output flows from
+ * now on. */
+int stdio_connect(struct stdio *io, stdio_opener open_stream, void *arg, Agent__Stdio *ret_ids,
 		  struct err *err) must_check;
 /* The process runs: input flows from now on. */
 void stdio_start_input(struct stdio *io);

@@ -63,14 +63,13 @@ static void create_send(struct create *op)
 	Agent__CreateContainerRequest *req = op->spec.req;
 	struct container *c = op->c;
 	struct sandbox *sb = c->all->sandbox;
-	struct vmctl *ctl = sandbox_ctl(sb);
 	struct err err = { 0 };
-	int r;
+	int r = 0;
 
-	if (!ctl || !sb->agent)
+	if (!sb->agent)
 		r = err_set(&err, -EIO, "the VM has ended: %s", sb->why);
-	else
-		r = stdio_connect(c->init.io, ctl, &sb->next_stream, req->process->stdio, &err);
+	if (r == 0)
+		r = stdio_connect(c->init.io, sandbox_open_stream, sb, req->process->stdio, &err);
 	if (r == 0)
 		r = rootfs_describe(c->rootfs, &op->arena, &req->rootfs, &err);
 	if (r == 0) {

@@ -314,16 +314,13 @@ static void proc_on_started(const struct ttrpc_result *res, void *arg)
 static int send_exec(struct proc *p, struct start *st, struct err *err)
 {
 	Agent__ExecProcessRequest req = AGENT__EXEC_PROCESS_REQUEST__INIT;
-	struct vmctl *ctl = sandbox_ctl(p->sandbox);
 	int r = proc_open_stdio(p, err);
 
 	if (r < 0)
 		return r;
 	if (p->input_closed)
 		stdio_close_input(p->io);
-	if (!ctl)
-		return err_set(err, -EIO, "the VM is gone");
-	r = stdio_connect(p->io, ctl, &p->sandbox->next_stream, p->spec->stdio, err);
+	r = stdio_connect(p->io, sandbox_open_stream, p->sandbox, p->spec->stdio, err);
 	if (r < 0)
 		return r;
 	if (p->width) {

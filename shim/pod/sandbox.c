@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "base/check.h"
+#include "base/limits.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "shim/pod/sandbox_config.h"
 
@@ -355,6 +358,44 @@ uint32_t sandbox_exit_status(const struct sandbox *sb)
 bool sandbox_in_use(const struct sandbox *sb)
 {
 	return sb->by_service && sb->state != SB_STOPPED;
+}
+
+/* ---- streams ---- */
+
+static void sandbox_on_connected(int code, const struct err *err, const Vmm__Packet *p, void *arg)
+{
+	/* The monitor has closed its end then: the stream sees the end of file. */
+	if (code < 0 && code != -ECANCELED)
+		log_debug("a stream was not connected", "err", err_text(err));
+}
+
+int sandbox_open_stream(void *arg, uint64_t *ret_id, int *ret_fd, struct err *err)
+{
+	struct sandbox *sb = arg;
+	struct vmctl *ctl = sandbox_ctl(sb);
+	uint64_t id = sb->next_stream;
+	uint8_t preamble[8];
+	int sv[2], r = 0;
+
+	if (!ctl)
+		return err_set(err, -EIO, "the VM has ended%s%s", *sb->why ? ": " : "", sb->why);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0)
+		return err_errno(err, -errno, "stream");
+	for (int i = 0; i < 8; i++)
+		preamble[i] = (uint8_t)(id >> (8 * i));
+	if (send(sv[0], preamble, sizeof(preamble), MSG_NOSIGNAL) != sizeof(preamble))
+		r = -EIO;
+	if (r == 0)
+		r = vmctl_connect(ctl, VSOCK_STREAM_PORT, sv[1], sandbox_on_connected, NULL);
+	fd_close(&sv[1]);
+	if (r < 0) {
+		fd_close(&sv[0]);
+		return err_errno(err, r, "stream");
+	}
+	sb->next_stream++;
+	*ret_id = id;
+	*ret_fd = sv[0];
+	return 0;
 }
 
 /* ---- windows ---- */

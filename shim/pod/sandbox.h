@@ -61,7 +61,7 @@ struct sandbox_setup {
 };
 
 /* Read by everybody, written by sandbox.c; but who waits adds himself to the lists, and containers
- * take windows and stream ids. */
+ * take windows. */
 struct sandbox {
 	struct loop *loop;
 	const struct sandbox_setup *setup;
@@ -109,6 +109,9 @@ bool sandbox_end(struct sandbox *sb);
 
 /* NULL when the VM is gone or going. */
 struct vmctl *sandbox_ctl(const struct sandbox *sb);
+/* A new connection to the agent's port for streams; a stdio_opener, arg is the sandbox. -EIO: the VM
+ * is gone. */
+int sandbox_open_stream(void *arg, uint64_t *ret_id, int *ret_fd, struct err *err) must_check;
 /* One user of the window less; unmapped when it was the last. */
 void sandbox_put_window(struct sandbox *sb, uint64_t first, bool unmap);
 /* The host's process that stands for everything in the VM. */
