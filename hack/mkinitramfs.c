@@ -1,7 +1,8 @@
 /*
  * mkinitramfs OUT INIT: writes the guest's initramfs, an uncompressed newc cpio with /init (the
- * bytes of INIT) and /dev/console (5:1, so that PID 1 has a standard output before it mounts
- * anything). Needs no root, and equal input gives equal output: no times, no owners.
+ * bytes of INIT) and /dev/console, which is /dev/kmsg (1:11): the kernel opens it as PID 1's
+ * standard streams, and what PID 1 writes is a line of the kernel's log. Needs no root, and equal
+ * input gives equal output: no times, no owners.
  *
  * The kernel reads the archive in place; a page-aligned start and a 4-byte aligned body are all it
  * asks for. Format: Documentation/driver-api/early-userspace/buffer-format.rst.
@@ -57,7 +58,10 @@ static int write_archive(const char *out, const void *data, uint32_t len)
 {
 	const struct entry entries[] = {
 		{ .name = "dev", .mode = S_IFDIR | 0755 },
-		{ .name = "dev/console", .mode = S_IFCHR | 0600, .dev_major = 5, .dev_minor = 1 },
+		/* The kernel has one of its own there, a terminal, and keeps it until something of
+		 * another type comes. */
+		{ .name = "dev/console", .mode = S_IFREG | 0600 },
+		{ .name = "dev/console", .mode = S_IFCHR | 0600, .dev_major = 1, .dev_minor = 11 },
 		{ .name = "init", .mode = S_IFREG | 0755, .data = data, .len = len },
 		{ .name = "TRAILER!!!" },
 	};

@@ -41,12 +41,11 @@ void vm_init(struct vm *vm, struct loop *loop, const struct vm_config *config,
 	window_init(&vm->windows);
 	virtio_blk_init(&vm->blk, loop, &vm->windows);
 	virtio_vsock_init(&vm->vsock, loop, VM_GUEST_CID);
-	virtio_console_init(&vm->console, loop);
+	console_init(&vm->console);
 	virtio_rng_init(&vm->rng);
 	vm->devices[0] = &vm->blk.dev;
 	vm->devices[1] = &vm->vsock.dev;
-	vm->devices[2] = &vm->console.dev;
-	vm->devices[3] = &vm->rng.dev;
+	vm->devices[2] = &vm->rng.dev;
 }
 
 void vm_fini(struct vm *vm)
@@ -54,7 +53,7 @@ void vm_fini(struct vm *vm)
 	if (vm->ops)
 		vm->ops->free(vm->backend);
 	vm->backend = NULL;
-	virtio_console_fini(&vm->console);
+	console_fini(&vm->console);
 	virtio_vsock_fini(&vm->vsock);
 	virtio_blk_fini(&vm->blk);
 	window_fini(&vm->windows);
@@ -105,9 +104,8 @@ static void vm_on_agent(void *arg)
 static void vm_on_console(void *arg, const void *data, size_t n)
 {
 	struct vm *vm = arg;
-	const struct iovec iov = { (void *)data, n };
 
-	virtio_console_output(&vm->console, &iov, 1);
+	console_output(&vm->console, data, n);
 }
 
 static void vm_on_ended(void *arg, enum end_reason reason, const char *message)
@@ -169,12 +167,12 @@ int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 		r = choose_backend(vm, err);
 	if (r < 0)
 		return r;
-	virtio_console_set_sink(&vm->console, take_fd(b->console_fd));
+	console_set_sink(&vm->console, take_fd(b->console_fd));
 	if (vm->console.sink >= 0)
 		boot.console = vm_on_console;
 	r = vm->ops->boot(&boot, &vm->backend, err);
 	if (r < 0) {
-		virtio_console_set_sink(&vm->console, -1);
+		console_set_sink(&vm->console, -1);
 		return err_wrap(err, r, "boot with backend %s", vm->ops->name);
 	}
 	virtio_vsock_set_agent(&vm->vsock, take_fd(b->agent_fd), vm_on_agent, vm);

@@ -18,7 +18,7 @@
 #include "vmm/dev/vsock.h"
 #include "vmm/window.h"
 
-#define VM_DEVICES 4
+#define VM_DEVICES 3
 
 enum vm_state { VM_NEW, VM_RUNNING, VM_ENDED };
 
@@ -56,7 +56,7 @@ struct vm {
 	struct window_table windows;
 	struct virtio_blk blk;
 	struct virtio_vsock vsock;
-	struct virtio_console console;
+	struct console console;
 	struct virtio_rng rng;
 	struct virtio_dev *devices[VM_DEVICES];
 };

@@ -1,6 +1,7 @@
 /*
  * Guest of test_kernel: PID 1 that asks the kernel for what a pod relies on, and for what must not
- * be there. One line on the console for each thing that is wrong, then "kernel: N checks, M wrong".
+ * be there. One line of the kernel's log for each thing that is wrong, then "kernel: N checks, M
+ * wrong".
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -254,6 +255,7 @@ static void check_network(void)
 
 int main(void)
 {
+	setvbuf(stdout, NULL, _IOLBF, 0); /* each write is a record of the log */
 	check_mounts();
 	check_namespaces();
 	check_calls();

@@ -37,8 +37,7 @@ struct backend_boot {
 	size_t n_devices;
 	const char *qemu_path;	/* qemu only */
 	char *const *qemu_args; /* qemu only: more arguments, null-terminated, or NULL */
-	/* qemu only: output of the guest's console that came through QEMU; NULL = not wanted, and
-	 * the guest gets no console device. */
+	/* Output of the guest's console; NULL = not wanted, and the guest gets none. */
 	void (*console)(void *arg, const void *data, size_t n);
 	/* Exactly once after a boot that returned 0, unless backend free comes first; never inside
 	 * boot or kill. The vCPUs do not run any more. `message` may be "". */

@@ -5,6 +5,7 @@
  *	struct cmdline c;
  *	cmdline_init(&c);
  *	r = cmdline_add_defaults(&c, CMDLINE_KVM, err);
+ *	r = cmdline_add_console(&c, err);			if somebody listens
  *	r = cmdline_add_mmio(&c, 0xd0000000, 5, err);		each device, kvm only
  *	r = cmdline_add(&c, boot->cmdline, err);		last: it wins
  */
@@ -32,6 +33,8 @@ void cmdline_init(struct cmdline *c);
 int cmdline_add(struct cmdline *c, const char *words, struct err *err) must_check;
 /* What every guest gets, and what belongs to the backend. */
 int cmdline_add_defaults(struct cmdline *c, enum cmdline_for who, struct err *err) must_check;
+/* The console, when somebody listens: warnings, oopses and the text of a panic come there. */
+int cmdline_add_console(struct cmdline *c, struct err *err) must_check;
 /* A virtio-mmio device of one page (VIRTIO_MMIO_CMDLINE_DEVICES). */
 int cmdline_add_mmio(struct cmdline *c, uint64_t base, unsigned irq, struct err *err) must_check;
 

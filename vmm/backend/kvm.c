@@ -66,6 +66,22 @@ static void apply_and_wait(struct backend *b, size_t device)
 	pthread_mutex_unlock(&b->lock);
 }
 
+void kvm_console_put(struct backend *b, const uint8_t *data, size_t n)
+{
+	bool was_empty;
+
+	if (!b->console)
+		return;
+	pthread_mutex_lock(&b->lock);
+	was_empty = b->console_n == 0;
+	n = MIN_OF(n, sizeof(b->console_buf) - b->console_n);
+	memcpy(b->console_buf + b->console_n, data, n);
+	b->console_n += n;
+	pthread_mutex_unlock(&b->lock);
+	if (was_empty)
+		wake_loop(b);
+}
+
 /* ---- vCPU threads ---- */
 
 static void mmio(struct kvm_vcpu *v)
@@ -193,6 +209,20 @@ static void stop_vcpus(struct backend *b)
 
 /* ---- main loop ---- */
 
+static void drain_console(struct backend *b)
+{
+	uint8_t data[CONSOLE_BUF];
+	size_t n;
+
+	pthread_mutex_lock(&b->lock);
+	n = b->console_n;
+	memcpy(data, b->console_buf, n);
+	b->console_n = 0;
+	pthread_mutex_unlock(&b->lock);
+	if (n > 0)
+		b->console(b->arg, data, n);
+}
+
 static void kvm_on_wake(struct ev_io *io, uint32_t events)
 {
 	struct backend *b = io->arg;
@@ -202,6 +232,7 @@ static void kvm_on_wake(struct ev_io *io, uint32_t events)
 
 	if (read(b->wake, &n, sizeof(n)) < 0)
 		return;
+	drain_console(b);
 	pthread_mutex_lock(&b->lock);
 	mask = b->to_apply;
 	number = b->asked;
@@ -222,6 +253,7 @@ static void kvm_on_wake(struct ev_io *io, uint32_t events)
 		return;
 	b->has_ended = true;
 	stop_vcpus(b);
+	drain_console(b);
 	b->ended(b->arg, reason, b->message); /* may free b */
 }
 
@@ -385,6 +417,8 @@ static int make_cmdline(struct cmdline *c, const struct backend_boot *boot, stru
 
 	cmdline_init(c);
 	r = cmdline_add_defaults(c, CMDLINE_KVM, err);
+	if (r == 0 && boot->console)
+		r = cmdline_add_console(c, err);
 	for (size_t i = 0; i < boot->n_devices && r == 0; i++)
 		r = cmdline_add_mmio(c, kvm_arch_mmio_base(i), kvm_arch_irq(i), err);
 	return r < 0 ? r : cmdline_add(c, boot->cmdline, err);
@@ -398,6 +432,7 @@ static struct backend *new_backend(const struct backend_boot *boot)
 		return NULL;
 	b->loop = boot->loop;
 	b->ended = boot->ended;
+	b->console = boot->console;
 	b->arg = boot->arg;
 	b->kvm_fd = b->vm_fd = b->wake = -1;
 	guestmem_init(&b->mem);

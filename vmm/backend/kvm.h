@@ -16,6 +16,7 @@
 #include "vmm/virtio/mmio.h"
 
 #define KVM_DEVICES_MAX 8
+#define CONSOLE_BUF (16 * KIB) /* what does not fit until the main loop comes is dropped */
 
 struct kvm_vcpu {
 	struct backend *vm;
@@ -50,6 +51,11 @@ struct backend {
 	bool has_ended;
 	enum end_reason reason; /* of the first cause */
 	char message[400];
+	size_t console_n; /* bytes on their way to the main loop */
+	uint8_t console_buf[CONSOLE_BUF];
+
+	void (*console)(void *arg, const void *data, size_t n); /* NULL = nobody listens */
+	atomic_uchar uart_lcr; /* line control register of the console's port */
 };
 
 /* The architecture's part. Each returns -errno with text. */
@@ -66,6 +72,8 @@ int kvm_arch_load(struct backend *b, const struct backend_boot *boot, const char
 		  struct err *err) must_check;
 /* The registers that tell where a vCPU was, for the text of a failure. */
 void kvm_arch_describe(const struct kvm_vcpu *v, char *buf, size_t size);
+/* Bytes for the console, from a vCPU thread. In kvm.c. */
+void kvm_console_put(struct backend *b, const uint8_t *data, size_t n);
 /* An access to an I/O port. True: the guest asked for a reset. */
 bool kvm_arch_port_io(struct kvm_vcpu *v);
 

@@ -141,6 +141,8 @@ static int make_cmdline(struct cmdline *line, const struct backend_boot *b, stru
 
 	cmdline_init(line);
 	r = cmdline_add_defaults(line, CMDLINE_QEMU, err);
+	if (r == 0 && b->console)
+		r = cmdline_add_console(line, err);
 	if (r == 0)
 		r = add_clock(line, err);
 	return r == 0 ? cmdline_add(line, b->cmdline, err) : r;
@@ -162,8 +164,9 @@ static int make_args(struct args *a, const struct backend_boot *b, struct err *e
 	/* Without PIT and PIC the guest must be told its clocks (cmdline.c, add_clock). The RTC
 	 * stays: a kernel without it and without kvm-clock polls for it for a second. */
 	arg2(a, "-machine",
-	     strdup("microvm,acpi=off,x-option-roms=off,isa-serial=off,rtc=on,pit=off,pic=off,"
-		    "memory-backend=mem"));
+	     str_fmt("microvm,acpi=off,x-option-roms=off,isa-serial=%s,rtc=on,pit=off,pic=off,"
+		     "memory-backend=mem",
+		     b->console ? "on" : "off"));
 	/* QEMU before 8.1 with a thread per vCPU can loop without end in an int3 that another vCPU
 	 * has patched away (seen with 7.2: a jump label in __schedule). One thread takes turns
 	 * instead.
@@ -184,8 +187,7 @@ static int make_args(struct args *a, const struct backend_boot *b, struct err *e
 	arg2(a, "-device", strdup("vhost-user-vsock-device,chardev=vsock"));
 	if (b->console) {
 		arg2(a, "-chardev", str_fmt("socket,id=con,fd=%d", CHILD_CONSOLE));
-		arg2(a, "-device", strdup("virtio-serial-device,max_ports=1"));
-		arg2(a, "-device", strdup("virtconsole,chardev=con"));
+		arg2(a, "-serial", strdup("chardev:con"));
 	}
 	for (char *const *x = b->qemu_args; x && *x; x++)
 		arg_take(a, strdup(*x));
@@ -396,7 +398,6 @@ static int qemu_boot(const struct backend_boot *b, struct backend **ret, struct 
 		return err_errno(err, -errno, "pipe");
 	q->stderr_fd = p[0];
 	err_w = p[1];
-	/* hvc0 costs the boot some time: only when its output is wanted. */
 	if (q->console) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) < 0)
 			return err_errno(err, -errno, "socketpair");

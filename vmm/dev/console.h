@@ -1,30 +1,28 @@
 /*
- * virtio-console, one port, output only (virtio 1.2, 5.3): hvc0 for debugging. Output goes to a
- * sink that never makes the guest or the loop wait: what a pipe cannot take is dropped, and a
- * regular file gets CONSOLE_FILE_MAX bytes. Main loop thread.
+ * The console's end on the host. The guest's kernel writes to a serial port
+ * (vmm/backend/cmdline.c), byte by byte and without an interrupt; what the backend has caught of
+ * that goes to a sink that never makes the loop wait: what a pipe cannot take is dropped, and a
+ * regular file gets CONSOLE_FILE_MAX bytes. There is no input. Main loop thread.
  */
 #ifndef HUSK_VMM_DEV_CONSOLE_H
 #define HUSK_VMM_DEV_CONSOLE_H
 
-#include "base/loop.h"
-#include "vmm/virtio/virtio.h"
+#include <stddef.h>
+#include <stdint.h>
 
-#define CONSOLE_QUEUE_SIZE 64
+#include "base/compiler.h"
+
 #define CONSOLE_FILE_MAX (4 * MIB)
 
-struct virtio_console {
-	struct virtio_dev dev;
-	struct loop *loop;
+struct console {
 	int sink;      /* owned; -1 = output is dropped */
 	uint64_t left; /* bytes that the sink still takes */
-	struct ev_timer again;
 };
 
-void virtio_console_init(struct virtio_console *c, struct loop *l);
+void console_init(struct console *c);
 /* Takes fd over (-1 = none). */
-void virtio_console_set_sink(struct virtio_console *c, int fd);
-/* Output that came another way: QEMU's own console. */
-void virtio_console_output(struct virtio_console *c, const struct iovec *iov, unsigned n);
-void virtio_console_fini(struct virtio_console *c);
+void console_set_sink(struct console *c, int fd);
+void console_output(struct console *c, const void *data, size_t n);
+void console_fini(struct console *c);
 
 #endif

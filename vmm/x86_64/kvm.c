@@ -282,8 +282,34 @@ void kvm_arch_describe(const struct kvm_vcpu *v, char *buf, size_t size)
 
 #define PORT_I8042 0x64
 #define I8042_RESET 0xfe
+#define PORT_UART 0x3f8
+#define UART_LCR 3
+#define UART_LCR_DLAB 0x80 /* the first two registers are the divisor's */
+#define UART_LSR 5
+#define UART_LSR_EMPTY 0x60 /* ready for the next byte */
 
-/* There are no I/O ports, but the write by which the kernel resets a PC is understood. */
+/* The console: of a 16550 what writing to it without a driver takes. */
+static void uart_write(struct backend *b, uint16_t port, const uint8_t *data, size_t n)
+{
+	if (port == PORT_UART + UART_LCR)
+		atomic_store(&b->uart_lcr, data[0]);
+	else if (port == PORT_UART && !(atomic_load(&b->uart_lcr) & UART_LCR_DLAB))
+		kvm_console_put(b, data, n);
+}
+
+static uint8_t uart_read(struct backend *b, uint16_t port)
+{
+	if (port == PORT_UART + UART_LCR)
+		return atomic_load(&b->uart_lcr);
+	return port == PORT_UART + UART_LSR ? UART_LSR_EMPTY : 0;
+}
+
+static bool is_uart(uint16_t port)
+{
+	return port >= PORT_UART && port < PORT_UART + 8;
+}
+
+/* There are no other I/O ports, but the write by which the kernel resets a PC is understood. */
 bool kvm_arch_port_io(struct kvm_vcpu *v)
 {
 	struct kvm_run *run = v->run;
@@ -295,8 +321,10 @@ bool kvm_arch_port_io(struct kvm_vcpu *v)
 		return false;
 	data = (uint8_t *)run + off;
 	if (run->io.direction == KVM_EXIT_IO_IN) {
-		memset(data, 0xff, len);
+		memset(data, is_uart(run->io.port) ? uart_read(v->vm, run->io.port) : 0xff, len);
 		return false;
 	}
+	if (is_uart(run->io.port) && len > 0)
+		uart_write(v->vm, run->io.port, data, len);
 	return run->io.port == PORT_I8042 && len == 1 && data[0] == I8042_RESET;
 }

@@ -31,9 +31,11 @@ static void test_defaults(void **state)
 
 		cmdline_init(&c);
 		assert_ok(cmdline_add_defaults(&c, who[i], &err), &err);
-		assert_text(c.text, "console=hvc0");
+		assert_null(strstr(c.text, "earlyprintk"));
 		assert_text(c.text, "panic=-1");
 		assert_text(c.text, "reboot=t");
+		assert_ok(cmdline_add_console(&c, &err), &err);
+		assert_text(c.text, "earlyprintk=serial,0x3f8,115200,keep");
 		assert_null(strstr(c.text, "  "));
 		assert_true(c.len < VM_CMDLINE_MAX / 2); /* room for the client's */
 	}
