@@ -54,9 +54,10 @@ static int socket_path(char *buf, size_t size)
 /* The programs and files of the installation. */
 struct paths {
 	char *vmm, *kernel, *initramfs;
+	char *console; /* of the pod */
 };
 
-static int find_paths(const Shim__Options *o, struct paths *p, struct err *err)
+static int find_paths(const Shim__Options *o, const char *bundle, struct paths *p, struct err *err)
 {
 	int r = program_path(o->vmm_path, "husk-vmm", &p->vmm, err);
 
@@ -64,7 +65,10 @@ static int find_paths(const Shim__Options *o, struct paths *p, struct err *err)
 		r = program_path(o->kernel, "../share/husk/vmlinux", &p->kernel, err);
 	if (r == 0)
 		r = program_path(o->initramfs, "../share/husk/initramfs.cpio", &p->initramfs, err);
-	return r;
+	if (r < 0)
+		return r;
+	p->console = str_fmt("%s/console.log", bundle);
+	return p->console ? 0 : err_nomem(err);
 }
 
 /* Until the shim's end. */
@@ -102,11 +106,12 @@ static int run(struct shim *s, const Shim__Options *opts, struct err *err)
 {
 	struct paths paths = { 0 };
 	struct sandbox_setup setup = { .id = s->id, .opts = opts };
-	int r = find_paths(opts, &paths, err);
+	int r = find_paths(opts, s->bundle, &paths, err);
 
 	setup.vmm_path = paths.vmm;
 	setup.kernel = paths.kernel;
 	setup.initramfs = paths.initramfs;
+	setup.console = paths.console;
 	if (r == 0)
 		r = loop_new(&s->loop, err);
 	if (r == 0)
@@ -121,6 +126,7 @@ static int run(struct shim *s, const Shim__Options *opts, struct err *err)
 	free(paths.vmm);
 	free(paths.kernel);
 	free(paths.initramfs);
+	free(paths.console);
 	return r;
 }
 

@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "shim/pids.h"
 
+#define CONSOLE_LOGGED 1500		 /* bytes of its end, when a VM has ended by itself */
 #define EXIT_LINGER_NS (500 * NS_PER_MS) /* for the last answer and the last events */
 
 int shim_record_pids(struct shim *s, struct err *err)
@@ -84,9 +85,11 @@ static void shim_on_ready(void *arg)
 static void shim_on_died(uint32_t status, const char *why, void *arg)
 {
 	struct shim *s = arg;
+	const struct console *console = s->sandbox.console;
 
 	if (*why)
-		log_error("the VM ended", "why", why);
+		log_error("the VM ended", "why", why, "console",
+			  console ? console_tail(console, CONSOLE_LOGGED) : "");
 	containers_died(&s->containers, status, why);
 }
 

@@ -41,8 +41,8 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio
 	       void *arg, struct stdio **ret, struct err *err) must_check;
 /* A new connection into the guest: the host's end, non-blocking, and the id that names it there. */
 typedef int (*stdio_opener)(void *arg, uint64_t *ret_id, int *ret_fd, struct err *err);
-/* Opens the connections that are needed and fills in the ids to send to the agent. Output flows from
- * now on. */
+/* Opens the connections that are needed and fills in the ids to send to the agent. Output flows
+ * from now on. */
 int stdio_connect(struct stdio *io, stdio_opener open_stream, void *arg, Agent__Stdio *ret_ids,
 		  struct err *err) must_check;
 /* The process runs: input flows from now on. */

@@ -30,6 +30,7 @@ void sandbox_fini(struct sandbox *sb)
 	vm_free(vm);
 	waits_run(&sb->ready_waits, -ECANCELED, NULL);
 	waits_run(&sb->stopped_waits, -ECANCELED, NULL);
+	console_free(take_ptr(&sb->console));
 	pb_arena_fini(&sb->arena);
 }
 
@@ -206,8 +207,18 @@ static void sandbox_on_created(const struct ttrpc_result *res, void *arg)
 	waits_run(&sb->ready_waits, 0, NULL);
 }
 
+/* A pod without a console can be told less about, but it works. */
+static void open_console(struct sandbox *sb, int *ret_fd)
+{
+	struct err err = { 0 };
+
+	if (console_new(sb->loop, sb->setup->console, &sb->console, ret_fd, &err) < 0)
+		sb->ops->trouble("no console", &err, sb->arg);
+}
+
 static int start_vm(struct sandbox *sb, struct err *err)
 {
+	cleanup_fd int console_fd = -1;
 	const Shim__Options *o = sb->setup->opts;
 	struct vm_config cfg = {
 		.pod = sb->setup->id,
@@ -223,6 +234,8 @@ static int start_vm(struct sandbox *sb, struct err *err)
 	};
 	int agent_fd = -1, r;
 
+	open_console(sb, &console_fd);
+	cfg.console_fd = console_fd;
 	r = vm_start(sb->loop, &cfg, &vm_ops, sb, &sb->vm, &agent_fd, err);
 	if (r < 0)
 		return r;
@@ -264,6 +277,19 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 
 /* ---- end ---- */
 
+/* Why the VM ended, in the monitor's words and in the guest's. */
+static void set_why(struct sandbox *sb, const char *why)
+{
+	char cause[250] = "";
+
+	if (sb->console) {
+		console_drain(sb->console);
+		console_cause(sb->console, cause, sizeof(cause));
+	}
+	(void)snprintf(sb->why, sizeof(sb->why), "%s%s%s", *why ? why : "VM ended",
+		       *cause ? ": guest: " : "", cause);
+}
+
 /* The monitor has been reaped: nothing of the VM exists any more. */
 static void sandbox_on_vm_ended(const char *why, void *arg)
 {
@@ -275,7 +301,7 @@ static void sandbox_on_vm_ended(const char *why, void *arg)
 	ev_timer_del(&sb->lost_timer);
 	sb->exited_at = now_real_ns();
 	if (!asked)
-		(void)snprintf(sb->why, sizeof(sb->why), "%s", *why ? why : "VM ended");
+		set_why(sb, why);
 	set_state(sb, SB_STOPPED);
 	/* Calls in flight get their errors before the owner is told. */
 	agent_free(take_ptr(&sb->agent));

@@ -22,6 +22,7 @@
 #include "proto/agent.pb-c.h"
 #include "proto/cri.pb-c.h"
 #include "proto/shim.pb-c.h"
+#include "shim/io/console.h"
 #include "shim/pod/windows.h"
 #include "shim/vm/agent_client.h"
 #include "shim/vm/vm.h"
@@ -58,6 +59,7 @@ struct sandbox_setup {
 	const char *id; /* the pod's */
 	const Shim__Options *opts;
 	const char *vmm_path, *kernel, *initramfs;
+	const char *console; /* path of the file for the guest's console */
 };
 
 /* Read by everybody, written by sandbox.c; but who waits adds himself to the lists, and containers
@@ -72,8 +74,9 @@ struct sandbox {
 	struct pb_arena arena;
 	Agent__CreateSandboxRequest *req; /* in the arena */
 	uint32_t vcpus, memory_mib;
-	struct vm *vm;	     /* STARTING to the VM's end */
-	struct agent *agent; /* the same */
+	struct vm *vm;		 /* STARTING to the VM's end */
+	struct agent *agent;	 /* the same */
+	struct console *console; /* from the start on; NULL = could not be had */
 	struct windows windows;
 	uint64_t next_stream;
 	struct vm_info info; /* outlives the VM */
@@ -109,8 +112,8 @@ bool sandbox_end(struct sandbox *sb);
 
 /* NULL when the VM is gone or going. */
 struct vmctl *sandbox_ctl(const struct sandbox *sb);
-/* A new connection to the agent's port for streams; a stdio_opener, arg is the sandbox. -EIO: the VM
- * is gone. */
+/* A new connection to the agent's port for streams; a stdio_opener, arg is the sandbox. -EIO: the
+ * VM is gone. */
 int sandbox_open_stream(void *arg, uint64_t *ret_id, int *ret_fd, struct err *err) must_check;
 /* One user of the window less; unmapped when it was the last. */
 void sandbox_put_window(struct sandbox *sb, uint64_t first, bool unmap);

@@ -226,7 +226,7 @@ static int boot(struct vm *vm, const struct vm_config *cfg, int agent_fd, struct
 
 	b.vcpus = cfg->vcpus;
 	b.memory_mib = cfg->memory_mib;
-	r = vmctl_boot(vm->ctl, &b, agent_fd, vm_on_boot, vm);
+	r = vmctl_boot(vm->ctl, &b, agent_fd, cfg->console_fd, vm_on_boot, vm);
 	if (r == 0)
 		r = vmctl_info(vm->ctl, vm_on_info, vm);
 	return r < 0 ? err_errno(err, r, "boot") : 0;

@@ -21,6 +21,7 @@ struct vm_config {
 	const char *backend_reason; /* "" = the user asked for it */
 	const char *log_level, *log_format;
 	uint32_t vcpus, memory_mib;
+	int console_fd; /* borrowed: where the guest's console goes; -1 = nowhere */
 };
 
 /* What SandboxInfo tells; CLOCK_MONOTONIC, ns, 0 = not yet. */

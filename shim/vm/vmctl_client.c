@@ -12,6 +12,7 @@
 #include "base/util.h"
 
 #define PACKETS_PER_WAKEUP 64
+#define FDS_MAX 2		      /* of one request */
 #define ANSWER_MEMORY_MAX (256 * KIB) /* unpacked */
 
 /* A request from its birth to its answer; first in `unsent`, then in `sent`. */
@@ -20,7 +21,7 @@ struct request {
 	uint64_t id, deadline_ns;
 	vmctl_done done;
 	void *arg;
-	int fd; /* duplicate, only while unsent; -1 = none */
+	int fds[FDS_MAX]; /* duplicates, only while unsent; -1 = none */
 	size_t len;
 	uint8_t bytes[];
 };
@@ -70,13 +71,19 @@ static struct request *queue_take(struct queue *q)
 	return req;
 }
 
+static void close_fds(struct request *req)
+{
+	for (int i = 0; i < FDS_MAX; i++)
+		fd_close(&req->fds[i]);
+}
+
 /* The request's one answer. */
 static void request_end(struct vmctl *v, struct request *req, int code, const struct err *err,
 			const Vmm__Packet *p)
 {
 	check(v->n_open > 0);
 	v->n_open--;
-	fd_close(&req->fd);
+	close_fds(req);
 	if (req->done)
 		req->done(code, err, p, req->arg);
 	free(req);
@@ -132,9 +139,9 @@ static void rearm(struct vmctl *v)
 			    vmctl_on_timer, v);
 }
 
-static int send_packet(int sock, const void *p, size_t n, int fd)
+static int send_packet(int sock, const void *p, size_t n, const int fds[FDS_MAX])
 {
-	ssize_t sent = fdpass_send(sock, p, n, &fd, 1, MSG_DONTWAIT);
+	ssize_t sent = fdpass_send(sock, p, n, fds, FDS_MAX, MSG_DONTWAIT);
 
 	return sent < 0 ? (int)sent : 0;
 }
@@ -197,7 +204,7 @@ static void flush(struct vmctl *v)
 	int r;
 
 	while ((req = v->unsent.head)) {
-		r = send_packet(v->fd, req->bytes, req->len, req->fd);
+		r = send_packet(v->fd, req->bytes, req->len, req->fds);
 		if (r == -EAGAIN)
 			return;
 		if (r < 0) {
@@ -205,7 +212,7 @@ static void flush(struct vmctl *v)
 			return;
 		}
 		(void)queue_take(&v->unsent);
-		fd_close(&req->fd);
+		close_fds(req);
 		queue_put(&v->sent, req);
 	}
 	(void)!ev_io_set(&v->io, EPOLLIN);
@@ -274,9 +281,26 @@ static void vmctl_on_fail_timer(struct ev_timer *t)
 	fail(v, v->code, strerror(-v->code));
 }
 
-static int submit(struct vmctl *v, Vmm__Request *msg, int fd, uint64_t timeout_ms, vmctl_done done,
-		  void *arg)
+/* Keeps the request until the socket takes it; the descriptors are the caller's. */
+static int keep_unsent(struct vmctl *v, struct request *req, const int fds[FDS_MAX])
 {
+	for (int i = 0; i < FDS_MAX; i++) {
+		if (fds[i] < 0)
+			continue;
+		req->fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+		if (req->fds[i] < 0)
+			return -errno;
+	}
+	queue_put(&v->unsent, req);
+	(void)!ev_io_set(&v->io, EPOLLIN | EPOLLOUT);
+	return 0;
+}
+
+/* fd, fd2: -1 = none. */
+static int submit2(struct vmctl *v, Vmm__Request *msg, int fd, int fd2, uint64_t timeout_ms,
+		   vmctl_done done, void *arg)
+{
+	const int fds[FDS_MAX] = { fd, fd2 };
 	struct request *req;
 	int r = -EAGAIN;
 
@@ -291,26 +315,23 @@ static int submit(struct vmctl *v, Vmm__Request *msg, int fd, uint64_t timeout_m
 	*req = (struct request){ .id = msg->id,
 				 .done = done,
 				 .arg = arg,
-				 .fd = -1,
+				 .fds = { -1, -1 },
 				 .deadline_ns = now_mono_ns() + timeout_ms * NS_PER_MS };
 	req->len = vmm__request__pack(msg, req->bytes);
 	if (!v->unsent.head)
-		r = send_packet(v->fd, req->bytes, req->len, fd);
+		r = send_packet(v->fd, req->bytes, req->len, fds);
 	if (r == -EAGAIN) {
-		if (fd >= 0)
-			req->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-		if (fd >= 0 && req->fd < 0) {
-			r = -errno;
+		r = keep_unsent(v, req, fds);
+		if (r < 0) {
+			close_fds(req);
 			free(req);
 			return r;
 		}
-		queue_put(&v->unsent, req);
-		(void)!ev_io_set(&v->io, EPOLLIN | EPOLLOUT);
 	} else {
 		queue_put(&v->sent, req);
 	}
 	v->n_open++;
-	if (r < 0 && r != -EAGAIN && !v->code) {
+	if (r < 0 && !v->code) {
 		/* Answers never come inside this function, so the loop brings the failure. */
 		v->code = r;
 		(void)!ev_timer_add(v->loop, &v->fail_timer, 0, vmctl_on_fail_timer, v);
@@ -319,13 +340,20 @@ static int submit(struct vmctl *v, Vmm__Request *msg, int fd, uint64_t timeout_m
 	return 0;
 }
 
-int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, vmctl_done done, void *arg)
+static int submit(struct vmctl *v, Vmm__Request *msg, int fd, uint64_t timeout_ms, vmctl_done done,
+		  void *arg)
+{
+	return submit2(v, msg, fd, -1, timeout_ms, done, arg);
+}
+
+int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, int console_fd,
+	       vmctl_done done, void *arg)
 {
 	Vmm__Request req = VMM__REQUEST__INIT;
 
 	req.request_case = VMM__REQUEST__REQUEST_BOOT;
 	req.boot = (Vmm__Boot *)boot;
-	return submit(v, &req, agent_fd, VMCTL_BOOT_TIMEOUT_MS, done, arg);
+	return submit2(v, &req, agent_fd, console_fd, VMCTL_BOOT_TIMEOUT_MS, done, arg);
 }
 
 int vmctl_map(struct vmctl *v, uint64_t first, uint64_t sectors, bool readonly, int fd,

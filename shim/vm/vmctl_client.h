@@ -44,8 +44,8 @@ void vmctl_drain(struct vmctl *v);
 
 /* Exactly one `done` for each that returned 0, never inside. `done` may be NULL. -ENOBUFS when too
  * many are open, -ECONNRESET after `closed`. */
-int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, vmctl_done done,
-	       void *arg) must_check;
+int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, int console_fd,
+	       vmctl_done done, void *arg) must_check; /* console_fd -1 = none */
 int vmctl_map(struct vmctl *v, uint64_t first, uint64_t sectors, bool readonly, int fd,
 	      vmctl_done done, void *arg) must_check;
 int vmctl_unmap(struct vmctl *v, uint64_t first, vmctl_done done, void *arg) must_check;

@@ -1,6 +1,7 @@
 #include "test/lib/shim/fake_vm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -464,6 +465,7 @@ int vm_start(struct loop *l, const struct vm_config *cfg, const struct vm_ops *o
 
 	assert_null(the_vm);
 	fake.config = *cfg;
+	fake.console = cfg->console_fd < 0 ? -1 : fcntl(cfg->console_fd, F_DUPFD_CLOEXEC, 3);
 	if (fake.start_error)
 		return err_set(err, fake.start_error, "no monitor today");
 	vm = calloc(1, sizeof(*vm));
@@ -547,12 +549,13 @@ void fake_vm_init(struct loop *l)
 {
 	loop = l;
 	seq = 0;
-	fake = (struct fake_vm){ .killed = "-" };
+	fake = (struct fake_vm){ .killed = "-", .console = -1 };
 	for (size_t i = 0; i < STREAMS; i++)
 		streams[i].fd = -1;
 }
 
 void fake_vm_fini(void)
 {
+	fd_close(&fake.console);
 	assert_null(the_vm);
 }

@@ -24,6 +24,7 @@ struct fake_vm {
 	bool no_shutdown; /* the guest stays when it is asked to power off */
 	/* What happened. */
 	struct vm_config config; /* of the last vm_start; numbers only */
+	int console;		 /* where the guest's kernel writes; -1 = nowhere */
 	char asked[4096]; /* "CreateSandbox StartContainer(a) ExecProcess(a,x) ...", oldest first */
 	unsigned mapped, unmapped;
 	char killed[200]; /* why of the last vm_kill; "-" = never */

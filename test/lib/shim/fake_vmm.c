@@ -10,7 +10,7 @@
  *	mute       exits, its output never ends (a grandchild holds it)
  *	nosuch, noexec   the start fails with ENOENT, EACCES
  *	die        the monitor exits
- *	end        the VM ends by itself
+ *	end        the guest's kernel panics
  *	hangup     the agent's channel is closed
  *	silent     the start is never answered
  */
@@ -38,6 +38,7 @@ static struct ev_io control;
 static struct ttrpc_server *server;
 static struct ttrpc_call *events;
 static uint64_t seq;
+static int console = -1;
 
 static struct {
 	uint64_t first, sectors;
@@ -82,6 +83,15 @@ static void ended(Vmm__EndReason reason, const char *message)
 	p.body_case = VMM__PACKET__BODY_ENDED;
 	p.ended = &e;
 	send_packet(&p);
+}
+
+static void panic(void)
+{
+	static const char text[] = "[    9.1] Kernel panic - not syncing: fake\r\n";
+
+	if (write(console, text, sizeof(text) - 1) != sizeof(text) - 1)
+		die("console");
+	ended(VMM__END_REASON__REBOOT, "reset");
 }
 
 /* ---- the agent ---- */
@@ -195,7 +205,7 @@ static void start(struct task *t, struct ttrpc_call *call)
 	if (str_eq(t->what, "run") || str_eq(t->what, "mute"))
 		task_exit(t, t->status);
 	else if (str_eq(t->what, "end"))
-		ended(VMM__END_REASON__REBOOT, "panic");
+		panic();
 	else if (str_eq(t->what, "hangup"))
 		ttrpc_server_free(take_ptr(&server));
 }
@@ -432,9 +442,9 @@ static void on_control(struct ev_io *io, uint32_t ev)
 	for (;;) {
 		uint8_t buf[VMCTL_PACKET_MAX];
 		size_t n_fds = 0;
-		int fd = -1;
+		int fds[2] = { -1, -1 };
 		ssize_t n =
-			fdpass_receive(CONTROL_FD, buf, sizeof(buf), &fd, 1, &n_fds, MSG_DONTWAIT);
+			fdpass_receive(CONTROL_FD, buf, sizeof(buf), fds, 2, &n_fds, MSG_DONTWAIT);
 		Vmm__Request *req;
 
 		if (n == -EAGAIN)
@@ -446,7 +456,11 @@ static void on_control(struct ev_io *io, uint32_t ev)
 		req = vmm__request__unpack(NULL, (size_t)n, buf);
 		if (!req)
 			die("malformed request");
-		handle(req, fd);
+		if (req->request_case == VMM__REQUEST__REQUEST_BOOT)
+			console = fds[1];
+		else if (n_fds > 1)
+			die("too many descriptors");
+		handle(req, fds[0]);
 		vmm__request__free_unpacked(req, NULL);
 	}
 }

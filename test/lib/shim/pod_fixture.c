@@ -16,7 +16,7 @@ struct containers all;
 static Shim__Options opts;
 static struct sandbox_setup setup;
 char *scratch;
-static char *layer;
+static char *layer, *console;
 char heard[2000];
 
 static void hear(const char *what, const char *id, const char *exec_id)
@@ -173,6 +173,7 @@ int pod_set_up_files(void **state)
 	if (tmpdir_make(state) != 0)
 		return -1;
 	layer = in_tmpdir("layer");
+	console = in_tmpdir("console.log");
 	scratch = in_tmpdir("scratch");
 	write_text(layer, "x");
 	write_text(scratch, "x");
@@ -182,6 +183,7 @@ int pod_set_up_files(void **state)
 int pod_tear_down_files(void **state)
 {
 	free(layer);
+	free(console);
 	free(scratch);
 	return tmpdir_remove(state);
 }
@@ -195,7 +197,8 @@ int pod_set_up(void **state)
 					.opts = &opts,
 					.vmm_path = "/vmm",
 					.kernel = "/kernel",
-					.initramfs = "/initramfs" };
+					.initramfs = "/initramfs",
+					.console = console };
 	heard[0] = 0;
 	a = w = (struct answer){ 0 };
 	assert_ok(loop_new(&loop, &err), &err);

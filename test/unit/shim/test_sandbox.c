@@ -3,15 +3,19 @@
 #include "test/lib/unit.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "shim/pod/sandbox.h"
 #include "test/lib/shim/fake_vm.h"
+#include "test/lib/tmpdir.h"
 
 static struct loop *loop;
 static struct sandbox sb;
 static Shim__Options opts;
 static struct sandbox_setup setup;
+static char *console;
 static char heard[400]; /* the ops that were called, oldest first */
 
 static void hear(const char *what, const char *more)
@@ -102,11 +106,13 @@ static int set_up(void **state)
 	struct err err = { 0 };
 
 	shim__options__init(&opts);
+	console = in_tmpdir("console.log");
 	setup = (struct sandbox_setup){ .id = "pod-1",
 					.opts = &opts,
 					.vmm_path = "/vmm",
 					.kernel = "/kernel",
-					.initramfs = "/initramfs" };
+					.initramfs = "/initramfs",
+					.console = console };
 	heard[0] = 0;
 	assert_ok(loop_new(&loop, &err), &err);
 	fake_vm_init(loop);
@@ -118,6 +124,8 @@ static int tear_down(void **state)
 {
 	sandbox_fini(&sb);
 	fake_vm_fini();
+	(void)unlink(console);
+	free(console);
 	loop_free(loop);
 	return 0;
 }
@@ -262,6 +270,44 @@ static void test_vm_dies(void **state)
 	assert_string_equal(heard, "pids died(255:guest kernel died or reset) E ended");
 	assert_int_equal(sandbox_exit_status(&sb), STATUS_VM_DIED);
 	assert_null(sandbox_ctl(&sb));
+}
+
+/* The guest's own words are part of the reason, and stay to be read. */
+static void test_guest_panics(void **state)
+{
+	static const char text[] =
+		"[    0.1] WARNING: early\n"
+		"[    1.5] Kernel panic - not syncing: \x1b[31mI am done\r\n"
+		"[    1.5] CPU: 0 PID: 1 Comm: vminitd\n";
+	static const char why[] =
+		"guest reset: guest: Kernel panic - not syncing: \\x1b[31mI am done";
+	cleanup_free char *file = NULL;
+	struct err err = { 0 };
+
+	up();
+	assert_int_equal(write(fake.console, text, sizeof(text) - 1), sizeof(text) - 1);
+	fake_end("guest reset");
+	until(SB_STOPPED, 1000);
+	assert_string_equal(sb.why, why);
+	assert_text(heard, why);
+	assert_string_equal(console_path(sb.console), console);
+	assert_text(console_tail(sb.console, 1000), "WARNING: early\n");
+	assert_ok(read_file(console, 4096, &file, NULL, &err), &err);
+	assert_text(file, "I am done\n[    1.5] CPU: 0");
+}
+
+/* No file for it: the pod comes up all the same. */
+static void test_no_console(void **state)
+{
+	setup.console = "/no/such/directory/console.log";
+	start();
+	assert_text(heard, "trouble(no console)");
+	turn();
+	assert_int_equal(sb.state, SB_READY);
+	assert_int_equal(fake.config.console_fd, -1);
+	fake_end("guest reset");
+	until(SB_STOPPED, 1000);
+	assert_string_equal(sb.why, "guest reset");
 }
 
 /* A VM that ends while it comes up. */
@@ -447,7 +493,9 @@ int main(void)
 		TEST(test_end),
 		TEST(test_fini),
 		TEST(test_windows),
+		TEST(test_guest_panics),
+		TEST(test_no_console),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);
 }

@@ -299,7 +299,8 @@ static void test_monitor_dies(void **state)
 
 static void test_vm_ends(void **state)
 {
-	vm_ends("ends", "[\"end\"]", "guest kernel died or reset: panic");
+	vm_ends("ends", "[\"end\"]",
+		"guest kernel died or reset: reset: guest: Kernel panic - not syncing: fake");
 }
 
 static void test_agent_dies(void **state)
