@@ -97,6 +97,24 @@ static json_t *info_json(const Cri__ContainerStatusResponse *m)
 	return NULL;
 }
 
+/* The same of the pod: what runs its VM, and its console. NULL when the pod is gone meanwhile. */
+static json_t *pod_info_json(struct cli *c, char *pod_id)
+{
+	Cri__PodSandboxStatusRequest req = CRI__POD_SANDBOX_STATUS_REQUEST__INIT;
+	Cri__PodSandboxStatusResponse *resp = NULL;
+	json_t *j = NULL;
+
+	req.pod_sandbox_id = pod_id;
+	req.verbose = true;
+	if (runtime_call(c, "PodSandboxStatus", &req, CALL_TIMEOUT_MS, &resp, NULL) < 0)
+		return NULL;
+	for (size_t i = 0; i < resp->n_info && !j; i++)
+		if (str_eq(resp->info[i]->key, "info"))
+			j = json_loads(resp->info[i]->value, 0, NULL);
+	cri__pod_sandbox_status_response__free_unpacked(resp, NULL);
+	return j;
+}
+
 static int inspect_container(struct cli *c, const char *ref, json_t **ret, struct err *err)
 {
 	Cri__ContainerStatusRequest req = CRI__CONTAINER_STATUS_REQUEST__INIT;
@@ -119,13 +137,14 @@ static int inspect_container(struct cli *c, const char *ref, json_t **ret, struc
 	name = label_of(ct, LABEL_NAME);
 	if (!name)
 		name = ct->metadata ? ct->metadata->name : "";
-	*ret = s ? json_pack("{s:s, s:s, s:s, s:o, s:s, s:s, s:{s:s, s:o, s:o}, s:{s:s, s:o*}}",
-			     "Id", s->id, "Name", name, "Created",
-			     time_text(s->created_at, created), "State", state_json(s), "Image",
-			     s->image_id, "LogPath", s->log_path, "Config", "Image",
-			     s->image ? s->image->image : "", "Labels", labels_json(s),
-			     "Annotations", annotations_json(s), "Husk", "Pod", ct->pod_sandbox_id,
-			     "Info", info_json(resp))
+	*ret = s ? json_pack(
+			   "{s:s, s:s, s:s, s:o, s:s, s:s, s:{s:s, s:o, s:o}, s:{s:s, s:o*, s:o*}}",
+			   "Id", s->id, "Name", name, "Created", time_text(s->created_at, created),
+			   "State", state_json(s), "Image", s->image_id, "LogPath", s->log_path,
+			   "Config", "Image", s->image ? s->image->image : "", "Labels",
+			   labels_json(s), "Annotations", annotations_json(s), "Husk", "Pod",
+			   ct->pod_sandbox_id, "Info", info_json(resp), "PodInfo",
+			   pod_info_json(c, ct->pod_sandbox_id))
 		 : NULL;
 	cri__container_status_response__free_unpacked(resp, NULL);
 	return *ret ? 0 : err_set(err, -EBADMSG, "inspect %s: the answer cannot be read", ref);

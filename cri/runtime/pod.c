@@ -8,6 +8,7 @@
 #include "base/pb.h"
 #include "base/util.h"
 #include "cri/paths.h"
+#include "cri/runtime/console.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/runtime/spec_check.h"
@@ -123,6 +124,12 @@ static void teardown_delete(struct pod_teardown *t)
 		teardown_finish(t, r, &err);
 }
 
+/* What a guest that died had to say stays until the pod is removed. */
+static int remove_bundle(const char *bundle, enum teardown kind, struct err *err)
+{
+	return kind == TEARDOWN_DIED ? console_keep(bundle, err) : remove_tree(bundle, err);
+}
+
 static void teardown_finish(struct pod_teardown *t, int code, const struct err *err)
 {
 	struct pod *p = t->pod;
@@ -139,7 +146,7 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 			next = TAILQ_NEXT(c, link); /* a waiter may remove c */
 			container_pod_gone(c, t->kind);
 		}
-		if (bundle && remove_tree(bundle, &left) < 0)
+		if (bundle && remove_bundle(bundle, t->kind, &left) < 0)
 			log_warn("cannot remove", "path", bundle, "err", err_text(&left));
 		log_info("pod is down", "pod", p->id);
 	}
@@ -207,18 +214,55 @@ static void pod_on_shim_closed(void *arg)
 	pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
 }
 
-static void pod_on_sandbox_ended(const struct ttrpc_result *res, void *arg)
+static const char *reason_of(const Sandbox__SandboxStatusResponse *m)
+{
+	for (size_t i = 0; i < m->n_info; i++) {
+		if (str_eq(m->info[i]->key, "reason"))
+			return m->info[i]->value;
+	}
+	return "";
+}
+
+/* why NULL: the shim could not say. */
+static void pod_died(struct pod *p, const char *why)
+{
+	if (p->teardown || p->state != POD_READY)
+		return;
+	free(p->death);
+	p->death = why ? strdup(why) : NULL;
+	log_error("the virtual machine of a pod ended", "pod", p->id, "why", why);
+	pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
+}
+
+/* A lost connection is pod_on_shim_closed's business, and a cancelled call nobody's. */
+static bool shim_gone(int code)
+{
+	return code == -ECONNRESET || code == -ECANCELED;
+}
+
+static void pod_on_death_status(const struct ttrpc_result *res, void *arg)
 {
 	struct pod *p = arg;
-	char status[16];
 
-	/* A lost connection is pod_on_shim_closed's business. */
+	if (!shim_gone(res->code))
+		pod_died(p, res->code == 0 ? reason_of((const void *)res->resp) : NULL);
+	pod_unref(p);
+}
+
+static void pod_on_sandbox_ended(const struct ttrpc_result *res, void *arg)
+{
+	Sandbox__SandboxStatusRequest req = SANDBOX__SANDBOX_STATUS_REQUEST__INIT;
+	struct pod *p = arg;
+	int r;
+
 	if (res->code == 0 && !p->teardown && p->state == POD_READY) {
-		const Sandbox__WaitSandboxResponse *m = (const void *)res->resp;
-
-		(void)snprintf(status, sizeof(status), "%u", m->exit_status);
-		log_error("the virtual machine of a pod ended", "pod", p->id, "status", status);
-		pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
+		req.sandbox_id = p->id;
+		r = call_sandbox(p, "SandboxStatus", &req.base, POD_STATUS_MS, pod_on_death_status,
+				 pod_ref(p));
+		if (r < 0)
+			pod_unref(p);
+		if (r < 0 && !shim_gone(r))
+			pod_died(p, NULL);
 	}
 	pod_unref(p);
 }

@@ -17,6 +17,7 @@
 #define POD_START_MS 240000 /* an emulated guest on a busy machine; clients have their own limit */
 #define POD_STOP_MS 15000
 #define POD_SHUTDOWN_MS 10000
+#define POD_STATUS_MS 3000
 
 void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 void pod_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);

@@ -8,6 +8,7 @@
 #include "base/pb.h"
 #include "base/util.h"
 #include "cri/paths.h"
+#include "cri/runtime/console.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
 #include "image/image.h"
@@ -176,15 +177,6 @@ static void take_down(struct recover *rec, struct pod *p, enum teardown kind)
 	pod_teardown(p, kind, recover_on_pod_down, e);
 }
 
-static bool exists(const char *path)
-{
-	DIR *dir = path ? opendir(path) : NULL;
-
-	if (dir)
-		closedir(dir);
-	return dir;
-}
-
 static void recover_pod(struct recover *rec, struct pod *p)
 {
 	struct container *c, *next;
@@ -196,8 +188,8 @@ static void recover_pod(struct recover *rec, struct pod *p)
 		take_down(rec, p, TEARDOWN_ABORT);
 		return;
 	}
-	if (p->state == POD_NOTREADY && !exists(bundle)) {
-		p->torn_down = true; /* nothing of it is left; a reboot removes the bundle, too */
+	if (p->state == POD_NOTREADY && bundle && console_alone(bundle)) {
+		p->torn_down = true; /* nothing else is left; a reboot removes the bundle, too */
 	} else if (p->state == POD_NOTREADY) {
 		take_down(rec, p, TEARDOWN_STOP);
 		return;

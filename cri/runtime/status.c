@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "cri/paths.h"
+#include "cri/runtime/console.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/filters.h"
 #include "cri/runtime/shim_client.h"
@@ -173,14 +174,19 @@ static void reply_pod(struct rpc_call *call, struct pod *p, const char *info_tex
 	rpc_reply(call, &resp.base);
 }
 
+/* res NULL: there is no shim to ask. */
 static void status_on_pod_info(const struct ttrpc_result *res, void *arg)
 {
 	struct pod_query *q = arg;
+	cleanup_free char *bundle = path_pod(q->pod->huskd, q->pod->id), *text = NULL;
 	json_t *j =
 		json_pack("{s:s, s:s}", "sandboxID", q->pod->id, "runtimeHandler", q->pod->handler);
-	cleanup_free char *text = NULL;
 
-	if (res->code == 0 && j) {
+	if (q->pod->death && j)
+		(void)json_object_set_new(j, "reason", json_string(q->pod->death));
+	if (bundle && j)
+		console_describe(bundle, j);
+	if (res && res->code == 0 && j) {
 		const Shim__SandboxInfoResponse *m = (const void *)res->resp;
 		json_t *more =
 			json_pack("{s:i, s:i, s:s, s:s, s:s}", "pid", (int)m->vmm_pid, "qemuPid",
@@ -212,16 +218,15 @@ void status_handle_pod(struct rpc_call *call, const ProtobufCMessage *msg, void 
 		rpc_reply_err(call, r, &err);
 		return;
 	}
-	q = req->verbose && p->shim ? calloc(1, sizeof(*q)) : NULL;
-	if (q) {
-		*q = (struct pod_query){ pod_ref(p), call };
-		if (ttrpc_client_call(p->shim, SVC_SHIM, "SandboxInfo", &info.base, INFO_MS,
-				      status_on_pod_info, q) == 0)
-			return;
-		pod_unref(p);
-		free(q);
+	q = req->verbose ? calloc(1, sizeof(*q)) : NULL;
+	if (!q) {
+		reply_pod(call, p, NULL);
+		return;
 	}
-	reply_pod(call, p, req->verbose ? "{}" : NULL);
+	*q = (struct pod_query){ pod_ref(p), call };
+	if (!p->shim || ttrpc_client_call(p->shim, SVC_SHIM, "SandboxInfo", &info.base, INFO_MS,
+					  status_on_pod_info, q) < 0)
+		status_on_pod_info(NULL, q);
 }
 
 /* ---- one container ---- */

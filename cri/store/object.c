@@ -83,6 +83,7 @@ void pod_unref(struct pod *p)
 	check(TAILQ_EMPTY(&p->containers));
 	free(p->handler);
 	free(p->address);
+	free(p->death);
 	if (p->config)
 		cri__pod_sandbox_config__free_unpacked(p->config, NULL);
 	free(p);

@@ -62,6 +62,7 @@ struct pod {
 	struct waits gone;	       /* RemovePodSandbox, and those who want the name */
 	struct waits run_over;	       /* those who want the name while `run` is set */
 	bool removing;
+	char *death;	/* why its VM ended by itself; NULL = it did not, or not in our time */
 	bool torn_down; /* nothing of the pod runs any more, and nothing is to be undone */
 	uint64_t requested_ns, answered_ns; /* RunPodSandbox, CLOCK_MONOTONIC; 0 after a restart */
 };
