@@ -486,8 +486,8 @@ static void case_shim_killed(void)
 		      shim_path, p.id, dir, p.bundle);
 	sh("test $(%s) -gt 4", cmd);
 	check(access(p.address + strlen("unix://"), F_OK) < 0);
-	/* Only the mark, and with it no `start`. */
-	sh("test \"$(ls %s)\" = husk.lock", p.bundle);
+	/* The mark, and with it no `start`; and the console, which may tell why. */
+	sh("test \"$(cd %s; echo *)\" = \"console.log husk.lock\"", p.bundle);
 	sh("! %s -namespace husk -id %s -address %s/husk.sock -bundle %s start </dev/null 2>&1 "
 	   "| grep -v deleted",
 	   shim_path, p.id, dir, p.bundle);
