@@ -124,7 +124,7 @@ static int parse_image(const json_t *j, struct manifest *m, struct err *err)
 
 	if (!json_is_object(config) || !json_is_array(layers))
 		return err_set(err, -EPROTO, "manifest without config or layers");
-	if (!media_is_config(type))
+	if (!media_is_config(type, artifact))
 		return err_set(err, -ENOTSUP,
 			       "not a container image but an artifact of type \"%.100s\"",
 			       *artifact ? artifact : type);

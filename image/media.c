@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/util.h"
 
@@ -48,7 +49,11 @@ int media_layer(const char *type, enum media_compression *ret, struct err *err)
 			       type);
 	if (strstr(type, "encrypted"))
 		return err_set(err, -ENOTSUP, "encrypted layer (%.100s)", type);
-	return err_set(err, -ENOTSUP, "layer of unknown media type \"%.100s\"", type);
+	/* Signatures have the configuration of an image; what they are their layers say. */
+	return err_set(err, -ENOTSUP, "layer of unknown media type \"%.100s\"%s", type,
+		       *type && !strstr(type, ".image.layer.") && !strstr(type, ".image.rootfs.")
+			       ? ": an artifact, not a container image"
+			       : "");
 }
 
 bool media_is_manifest(const char *type)
@@ -56,8 +61,30 @@ bool media_is_manifest(const char *type)
 	return str_eq(type, MEDIA_MANIFEST_OCI) || str_eq(type, MEDIA_MANIFEST_DOCKER);
 }
 
-bool media_is_config(const char *type)
+/* What is an artifact says so by a type of its own: one of a vendor's tree, or of another format. */
+static bool says_nothing(const char *type)
+{
+	static const char *const known[] = { "",
+					     "application/octet-stream",
+					     "application/json",
+					     "application/x-json",
+					     "binary/octet-stream",
+					     "text/html",
+					     "text/json",
+					     "text/plain" };
+	size_t len = strcspn(type, ";"); /* "; charset=utf-8" */
+
+	while (len && type[len - 1] == ' ')
+		len--;
+	for (size_t k = 0; k < ARRAY_SIZE(known); k++)
+		if (strlen(known[k]) == len && !strncasecmp(type, known[k], len))
+			return true;
+	return false;
+}
+
+bool media_is_config(const char *type, const char *artifact)
 {
 	return str_eq(type, "application/vnd.oci.image.config.v1+json") ||
-	       str_eq(type, "application/vnd.docker.container.image.v1+json");
+	       str_eq(type, "application/vnd.docker.container.image.v1+json") ||
+	       (says_nothing(type) && !*artifact);
 }

@@ -32,6 +32,9 @@ static void layers(void **state)
 		{ OCI "layer.v1.tar+gzip ", "unknown media type" },
 		{ OCI "config.v1+json", "unknown media type" },
 		{ "", "unknown media type" },
+		{ "application/vnd.dev.cosign.simplesigning.v1+json", "an artifact, not" },
+		{ "application/vnd.in-toto+json", "an artifact, not" },
+		{ "application/wasm", "an artifact, not" },
 	};
 	enum media_compression c;
 
@@ -63,15 +66,41 @@ static void names(void **state)
 	assert_int_equal(c, MEDIA_ZSTD);
 }
 
+/* As old pushers wrote them, and as artifacts have them. */
+static void configs(void **state)
+{
+	static const char *const good[] = { OCI "config.v1+json",
+					    DOCKER "container.image.v1+json",
+					    "",
+					    "application/octet-stream",
+					    "application/json",
+					    "application/json; charset=utf-8",
+					    "text/html",
+					    "text/html; charset=utf-8",
+					    "Text/Plain" };
+	static const char *const bad[] = { "application/vnd.oci.empty.v1+json",
+					   "application/vnd.cncf.helm.config.v1+json",
+					   "application/vnd.cncf.notary.signature",
+					   "application/vnd.dev.cosign.artifact.sig.v1+json",
+					   "application/vnd.in-toto+json",
+					   "application/vnd.wasm.config.v0+json",
+					   "application/spdx+json",
+					   "application/jsonx" };
+
+	for (size_t k = 0; k < ARRAY_SIZE(good); k++)
+		assert_true(media_is_config(good[k], ""));
+	for (size_t k = 0; k < ARRAY_SIZE(bad); k++)
+		assert_false(media_is_config(bad[k], ""));
+	assert_true(media_is_config(OCI "config.v1+json", "application/x"));
+	assert_false(media_is_config("application/json", "application/x"));
+}
+
 static void documents(void **state)
 {
 	assert_true(media_is_manifest(MEDIA_MANIFEST_OCI));
 	assert_true(media_is_manifest(MEDIA_MANIFEST_DOCKER));
 	assert_false(media_is_manifest(MEDIA_INDEX_OCI));
 	assert_false(media_is_manifest(""));
-	assert_true(media_is_config(OCI "config.v1+json"));
-	assert_true(media_is_config(DOCKER "container.image.v1+json"));
-	assert_false(media_is_config("application/vnd.oci.empty.v1+json"));
 }
 
 int main(void)
@@ -79,6 +108,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(layers),
 		cmocka_unit_test(names),
+		cmocka_unit_test(configs),
 		cmocka_unit_test(documents),
 	};
 
