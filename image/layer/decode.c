@@ -12,10 +12,14 @@
 #include "base/util.h"
 
 #define OUT_SIZE (256 * KIB)
+#define HEAD_SIZE 4u
 #define ZSTD_MAX_WINDOW_LOG 25 /* 32 MiB: four times what every decoder must accept */
 
 struct decoder {
-	enum media_compression kind;
+	enum media_compression kind; /* as declared, until the first bytes have come */
+	bool begun;
+	uint8_t head[HEAD_SIZE]; /* until there are enough to tell what they are */
+	size_t n_head;
 	uint64_t max, bytes, taken; /* limit and number of the tar's bytes; those of the blob */
 	decode_out_fn out;
 	void *arg;
@@ -136,11 +140,27 @@ static int put_zstd(struct decoder *d, const void *data, size_t len, struct err 
 	}
 }
 
-int decoder_put(struct decoder *d, const void *data, size_t len, struct err *err)
+/* ---- which of them it is ---- */
+
+/* RFC 1952; RFC 8878, 3.1.1 and 3.1.2 (a skippable frame may come first). No tar begins so: its
+ * first bytes are those of a name. */
+static enum media_compression kind_of(const uint8_t head[HEAD_SIZE])
+{
+	static const uint8_t gzip[] = { 0x1f, 0x8b, 8 }, zstd[] = { 0x28, 0xb5, 0x2f, 0xfd };
+	static const uint8_t skippable[] = { 0x2a, 0x4d, 0x18 };
+
+	if (!memcmp(head, gzip, sizeof(gzip)))
+		return MEDIA_GZIP;
+	if (!memcmp(head, zstd, sizeof(zstd)) ||
+	    ((head[0] & 0xf0) == 0x50 && !memcmp(head + 1, skippable, sizeof(skippable))))
+		return MEDIA_ZSTD;
+	return MEDIA_PLAIN;
+}
+
+static int put(struct decoder *d, const void *data, size_t len, struct err *err)
 {
 	if (!len)
 		return 0;
-	d->taken += len;
 	switch (d->kind) {
 	case MEDIA_GZIP:
 		return put_gzip(d, data, len, err);
@@ -151,8 +171,50 @@ int decoder_put(struct decoder *d, const void *data, size_t len, struct err *err
 	}
 }
 
+static int begin(struct decoder *d, struct err *err)
+{
+	d->begun = true;
+	if (d->kind == MEDIA_GZIP) {
+		d->gz = calloc(1, sizeof(*d->gz));
+		if (!d->gz)
+			return err_nomem(err);
+		isal_inflate_init(d->gz);
+	}
+	if (d->kind == MEDIA_ZSTD) {
+		d->zs = ZSTD_createDStream();
+		if (!d->zs || ZSTD_isError(ZSTD_initDStream(d->zs)) ||
+		    ZSTD_isError(ZSTD_DCtx_setParameter(d->zs, ZSTD_d_windowLogMax,
+							ZSTD_MAX_WINDOW_LOG)))
+			return err_nomem(err);
+	}
+	return put(d, d->head, d->n_head, err);
+}
+
+int decoder_put(struct decoder *d, const void *data, size_t len, struct err *err)
+{
+	size_t n = MIN_OF(len, HEAD_SIZE - d->n_head);
+	int r = 0;
+
+	d->taken += len;
+	if (!d->begun) {
+		memcpy(d->head + d->n_head, data, n);
+		d->n_head += n;
+		if (d->n_head < HEAD_SIZE)
+			return 0;
+		d->kind = kind_of(d->head);
+		r = begin(d, err);
+		data = (const uint8_t *)data + n;
+		len -= n;
+	}
+	return r < 0 ? r : put(d, data, len, err);
+}
+
 int decoder_end(struct decoder *d, uint8_t sha256[32], uint64_t *ret_bytes, struct err *err)
 {
+	int r = d->begun ? 0 : begin(d, err);
+
+	if (r < 0)
+		return r;
 	if (d->kind != MEDIA_PLAIN && (d->inside || !d->any))
 		return err_set(err, -EBADMSG, "%s stream is truncated",
 			       media_compression_name(d->kind));
@@ -162,38 +224,24 @@ int decoder_end(struct decoder *d, uint8_t sha256[32], uint64_t *ret_bytes, stru
 	return 0;
 }
 
-int decoder_new(enum media_compression kind, uint64_t max, decode_out_fn out, void *arg,
+int decoder_new(enum media_compression declared, uint64_t max, decode_out_fn out, void *arg,
 		struct decoder **ret)
 {
 	struct decoder *d = calloc(1, sizeof(*d));
 
 	if (!d)
 		return -ENOMEM;
-	d->kind = kind;
+	d->kind = declared;
 	d->max = max;
 	d->out = out;
 	d->arg = arg;
 	d->sha = EVP_MD_CTX_new();
-	if (!d->sha || !EVP_DigestInit_ex(d->sha, EVP_sha256(), NULL))
-		goto fail;
-	if (kind == MEDIA_GZIP) {
-		d->gz = calloc(1, sizeof(*d->gz));
-		if (!d->gz)
-			goto fail;
-		isal_inflate_init(d->gz);
-	}
-	if (kind == MEDIA_ZSTD) {
-		d->zs = ZSTD_createDStream();
-		if (!d->zs || ZSTD_isError(ZSTD_initDStream(d->zs)) ||
-		    ZSTD_isError(ZSTD_DCtx_setParameter(d->zs, ZSTD_d_windowLogMax,
-							ZSTD_MAX_WINDOW_LOG)))
-			goto fail;
+	if (!d->sha || !EVP_DigestInit_ex(d->sha, EVP_sha256(), NULL)) {
+		decoder_free(d);
+		return -ENOMEM;
 	}
 	*ret = d;
 	return 0;
-fail:
-	decoder_free(d);
-	return -ENOMEM;
 }
 
 void decoder_free(struct decoder *d)

@@ -1,7 +1,8 @@
 /*
  * From the bytes of a layer's blob to the bytes of its tar: gzip (one or more members), zstd (one
  * or more frames), or no compression; with the SHA-256 of the tar, which is the layer's diff id.
- * Pure: bytes in, bytes out by a callback. One thread of the confined decoder process.
+ * Which of the three it is, the first bytes decide: builders and registries label blobs wrongly,
+ * and it is the digest that tells whether the content is right. Pure: bytes in, bytes out by a callback. One thread of the confined decoder process.
  */
 #ifndef HUSK_IMAGE_LAYER_DECODE_H
 #define HUSK_IMAGE_LAYER_DECODE_H
@@ -23,8 +24,9 @@ struct decoder;
 /* Takes bytes of the tar; 0 or -errno, which ends the decoding. */
 typedef int (*decode_out_fn)(void *arg, const void *data, size_t len);
 
-/* max: of the tar's bytes; more is -EFBIG, and so is a bomb. -ENOMEM. */
-int decoder_new(enum media_compression kind, uint64_t max, decode_out_fn out, void *arg,
+/* declared: counts only where there are too few bytes to tell. max: of the tar's bytes; more is
+ * -EFBIG, and so is a bomb. -ENOMEM. */
+int decoder_new(enum media_compression declared, uint64_t max, decode_out_fn out, void *arg,
 		struct decoder **ret) must_check;
 void decoder_free(struct decoder *d);
 /* -EBADMSG: damaged; -EFBIG: also a zstd window of more than 32 MiB; or what `out` returned. */

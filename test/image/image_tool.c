@@ -7,6 +7,8 @@
  *	list [REF]	get REF		rm REF
  *	layers ID			hold ID HOLDER		release HOLDER
  *	scratch PATH			df
+ *	load FILE [NAME]		prints ids and names
+ *	save FILE REF			in Docker's form
  *	tag REF NAME	untag REF	prune dangling|all|blobs	verify [REF...]
  * image-tool report: what husk-image-worker unpack has said, from standard input, as "ok
  * tar_bytes=N .. DIFF-ID.." or "error CODE TEXT".
@@ -15,8 +17,10 @@
  * IMAGE_TOOL_IDENTITY, _TOKEN and _SERVER: credentials.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/loop.h"
 #include "base/util.h"
@@ -269,6 +273,68 @@ static int scratch(struct image_store *s, const char *path)
 	return 0;
 }
 
+/* ---- archives ---- */
+
+struct load {
+	struct loop *loop;
+	int result;
+};
+
+static void on_image_loaded(void *arg, const char *id, char *const *names)
+{
+	printf("%s", id);
+	for (; *names; names++)
+		printf(" %s", *names);
+	puts("");
+}
+
+static void on_load_done(void *arg, int code, const struct err *err)
+{
+	struct load *l = arg;
+
+	l->result = code < 0 ? failure(err) : 0;
+	loop_stop(l->loop, 0);
+}
+
+static int load(struct loop *loop, struct image_store *s, const char *path, const char *name)
+{
+	const struct image_load_ops ops = { .loaded = on_image_loaded, .done = on_load_done };
+	struct load state = { .loop = loop };
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct image_load *l = NULL;
+	struct err err = { 0 };
+	static char buf[MIB];
+	ssize_t n = 0;
+	int r = fd < 0 ? err_errno(&err, -errno, "%s", path)
+		       : image_load_new(s, name, &ops, &state, &l, &err);
+
+	while (r == 0 && (n = read(fd, buf, sizeof(buf))) > 0)
+		r = image_load_put(l, buf, (size_t)n, &err);
+	if (r == 0)
+		r = n < 0 ? err_errno(&err, -errno, "%s", path) : image_load_start(l, &err);
+	if (r < 0) {
+		image_load_cancel(l);
+		return failure(&err);
+	}
+	return loop_run(loop) < 0 ? 1 : state.result;
+}
+
+static int save(struct image_store *s, const char *path, char *ref)
+{
+	cleanup_fd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct image_save *v = NULL;
+	struct err err = { 0 };
+	static char buf[MIB];
+	ssize_t n = 0;
+	int r = fd < 0 ? err_errno(&err, -errno, "%s", path)
+		       : image_save_open(s, &ref, 1, IMAGE_ARCHIVE_DOCKER, &v, &err);
+
+	while (r == 0 && (n = image_save_read(v, buf, sizeof(buf), &err)) > 0)
+		r = write_all(fd, buf, (size_t)n);
+	image_save_free(v);
+	return r < 0 || n < 0 ? failure(&err) : 0;
+}
+
 static int command(struct loop *l, struct image_store *s, char **a, int n)
 {
 	struct err err = { 0 };
@@ -301,6 +367,10 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 		return layers(s, a[1]);
 	if (n == 1 && str_eq(a[0], "df"))
 		return df(s);
+	if (n >= 2 && n <= 3 && str_eq(a[0], "load"))
+		return load(l, s, a[1], n == 3 ? a[2] : NULL);
+	if (n == 3 && str_eq(a[0], "save"))
+		return save(s, a[1], a[2]);
 	if (n == 3 && str_eq(a[0], "tag"))
 		return tag(s, a[1], a[2]);
 	if (n == 2 && str_eq(a[0], "untag"))

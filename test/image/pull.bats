@@ -125,6 +125,41 @@ umount_image() {
 	[ "$output" = hello ]
 }
 
+@test "what a layer is said to be and what it is: the first bytes decide, in pulls and loads" {
+	local said is name count=0
+	for said in none gzip zstd d-none d-gzip d-zstd; do
+		for is in none gzip zstd; do
+			name=said-$said-is-$is
+			tool pull "$MOCK/ok/$name"
+			mount_image "$MOCK/ok/$name" "$BATS_TEST_TMPDIR/$name"
+			[ "$(cat "$BATS_TEST_TMPDIR/$name/hello")" = hello ]
+			umount_image "$BATS_TEST_TMPDIR/$name"
+			tool rm "$MOCK/ok/$name"
+			nothing_left
+			# the layers' type of an OCI archive is as wrong as a registry's
+			tar -C "$WORK/odd/$name" -cf "$BATS_TEST_TMPDIR/$name.tar" .
+			tool load "$BATS_TEST_TMPDIR/$name.tar" said/is:1
+			tool get said/is:1
+			tool rm said/is:1
+			nothing_left
+			count=$((count + 1))
+		done
+	done
+	[ "$count" -eq 18 ]
+}
+
+@test "configurations of old pushers are taken, artifacts are refused" {
+	local name
+	for name in octets json html empty absent charset; do
+		tool pull "$MOCK/ok/config-$name"
+		tool rm "$MOCK/ok/config-$name"
+	done
+	for name in helm notation nothing; do
+		refused "$MOCK/ok/config-$name" -95 "not a container image but an artifact of type \"application/vnd."
+	done
+	refused "$MOCK/ok/cosign" -95 "an artifact, not a container image"
+}
+
 @test "nothing of a shared base is fetched again" {
 	local base
 	base=$(jq -r '.layers[0].digest' "$WORK/odd/good/blobs/sha256/$(
