@@ -1,10 +1,16 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +19,17 @@
 #include "base/util.h"
 
 #define LOG_LINE_MAX 4096u
+/* A pipe takes as much whole or not at all. */
+_Static_assert(LOG_LINE_MAX <= PIPE_BUF, "a line is one write");
+
+/* How a line is written without waiting. The descriptor is borrowed and its description may be
+ * shared with other processes, so O_NONBLOCK is not ours to set there. */
+enum sink_kind {
+	SINK_PLAIN,  /* a file: write; also what a program has before log_init */
+	SINK_OWN,    /* a pipe or terminal, by a description of our own with O_NONBLOCK */
+	SINK_POLL,   /* one that cannot be opened again: written when poll has room for a line */
+	SINK_SOCKET, /* MSG_DONTWAIT */
+};
 
 struct pair {
 	char key[LOG_KEY_MAX + 1]; /* "" = free */
@@ -24,17 +41,53 @@ struct pair {
 static struct {
 	const char *program;
 	int fd;
+	enum sink_kind kind;
 	enum log_level min;
 	bool json;
 	struct pair context[LOG_CONTEXT_PAIRS];
-} sink = { .program = "husk", .fd = STDERR_FILENO, .min = LOG_INFO };
+	uint64_t lost; /* lines, not told yet; atomic */
+	pthread_mutex_t sites_lock;
+	struct log_site *sites; /* that held lines back; read without the lock, too */
+} sink = { .program = "husk",
+	   .fd = STDERR_FILENO,
+	   .kind = SINK_POLL,
+	   .min = LOG_INFO,
+	   .sites_lock = PTHREAD_MUTEX_INITIALIZER };
 
 static const char *const level_names[] = { "debug", "info", "warn", "error" };
 
+static void sink_open(int fd)
+{
+	char path[40];
+	struct stat st;
+	int own;
+
+	if (sink.kind == SINK_OWN)
+		(void)close(sink.fd);
+	sink.fd = fd;
+	sink.kind = SINK_PLAIN;
+	if (fstat(fd, &st) < 0)
+		return;
+	if (S_ISSOCK(st.st_mode))
+		sink.kind = SINK_SOCKET;
+	if (!S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode))
+		return;
+	sink.kind = SINK_POLL;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (own < 0)
+		return;
+	sink.fd = own;
+	sink.kind = SINK_OWN;
+}
+
 void log_init(const char *program, int fd, enum log_level min, bool json)
 {
+	int saved = errno;
+
+	sink_open(fd);
+	errno = saved;
 	sink.program = program;
-	sink.fd = fd;
 	sink.min = min;
 	sink.json = json;
 }
@@ -190,47 +243,146 @@ static void put_pair(struct line *l, const char *key, const char *value)
 		put_quoted(l, value);
 }
 
+static void line_start(struct line *l, enum log_level level, const char *msg)
+{
+	l->len = 0;
+	if (sink.json) {
+		puts_line(l, "{\"time\":\"");
+		put_time(l);
+		puts_line(l, "\",\"level\":\"");
+		puts_line(l, level_names[level]);
+		puts_line(l, "\",\"program\":");
+		put_quoted(l, sink.program);
+		puts_line(l, ",\"msg\":");
+		put_quoted(l, msg);
+	} else {
+		put_time(l);
+		put(l, " ", 1);
+		puts_line(l, level_names[level]);
+		put(l, " ", 1);
+		puts_line(l, sink.program);
+		puts_line(l, ": ");
+		puts_line(l, msg);
+	}
+	for (size_t i = 0; i < LOG_CONTEXT_PAIRS; i++)
+		if (*sink.context[i].key)
+			put_pair(l, sink.context[i].key, sink.context[i].value);
+}
+
+static ssize_t sink_put(const char *text, size_t len)
+{
+	struct pollfd p = { .fd = sink.fd, .events = POLLOUT };
+
+	switch (sink.kind) {
+	case SINK_SOCKET:
+		return send(sink.fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	case SINK_POLL:
+		if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+			return -1;
+		break;
+	default:
+		break;
+	}
+	return write(sink.fd, text, len);
+}
+
+static bool line_end(struct line *l)
+{
+	if (sink.json)
+		put(l, "}", 1);
+	l->text[l->len++] = '\n';
+	/* A log that cannot be written has nowhere to say so now. */
+	return sink_put(l->text, l->len) == (ssize_t)l->len;
+}
+
+static void log_count(enum log_level level, const char *msg, const char *key, uint64_t n,
+		      uint64_t lost)
+{
+	char number[24];
+	struct line l;
+
+	(void)snprintf(number, sizeof(number), "%llu", (unsigned long long)n);
+	line_start(&l, level, msg);
+	put_pair(&l, key, number);
+	if (!line_end(&l))
+		__atomic_add_fetch(&sink.lost, lost, __ATOMIC_RELAXED);
+}
+
+/* What was held back in minutes that are over. */
+static void log_held(void)
+{
+	uint64_t now;
+	struct log_site **at, *s;
+
+	if (!__atomic_load_n(&sink.sites, __ATOMIC_RELAXED))
+		return;
+	now = now_mono_ns();
+	pthread_mutex_lock(&sink.sites_lock);
+	for (at = &sink.sites; (s = *at);) {
+		if (now - s->since_ns < LOG_SITE_NS) {
+			at = &s->next;
+			continue;
+		}
+		__atomic_store_n(at, s->next, __ATOMIC_RELAXED);
+		log_count(s->level, s->msg, "held_back", s->held, 1);
+		s->held = 0;
+	}
+	pthread_mutex_unlock(&sink.sites_lock);
+}
+
+bool log_site_pass(struct log_site *s, enum log_level level, const char *msg)
+{
+	uint64_t now;
+	int saved = errno;
+	bool pass;
+
+	if (!log_on(level))
+		return false;
+	log_held();
+	now = now_mono_ns();
+	pthread_mutex_lock(&sink.sites_lock);
+	if (s->since_ns == 0 || now - s->since_ns >= LOG_SITE_NS) {
+		s->since_ns = now;
+		s->lines = 0;
+	}
+	pass = s->lines < LOG_SITE_LINES;
+	if (pass) {
+		s->lines++;
+	} else if (s->held++ == 0) {
+		s->msg = msg;
+		s->level = level;
+		s->next = sink.sites;
+		__atomic_store_n(&sink.sites, s, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&sink.sites_lock);
+	errno = saved;
+	return pass;
+}
+
 void log_kv(enum log_level level, const char *msg, ...)
 {
-	struct line l = { .len = 0 };
 	const char *key, *value;
 	int saved = errno;
+	uint64_t lost;
+	struct line l;
 	va_list ap;
 
 	if (!log_on(level))
 		return;
-	if (sink.json) {
-		puts_line(&l, "{\"time\":\"");
-		put_time(&l);
-		puts_line(&l, "\",\"level\":\"");
-		puts_line(&l, level_names[level]);
-		puts_line(&l, "\",\"program\":");
-		put_quoted(&l, sink.program);
-		puts_line(&l, ",\"msg\":");
-		put_quoted(&l, msg);
-	} else {
-		put_time(&l);
-		put(&l, " ", 1);
-		puts_line(&l, level_names[level]);
-		put(&l, " ", 1);
-		puts_line(&l, sink.program);
-		puts_line(&l, ": ");
-		puts_line(&l, msg);
-	}
-	for (size_t i = 0; i < LOG_CONTEXT_PAIRS; i++)
-		if (*sink.context[i].key)
-			put_pair(&l, sink.context[i].key, sink.context[i].value);
+	log_held();
+	lost = __atomic_exchange_n(&sink.lost, 0, __ATOMIC_RELAXED);
+	if (lost > 0)
+		log_count(LOG_WARN, "log lines lost: nobody read them in time", "lines", lost,
+			  lost);
+	line_start(&l, level, msg);
 	va_start(ap, msg);
 	while ((key = va_arg(ap, const char *))) {
 		value = va_arg(ap, const char *);
 		put_pair(&l, key, value ? value : "");
 	}
 	va_end(ap);
-	if (sink.json)
-		put(&l, "}", 1);
-	l.text[l.len++] = '\n';
-	/* A log that cannot be written has nowhere to say so. */
-	(void)!write(sink.fd, l.text, l.len);
+	if (!line_end(&l))
+		__atomic_add_fetch(&sink.lost, 1, __ATOMIC_RELAXED);
 	errno = saved;
 }
 

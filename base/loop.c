@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -10,12 +11,22 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/util.h"
 
 #define BATCH 64
+#define BUDGET_MAX_MS 3600000u
+#ifdef NDEBUG
+#define BUDGET_MS 0u
+#else
+#define BUDGET_MS 50u
+#endif
+
+extern const char __executable_start; /* of the linker */
 
 struct post {
 	struct post *next;
@@ -27,7 +38,8 @@ struct loop {
 	int epfd;
 	int result;
 	bool stop;
-	size_t n_io; /* descriptors watched, our own two among them */
+	size_t n_io;	    /* descriptors watched, our own two among them */
+	uint64_t budget_ns; /* of a callback; 0 = not measured */
 
 	/* The batch in hand; deleting a source clears its entries. */
 	struct epoll_event batch[BATCH];
@@ -44,6 +56,57 @@ struct loop {
 	struct post *head, **tail;
 	struct ev_io post_io;
 };
+
+/* ---- the budget of a callback ---- */
+
+struct lap {
+	uint64_t wall, cpu;
+};
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static struct lap lap_start(const struct loop *l)
+{
+	if (l->budget_ns == 0)
+		return (struct lap){ 0 };
+	return (struct lap){ .wall = now_mono_ns(), .cpu = cpu_ns() };
+}
+
+/* `fn` is the callback: its source may be gone by now. */
+static void lap_end(const struct loop *l, struct lap start, const char *kind, uintptr_t fn)
+{
+	char at[24], ms[24], cpu_ms[24];
+	uint64_t wall;
+
+	if (l->budget_ns == 0)
+		return;
+	wall = now_mono_ns() - start.wall;
+	if (wall <= l->budget_ns)
+		return;
+	(void)snprintf(at, sizeof(at), "%#llx",
+		       (unsigned long long)(fn - (uintptr_t)&__executable_start));
+	(void)snprintf(ms, sizeof(ms), "%llu", (unsigned long long)(wall / NS_PER_MS));
+	(void)snprintf(cpu_ms, sizeof(cpu_ms), "%llu",
+		       (unsigned long long)((cpu_ns() - start.cpu) / NS_PER_MS));
+	log_warn("a callback took long", "source", kind, "callback", at, "ms", ms, "cpu_ms",
+		 cpu_ms);
+}
+
+static uint64_t budget_of_environment(void)
+{
+	const char *s = getenv("HUSK_LOOP_BUDGET_MS");
+	uint64_t ms = BUDGET_MS;
+
+	if (s && str_to_u64(s, 0, BUDGET_MAX_MS, &ms) < 0)
+		ms = BUDGET_MS;
+	return ms * NS_PER_MS;
+}
 
 /* ---- descriptors ---- */
 
@@ -186,6 +249,8 @@ static void loop_run_timers(struct ev_io *io, uint32_t events)
 	struct loop *l = io->arg;
 	uint64_t n, now = now_mono_ns();
 	struct ev_timer *t;
+	struct lap lap;
+	uintptr_t fn;
 
 	(void)!read(io->fd, &n, sizeof(n));
 	l->armed_ns = 0;
@@ -193,7 +258,10 @@ static void loop_run_timers(struct ev_io *io, uint32_t events)
 	while (l->heap_n && l->heap[0]->at_ns <= now) {
 		t = l->heap[0];
 		ev_timer_del(t);
+		fn = (uintptr_t)t->cb;
+		lap = lap_start(l);
 		t->cb(t);
+		lap_end(l, lap, "timer", fn);
 	}
 	timers_arm(l);
 }
@@ -224,6 +292,7 @@ static void loop_run_posts(struct ev_io *io, uint32_t events)
 {
 	struct loop *l = io->arg;
 	struct post *p, *next;
+	struct lap lap;
 	uint64_t n;
 
 	pthread_mutex_lock(&l->lock);
@@ -234,12 +303,17 @@ static void loop_run_posts(struct ev_io *io, uint32_t events)
 	pthread_mutex_unlock(&l->lock);
 	for (; p; p = next) {
 		next = p->next;
+		lap = lap_start(l);
 		p->fn(p->arg);
+		lap_end(l, lap, "post", (uintptr_t)p->fn);
 		free(p);
 	}
 }
 
 /* ---- the loop ---- */
+
+static void loop_on_signal(struct ev_io *io, uint32_t events);
+static void loop_on_child(struct ev_io *io, uint32_t events);
 
 int loop_new(struct loop **ret, struct err *err)
 {
@@ -249,6 +323,7 @@ int loop_new(struct loop **ret, struct err *err)
 	if (!l)
 		return err_nomem(err);
 	l->tail = &l->head;
+	l->budget_ns = budget_of_environment();
 	pthread_mutex_init(&l->lock, NULL);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	tfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -292,6 +367,22 @@ void loop_free(struct loop *l)
 	free(l);
 }
 
+static void dispatch(struct loop *l, struct ev_io *io, uint32_t events)
+{
+	void (*fn)(struct ev_io *, uint32_t) = io->cb;
+	struct lap lap;
+
+	/* Those measure each callback that they call. */
+	if (fn == loop_run_timers || fn == loop_run_posts || fn == loop_on_signal ||
+	    fn == loop_on_child) {
+		fn(io, events);
+		return;
+	}
+	lap = lap_start(l);
+	fn(io, events);
+	lap_end(l, lap, "descriptor", (uintptr_t)fn);
+}
+
 int loop_once(struct loop *l, int timeout_ms)
 {
 	struct epoll_event ev;
@@ -311,7 +402,7 @@ int loop_once(struct loop *l, int timeout_ms)
 			continue;
 		/* Freed while it was watched: calling what is there now would be worse. */
 		check(io->loop == l);
-		io->cb(io, ev.events);
+		dispatch(l, io, ev.events);
 		called++;
 	}
 	l->batch_n = l->batch_i = 0;
@@ -342,11 +433,17 @@ void loop_stop(struct loop *l, int result)
 static void loop_on_signal(struct ev_io *io, uint32_t events)
 {
 	struct ev_signal *s = io->arg;
+	struct loop *l = io->loop;
 	struct signalfd_siginfo si;
+	uintptr_t fn = (uintptr_t)s->cb;
+	struct lap lap;
 
 	/* One each time: the callback may delete the source. Level-triggered, so the rest comes. */
-	if (read(s->fd, &si, sizeof(si)) == sizeof(si))
-		s->cb(s, (int)si.ssi_signo);
+	if (read(s->fd, &si, sizeof(si)) != sizeof(si))
+		return;
+	lap = lap_start(l);
+	s->cb(s, (int)si.ssi_signo);
+	lap_end(l, lap, "signal", fn);
 }
 
 int ev_signal_add(struct loop *l, struct ev_signal *s, const int *signals, size_t n,
@@ -386,6 +483,9 @@ void ev_signal_del(struct ev_signal *s)
 static void loop_on_child(struct ev_io *io, uint32_t events)
 {
 	struct ev_child *c = io->arg;
+	struct loop *l = io->loop;
+	uintptr_t fn = (uintptr_t)c->cb;
+	struct lap lap;
 	int status = 0;
 	pid_t r;
 
@@ -396,7 +496,9 @@ static void loop_on_child(struct ev_io *io, uint32_t events)
 		return;
 	ev_child_del(c);
 	/* Reaped by somebody else: the status is lost, the death is not. */
+	lap = lap_start(l);
 	c->cb(c, r < 0 ? W_EXITCODE(255, 0) : status);
+	lap_end(l, lap, "child", fn);
 }
 
 int ev_child_add(struct loop *l, struct ev_child *c, pid_t pid, int pidfd,

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/util.h"
 
 #define CHILD_STACK (64 * KIB)
@@ -25,13 +27,14 @@ struct launch {
 	char *const *envp;
 	pid_t parent;
 	sigset_t mask; /* the caller's, for the parent afterwards */
+	char score[8]; /* of oom_score_adj; "" = keep */
 	int stage_errno;
 	const char *stage; /* string constant: where the child failed */
 };
 
-struct spawn spawn_of(const char *path, char *const *argv)
+struct spawn spawn_of(const char *path, char *const *argv, int oom_score_adj)
 {
-	struct spawn s = { .path = path, .argv = argv };
+	struct spawn s = { .path = path, .argv = argv, .oom_score_adj = oom_score_adj };
 
 	for (size_t i = 0; i < SPAWN_MAX_FDS; i++)
 		s.fds[i] = -1;
@@ -71,6 +74,27 @@ no_sanitize static int child_fds(const struct spawn *s, int n)
 	return 0;
 }
 
+/* The child has a score of its own from here on, although it shares the parent's memory: the kernel
+ * makes an exception for vfork. */
+no_sanitize static int child_score(const char *score)
+{
+	size_t n = 0;
+	int fd, r = 0;
+
+	while (score[n])
+		n++;
+	if (n == 0)
+		return 0;
+	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EACCES ? 0 : -errno;
+	/* Only less than the caller's is refused with EACCES. */
+	if (write(fd, score, n) < 0 && errno != EACCES)
+		r = -errno;
+	(void)close(fd);
+	return r;
+}
+
 no_sanitize static int child_main(void *arg)
 {
 	struct launch *l = arg;
@@ -94,6 +118,12 @@ no_sanitize static int child_main(void *arg)
 		goto fail;
 	if (s->cwd && chdir(s->cwd) < 0) {
 		l->stage = "chdir";
+		goto fail;
+	}
+	l->stage = "oom_score_adj";
+	r = child_score(l->score);
+	if (r < 0) {
+		errno = -r;
 		goto fail;
 	}
 	l->stage = "descriptors";
@@ -120,6 +150,10 @@ int spawn_run(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd, struct err 
 
 	if (s->n_fds < 0 || s->n_fds > SPAWN_MAX_FDS)
 		return err_set(err, -EINVAL, "start %s: too many descriptors", s->path);
+	check(s->oom_score_adj == OOM_SCORE_KEEP ||
+	      (s->oom_score_adj >= -1000 && s->oom_score_adj <= 1000));
+	if (s->oom_score_adj != OOM_SCORE_KEEP)
+		(void)snprintf(l.score, sizeof(l.score), "%d", s->oom_score_adj);
 	stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 	if (stack == MAP_FAILED)

@@ -226,7 +226,7 @@ static int start_daemon(const struct shim_args *args, const struct input *in, co
 		"daemon",
 		NULL,
 	};
-	struct spawn s = spawn_of("/proc/self/exe", (char *const *)argv);
+	struct spawn s = spawn_of("/proc/self/exe", (char *const *)argv, OOM_SCORE_SHIM);
 	cleanup_fd int options = -1, log = -1, pidfd = -1;
 	const char *level = args->debug ? "debug" : in->opts->log_level;
 	pid_t pid;

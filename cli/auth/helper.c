@@ -47,7 +47,7 @@ static int run(const char *name, const char *verb, const char *input, char **ret
 	cleanup_fd int in_r = -1, in_w = -1, out_r = -1, out_w = -1, pidfd = -1;
 	int p[2], status = 0, r = find_program(name, &path, err);
 	char *const argv[] = { path, (char *)verb, NULL };
-	struct spawn s = spawn_of(path, argv);
+	struct spawn s = spawn_of(path, argv, OOM_SCORE_KEEP);
 	void (*before)(int);
 	pid_t pid;
 

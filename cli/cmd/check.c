@@ -36,7 +36,7 @@ static void say(struct check *k, enum verdict v, const char *what, const char *t
 /* Runs a program of ours to its end; its standard output. */
 static int capture(const char *path, char *const *argv, char **ret, struct err *err)
 {
-	struct spawn s = spawn_of(path, argv);
+	struct spawn s = spawn_of(path, argv, OOM_SCORE_KEEP);
 	cleanup_fd int rd = -1, wr = -1, pidfd = -1;
 	int p[2], r, status;
 	pid_t pid;

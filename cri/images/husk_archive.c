@@ -137,7 +137,7 @@ static void husk_archive_on_load_cancel(struct rpc_call *call, void *arg)
 
 static void load_fail(struct load *l, int code, const struct err *err)
 {
-	log_error("loading images failed", "err", err_text(err));
+	log_limited(LOG_ERROR, "loading images failed", "err", err_text(err));
 	rpc_reply_err(l->call, code, err);
 	load_free(l);
 }

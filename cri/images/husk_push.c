@@ -55,7 +55,7 @@ static void husk_push_on_done(void *arg, int code, const struct image_push_resul
 	struct push *p = arg;
 
 	if (code < 0) {
-		log_error("PushImage failed", "image", p->ref, "err", err_text(err));
+		log_limited(LOG_ERROR, "PushImage failed", "image", p->ref, "err", err_text(err));
 		images_reply_err(p->call, code, err);
 	} else {
 		log_info("image is pushed", "image", p->ref, "digest", result->digest);

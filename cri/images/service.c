@@ -262,7 +262,7 @@ static void image_service_on_pulled(void *arg, int code, const struct image_pull
 	struct pull *p = arg;
 
 	if (code < 0) {
-		log_error("PullImage failed", "image", p->ref, "err", err_text(err));
+		log_limited(LOG_ERROR, "PullImage failed", "image", p->ref, "err", err_text(err));
 		images_reply_cri_err(p->call, code, err);
 	} else {
 		log_info("image is pulled", "image", p->ref, "id", result->id);

@@ -171,8 +171,8 @@ static void start_batch(struct rpc_call *c, const grpc_op *ops, size_t n, struct
 
 	if (e == GRPC_CALL_OK)
 		return;
-	log_error("gRPC refused a batch", "method", rpc_method_name(c), "error",
-		  grpc_call_error_to_string(e));
+	log_limited(LOG_ERROR, "gRPC refused a batch", "method", rpc_method_name(c), "error",
+		    grpc_call_error_to_string(e));
 	t->ok = false;
 	while (loop_post(c->server->loop, rpc_tag_run, t) < 0)
 		usleep(1000);
@@ -560,7 +560,7 @@ static void call_next(struct rpc_server *s)
 		return;
 	c = calloc(1, sizeof(*c));
 	if (!c) {
-		log_error("out of memory for the next call");
+		log_limited(LOG_ERROR, "out of memory for the next call");
 		return; /* the end of an open call tries again */
 	}
 	c->server = s;
@@ -573,7 +573,8 @@ static void call_next(struct rpc_server *s)
 	e = grpc_server_request_call(s->grpc, &c->grpc, &c->details, &c->headers, s->cq, s->cq,
 				     &c->t_new);
 	if (e != GRPC_CALL_OK) {
-		log_error("gRPC gives no calls", "error", grpc_call_error_to_string(e));
+		log_limited(LOG_ERROR, "gRPC gives no calls", "error",
+			    grpc_call_error_to_string(e));
 		call_free(c);
 		return;
 	}
@@ -590,7 +591,7 @@ static void rpc_on_accept_pause(struct ev_timer *t)
 	struct rpc_server *s = t->arg;
 
 	if (ev_io_set(&s->listen_io, EPOLLIN) < 0)
-		log_error("cannot listen any more");
+		log_limited(LOG_ERROR, "cannot listen any more");
 }
 
 static void rpc_on_accept(struct ev_io *io, uint32_t events)
@@ -609,7 +610,7 @@ static void rpc_on_accept(struct ev_io *io, uint32_t events)
 		if (errno == EINTR || errno == ECONNABORTED)
 			continue;
 		/* No descriptors or memory: pause instead of spinning. */
-		log_error("cannot accept a connection", "err", strerror(errno));
+		log_limited(LOG_ERROR, "cannot accept a connection", "err", strerror(errno));
 		(void)!ev_io_set(&s->listen_io, 0);
 		(void)!ev_timer_add(s->loop, &s->accept_pause, 200 * NS_PER_MS, rpc_on_accept_pause,
 				    s);
@@ -735,7 +736,7 @@ void rpc_server_free(struct rpc_server *s)
 			break;
 	}
 	if (s->calls || s->n_calls) {
-		log_warn("calls were left open at the end");
+		log_limited(LOG_WARN, "calls were left open at the end");
 		return;
 	}
 	grpc_completion_queue_shutdown(s->cq);

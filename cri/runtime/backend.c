@@ -86,7 +86,7 @@ static int probe_start(struct backend *b, struct loop *loop, const char *vmm, st
 	r = fd_set_nonblock(b->fd, true);
 	if (r < 0)
 		return err_errno(err, r, "make a pipe");
-	s = spawn_of(path, argv);
+	s = spawn_of(path, argv, OOM_SCORE_WORKER);
 	s.fds[1] = wr;
 	s.fds[2] = STDERR_FILENO;
 	s.n_fds = 3;

@@ -176,8 +176,8 @@ static void start_failed(struct start *s, const struct ttrpc_result *res)
 		call_kill(c, SIGKILL, true, container_on_killed_anyway, NULL, &r);
 	c->started_at = now_real_ns();
 	container_exited(c, exit_code ? exit_code : 128, 0, "StartError", err_text(res->err));
-	log_error("StartContainer failed", "container", c->id, "pod", c->pod->id, "err",
-		  err_text(res->err));
+	log_limited(LOG_ERROR, "StartContainer failed", "container", c->id, "pod", c->pod->id,
+		    "err", err_text(res->err));
 	rpc_reply_err(s->call, err.code, &err);
 }
 
@@ -277,7 +277,8 @@ static void container_on_signalled(const struct ttrpc_result *res, void *arg)
 	 * business. */
 	if (res->code < 0 && res->code != -ENOENT && res->code != -ECONNRESET &&
 	    res->code != -ECANCELED && c->state == CONTAINER_RUNNING)
-		log_warn("cannot signal", "container", c->id, "err", err_text(res->err));
+		log_limited(LOG_WARN, "cannot signal", "container", c->id, "err",
+			    err_text(res->err));
 	container_unref(c);
 }
 
@@ -471,11 +472,12 @@ void container_destroy(struct container *c)
 		return;
 	(void)container_ref(c);
 	if (bundle && remove_tree(bundle, &err) < 0)
-		log_warn("cannot remove", "path", bundle, "err", err_text(&err));
+		log_limited(LOG_WARN, "cannot remove", "path", bundle, "err", err_text(&err));
 	if (data && remove_tree(data, &err) < 0)
-		log_warn("cannot remove", "path", data, "err", err_text(&err));
+		log_limited(LOG_WARN, "cannot remove", "path", data, "err", err_text(&err));
 	if (image_release(d->images, c->id, &err) < 0)
-		log_warn("cannot release the image", "container", c->id, "err", err_text(&err));
+		log_limited(LOG_WARN, "cannot release the image", "container", c->id, "err",
+			    err_text(&err));
 	if (c->state != CONTAINER_CREATING)
 		log_info("container is removed", "container", c->id, "pod", c->pod->id);
 	ev_timer_del(&c->stop_timer);

@@ -138,8 +138,8 @@ static void create_fail(struct create *cr, int code, const struct err *err)
 
 	(void)err_set(&full, code, "container %.200s: %s", c->config->metadata->name,
 		      err->msg[0] ? err_text(err) : strerror(-code));
-	log_error("CreateContainer failed", "container", c->id, "pod", c->pod->id, "err",
-		  err_text(&full));
+	log_limited(LOG_ERROR, "CreateContainer failed", "container", c->id, "pod", c->pod->id,
+		    "err", err_text(&full));
 	container_destroy(c);
 	rpc_reply_err(cr->call, code, &full);
 	container_unref(c);
@@ -187,7 +187,8 @@ static void create_on_created(const struct ttrpc_result *res, void *arg)
 	}
 	r = state_commit_container(&c->pod->huskd->state, c, CONTAINER_CREATED, &err);
 	if (r < 0) {
-		log_error("CreateContainer failed", "container", c->id, "err", err_text(&err));
+		log_limited(LOG_ERROR, "CreateContainer failed", "container", c->id, "err",
+			    err_text(&err));
 		undo(cr);
 		return;
 	}

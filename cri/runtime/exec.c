@@ -89,8 +89,8 @@ static void exec_on_deleted(const struct ttrpc_result *res, void *arg)
 
 	if (res->code < 0 && res->code != -ENOENT && res->code != -ECONNRESET &&
 	    res->code != -ECANCELED)
-		log_warn("cannot delete an exec", "container", e->c->id, "exec", e->id, "err",
-			 err_text(res->err));
+		log_limited(LOG_WARN, "cannot delete an exec", "container", e->c->id, "exec", e->id,
+			    "err", err_text(res->err));
 	exec_unref(e);
 }
 

@@ -139,7 +139,8 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 
 	drop_shim(p);
 	if (code < 0) {
-		log_error("pod could not be taken down", "pod", p->id, "err", err_text(err));
+		log_limited(LOG_ERROR, "pod could not be taken down", "pod", p->id, "err",
+			    err_text(err));
 	} else {
 		p->torn_down = true;
 		for (c = TAILQ_FIRST(&p->containers); c; c = next) {
@@ -147,7 +148,8 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 			container_pod_gone(c, t->kind);
 		}
 		if (bundle && remove_bundle(bundle, t->kind, &left) < 0)
-			log_warn("cannot remove", "path", bundle, "err", err_text(&left));
+			log_limited(LOG_WARN, "cannot remove", "path", bundle, "err",
+				    err_text(&left));
 		log_info("pod is down", "pod", p->id);
 	}
 	p->teardown = NULL;
@@ -210,7 +212,7 @@ static void pod_on_shim_closed(void *arg)
 		teardown_delete(t);
 	if (t || p->state != POD_READY)
 		return; /* RunPodSandbox notices by its own call */
-	log_error("the shim of a pod died", "pod", p->id);
+	log_limited(LOG_ERROR, "the shim of a pod died", "pod", p->id);
 	pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
 }
 
@@ -230,7 +232,7 @@ static void pod_died(struct pod *p, const char *why)
 		return;
 	free(p->death);
 	p->death = why ? strdup(why) : NULL;
-	log_error("the virtual machine of a pod ended", "pod", p->id, "why", why);
+	log_limited(LOG_ERROR, "the virtual machine of a pod ended", "pod", p->id, "why", why);
 	pod_teardown(p, TEARDOWN_DIED, pod_on_down_after_death, pod_ref(p));
 }
 
@@ -302,8 +304,8 @@ static void pod_on_rolled_back(void *arg, int code, const struct err *err)
 	int why = run->code;
 
 	p->run = NULL;
-	log_error("RunPodSandbox failed", "pod", p->id, "name", p->config->metadata->name, "err",
-		  err_text(&run->err));
+	log_limited(LOG_ERROR, "RunPodSandbox failed", "pod", p->id, "name",
+		    p->config->metadata->name, "err", err_text(&run->err));
 	rpc_reply_err(run->call, why, &run->err);
 	if (code < 0) {
 		/* Something may still run: the record stays for another StopPodSandbox. */

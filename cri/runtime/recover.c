@@ -48,7 +48,7 @@ static void recover_on_time_up(struct ev_timer *t)
 {
 	struct recover *rec = t->arg;
 
-	log_warn("some pods have not answered yet");
+	log_limited(LOG_WARN, "some pods have not answered yet");
 	finish(rec);
 }
 
@@ -194,7 +194,8 @@ static void recover_pod(struct recover *rec, struct pod *p)
 		take_down(rec, p, TEARDOWN_STOP);
 		return;
 	} else if (pod_attach(p, &err) < 0 || pod_watch(p, &err) < 0) {
-		log_warn("the shim of a pod is gone", "pod", p->id, "err", err_text(&err));
+		log_limited(LOG_WARN, "the shim of a pod is gone", "pod", p->id, "err",
+			    err_text(&err));
 		take_down(rec, p, TEARDOWN_DIED);
 		return;
 	}
@@ -240,7 +241,8 @@ static void recover_on_leftover_deleted(void *arg, int code, const struct err *e
 	struct recover *rec = l->rec;
 
 	if (code < 0)
-		log_warn("cannot end a left-over pod", "path", l->path, "err", err_text(err));
+		log_limited(LOG_WARN, "cannot end a left-over pod", "path", l->path, "err",
+			    err_text(err));
 	else
 		(void)!remove_tree(l->path, NULL);
 	free(l);
@@ -259,7 +261,8 @@ static void remove_pod_dir(struct recover *rec, const char *path, const char *id
 	memcpy(l->path, path, strlen(path) + 1);
 	rec->pending++;
 	if (shim_delete(rec->huskd, id, path, recover_on_leftover_deleted, l, &err) < 0) {
-		log_warn("cannot end a left-over pod", "path", path, "err", err_text(&err));
+		log_limited(LOG_WARN, "cannot end a left-over pod", "path", path, "err",
+			    err_text(&err));
 		free(l);
 		one_done(rec);
 	}
@@ -295,12 +298,12 @@ static void release_unknown_holds(struct huskd *d)
 	struct err err = { 0 };
 
 	if (image_holders(d->images, &holders, &err) < 0) {
-		log_warn("cannot list who holds images", "err", err_text(&err));
+		log_limited(LOG_WARN, "cannot list who holds images", "err", err_text(&err));
 		return;
 	}
 	for (char **h = holders; *h; h++) {
 		if (!known(&d->state, *h) && image_release(d->images, *h, &err) < 0)
-			log_warn("cannot release an image", "err", err_text(&err));
+			log_limited(LOG_WARN, "cannot release an image", "err", err_text(&err));
 	}
 }
 

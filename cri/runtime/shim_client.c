@@ -125,7 +125,7 @@ static void shim_client_on_output(struct ev_io *io, uint32_t events)
 	if (n > 0 || n == -EAGAIN || n == -EINTR)
 		return;
 	if (n == -ENOBUFS)
-		log_warn("the shim prints too much", "command", run->command);
+		log_limited(LOG_WARN, "the shim prints too much", "command", run->command);
 	ev_io_del(&run->out_io);
 	run->eof = true;
 	run_check(run);
@@ -231,7 +231,7 @@ static int run_spawn(struct run *run, const char *id, const char *bundle, struct
 	r = fd_set_nonblock(run->out_fd, true);
 	if (r < 0)
 		return err_errno(err, r, "make a pipe");
-	s = spawn_of(d->config.shim, argv);
+	s = spawn_of(d->config.shim, argv, OOM_SCORE_SHIM);
 	s.cwd = bundle;
 	s.fds[0] = in;
 	s.fds[1] = out;

@@ -196,7 +196,8 @@ void state_remove_container(struct state *s, struct container *c)
 	if (c->removed)
 		return;
 	if (statedb_delete_container(s->db, c->id, &err) < 0)
-		log_error("cannot delete the record", "container", c->id, "err", err_text(&err));
+		log_limited(LOG_ERROR, "cannot delete the record", "container", c->id, "err",
+			    err_text(&err));
 	unlink_container(c);
 }
 
@@ -210,7 +211,8 @@ void state_remove_pod(struct state *s, struct pod *p)
 	while ((c = TAILQ_FIRST(&p->containers)))
 		state_remove_container(s, c);
 	if (statedb_delete_pod(s->db, p->id, &err) < 0)
-		log_error("cannot delete the record", "pod", p->id, "err", err_text(&err));
+		log_limited(LOG_ERROR, "cannot delete the record", "pod", p->id, "err",
+			    err_text(&err));
 	unlink_pod(s, p);
 }
 
@@ -220,7 +222,8 @@ static int write_pod(struct state *s, struct pod *p, enum pod_state state, struc
 	int r = p->removed ? 0 : statedb_update_pod(s->db, p, state, &why);
 
 	if (r < 0) {
-		log_error("cannot write the state", "pod", p->id, "err", err_text(&why));
+		log_limited(LOG_ERROR, "cannot write the state", "pod", p->id, "err",
+			    err_text(&why));
 		(void)err_set(err, r, "%s", err_text(&why));
 	}
 	return r;
@@ -233,7 +236,8 @@ static int write_container(struct state *s, struct container *c, enum container_
 	int r = c->removed ? 0 : statedb_update_container(s->db, c, state, &why);
 
 	if (r < 0) {
-		log_error("cannot write the state", "container", c->id, "err", err_text(&why));
+		log_limited(LOG_ERROR, "cannot write the state", "container", c->id, "err",
+			    err_text(&why));
 		(void)err_set(err, r, "%s", err_text(&why));
 	}
 	return r;

@@ -393,8 +393,8 @@ static int load_rows(struct statedb *db, const char *sql, const char *kind,
 		const char *id = (const char *)sqlite3_column_text(st, 0);
 
 		if (!row(st, l))
-			log_error("a damaged record is left out", "id", id ? id : "?", "kind",
-				  kind);
+			log_limited(LOG_ERROR, "a damaged record is left out", "id", id ? id : "?",
+				    "kind", kind);
 		rc = SQLITE_OK;
 	}
 	r = rc == SQLITE_DONE ? 0 : sql_err(db, rc, "read the records", err);

@@ -50,7 +50,7 @@ int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *, int), void *owner, struct proc **ret, struct err *err)
 {
 	char *argv[PROC_MAX_ARGS + 2] = { ps->worker };
-	struct spawn sp = spawn_of(ps->worker, argv);
+	struct spawn sp = spawn_of(ps->worker, argv, OOM_SCORE_WORKER);
 	struct proc *p = calloc(1, sizeof(*p));
 	int pidfd, k, r;
 	pid_t pid;

@@ -197,7 +197,7 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 		cfg->backend_reason,
 		NULL,
 	};
-	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv);
+	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv, OOM_SCORE_POD);
 	int pidfd = -1, r;
 	pid_t pid = 0;
 

@@ -62,7 +62,7 @@ static void print_ms(uint64_t from_ns, uint64_t to_ns)
 static int time_exit(char **argv)
 {
 	struct err err = { 0 };
-	struct spawn s = spawn_of(argv[0], argv);
+	struct spawn s = spawn_of(argv[0], argv, OOM_SCORE_KEEP);
 	pid_t pid;
 	cleanup_fd int pidfd = -1;
 	int status;
@@ -237,7 +237,7 @@ static int time_agent(const struct options *o, char **argv, int n)
 	control = sv[0];
 	agent = av[0];
 	agent_vm = av[1];
-	s = spawn_of(args[0], args);
+	s = spawn_of(args[0], args, OOM_SCORE_KEEP);
 	s.fds[2] = 2;
 	s.fds[CONTROL_FD] = sv[1];
 	s.n_fds = CONTROL_FD + 1;

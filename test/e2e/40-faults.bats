@@ -124,3 +124,42 @@ kill_one_and_see() { # NAME SIGNAL-TARGET-FUNCTION
 	[ "${lines[-1]}" = second ]
 	stop_huskd second
 }
+
+score_of() { cat "/proc/$1/oom_score_adj"; }
+
+# huskd's unit gives it a score; no pod and no worker may come by that.
+@test "the OOM score of each process is set on purpose" {
+	start_huskd scores
+	# Less than our own is refused on some hosts: then the shim has huskd's.
+	own=300 shim=300
+	if (echo -998 >"/proc/$BASHPID/oom_score_adj") 2>/dev/null; then
+		own=-999 shim=-998
+	fi
+	echo "$own" >"/proc/$(huskd_pid scores)/oom_score_adj"
+	export HUSK_ENDPOINT=unix://$HUSK_E2E/scores/husk.sock
+	husk pull "$BUSYBOX" >/dev/null 2>&1
+	husk run -d --name scored "$BUSYBOX" sleep 1000
+	ids_of scored
+	[ "$(score_of "$(huskd_pid scores)")" = "$own" ]
+	[ "$(score_of "$(shim_of "$pod")")" = "$shim" ]
+	monitor=$(vmm_of "$pod")
+	[ "$(score_of "$monitor")" = 0 ]
+	for q in $(pgrep -P "$monitor"); do
+		[ "$(score_of "$q")" = "$(score_of "$monitor")" ]
+	done
+	# A registry that takes the connection and says nothing keeps a worker for us.
+	port=$(free_port)
+	python3 -c 'import socket, sys, time
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(60)' "$port" 3>&- &
+	registry=$!
+	husk pull "127.0.0.1:$port/a/b" >/dev/null 2>&1 3>&- &
+	pull=$!
+	worker() { w=$(pgrep -P "$(huskd_pid scores)" -f husk-image-worker | head -n 1) && [ -n "$w" ]; }
+	wait_until 10 worker
+	[ "$(score_of "$w")" = 500 ]
+	kill "$pull" "$registry"
+	wait "$pull" "$registry" || true
+	husk rm -f scored
+	stop_huskd scores
+}

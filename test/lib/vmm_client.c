@@ -49,7 +49,7 @@ void vmm_start(struct vmm_client *c, const char *backend, const char *kernel, co
 	assert_ok(program_path(getenv("HUSK_VMM"), "../bin/husk-vmm", &path, &err), &err);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
 	argv[0] = path;
-	s = spawn_of(path, argv);
+	s = spawn_of(path, argv, OOM_SCORE_KEEP);
 	s.fds[2] = 2;
 	s.fds[3] = sv[1];
 	s.n_fds = 4;

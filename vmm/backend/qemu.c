@@ -332,7 +332,8 @@ static int start_child(struct backend *q, const struct backend_boot *b, const in
 
 	if (r < 0)
 		return r;
-	s = spawn_of(b->qemu_path, a.v);
+	/* The pod's value, which is the monitor's own. */
+	s = spawn_of(b->qemu_path, a.v, OOM_SCORE_KEEP);
 	s.n_fds = child_fds[CHILD_CONSOLE] >= 0 ? CHILD_FDS : CHILD_CONSOLE;
 	for (int i = 0; i < s.n_fds; i++)
 		s.fds[i] = child_fds[i];

@@ -71,7 +71,7 @@ void pod_start(struct pod *p, const char *shim, const char *dir, const char *id,
 	const char *argv[] = { shim, "-namespace", "husk", "-id",   id,	 "-address",
 			       NULL, "-bundle",	   NULL,   "start", NULL };
 	int in[2], out[2], pidfd, status;
-	struct spawn s = spawn_of(shim, (char *const *)argv);
+	struct spawn s = spawn_of(shim, (char *const *)argv, OOM_SCORE_KEEP);
 	struct err e = { 0 };
 	char *text, *at;
 	pid_t pid;

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -9,14 +11,21 @@
 #include "base/util.h"
 
 static int pipe_fds[2];
-static time_t fake_time; /* 0 = the real one */
+static time_t fake_time;   /* 0 = the real one */
+static time_t mono_offset; /* seconds that seem to have passed */
 
 int __real_clock_gettime(clockid_t clock, struct timespec *ts);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
 {
-	if (clock != CLOCK_REALTIME || fake_time == 0)
-		return __real_clock_gettime(clock, ts);
+	int r;
+
+	if (clock != CLOCK_REALTIME || fake_time == 0) {
+		r = __real_clock_gettime(clock, ts);
+		if (clock == CLOCK_MONOTONIC)
+			ts->tv_sec += mono_offset;
+		return r;
+	}
 	*ts = (struct timespec){ .tv_sec = fake_time, .tv_nsec = 7000000 };
 	return 0;
 }
@@ -207,6 +216,137 @@ static void many_pairs(void **state)
 	assert_text(text, "\"}\n");
 }
 
+/* ---- somebody else causes the lines ---- */
+
+static void limited_line(const char *n)
+{
+	log_limited(LOG_WARN, "peer is odd", "n", n);
+}
+
+static unsigned count_of(const char *needle)
+{
+	unsigned n = 0;
+
+	for (const char *s = text; (s = strstr(s, needle)); s++)
+		n++;
+	return n;
+}
+
+static void limited(void **state)
+{
+	log_init("prog", pipe_fds[1], LOG_INFO, false);
+	for (int i = 0; i < 1000; i++)
+		limited_line("1");
+	/* Another place has its own number. */
+	log_limited(LOG_INFO, "other");
+	log_limited(LOG_DEBUG, "below the level");
+	(void)logged();
+	assert_int_equal(count_of("peer is odd"), LOG_SITE_LINES);
+	assert_int_equal(count_of("info prog: other\n"), 1);
+	/* Not before the minute is over, then with any line. */
+	mono_offset += 59;
+	log_info("m");
+	assert_null(strstr(logged(), "held_back"));
+	mono_offset += 2;
+	log_info("m");
+	assert_text(logged(), " warn prog: peer is odd held_back=980\n");
+	assert_int_equal(count_of("\n"), 2);
+	/* Told once; the next minute has as many lines. */
+	for (int i = 0; i < 30; i++)
+		limited_line("2");
+	assert_null(strstr(logged(), "held_back"));
+	assert_int_equal(count_of("peer is odd n=2\n"), LOG_SITE_LINES);
+	mono_offset += 61;
+	limited_line("3");
+	assert_text(logged(), "peer is odd held_back=10\n");
+	assert_text(text, "peer is odd n=3\n");
+	assert_int_equal(count_of("\n"), 2);
+	mono_offset += 61;
+	limited_line("4");
+	assert_null(strstr(logged(), "held_back"));
+}
+
+/* ---- nobody reads ---- */
+
+static void fill_and_drain(int wr, int rd, bool blocking_is_kept)
+{
+	char big[3000];
+	unsigned lines = 0;
+	ssize_t n;
+
+	memset(big, 'a', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	log_init("prog", wr, LOG_INFO, false);
+	alarm(20); /* a write that blocks ends the test */
+	for (int i = 0; i < 2000; i++)
+		log_info(big);
+	alarm(0);
+	/* Other processes may have the same description: it is as they left it. */
+	if (blocking_is_kept)
+		assert_int_equal(fcntl(wr, F_GETFL) & O_NONBLOCK, 0);
+	assert_int_equal(fd_set_nonblock(rd, true), 0);
+	while ((n = read(rd, text, sizeof(text) - 1)) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			lines += text[i] == '\n';
+	assert_in_range(lines, 1, 1999);
+	log_info("again");
+	n = read(rd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	(void)snprintf(big, sizeof(big), "log lines lost: nobody read them in time lines=%u\n",
+		       2000 - lines);
+	assert_text(text, strchr(big, ':'));
+	assert_text(text, " info prog: again\n");
+	log_info("told once");
+	n = read(rd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	assert_null(strstr(text, "lost"));
+}
+
+static void full_pipe(void **state)
+{
+	int p[2];
+
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	fill_and_drain(p[1], p[0], true);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static void full_socket(void **state)
+{
+	int p[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p), 0);
+	fill_and_drain(p[1], p[0], true);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static void full_terminal(void **state)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), slave;
+	char path[64];
+	char big[3000];
+
+	assert_true(master >= 0);
+	assert_int_equal(grantpt(master), 0);
+	assert_int_equal(unlockpt(master), 0);
+	assert_int_equal(ptsname_r(master, path, sizeof(path)), 0);
+	slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	assert_true(slave >= 0);
+	memset(big, 'a', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	log_init("prog", slave, LOG_INFO, false);
+	alarm(20);
+	for (int i = 0; i < 2000; i++)
+		log_info(big);
+	alarm(0);
+	assert_int_equal(fcntl(slave, F_GETFL) & O_NONBLOCK, 0);
+	log_init("prog", pipe_fds[1], LOG_INFO, false);
+	(void)close(slave);
+	(void)close(master);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -220,6 +360,10 @@ int main(void)
 		T(json_of_foreign_bytes),
 		T(long_lines_stay_records),
 		T(many_pairs),
+		T(limited),
+		T(full_pipe),
+		T(full_socket),
+		T(full_terminal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,16 +1,21 @@
 #include "test/lib/aborts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/spawn.h"
 #include "base/util.h"
+
+extern const char __executable_start; /* of the linker */
 
 static struct loop *l;
 
@@ -349,7 +354,7 @@ static void on_child(struct ev_child *c, int status)
 static void start(const char *script, struct ev_child *c, int *status)
 {
 	char *argv[] = { (char *)"sh", (char *)"-c", (char *)script, NULL };
-	struct spawn s = spawn_of("/bin/sh", argv);
+	struct spawn s = spawn_of("/bin/sh", argv, OOM_SCORE_KEEP);
 	struct err e = { 0 };
 	int pidfd;
 	pid_t pid;
@@ -486,6 +491,88 @@ static void misuse_ends_the_process(void **state)
 	(void)close(p[1]);
 }
 
+/* ---- the budget of a callback ---- */
+
+static void on_slow_timer(struct ev_timer *t)
+{
+	(void)usleep(25000);
+}
+
+static void on_slow_io(struct ev_io *io, uint32_t events)
+{
+	char c;
+
+	assert_int_equal(read(io->fd, &c, 1), 1);
+	(void)usleep(25000);
+}
+
+static void on_slow_child(struct ev_child *c, int status)
+{
+	(void)usleep(25000);
+	loop_stop(l, 0);
+}
+
+static void on_slow_post(void *arg)
+{
+	(void)usleep(25000);
+}
+
+/* One of each kind; what the log said. */
+static const char *slow_callbacks(const char *budget)
+{
+	static char text[8192];
+	struct ev_timer slow = { 0 };
+	struct ev_io io = { 0 };
+	struct ev_child child = { 0 };
+	char *argv[] = { (char *)"sh", (char *)"-c", (char *)"sleep 0.1", NULL };
+	struct spawn s = spawn_of("/bin/sh", argv, OOM_SCORE_KEEP);
+	struct err e = { 0 };
+	int log_fds[2], p[2], pidfd;
+	ssize_t n;
+	pid_t pid;
+
+	assert_int_equal(pipe2(log_fds, O_CLOEXEC | O_NONBLOCK), 0);
+	assert_int_equal(pipe2(p, O_CLOEXEC | O_NONBLOCK), 0);
+	log_init("prog", log_fds[1], LOG_INFO, false);
+	assert_int_equal(setenv("HUSK_LOOP_BUDGET_MS", budget, 1), 0);
+	loop_free(l);
+	assert_ok(loop_new(&l, &e), &e);
+	assert_int_equal(unsetenv("HUSK_LOOP_BUDGET_MS"), 0);
+	assert_int_equal(ev_timer_add(l, &slow, 0, on_slow_timer, NULL), 0);
+	assert_int_equal(ev_io_add(l, &io, p[0], EPOLLIN, on_slow_io, NULL), 0);
+	assert_int_equal(write(p[1], "x", 1), 1);
+	assert_int_equal(loop_post(l, on_slow_post, NULL), 0);
+	assert_ok(spawn_run(&s, &pid, &pidfd, &e), &e);
+	assert_int_equal(ev_child_add(l, &child, pid, pidfd, on_slow_child, NULL), 0);
+	assert_int_equal(loop_run(l), 0);
+	ev_io_del(&io);
+	n = read(log_fds[0], text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	log_init("prog", STDERR_FILENO, LOG_INFO, false);
+	for (int i = 0; i < 2; i++) {
+		(void)close(log_fds[i]);
+		(void)close(p[i]);
+	}
+	return text;
+}
+
+static void slow_callbacks_are_named(void **state)
+{
+	const char *text = slow_callbacks("20");
+	char at[64];
+
+	assert_text(text, "a callback took long source=timer callback=0x");
+	assert_text(text, "source=post callback=0x");
+	assert_text(text, "source=descriptor callback=0x");
+	assert_text(text, "source=child callback=0x");
+	(void)snprintf(at, sizeof(at), "source=timer callback=%#lx ms=",
+		       (unsigned long)((uintptr_t)on_slow_timer - (uintptr_t)&__executable_start));
+	assert_text(text, at);
+	/* The timers together are none that is too slow. */
+	assert_string_equal(slow_callbacks("10000"), "");
+	assert_string_equal(slow_callbacks("0"), "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -504,6 +591,7 @@ int main(void)
 		T(children),
 		T(child_reaped_by_another_is_no_success),
 		T(child_no_longer_watched),
+		T(slow_callbacks_are_named),
 		cmocka_unit_test(misuse_ends_the_process),
 	};
 

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,7 +57,7 @@ static int run(struct spawn *s, char *out, size_t size)
 static void output_status_and_environment(void **state)
 {
 	char *env[] = { (char *)"A=1", (char *)"B=two words", NULL };
-	struct spawn s = spawn_of("/bin/sh", SH("echo \"$A $B\"; exit 7"));
+	struct spawn s = spawn_of("/bin/sh", SH("echo \"$A $B\"; exit 7"), OOM_SCORE_KEEP);
 	char out[200];
 	int st;
 
@@ -72,7 +74,8 @@ static void output_status_and_environment(void **state)
 
 static void directory(void **state)
 {
-	struct spawn s = spawn_of("/bin/pwd", (char *const[]){ (char *)"pwd", NULL });
+	struct spawn s =
+		spawn_of("/bin/pwd", (char *const[]){ (char *)"pwd", NULL }, OOM_SCORE_KEEP);
 	struct err e = { 0 };
 	char out[200];
 	int pidfd = -2;
@@ -108,13 +111,13 @@ static void exec_failures(void **state)
 
 	assert_int_equal(write_file_atomic(file, "neither\n", 8, 0644, false, NULL), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		s = spawn_of(cases[i].path, argv);
+		s = spawn_of(cases[i].path, argv, OOM_SCORE_KEEP);
 		assert_int_equal(spawn_run(&s, &pid, &pidfd, &e), cases[i].code);
 		assert_text(err_text(&e), cases[i].path);
 		assert_text(err_text(&e), strerror(-cases[i].code));
 	}
 	assert_int_equal(chmod(file, 0755), 0);
-	s = spawn_of(file, argv);
+	s = spawn_of(file, argv, OOM_SCORE_KEEP);
 	assert_int_equal(spawn_run(&s, &pid, &pidfd, &e), -ENOEXEC);
 	/* Nothing is left to wait for. */
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
@@ -123,8 +126,10 @@ static void exec_failures(void **state)
 
 static void descriptors(void **state)
 {
-	struct spawn s = spawn_of("/bin/sh", SH("ls /proc/self/fd | tr '\\n' ' '; cat <&4; cat <&5;"
-						" readlink /proc/$$/fd/0"));
+	struct spawn s = spawn_of("/bin/sh",
+				  SH("ls /proc/self/fd | tr '\\n' ' '; cat <&4; cat <&5;"
+				     " readlink /proc/$$/fd/0"),
+				  OOM_SCORE_KEEP);
 	int a[2], b[2], leaked;
 	char out[400];
 
@@ -153,7 +158,7 @@ static void descriptors(void **state)
 /* The wanted numbers are taken by each other: a cycle. */
 static void descriptors_swapped(void **state)
 {
-	struct spawn s = spawn_of("/bin/sh", SH("cat <&3; cat <&4; cat <&5"));
+	struct spawn s = spawn_of("/bin/sh", SH("cat <&3; cat <&4; cat <&5"), OOM_SCORE_KEEP);
 	int fd[3], want[3] = { 4, 5, 3 };
 	char out[100], path[100];
 
@@ -178,7 +183,8 @@ static void descriptors_swapped(void **state)
 
 static void signals_are_clean(void **state)
 {
-	struct spawn s = spawn_of("/bin/sh", SH("grep -E '^Sig(Blk|Ign)' /proc/self/status"));
+	struct spawn s = spawn_of("/bin/sh", SH("grep -E '^Sig(Blk|Ign)' /proc/self/status"),
+				  OOM_SCORE_KEEP);
 	sigset_t set, old;
 	char out[200];
 
@@ -199,7 +205,7 @@ static void signals_are_clean(void **state)
 
 static void session(void **state)
 {
-	struct spawn s = spawn_of("/bin/sh", SH("cut -d' ' -f1,6 /proc/$$/stat"));
+	struct spawn s = spawn_of("/bin/sh", SH("cut -d' ' -f1,6 /proc/$$/stat"), OOM_SCORE_KEEP);
 	int pid = 0, sid = 0;
 	char out[100];
 
@@ -217,7 +223,8 @@ static void session(void **state)
 static void dies_with_its_parent(void **state)
 {
 	struct spawn s =
-		spawn_of("/bin/sleep", (char *const[]){ (char *)"sleep", (char *)"100", NULL });
+		spawn_of("/bin/sleep", (char *const[]){ (char *)"sleep", (char *)"100", NULL },
+			 OOM_SCORE_KEEP);
 	int p[2], pidfd, status;
 	pid_t parent, pid;
 	char c;
@@ -241,6 +248,52 @@ static void dies_with_its_parent(void **state)
 	(void)close(p[0]);
 }
 
+/* A number for each child, and nothing by accident. */
+static void oom_score(void **state)
+{
+	static const int scores[] = { 0, 1, 500, 1000 };
+	struct spawn s;
+	char want[16], out[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(scores); i++) {
+		s = spawn_of("/bin/sh", SH("cat /proc/$$/oom_score_adj"), scores[i]);
+		(void)snprintf(want, sizeof(want), "%d\n", scores[i]);
+		assert_int_equal(run(&s, out, sizeof(out)), 0);
+		assert_string_equal(out, want);
+	}
+	/* The parent's own stayed. */
+	s = spawn_of("/bin/sh",
+		     SH("[ $(cat /proc/$$/oom_score_adj) = $(cat /proc/$PPID/oom_score_adj) ]"),
+		     OOM_SCORE_KEEP);
+	assert_int_equal(run(&s, out, sizeof(out)), 0);
+	s = spawn_of("/bin/sh", SH("[ $(cat /proc/$PPID/oom_score_adj) != 1000 ]"), 1000);
+	assert_int_equal(run(&s, out, sizeof(out)), 0);
+}
+
+/* What the kernel refuses is no reason not to start. */
+static void oom_score_refused(void **state)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	struct spawn s = spawn_of(
+		"/bin/sh",
+		SH("[ $(cat /proc/$$/oom_score_adj) = $(cat /proc/$PPID/oom_score_adj) ]"), -998);
+	char out[64];
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (syscall(SYS_capget, &head, data) < 0)
+			_exit(99);
+		data[0].effective &= ~(1u << CAP_SYS_RESOURCE);
+		if (syscall(SYS_capset, &head, data) < 0)
+			_exit(98);
+		_exit(run(&s, out, sizeof(out)) != 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -252,6 +305,8 @@ int main(void)
 		cmocka_unit_test(signals_are_clean),
 		cmocka_unit_test(session),
 		cmocka_unit_test(dies_with_its_parent),
+		cmocka_unit_test(oom_score),
+		cmocka_unit_test(oom_score_refused),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

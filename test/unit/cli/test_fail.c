@@ -29,7 +29,7 @@ static int tear_down(void **state)
 static int run(const char *const *args, char **ret_text)
 {
 	char *argv[ARGS_MAX + 2] = { (char *)"husk" };
-	struct spawn s = spawn_of(husk, argv);
+	struct spawn s = spawn_of(husk, argv, OOM_SCORE_KEEP);
 	int p[2], pidfd, status;
 	struct err err = { 0 };
 	pid_t pid;
