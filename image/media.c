@@ -61,7 +61,7 @@ bool media_is_manifest(const char *type)
 	return str_eq(type, MEDIA_MANIFEST_OCI) || str_eq(type, MEDIA_MANIFEST_DOCKER);
 }
 
-/* What is an artifact says so by a type of its own: one of a vendor's tree, or of another format. */
+/* An artifact says what it is by a type of its own: of a vendor's tree, or of another format. */
 static bool says_nothing(const char *type)
 {
 	static const char *const known[] = { "",

@@ -21,7 +21,8 @@ enum media_compression { MEDIA_PLAIN, MEDIA_GZIP, MEDIA_ZSTD };
 int media_compression_parse(const char *s, enum media_compression *ret) must_check;
 const char *media_compression_name(enum media_compression c);
 
-/* How a layer of this type is said to be compressed. -ENOTSUP: not a layer that can be had or unpacked. */
+/* How a layer of this type is said to be compressed. -ENOTSUP: not one that can be had or
+ * unpacked. */
 int media_layer(const char *type, enum media_compression *ret, struct err *err) must_check;
 bool media_is_manifest(const char *type);
 /* Of a container image. Old pushers and proxies wrote types that say nothing ("", octet-stream,

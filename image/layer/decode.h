@@ -2,7 +2,8 @@
  * From the bytes of a layer's blob to the bytes of its tar: gzip (one or more members), zstd (one
  * or more frames), or no compression; with the SHA-256 of the tar, which is the layer's diff id.
  * Which of the three it is, the first bytes decide: builders and registries label blobs wrongly,
- * and it is the digest that tells whether the content is right. Pure: bytes in, bytes out by a callback. One thread of the confined decoder process.
+ * and it is the digest that tells whether the content is right. Pure: bytes in, bytes out by a
+ * callback. One thread of the confined decoder process.
  */
 #ifndef HUSK_IMAGE_LAYER_DECODE_H
 #define HUSK_IMAGE_LAYER_DECODE_H
