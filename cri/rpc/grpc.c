@@ -63,6 +63,7 @@ struct rpc_call {
 	void *on_sent_arg;
 	rpc_recv_fn on_recv;
 	void *on_recv_arg;
+	struct ev_timer late; /* rpc_on_cancel of a call that was cancelled before */
 };
 
 struct rpc_server {
@@ -219,6 +220,7 @@ static void call_answer(struct rpc_call *c, grpc_byte_buffer *message, enum rpc_
 	check(!c->answered);
 	c->answered = true;
 	c->on_cancel = c->on_sent = NULL;
+	ev_timer_del(&c->late);
 	c->on_recv = NULL;
 	c->final_message = message;
 	c->status = status;
@@ -342,10 +344,29 @@ void rpc_on_sent(struct rpc_call *c, void (*cb)(struct rpc_call *, void *), void
 	c->on_sent_arg = arg;
 }
 
+static void call_cancel(struct rpc_call *c)
+{
+	void (*cb)(struct rpc_call *, void *) = c->on_cancel;
+
+	c->on_cancel = NULL;
+	c->cancelled = true;
+	if (cb && !c->answered)
+		cb(c, c->on_cancel_arg);
+}
+
+static void rpc_on_late_cancel(struct ev_timer *t)
+{
+	call_cancel(t->arg);
+}
+
 void rpc_on_cancel(struct rpc_call *c, void (*cb)(struct rpc_call *, void *), void *arg)
 {
 	c->on_cancel = cb;
 	c->on_cancel_arg = arg;
+	ev_timer_del(&c->late);
+	/* Without memory for a timer the call has no owner: it ends when its work does. */
+	if (cb && c->cancelled && !c->answered)
+		(void)!ev_timer_add(c->server->loop, &c->late, 0, rpc_on_late_cancel, c);
 }
 
 bool rpc_cancelled(const struct rpc_call *c)
@@ -356,16 +377,6 @@ bool rpc_cancelled(const struct rpc_call *c)
 const char *rpc_method_name(const struct rpc_call *c)
 {
 	return c->method ? c->method->name : "?";
-}
-
-static void call_cancel(struct rpc_call *c)
-{
-	void (*cb)(struct rpc_call *, void *) = c->on_cancel;
-
-	c->on_cancel = NULL;
-	c->cancelled = true;
-	if (cb && !c->answered)
-		cb(c, c->on_cancel_arg);
 }
 
 static void rpc_on_close(struct rpc_call *c, bool ok)
@@ -428,6 +439,11 @@ static void rpc_on_request(struct rpc_call *c, bool ok)
 	int r;
 
 	c->receiving = false;
+	/* No work for nobody: its handler would never hear that the client is gone. */
+	if (c->cancelled) {
+		rpc_reply_status(c, RPC_CANCELLED, "cancelled");
+		return;
+	}
 	if (!ok || !c->received) {
 		rpc_reply_status(c, RPC_INVALID_ARGUMENT, "the request has no message");
 		return;

@@ -85,7 +85,8 @@ void rpc_on_sent(struct rpc_call *call, void (*cb)(struct rpc_call *, void *arg)
 typedef void (*rpc_recv_fn)(struct rpc_call *call, int code, const ProtobufCMessage *msg,
 			    void *arg);
 void rpc_recv(struct rpc_call *call, rpc_recv_fn cb, void *arg);
-/* Called once if the client goes away before the answer; the call must still be answered. */
+/* Called once if the client goes away before the answer, also when it has gone already; never
+ * inside. The call must still be answered. */
 void rpc_on_cancel(struct rpc_call *call, void (*cb)(struct rpc_call *, void *arg), void *arg);
 bool rpc_cancelled(const struct rpc_call *call);
 /* Name of the method, for the log. */

@@ -25,8 +25,47 @@ static struct {
 	struct rpc_call *waiting;
 	int cancelled;
 	struct ev_timer timer;
-	int left; /* messages of the stream */
+	int left;  /* messages of the stream */
+	int stops; /* StopContainer handled */
+	struct rpc_call *late;
 } g;
+
+/* ---- the order in which gRPC's thread posts ---- */
+
+struct posted {
+	struct loop *loop;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static struct {
+	int mode; /* 0: as always; 1: the next post passes; 2: kept; atomic */
+	int n;	  /* kept; atomic */
+	struct posted kept[2];
+} order;
+
+int __real_loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
+int __wrap_loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
+int __wrap_loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	int mode = __atomic_load_n(&order.mode, __ATOMIC_SEQ_CST);
+
+	if (mode == 1)
+		__atomic_store_n(&order.mode, 2, __ATOMIC_SEQ_CST);
+	if (mode != 2)
+		return __real_loop_post(l, fn, arg);
+	assert_true(order.n < 2);
+	order.kept[order.n] = (struct posted){ l, fn, arg };
+	__atomic_add_fetch(&order.n, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+static bool kept(int n)
+{
+	for (int i = 0; i < 200 && __atomic_load_n(&order.n, __ATOMIC_SEQ_CST) < n; i++)
+		(void)usleep(20000);
+	return __atomic_load_n(&order.n, __ATOMIC_SEQ_CST) == n;
+}
 
 static void handle_version(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
@@ -54,7 +93,21 @@ static void on_cancelled(struct rpc_call *call, void *arg)
 /* Never answers by itself. */
 static void handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
+	__atomic_add_fetch(&g.stops, 1, __ATOMIC_SEQ_CST);
 	rpc_on_cancel(call, on_cancelled, NULL);
+}
+
+static void on_late(struct ev_timer *t)
+{
+	assert_true(rpc_cancelled(g.late));
+	rpc_on_cancel(g.late, on_cancelled, NULL);
+}
+
+/* Asks for the cancel when it has happened already. */
+static void handle_stop_pod(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	g.late = call;
+	assert_int_equal(ev_timer_add(g.s.loop, &g.timer, 600 * NS_PER_MS, on_late, NULL), 0);
 }
 
 /* An answer larger than any client takes. */
@@ -93,11 +146,9 @@ static void handle_pull(struct rpc_call *call, const ProtobufCMessage *msg, void
 }
 
 static const struct rpc_method runtime[] = {
-	{ "Version", handle_version, false },
-	{ "Status", handle_status, false },
-	{ "StopContainer", handle_stop, false },
-	{ "ExecSync", handle_exec, false },
-	{ NULL, NULL, false },
+	{ "Version", handle_version, false },	 { "Status", handle_status, false },
+	{ "StopContainer", handle_stop, false }, { "StopPodSandbox", handle_stop_pod, false },
+	{ "ExecSync", handle_exec, false },	 { NULL, NULL, false },
 };
 static const struct rpc_method husk[] = {
 	{ "PullImage", handle_pull, true },
@@ -316,6 +367,42 @@ static void deadline_cancels(void **state)
 	assert_int_equal(__atomic_load_n(&g.cancelled, __ATOMIC_SEQ_CST), 1);
 }
 
+static bool cancelled(int want)
+{
+	for (int i = 0; i < 100 && __atomic_load_n(&g.cancelled, __ATOMIC_SEQ_CST) < want; i++)
+		(void)usleep(50000);
+	return __atomic_load_n(&g.cancelled, __ATOMIC_SEQ_CST) == want;
+}
+
+static void cancel_asked_for_too_late(void **state)
+{
+	int before = __atomic_load_n(&g.cancelled, __ATOMIC_SEQ_CST);
+	struct answer a = ask(RT "StopPodSandbox", "", 0, 200);
+
+	assert_int_equal(a.code, GRPC_STATUS_DEADLINE_EXCEEDED);
+	assert_true(cancelled(before + 1));
+}
+
+/* The request reaches the loop after the news that its client is gone: nothing is started. */
+static void cancelled_before_it_is_handled(void **state)
+{
+	int stops = __atomic_load_n(&g.stops, __ATOMIC_SEQ_CST);
+	struct answer a;
+
+	__atomic_store_n(&order.mode, 1, __ATOMIC_SEQ_CST);
+	a = ask(RT "StopContainer", "", 0, 300);
+	assert_int_equal(a.code, GRPC_STATUS_DEADLINE_EXCEEDED);
+	assert_true(kept(2));
+	__atomic_store_n(&order.mode, 0, __ATOMIC_SEQ_CST);
+	for (int i = 1; i >= 0; i--)
+		assert_int_equal(
+			__real_loop_post(order.kept[i].loop, order.kept[i].fn, order.kept[i].arg),
+			0);
+	a = ask(RT "Version", "", 0, 10000);
+	assert_int_equal(a.code, GRPC_STATUS_OK);
+	assert_int_equal(__atomic_load_n(&g.stops, __ATOMIC_SEQ_CST), stops);
+}
+
 static void socket_mode(void **state)
 {
 	struct stat st;
@@ -346,6 +433,8 @@ int main(void)
 		cmocka_unit_test(large_answer),
 		cmocka_unit_test(stream),
 		cmocka_unit_test(deadline_cancels),
+		cmocka_unit_test(cancel_asked_for_too_late),
+		cmocka_unit_test(cancelled_before_it_is_handled),
 		cmocka_unit_test(socket_mode),
 		cmocka_unit_test(wrong_table),
 	};
