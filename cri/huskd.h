@@ -22,6 +22,7 @@ struct huskd {
 	struct rpc_server *rpc;
 	struct backend *backend; /* runtime/backend.h */
 	unsigned execs;		 /* running ExecSync calls */
+	size_t exec_bytes;	 /* their output, of EXEC_OUTPUT_TOTAL */
 };
 
 #endif

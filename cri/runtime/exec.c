@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "cri/paths.h"
@@ -23,7 +24,8 @@ struct stream {
 	int fd;
 	struct ev_io io;
 	struct buf buf;
-	bool open; /* end of file has not come */
+	bool open;	/* end of file has not come */
+	size_t counted; /* of the buffer, in huskd's exec_bytes */
 };
 
 /*
@@ -55,14 +57,21 @@ static void stream_close(struct stream *s)
 	s->open = false;
 }
 
+static void stream_fini(struct stream *s)
+{
+	stream_close(s);
+	buf_fini(&s->buf);
+	check(s->exec->huskd->exec_bytes >= s->counted);
+	s->exec->huskd->exec_bytes -= s->counted;
+	s->counted = 0;
+}
+
 static void exec_unref(struct exec *e)
 {
 	if (--e->refs > 0)
 		return;
-	stream_close(&e->out);
-	stream_close(&e->errors);
-	buf_fini(&e->out.buf);
-	buf_fini(&e->errors.buf);
+	stream_fini(&e->out);
+	stream_fini(&e->errors);
 	ev_timer_del(&e->timeout);
 	ev_timer_del(&e->drain);
 	container_unref(e->c);
@@ -107,8 +116,9 @@ static void delete_task(struct exec *e)
 
 static void release_files(struct exec *e)
 {
-	stream_close(&e->out);
-	stream_close(&e->errors);
+	/* The output has been answered: others may have its room. */
+	stream_fini(&e->out);
+	stream_fini(&e->errors);
 	ev_timer_del(&e->timeout);
 	ev_timer_del(&e->drain);
 	if (e->dir)
@@ -184,20 +194,51 @@ static void exec_drain(struct exec *e)
 
 /* ---- streams ---- */
 
+/* Bytes that may be kept of the next read; 0 = they are dropped. */
+static size_t stream_room(const struct stream *s)
+{
+	const struct huskd *d = s->exec->huskd;
+	size_t len = buf_len(&s->buf), room = 0;
+
+	if (len < EXEC_OUTPUT_SURE)
+		room = EXEC_OUTPUT_SURE - len;
+	else if (len < EXEC_OUTPUT_MAX && d->exec_bytes < EXEC_OUTPUT_TOTAL)
+		room = MIN_OF(EXEC_OUTPUT_MAX - len, EXEC_OUTPUT_TOTAL - d->exec_bytes);
+	return MIN_OF(room, 64 * KIB);
+}
+
+static ssize_t stream_read(struct stream *s)
+{
+	struct huskd *d = s->exec->huskd;
+	size_t room = stream_room(s);
+	uint8_t junk[16 * KIB];
+	ssize_t n;
+
+	if (room > 0) {
+		n = buf_read_fd(&s->buf, s->fd, room);
+		if (n > 0) {
+			s->counted += (size_t)n;
+			d->exec_bytes += (size_t)n;
+		}
+		return n;
+	}
+	n = read(s->fd, junk, sizeof(junk));
+	if (n > 0 && buf_len(&s->buf) < EXEC_OUTPUT_MAX)
+		log_limited(LOG_WARN,
+			    "output of a command is dropped: all of them are at their limit",
+			    "container", s->exec->c->id, "exec", s->exec->id);
+	return n < 0 ? -errno : n;
+}
+
 static void exec_on_stream(struct ev_io *io, uint32_t events)
 {
 	struct stream *s = io->arg;
 	struct exec *e = s->exec;
-	uint8_t junk[16 * KIB];
-	ssize_t n;
+	ssize_t n = stream_read(s);
 
-	if (buf_len(&s->buf) < EXEC_OUTPUT_MAX)
-		n = buf_read_fd(&s->buf, s->fd, 64 * KIB);
-	else
-		n = read(s->fd, junk, sizeof(junk));
 	if (n > 0 && e->exited)
 		exec_drain(e);
-	if (n > 0 || n == -EAGAIN || (n == -1 && (errno == EAGAIN || errno == EINTR)))
+	if (n > 0 || n == -EAGAIN || n == -EINTR)
 		return;
 	stream_close(s);
 	exec_check(e);
@@ -213,7 +254,6 @@ static int stream_open(struct exec *e, struct stream *s, const char *name, char 
 		return err_nomem(err);
 	if (mkfifo(path, 0600) < 0)
 		return err_errno(err, -errno, "make %s", path);
-	s->exec = e;
 	buf_init(&s->buf, EXEC_OUTPUT_MAX);
 	s->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (s->fd < 0)
@@ -409,6 +449,7 @@ static int exec_new(struct huskd *d, struct container *c, struct rpc_call *call,
 	e->huskd = d;
 	e->call = call;
 	e->out.fd = e->errors.fd = -1;
+	e->out.exec = e->errors.exec = e;
 	e->c = container_ref(c);
 	d->execs++;
 	r = random_id(e->id);

@@ -9,6 +9,10 @@
 
 #define EXEC_OUTPUT_MAX (16 * MIB) /* each stream, and both together; the rest is dropped */
 #define EXEC_MAX 256		   /* at a time */
+/* What all of them hold together; beyond it output is dropped, but for the first of each stream, so
+ * that no container can make another's probes silent. */
+#define EXEC_OUTPUT_TOTAL (64 * MIB)
+#define EXEC_OUTPUT_SURE (16 * KIB)
 #define EXEC_START_MS 60000
 #define EXEC_KILL_MS 10000
 #define EXEC_DELETE_MS 30000
