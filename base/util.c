@@ -395,11 +395,19 @@ int unix_connect(const char *addr, int *ret_fd, struct err *err)
 	r = unix_addr(addr, &sa, err);
 	if (r < 0)
 		return r;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_errno(err, -errno, "socket");
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-		return err_errno(err, -errno, "connect %s", sa.sun_path);
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
+		r = -errno;
+		if (r == -EAGAIN)
+			return err_set(err, r, "connect %s: nobody takes the connections there",
+				       sa.sun_path);
+		return err_errno(err, r, "connect %s", sa.sun_path);
+	}
+	r = fd_set_nonblock(fd, false);
+	if (r < 0)
+		return err_errno(err, r, "connect %s", sa.sun_path);
 	*ret_fd = take_fd(&fd);
 	return 0;
 }
@@ -415,7 +423,7 @@ int unix_listen(const char *addr, mode_t mode, int *ret_fd, struct err *err)
 	if (r < 0)
 		return r;
 	r = unix_connect(addr, &probe, NULL);
-	if (r == 0) {
+	if (r == 0 || r == -EAGAIN) {
 		fd_close(&probe);
 		return err_set(err, -EADDRINUSE, "listen %s: another process serves there",
 			       sa.sun_path);

@@ -79,7 +79,9 @@ int mkdir_p(const char *path, mode_t mode, struct err *err) must_check;
 int remove_tree(const char *path, struct err *err) must_check;
 int fd_set_nonblock(int fd, bool on) must_check;
 /* Connects/listens on AF_UNIX SOCK_STREAM; accepts "unix://PATH" and PATH. -ENAMETOOLONG from 108
- * bytes on. Listening unlinks a stale socket (one that refuses connections) and sets `mode`. */
+ * bytes on. Connecting never waits: -EAGAIN is a process that does not take the connections that it
+ * has. The descriptor blocks. Listening unlinks a stale socket (one that refuses connections) and
+ * sets `mode`. */
 int unix_connect(const char *addr, int *ret_fd, struct err *err) must_check;
 int unix_listen(const char *addr, mode_t mode, int *ret_fd, struct err *err) must_check;
 /* Directory of the running program, without trailing slash. The caller frees. */

@@ -37,6 +37,11 @@ char *path_execs(const struct huskd *d)
 	return str_fmt("%s/exec", d->config.state);
 }
 
+char *path_shims(const struct huskd *d)
+{
+	return str_fmt("%s/shim", d->config.state);
+}
+
 /* Takes dir over. */
 static char *below(char *dir, const char *id)
 {
@@ -88,10 +93,7 @@ static int lock_dir(const char *dir, int *ret_fd, struct err *err)
 int path_prepare(const struct huskd *d, int ret_locks[2], struct err *err)
 {
 	char *(*const dirs[])(const struct huskd *) = {
-		path_pods,
-		path_containers,
-		path_containers_data,
-		path_execs,
+		path_pods, path_containers, path_containers_data, path_execs, path_shims,
 	};
 	const char *root = d->config.root, *state = d->config.state;
 	int r = mkdir_p(root, 0711, err);

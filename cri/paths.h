@@ -1,6 +1,7 @@
 /*
- * Where huskd's files are: <state>/{pods,containers,exec} and <root>/{husk.db,images,containers}.
- * Paths are the caller's to free; NULL without memory. Loop's thread.
+ * Where huskd's files are: <state>/{pods,containers,exec,shim} and
+ * <root>/{husk.db,images,containers}. Paths are the caller's to free; NULL without memory. Loop's
+ * thread.
  */
 #ifndef HUSK_CRI_PATHS_H
 #define HUSK_CRI_PATHS_H
@@ -22,6 +23,8 @@ char *path_pods(const struct huskd *d);		   /* bundles */
 char *path_containers(const struct huskd *d);	   /* bundles */
 char *path_containers_data(const struct huskd *d); /* scratch disks */
 char *path_execs(const struct huskd *d);	   /* FIFOs */
+
+char *path_shims(const struct huskd *d); /* the sockets of the shims */
 
 char *path_pod(const struct huskd *d, const char *pod_id);
 char *path_container(const struct huskd *d, const char *id);

@@ -130,7 +130,9 @@ static int socket_of(const struct shim_args *args, const struct input *in, const
 	if (str_starts(address, "unix://"))
 		address += strlen("unix://");
 	slash = strrchr(address, '/');
-	if (!str_empty(in->socket_dir))
+	if (!str_empty(in->opts->socket_dir))
+		dir = strdup(in->opts->socket_dir);
+	else if (!str_empty(in->socket_dir))
 		dir = strdup(in->socket_dir);
 	else if (husk && slash)
 		dir = str_fmt("%.*s/s", (int)(slash - address), address);
@@ -201,8 +203,9 @@ static int open_log(const struct shim_args *args, const struct input *in, int *r
 		return 0;
 	}
 	if (in->ours) {
-		*ret = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-		return 0;
+		fd = in->opts->log_fd ? (int)in->opts->log_fd : STDERR_FILENO;
+		*ret = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		return *ret < 0 ? err_errno(err, -errno, "log") : 0;
 	}
 	/* containerd's log FIFO; opened for both directions it neither blocks nor breaks. */
 	path = str_fmt("%s/log", args->bundle);

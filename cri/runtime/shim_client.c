@@ -17,8 +17,12 @@
 #include "base/spawn.h"
 #include "base/util.h"
 #include "cri/huskd.h"
+#include "cri/paths.h"
 #include "cri/runtime/backend.h"
 #include "proto/wkt.pb-c.h"
+
+#define RUN_WORDS_MAX 400 /* of its standard error, in an error's text */
+#define RUN_LOG_FD 3	  /* the descriptor for the daemon's log */
 
 /* One run of the shim program: until its output has ended and it was reaped. */
 struct run {
@@ -27,6 +31,7 @@ struct run {
 	struct buf out;
 	int out_fd;
 	struct ev_io out_io;
+	int words_fd; /* its standard error: read once, when it has ended */
 	struct ev_child child;
 	struct ev_timer timer;
 	bool eof, exited, timed_out;
@@ -42,6 +47,7 @@ static void run_free(struct run *run)
 	ev_timer_del(&run->timer);
 	ev_child_del(&run->child);
 	fd_close(&run->out_fd);
+	fd_close(&run->words_fd);
 	buf_fini(&run->out);
 	free(run);
 }
@@ -84,17 +90,41 @@ int shim_parse_address(const char *text, size_t len, char **ret, struct err *err
 	return r;
 }
 
+/* What the program wrote to its standard error, on one line, without its name in front. */
+static void run_words(struct run *run, char *words, size_t size)
+{
+	static const char name[] = "containerd-shim-husk-v2: ";
+	ssize_t n = run->words_fd < 0 ? -1 : read(run->words_fd, words, size - 1);
+	size_t len = n > 0 ? (size_t)n : 0;
+
+	while (len > 0 && (words[len - 1] == '\n' || words[len - 1] == ' '))
+		len--;
+	words[len] = '\0';
+	for (char *s = words; (s = strchr(s, '\n'));)
+		*s = ' ';
+	if (str_starts(words, name))
+		memmove(words, words + strlen(name), len + 1 - strlen(name));
+}
+
 static int run_result(struct run *run, struct err *err)
 {
+	char words[RUN_WORDS_MAX];
+
+	run_words(run, words, sizeof(words));
 	if (run->timed_out)
 		return err_set(err, -ETIMEDOUT, "%s %s took too long and was killed",
 			       run->huskd->config.shim, run->command);
 	if (WIFSIGNALED(run->status))
-		return err_set(err, -EIO, "%s %s was killed by signal %d", run->huskd->config.shim,
-			       run->command, WTERMSIG(run->status));
+		return err_set(err, -EIO, "%s %s was killed by signal %d%s%s",
+			       run->huskd->config.shim, run->command, WTERMSIG(run->status),
+			       *words ? ": " : "", words);
 	if (WEXITSTATUS(run->status) != 0)
-		return err_set(err, -EIO, "%s %s failed with status %d (its message is in the log)",
-			       run->huskd->config.shim, run->command, WEXITSTATUS(run->status));
+		return *words ? err_set(err, -EIO, "%s", words)
+			      : err_set(err, -EIO, "%s %s failed with status %d and said nothing",
+					run->huskd->config.shim, run->command,
+					WEXITSTATUS(run->status));
+	if (*words)
+		log_limited(LOG_WARN, "the shim said", "command", run->command, "text", words);
 	return 0;
 }
 
@@ -158,6 +188,7 @@ static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len, s
 	const struct config *c = &d->config;
 	Shim__Options o = SHIM__OPTIONS__INIT;
 	cleanup_free uint8_t *inner = NULL;
+	cleanup_free char *sockets = NULL;
 	Wkt__Any any = WKT__ANY__INIT;
 
 	o.vmm_path = c->vmm ? c->vmm : o.vmm_path;
@@ -169,6 +200,10 @@ static int pack_options(const struct huskd *d, uint8_t **ret, size_t *ret_len, s
 	o.memory_mib = c->memory_mib;
 	o.log_level = c->log_level;
 	o.log_format = c->log_format;
+	o.log_fd = RUN_LOG_FD;
+	o.socket_dir = sockets = path_shims(d);
+	if (!sockets)
+		return err_nomem(err);
 
 	any.type_url = (char *)"husk.shim.v1.Options";
 	any.value.data = inner = pb_pack(&o.base, &any.value.len);
@@ -203,7 +238,7 @@ static int options_pipe(const struct huskd *d, int *ret, struct err *err)
 static int run_spawn(struct run *run, const char *id, const char *bundle, struct err *err)
 {
 	struct huskd *d = run->huskd;
-	cleanup_fd int in = -1, out = -1;
+	cleanup_fd int in = -1, out = -1, words = -1;
 	int p[2], pidfd = -1;
 	pid_t pid;
 	char *argv[] = {
@@ -231,12 +266,17 @@ static int run_spawn(struct run *run, const char *id, const char *bundle, struct
 	r = fd_set_nonblock(run->out_fd, true);
 	if (r < 0)
 		return err_errno(err, r, "make a pipe");
+	if (pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_errno(err, -errno, "make a pipe");
+	run->words_fd = p[0];
+	words = p[1]; /* more than it holds is nothing to wait for */
 	s = spawn_of(d->config.shim, argv, OOM_SCORE_SHIM);
 	s.cwd = bundle;
 	s.fds[0] = in;
 	s.fds[1] = out;
-	s.fds[2] = STDERR_FILENO;
-	s.n_fds = 3;
+	s.fds[2] = words;
+	s.fds[RUN_LOG_FD] = STDERR_FILENO;
+	s.n_fds = RUN_LOG_FD + 1;
 	s.new_session = true;
 	r = spawn_run(&s, &pid, &pidfd, err);
 	if (r < 0)
@@ -259,7 +299,7 @@ static int run_start(struct huskd *d, const char *command, const char *id, const
 	*run = *callbacks;
 	run->huskd = d;
 	run->command = command;
-	run->out_fd = -1;
+	run->out_fd = run->words_fd = -1;
 	buf_init(&run->out, SHIM_OUTPUT_MAX);
 	r = ev_timer_add(d->loop, &run->timer, timeout_ms * NS_PER_MS, shim_client_on_timeout, run);
 	if (r < 0)

@@ -163,3 +163,25 @@ time.sleep(60)' "$port" 3>&- &
 	husk rm -f scored
 	stop_huskd scores
 }
+
+# The shims' sockets lie in a directory below the state, so the daemon's own may have any name.
+@test "a socket called s, and the words of a shim that cannot start" {
+	dir=$HUSK_E2E/names
+	mkdir -p "$dir"
+	ln -s s "$dir/husk.sock" # where start_huskd asks
+	start_huskd names --listen "unix://$dir/s"
+	export HUSK_ENDPOINT=unix://$dir/s
+	husk pull "$BUSYBOX" >/dev/null 2>&1
+	run -0 husk run --rm "$BUSYBOX" echo works
+	[ "${lines[-1]}" = works ]
+	stop_huskd names
+	rm "$dir/husk.sock"
+	printf '#!/bin/sh\necho "containerd-shim-husk-v2: no luck today" >&2\nexit 3\n' >"$T/shim"
+	chmod +x "$T/shim"
+	echo "shim: $T/shim" >"$T/huskd.yaml"
+	start_huskd names --config "$T/huskd.yaml"
+	export HUSK_ENDPOINT=unix://$dir/husk.sock
+	run -125 husk run --rm "$BUSYBOX" true
+	[[ $output == *"no luck today"* ]]
+	stop_huskd names
+}

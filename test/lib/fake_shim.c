@@ -1,8 +1,10 @@
 #include "test/lib/fake_shim.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "proto/containerd_sandbox_v1.pb-c.h"
@@ -127,6 +129,16 @@ static void shim_create(struct ttrpc_call *call, const ProtobufCMessage *req, vo
 	ttrpc_reply(call, NULL);
 }
 
+/* As a command would: into the FIFO, which takes as much before anybody reads. */
+static void exec_write(const struct fake_shim *f, const char *path)
+{
+	static const uint8_t zeros[FAKE_EXEC_OUTPUT_MAX];
+	cleanup_fd int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, zeros, f->exec_output), f->exec_output);
+}
+
 static void shim_exec(struct ttrpc_call *call, const ProtobufCMessage *req, void *arg)
 {
 	const TaskV3__ExecProcessRequest *m = (const void *)req;
@@ -134,6 +146,8 @@ static void shim_exec(struct ttrpc_call *call, const ProtobufCMessage *req, void
 	if (refused(arg, call, "Exec"))
 		return;
 	add_task(arg, m->id, m->exec_id);
+	exec_write(arg, m->stdout);
+	exec_write(arg, m->stderr);
 	ttrpc_reply(call, NULL);
 }
 
@@ -261,8 +275,9 @@ void fake_shim_init(struct fake_shim *f, const char *dir)
 	(void)snprintf(f->program, sizeof(f->program), "%s/shim", dir);
 	(void)snprintf(f->address, sizeof(f->address), "unix://%s/shim.sock", dir);
 	n = snprintf(script, sizeof(script),
-		     "#!/bin/sh\nfor last; do :; done\n[ \"$last\" != start ] || echo %s\n",
-		     f->address);
+		     "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = start ] || exit 0\n"
+		     "[ ! -e %s/says ] || { cat %s/says >&2; exit 1; }\necho %s\n",
+		     dir, dir, f->address);
 	assert_int_equal(write_file_atomic(f->program, script, (size_t)n, 0700, false, NULL), 0);
 }
 

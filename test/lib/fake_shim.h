@@ -13,6 +13,7 @@
 #include "base/ttrpc/ttrpc.h"
 
 #define FAKE_TASKS 16
+#define FAKE_EXEC_OUTPUT_MAX 65536 /* a pipe */
 
 struct fake_task {
 	char id[65], exec_id[65]; /* "" = not used; exec_id "" = the container's first process */
@@ -28,7 +29,10 @@ struct fake_shim {
 	const char *text;
 	uint32_t start_exit; /* goes along as a StartError; 0 = none */
 
-	char program[128]; /* for huskd's `shim` setting */
+	size_t exec_output; /* bytes that each command writes to each stream */
+
+	/* For huskd's `shim` setting. While DIR/says exists, `start` says that and fails. */
+	char program[128];
 	char address[128];
 	struct ttrpc_server *server;
 	struct fake_task tasks[FAKE_TASKS];

@@ -294,6 +294,30 @@ static void removing_deep_trees(void **state)
 	assert_ok(remove_tree(in_dir("deep"), &e), &e);
 }
 
+/* A process that is stopped takes no connections: who connects is told, and does not wait. */
+static void unix_connect_does_not_wait(void **state)
+{
+	cleanup_free char *addr = str_fmt("unix://%s", in_dir("full.sock"));
+	int l = -1, c[2] = { -1, -1 }, third = -1;
+	struct err e = { 0 };
+
+	assert_ok(unix_listen(addr, 0600, &l, &e), &e);
+	assert_int_equal(listen(l, 1), 0);
+	alarm(20);
+	for (int i = 0; i < 2; i++) {
+		assert_ok(unix_connect(addr, &c[i], &e), &e);
+		assert_int_equal(fcntl(c[i], F_GETFL) & O_NONBLOCK, 0);
+	}
+	assert_int_equal(unix_connect(addr, &third, &e), -EAGAIN);
+	assert_text(err_text(&e), "nobody takes the connections there");
+	assert_int_equal(unix_listen(addr, 0600, &third, &e), -EADDRINUSE);
+	alarm(0);
+	(void)close(l);
+	(void)close(c[0]);
+	(void)close(c[1]);
+	assert_int_equal(unlink(in_dir("full.sock")), 0);
+}
+
 static void unix_sockets(void **state)
 {
 	cleanup_free char *addr = str_fmt("unix://%s", in_dir("s.sock"));
@@ -372,6 +396,7 @@ int main(void)
 		cmocka_unit_test(removing_stops_at_mounts),
 		cmocka_unit_test(removing_deep_trees),
 		cmocka_unit_test(unix_sockets),
+		cmocka_unit_test(unix_connect_does_not_wait),
 		cmocka_unit_test(the_rest),
 	};
 

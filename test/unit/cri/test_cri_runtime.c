@@ -14,6 +14,7 @@
 #include "cri/huskd.h"
 #include "cri/paths.h"
 #include "cri/runtime/backend.h"
+#include "cri/runtime/exec.h"
 #include "cri/runtime/recover.h"
 #include "cri/runtime/service.h"
 #include "cri/store/statedb.h"
@@ -31,7 +32,8 @@ static struct {
 	struct rpc *rpc;
 	char dir[64];
 	int locks[2];
-	unsigned holds, releases; /* of the image */
+	unsigned holds, releases;	 /* of the image */
+	size_t exec_stdout, exec_stderr; /* bytes of the last ExecSync */
 } g;
 
 /* ---- the image store: one image "img", without layers ---- */
@@ -330,6 +332,8 @@ static int run_command(const char *id, int code, const char *want)
 	if (!resp)
 		return -1;
 	exit_code = resp->exit_code;
+	g.exec_stdout = resp->stdout.len;
+	g.exec_stderr = resp->stderr.len;
 	cri__exec_sync_response__free_unpacked(resp, NULL);
 	return exit_code;
 }
@@ -529,6 +533,59 @@ static void comes_back(void **state)
 	assert_int_equal(g.d.state.n_pods, 0);
 }
 
+/* Given back after the answer. */
+static void wait_exec_bytes(size_t want)
+{
+	for (int i = 0; i < 200 && __atomic_load_n(&g.d.exec_bytes, __ATOMIC_SEQ_CST) != want; i++)
+		(void)usleep(20000);
+	assert_int_equal(__atomic_load_n(&g.d.exec_bytes, __ATOMIC_SEQ_CST), want);
+}
+
+/* The output of all commands has one budget; beyond it each has its first bytes only. */
+static void exec_output(void **state)
+{
+	char pod[65], id[65];
+
+	run_pod("out", pod, 0, NULL);
+	create(pod, "c", id, 0, NULL);
+	start(id, 0, NULL);
+	g.shim.exec_output = 50000;
+	assert_int_equal(run_command(id, 0, NULL), 3);
+	assert_int_equal(g.exec_stdout, 50000);
+	assert_int_equal(g.exec_stderr, 50000);
+	wait_exec_bytes(0);
+	g.d.exec_bytes = EXEC_OUTPUT_TOTAL;
+	assert_int_equal(run_command(id, 0, NULL), 3);
+	assert_int_equal(g.exec_stdout, EXEC_OUTPUT_SURE);
+	assert_int_equal(g.exec_stderr, EXEC_OUTPUT_SURE);
+	wait_exec_bytes(EXEC_OUTPUT_TOTAL);
+	/* Both streams share what is left: 36 KiB, after the 16 KiB that each has for sure. */
+	g.d.exec_bytes = EXEC_OUTPUT_TOTAL - 36 * KIB;
+	assert_int_equal(run_command(id, 0, NULL), 3);
+	assert_int_equal(g.exec_stdout + g.exec_stderr, 36 * KIB);
+	wait_exec_bytes(EXEC_OUTPUT_TOTAL - 36 * KIB);
+	g.d.exec_bytes = 0;
+	g.shim.exec_output = 0;
+	remove_pod(pod);
+}
+
+/* A program that we start and that fails has the last word. */
+static void words_of_the_shim(void **state)
+{
+	static const char says[] =
+		"containerd-shim-husk-v2: start x: socket /y: File exists\nand more\n";
+	cleanup_free char *path = str_fmt("%s/says", g.dir), *silent = NULL;
+	char pod[65];
+
+	assert_int_equal(write_file_atomic(path, says, strlen(says), 0600, false, NULL), 0);
+	run_pod("words", pod, -EIO, "pod words: start x: socket /y: File exists and more");
+	assert_int_equal(write_file_atomic(path, "", 0, 0600, false, NULL), 0);
+	silent = str_fmt("pod words: %s start failed with status 1 and said nothing",
+			 g.shim.program);
+	run_pod("words", pod, -EIO, silent);
+	assert_int_equal(unlink(path), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -536,6 +593,8 @@ int main(void)
 		cmocka_unit_test(pod_errors),
 		cmocka_unit_test(container_errors),
 		cmocka_unit_test(comes_back),
+		cmocka_unit_test(exec_output),
+		cmocka_unit_test(words_of_the_shim),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
