@@ -177,40 +177,44 @@ static int exchange_on_seek(void *arg, curl_off_t at, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
-/* May a redirect or a token service be at such an address? Never on the link, and on this machine
- * only when the registry is on it as well. */
-static bool may_go(const struct exchange *x, enum address_kind kind)
+/* The endpoint may be anywhere but at a cloud's metadata, since who named it could ask there
+ * himself; where it sends us may not be more private than the place where it is. */
+static bool may_go(const struct exchange *x, bool at_endpoint, enum address_kind kind)
 {
-	return kind == ADDRESS_ELSEWHERE || (kind == ADDRESS_LOOPBACK && x->ep->local);
+	return at_endpoint ? kind != ADDRESS_METADATA : address_may_lead(x->ep->kind, kind);
 }
 
-static int wrong_place(const struct exchange *x, const char *host, struct err *err)
+static int wrong_place(const struct exchange *x, bool at_endpoint, const char *host,
+		       enum address_kind kind, struct err *err)
 {
-	return err_set(err, -EPROTO, "%s sends us to %s, an address of this machine or link",
-		       x->ep->label, host);
+	if (at_endpoint)
+		return err_set(err, -EPROTO, "%s is at %s, %s", x->ep->label, host,
+			       address_kind_text(kind));
+	return err_set(err, -EPROTO,
+		       "%s sends us to %s, %s: a registry may not lead to a place more private "
+		       "than its own (%s)",
+		       x->ep->label, host, address_kind_text(kind), address_kind_text(x->ep->kind));
 }
 
-/*
- * Called when a connection is there and before a request is sent on it. The endpoint's own address
- * may be anywhere, since the host's administrator has named it; an address that it sends us to may
- * not.
- */
+/* Called when a connection is there, new or used again, and before a request is sent on it. */
 static int exchange_on_connected(void *arg, char *remote_ip, char *local_ip, int remote_port,
 				 int local_port)
 {
 	struct exchange *x = arg;
 	enum address_kind kind = address_kind(remote_ip);
 
-	if (x->proxied)
+	if (x->proxied) /* the proxy's address */
 		return CURL_PREREQFUNC_OK;
-	if (x->at_endpoint) {
-		x->ep->local = kind == ADDRESS_LOOPBACK;
-		return CURL_PREREQFUNC_OK;
+	if (!may_go(x, x->at_endpoint, kind)) {
+		wrong_place(x, x->at_endpoint, remote_ip, kind, &x->err);
+		return CURL_PREREQFUNC_ABORT;
 	}
-	if (may_go(x, kind))
-		return CURL_PREREQFUNC_OK;
-	wrong_place(x, remote_ip, &x->err);
-	return CURL_PREREQFUNC_ABORT;
+	/* Of several addresses the most public one counts: a name can be given any private one. */
+	if (x->at_endpoint) {
+		x->ep->kind = x->ep->connected ? MIN_OF(x->ep->kind, kind) : kind;
+		x->ep->connected = true;
+	}
+	return CURL_PREREQFUNC_OK;
 }
 
 /* ---- set-up ---- */
@@ -414,29 +418,22 @@ static int set_common(struct exchange *x)
 }
 #undef SET
 
-/* Of the host of a URL, before there is a connection (behind a proxy there never is one): numeric
- * addresses and localhost; other names are resolved later, or by the proxy. */
-static enum address_kind host_kind(const char *host)
-{
-	if (host_is_loopback(host))
-		return ADDRESS_LOOPBACK;
-	return strchr(host, ':') || strspn(host, "0123456789.") == strlen(host) ? address_kind(host)
-										: ADDRESS_ELSEWHERE;
-}
-
 static int submit(struct exchange *x, struct err *err)
 {
 	cleanup_free char *origin = NULL, *host = NULL;
 	unsigned port = 0;
 	bool same_origin, elsewhere;
+	enum address_kind kind;
 	int r = url_split(x->url, &origin, &host, &port, err);
 
 	if (r < 0)
 		return r;
 	same_origin = str_eq(origin, x->ep->origin);
 	elsewhere = x->hops || x->token_service || !same_origin;
-	if (elsewhere && !may_go(x, host_kind(host)))
-		return wrong_place(x, host, err);
+	/* Before there is a connection; behind a proxy there never is one. */
+	kind = address_kind_of_host(host);
+	if (!may_go(x, !elsewhere, kind))
+		return wrong_place(x, !elsewhere, host, kind, err);
 	x->at_endpoint = !elsewhere;
 	x->cross_origin = x->cross_origin || !same_origin;
 	x->header_bytes = 0;

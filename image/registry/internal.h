@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "image/address.h"
 #include "image/digest.h"
 #include "image/hosts.h"
 #include "image/registry/registry.h"
@@ -22,7 +23,8 @@ struct endpoint {
 	char *label;			 /* for texts */
 	struct auth_challenge challenge; /* what it asks for */
 	bool loopback;			 /* by its name */
-	bool local;			 /* the last connection to it went to this machine */
+	bool connected;			 /* its address was seen: not so through a proxy */
+	enum address_kind kind;		 /* where it is: by its name, then by its addresses */
 	bool unreachable; /* it did not answer the last time: the others are asked first */
 	bool bad_digest;  /* it gave bytes with a wrong digest: not asked for blobs any more */
 	bool no_range;	  /* it does not answer a Range request as it should */

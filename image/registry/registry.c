@@ -83,8 +83,8 @@ static int endpoint_init(struct endpoint *ep, const struct host *h, struct err *
 	if (!ep->label)
 		return err_nomem(err);
 	ep->label[strcspn(ep->label, "/")] = 0;
-	ep->loopback = host_is_loopback(ep->name) || address_kind(ep->name) == ADDRESS_LOOPBACK;
-	ep->local = ep->loopback;
+	ep->kind = address_kind_of_host(ep->name);
+	ep->loopback = ep->kind == ADDRESS_LOOPBACK;
 	return 0;
 }
 
@@ -122,16 +122,23 @@ static int set_options(struct registry *reg, const struct registry_options *o, s
 	return r;
 }
 
+int registry_prepare(struct err *err)
+{
+	CURLcode c = curl_global_init(CURL_GLOBAL_DEFAULT);
+
+	return c == CURLE_OK ? 0
+			     : err_set(err, -EIO, "libcurl cannot be initialised: %s",
+				       curl_easy_strerror(c));
+}
+
 int registry_new(const struct registry_options *o, registry_done_fn done,
 		 registry_progress_fn progress, void *arg, struct registry **ret, struct err *err)
 {
 	struct registry *reg;
-	CURLcode c = curl_global_init(CURL_GLOBAL_DEFAULT);
-	int r;
+	int r = registry_prepare(err);
 
-	if (c != CURLE_OK)
-		return err_set(err, -EIO, "libcurl cannot be initialised: %s",
-			       curl_easy_strerror(c));
+	if (r < 0)
+		return r;
 	reg = calloc(1, sizeof(*reg));
 	if (!reg)
 		return err_nomem(err);

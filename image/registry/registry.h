@@ -8,9 +8,9 @@
  * once and, when all have failed, after a pause that grows (retry.h); a blob continues by Range
  * where it stopped. What cannot (401, 403, 404, a wrong certificate) is not.
  *
- * Redirects: to http(s) only, never from https to http, and never from a registry elsewhere to this
- * machine or a link-local address; credentials, headers and client certificates do not follow them
- * to another host.
+ * Redirects: to http(s) only, never from https to http, and never to a place more private than the
+ * registry's own (image/address.h), as for token services; credentials, headers and client
+ * certificates do not follow them to another host.
  *
  * Files: registry.c (the list of requests, endpoints); request.c (what all requests have in common:
  * from one try to the next), over it document.c, layer.c and call.c (the kinds of requests) and
@@ -111,6 +111,9 @@ struct registry_call {
 	void *arg;
 };
 
+/* Lets libcurl and TLS load what they need, for processes that cannot load anything later. Twice is
+ * fine. */
+int registry_prepare(struct err *err) must_check;
 int registry_new(const struct registry_options *o, registry_done_fn done,
 		 registry_progress_fn progress, void *arg, struct registry **ret,
 		 struct err *err) must_check;

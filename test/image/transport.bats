@@ -470,6 +470,77 @@ make_ca() {
 	[[ $output == *"== tokenlink"$'\n'"error -71 "*"sends us to 169.254.169.254"* ]]
 }
 
+@test "a registry may not send us to a place more private than its own" {
+	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20)) a mode
+	local public=192.0.2.1 private=10.0.0.9
+	mkdir "$d/etc"
+	printf '127.0.0.1 localhost\n%s inner.test\n%s meta.test\n' "$private" 100.100.100.200 >"$d/hosts"
+	# In namespaces of their own: a machine elsewhere, one of a private network, and metadata.
+	cat >"$d/inside" <<-SH
+		set -e
+		mount --bind "$d/hosts" /etc/hosts
+		ip link set lo up
+		for a in $public $private 10.1.1.1 100.100.100.200; do
+			ip addr add \$a/32 dev lo
+			"$HERE/mock-registry" "$WORK/odd" $port \$a >"$d/\$a.log" 2>&1 &
+			echo \$! >>"$d/pids"
+			answered=
+			for i in \$(seq 100); do
+				curl -s -o /dev/null "http://\$a:$port/" && answered=yes && break
+				sleep 0.1
+			done
+			[ "\$answered" ]
+		done
+		trap 'kill \$(cat "$d/pids")' EXIT
+		export IMAGE_TOOL_HOSTS="$HOSTS"
+		while read -r ref; do
+			echo "== \$ref"
+			rm -rf "$STORE"
+			timeout 60 "$TOOL" "$STORE" pull "\$ref" 2>&1 || true
+		done
+	SH
+	for a in $public $private 100.100.100.200; do
+		hosts "${a}_${port}_" <<-TOML
+			server = "http://$a:$port"
+		TOML
+	done
+	for a in $public $private; do
+		for mode in ok redirectgoto-10.1.1.1 redirectgoto-inner.test redirectgoto-64_ff9b__a00_1 \
+			redirectgoto-meta.test redirectgoto-fd00_ec2__254 redirectgoto-127.0.0.1 \
+			tokengoto-10.1.1.1 tokengoto-inner.test tokengoto-meta.test tokengoto-169.254.169.254 \
+			tokengoto-2002_a9fe_a9fe__1; do
+			echo "$a:$port/$mode/good"
+		done
+	done >"$d/refs"
+	echo "100.100.100.200:$port/ok/good" >>"$d/refs"
+	run unshare -n -m bash "$d/inside" <"$d/refs"
+	echo "$output"
+	[[ $output == *"== $public:$port/ok/good"$'\n'"sha256:"* ]]
+	[[ $output == *"== $private:$port/ok/good"$'\n'"sha256:"* ]]
+	# within the private network, and from outside into it
+	for mode in redirectgoto-10.1.1.1 redirectgoto-inner.test; do
+		[[ $output == *"== $private:$port/$mode/good"$'\n'"sha256:"* ]]
+		[[ $output == *"== $public:$port/$mode/good"$'\n'"error -71 "*"sends us to 10."*"private network"* ]]
+	done
+	[[ $output == *"== $public:$port/redirectgoto-64_ff9b__a00_1/good"$'\n'"error -71 "*"sends us to 64:ff9b::a00:1"* ]]
+	[[ $output == *"== $public:$port/tokengoto-10.1.1.1/good"$'\n'"error -71 "*"sends us to 10.1.1.1"* ]]
+	[[ $output == *"== $public:$port/tokengoto-inner.test/good"$'\n'"error -71 "*"sends us to $private"* ]]
+	# the token service of a private network was asked
+	[[ $output == *"== $private:$port/tokengoto-inner.test/good"$'\n'"error -13 "* ]]
+	for a in $public $private; do
+		[[ $output == *"== $a:$port/redirectgoto-127.0.0.1/good"$'\n'"error -71 "*"sends us to 127.0.0.1"* ]]
+		for mode in redirectgoto tokengoto; do
+			[[ $output == *"== $a:$port/$mode-meta.test/good"$'\n'"error -71 "*"sends us to 100.100.100.200"* ]]
+		done
+		[[ $output == *"== $a:$port/redirectgoto-fd00_ec2__254/good"$'\n'"error -71 "*"sends us to fd00:ec2::254"* ]]
+		[[ $output == *"== $a:$port/tokengoto-169.254.169.254/good"$'\n'"error -71 "*"sends us to 169.254.169.254"* ]]
+		[[ $output == *"== $a:$port/tokengoto-2002_a9fe_a9fe__1/good"$'\n'"error -71 "*"sends us to 2002:a9fe:a9fe::1"* ]]
+	done
+	# metadata are no registry
+	[[ $output == *"== 100.100.100.200:$port/ok/good"$'\n'"error -71 "*"metadata"* ]]
+	! grep -q "^/v2" "$d/100.100.100.200.log"
+}
+
 @test "proxies of the environment, and NO_PROXY" {
 	local port=$((MOCK_PORT + 30)) p
 	hosts registry.test <<-TOML
