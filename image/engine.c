@@ -29,6 +29,7 @@ static int set_jobs(struct image_store *s, const struct image_store_options *o, 
 {
 	struct jobs *js = &s->jobs;
 	struct utsname u;
+	int r;
 
 	js->loop = o->loop;
 	js->store = s->store;
@@ -43,7 +44,12 @@ static int set_jobs(struct image_store *s, const struct image_store_options *o, 
 		return err_nomem(err);
 	uname(&u);
 	js->arch = strdup(o->arch ? o->arch : str_eq(u.machine, "aarch64") ? "arm64" : "amd64");
-	return js->arch ? procs_init(&js->procs, o->loop, o->worker, err) : err_nomem(err);
+	r = js->arch ? procs_init(&js->procs, o->loop, o->worker, err) : err_nomem(err);
+	if (r == 0)
+		r = procs_set_uids(&js->procs,
+				   o->worker_uid_first ? o->worker_uid_first : PROC_UID_FIRST,
+				   o->worker_uids ? o->worker_uids : PROC_UIDS, err);
+	return r;
 }
 
 int image_store_open(const struct image_store_options *o, struct image_store **ret, struct err *err)

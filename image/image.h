@@ -51,6 +51,9 @@ struct image_store_options {
 	const char *hosts_dir;	     /* certs.d of containerd (hosts.h); NULL = none */
 	/* Patience with registries: 0 = 500 ms before the second try, 30 s without bytes. */
 	unsigned retry_base_ms, stall_s;
+	/* Each worker process runs as a user of its own: these, 0 = 4096 from 1879048192 on. -EINVAL
+	 * (image_store_open): one of them is a user of this host. */
+	uint32_t worker_uid_first, worker_uids;
 	char *const *pinned; /* names of images that are always pinned; NULL = none. Copied. */
 	/* Layer blobs are deleted once they are unpacked: less disk, but no push and no save of an
 	 * image, and repair fetches. */

@@ -127,6 +127,36 @@ static void check_file(struct check *k, const char *what, const char *rel, const
 	say(k, BAD, what, text);
 }
 
+/* What keeps the process that downloads away from the host's files. Without it the other walls are
+ * left (SECURITY.md). */
+static void check_confinement(struct check *k)
+{
+	cleanup_free char *path = NULL, *text = NULL;
+	char *argv[] = { (char *)"husk-image-worker", (char *)"--probe", NULL };
+	struct err err = { 0 };
+	json_t *probe = NULL;
+	char line[PROBE_FIELD_MAX];
+	int abi = 0, r = program_path(NULL, "husk-image-worker", &path, &err);
+
+	if (r == 0)
+		r = capture(path, argv, &text, &err);
+	if (r < 0)
+		return; /* the check of the file says it */
+	probe = json_loads(text, 0, NULL);
+	if (!probe || json_unpack(probe, "{s:i}", "landlock", &abi) < 0) {
+		say(k, BAD, "confinement", "husk-image-worker --probe printed no JSON");
+	} else if (abi) {
+		(void)snprintf(line, sizeof(line), "Landlock, version %d", abi);
+		say(k, OK, "confinement", line);
+	} else {
+		say(k, NOTE, "confinement",
+		    "the kernel has no Landlock: the process that downloads images is confined by "
+		    "its user and by system call filters alone; add landlock to lsm= of the "
+		    "kernel's command line");
+	}
+	json_decref(probe);
+}
+
 static void check_host(struct check *k)
 {
 	char text[PROBE_FIELD_MAX];
@@ -202,6 +232,7 @@ static int check_run(struct cli *c, int argc, char **argv)
 	check_file(&k, "initramfs", "../share/husk/initramfs.cpio", "build it with 'make'");
 	check_file(&k, "shim", "containerd-shim-husk-v2", "build it with 'make'");
 	check_file(&k, "image worker", "husk-image-worker", "build it with 'make'");
+	check_confinement(&k);
 	check_server(&k, c);
 	return k.bad ? 1 : 0;
 }

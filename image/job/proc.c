@@ -1,10 +1,13 @@
 #include "image/job/proc.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/process.h"
@@ -17,12 +20,61 @@ struct proc {
 	struct ev_child child;
 	void (*on_exit)(void *owner, int status); /* NULL: the owner has let go */
 	void *owner;
+	uint32_t uid; /* 0 = none of its own */
 };
 
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err)
 {
 	*ps = (struct procs){ .loop = loop };
 	return program_path(worker, "husk-image-worker", &ps->worker, err);
+}
+
+/* Only the host's own file: a directory service may be on the other end of a slow line. */
+int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err)
+{
+	FILE *f = fopen("/etc/passwd", "re");
+	const struct passwd *pw;
+	int r = 0;
+
+	while (f && r == 0 && (pw = fgetpwent(f)))
+		if (pw->pw_uid >= first && pw->pw_uid - first < n)
+			r = err_set(err, -EINVAL,
+				    "user %.64s of this host has uid %u, which is one of the image "
+				    "workers' (%u and the %u after it): choose other ones "
+				    "(images.worker-uid-first, images.worker-uids)",
+				    pw->pw_name, pw->pw_uid, first, n - 1);
+	if (f)
+		(void)fclose(f);
+	if (r < 0)
+		return r;
+	ps->uid_first = first;
+	ps->uids = n;
+	/* Where several huskd share a host, they need not begin with the same one. */
+	ps->uid_next = n ? (uint32_t)getpid() % n : 0;
+	return 0;
+}
+
+static bool uid_taken(const struct procs *ps, uint32_t uid)
+{
+	for (const struct proc *p = ps->list; p; p = p->next)
+		if (p->uid == uid)
+			return true;
+	return false;
+}
+
+/* One that no child has, also none that is not reaped yet. */
+static int choose_uid(struct procs *ps, uint32_t *ret, struct err *err)
+{
+	for (uint32_t k = 0; k < ps->uids; k++) {
+		uint32_t uid = ps->uid_first + ps->uid_next++ % ps->uids;
+
+		if (!uid_taken(ps, uid)) {
+			*ret = uid;
+			return 0;
+		}
+	}
+	return err_set(err, -EAGAIN, "more than %u processes at once (images.worker-uids)",
+		       ps->uids);
 }
 
 static void proc_free(struct proc *p)
@@ -49,17 +101,27 @@ static void proc_on_child(struct ev_child *c, int status)
 int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *, int), void *owner, struct proc **ret, struct err *err)
 {
-	char *argv[PROC_MAX_ARGS + 2] = { ps->worker };
+	char *argv[PROC_MAX_ARGS + 4] = { ps->worker }, uid_text[16];
 	struct spawn sp = spawn_of(ps->worker, argv, OOM_SCORE_WORKER);
 	struct proc *p = calloc(1, sizeof(*p));
-	int pidfd, k, r;
+	int pidfd, k, n = 1, r;
 	pid_t pid;
 
 	if (!p)
 		return err_nomem(err);
+	if (ps->uids) {
+		r = choose_uid(ps, &p->uid, err);
+		if (r < 0) {
+			free(p);
+			return err_wrap(err, r, "start %s", ps->worker);
+		}
+		(void)snprintf(uid_text, sizeof(uid_text), "%u", p->uid);
+		argv[n++] = (char *)"--uid";
+		argv[n++] = uid_text;
+	}
 	for (k = 0; args[k]; k++) {
 		check(k < PROC_MAX_ARGS);
-		argv[k + 1] = args[k];
+		argv[n++] = args[k];
 	}
 	check(n_fds <= SPAWN_MAX_FDS);
 	for (k = 0; k < n_fds; k++)

@@ -11,16 +11,25 @@
 
 #define PROC_MAX_ARGS 8 /* without the program's name */
 
+/* Users of workers, where the options name none. 0x70000000 is beyond what distributions give to
+ * users, to services, and to containers (subuid). */
+#define PROC_UID_FIRST 1879048192u
+#define PROC_UIDS 4096u
+
 struct proc;
 
 struct procs {
 	struct loop *loop; /* borrowed */
 	char *worker;	   /* path of husk-image-worker */
 	struct proc *list; /* children not reaped yet, also those that were let go */
+	uint32_t uid_first, uids, uid_next; /* of children; uids 0 = "nobody" for all */
 };
 
 /* worker: NULL = the one in the directory of the running program. */
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err) must_check;
+/* From now on each child has a uid that none of the others has, of `n` from `first` on. -EINVAL: one
+ * of them is a user of this host. -EAGAIN (proc_start): more children than uids. */
+int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err) must_check;
 /* Kills all children and waits for them. Fine for what procs_init has failed on or has not seen. */
 void procs_close(struct procs *ps);
 

@@ -1,34 +1,21 @@
 #include "image/worker/confine.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
-#include <linux/landlock.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <seccomp.h>
 
 #include "base/util.h"
+#include "image/worker/confine_internal.h"
 
 #define NOBODY 65534
 
-/* Sanitizers need system calls and memory that the filters and limits refuse. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
+static uid_t own_uid; /* 0: none was given */
 
 static int limit(__rlimit_resource_t resource, uint64_t value, const char *name, struct err *err)
 {
@@ -44,13 +31,25 @@ static int limit(__rlimit_resource_t resource, uint64_t value, const char *name,
 	return 0;
 }
 
-static int become_nobody(struct err *err)
+void confine_set_uid(uid_t uid)
 {
+	own_uid = uid;
+}
+
+/* A uid that no other process has is the border between workers: what the kernel lets a process do
+ * to others of its user, and what it counts for each user. */
+static int become_nobody(const struct confine_limits *l, struct err *err)
+{
+	uid_t id = own_uid ? own_uid : NOBODY;
+	int r;
+
 	if (geteuid() != 0)
 		return 0;
-	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
-	    setresuid(NOBODY, NOBODY, NOBODY) < 0)
-		return err_errno(err, -errno, "become nobody");
+	r = own_uid ? limit(RLIMIT_NPROC, l->threads, "threads", err) : 0;
+	if (r < 0)
+		return r;
+	if (setgroups(0, NULL) < 0 || setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0)
+		return err_errno(err, -errno, "become user %u", id);
 	return 0;
 }
 
@@ -62,16 +61,16 @@ int confine_common(const struct confine_limits *l, struct err *err)
 	/* A write beyond a limit or to a closed pipe fails, instead of killing the process. */
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
-	if (r == 0 && !SANITIZED)
+	if (r == 0 && !CONFINE_SANITIZED)
 		r = limit(RLIMIT_AS, l->memory, "memory", err);
-	if (r == 0 && !SANITIZED && l->data)
+	if (r == 0 && !CONFINE_SANITIZED && l->data)
 		r = limit(RLIMIT_DATA, l->data, "memory", err);
 	if (r == 0)
 		r = limit(RLIMIT_FSIZE, l->file, "file size", err);
 	if (r == 0)
 		r = limit(RLIMIT_CPU, l->cpu_s, "CPU time", err);
 	if (r == 0)
-		r = become_nobody(err);
+		r = become_nobody(l, err);
 	if (r < 0)
 		return r;
 	/* After the change of user, which resets PDEATHSIG. */
@@ -83,15 +82,15 @@ int confine_common(const struct confine_limits *l, struct err *err)
 	return 0;
 }
 
-static int load(scmp_filter_ctx ctx, int r, struct err *err)
+int confine_load(scmp_filter_ctx ctx, int r, struct err *err)
 {
-	if (r == 0 && !SANITIZED)
+	if (r == 0 && !CONFINE_SANITIZED)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return r < 0 ? err_errno(err, r, "install the system call filter") : 0;
 }
 
-static int add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls, size_t n)
+int confine_add_all(scmp_filter_ctx ctx, uint32_t action, const int *calls, size_t n)
 {
 	for (size_t k = 0; k < n; k++) {
 		int r = seccomp_rule_add(ctx, action, calls[k], 0);
@@ -146,6 +145,13 @@ static int allow_data(scmp_filter_ctx ctx)
 	return 0;
 }
 
+int confine_allow_basics(scmp_filter_ctx ctx)
+{
+	int r = confine_add_all(ctx, SCMP_ACT_ALLOW, basic_calls, ARRAY_SIZE(basic_calls));
+
+	return r < 0 ? r : allow_data(ctx);
+}
+
 static int allow_only(const int *more, size_t n, struct err *err)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -153,14 +159,13 @@ static int allow_only(const int *more, size_t n, struct err *err)
 
 	if (!ctx)
 		return err_nomem(err);
-	r = add_all(ctx, SCMP_ACT_ALLOW, basic_calls, ARRAY_SIZE(basic_calls));
+	r = confine_allow_basics(ctx);
 	if (r == 0)
-		r = allow_data(ctx);
+		r = confine_add_all(ctx, SCMP_ACT_ALLOW, more, n);
 	if (r == 0)
-		r = add_all(ctx, SCMP_ACT_ALLOW, more, n);
-	if (r == 0)
-		r = add_all(ctx, SCMP_ACT_ERRNO(ENOENT), refused_calls, ARRAY_SIZE(refused_calls));
-	return load(ctx, r, err);
+		r = confine_add_all(ctx, SCMP_ACT_ERRNO(ENOENT), refused_calls,
+				    ARRAY_SIZE(refused_calls));
+	return confine_load(ctx, r, err);
 }
 
 int confine_decode(struct err *err)
@@ -176,97 +181,4 @@ int confine_build(struct err *err)
 int confine_archive(struct err *err)
 {
 	return allow_only(archive_calls, ARRAY_SIZE(archive_calls), err);
-}
-
-/* ---- fetch ---- */
-
-static int landlock_allow(int ruleset, const char *path)
-{
-	cleanup_fd int fd = open(path, O_PATH | O_CLOEXEC);
-	struct landlock_path_beneath_attr a = {
-		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
-		.parent_fd = fd,
-	};
-
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &a, 0) < 0
-		       ? -errno
-		       : 0;
-}
-
-static int restrict_files(struct err *err)
-{
-	static const char *const paths[] = {
-		"/etc", "/usr", "/lib", "/lib64", "/run/systemd/resolve", "/run/resolvconf"
-	};
-	struct landlock_ruleset_attr a = {
-		.handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |
-				     LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
-				     LANDLOCK_ACCESS_FS_REMOVE_DIR |
-				     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
-				     LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |
-				     LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |
-				     LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM
-	};
-	cleanup_fd int fd = (int)syscall(SYS_landlock_create_ruleset, &a, sizeof(a), 0);
-
-	if (fd < 0) /* this kernel has no Landlock; user and limits remain */
-		return errno == ENOSYS || errno == EOPNOTSUPP ? 0
-							      : err_errno(err, -errno, "Landlock");
-	for (size_t k = 0; k < ARRAY_SIZE(paths); k++) {
-		int r = landlock_allow(fd, paths[k]);
-
-		if (r < 0)
-			return err_errno(err, r, "Landlock rule for %s", paths[k]);
-	}
-	if (syscall(SYS_landlock_restrict_self, fd, 0) < 0)
-		return err_errno(err, -errno, "Landlock");
-	return 0;
-}
-
-static const int fetch_denied[] = {
-	SCMP_SYS(execve),
-	SCMP_SYS(execveat),
-	SCMP_SYS(ptrace),
-	SCMP_SYS(process_vm_readv),
-	SCMP_SYS(process_vm_writev),
-	SCMP_SYS(kill),
-	SCMP_SYS(tkill),
-	SCMP_SYS(pidfd_open),
-	SCMP_SYS(pidfd_getfd),
-	SCMP_SYS(mount),
-	SCMP_SYS(umount2),
-	SCMP_SYS(pivot_root),
-	SCMP_SYS(chroot),
-	SCMP_SYS(unshare),
-	SCMP_SYS(setns),
-	SCMP_SYS(open_tree),
-	SCMP_SYS(move_mount),
-	SCMP_SYS(fsopen),
-	SCMP_SYS(bpf),
-	SCMP_SYS(perf_event_open),
-	SCMP_SYS(userfaultfd),
-	SCMP_SYS(io_uring_setup),
-	SCMP_SYS(keyctl),
-	SCMP_SYS(add_key),
-	SCMP_SYS(request_key),
-	SCMP_SYS(init_module),
-	SCMP_SYS(finit_module),
-	SCMP_SYS(kexec_load),
-	SCMP_SYS(open_by_handle_at),
-};
-
-int confine_fetch(struct err *err)
-{
-	scmp_filter_ctx ctx;
-	int r = SANITIZED ? 0 : restrict_files(err);
-
-	if (r < 0)
-		return r;
-	ctx = seccomp_init(SCMP_ACT_ALLOW);
-	if (!ctx)
-		return err_nomem(err);
-	r = add_all(ctx, SCMP_ACT_KILL_PROCESS, fetch_denied, ARRAY_SIZE(fetch_denied));
-	return load(ctx, r, err);
 }

@@ -13,6 +13,7 @@
 #include "image/worker/worker.h"
 
 #define MAX_CPU_S 3600
+#define MAX_THREADS 128	    /* of the resolver, which outlive a request that has given up */
 #define MAX_PING (64 * KIB) /* of the answer, which is not used */
 
 _Static_assert(REGISTRY_MAX_REQUESTS == WIRE_MAX_REQUESTS, "what the protocol promises");
@@ -296,12 +297,18 @@ static int wait_and_work(struct fetch *f, struct err *err)
 
 int worker_fetch(void)
 {
-	const struct confine_limits limits = { 1 * GIB, IMAGE_MAX_LAYER, MAX_CPU_S };
+	const struct confine_limits limits = { .memory = 1 * GIB,
+					       .file = IMAGE_MAX_LAYER,
+					       .cpu_s = MAX_CPU_S,
+					       .threads = MAX_THREADS };
 	static struct fetch f;
 	struct err err = { 0 };
-	int r = confine_common(&limits, &err);
+	int r = registry_prepare(&err);
 
 	channel_init(&f.ch);
+	confine_fetch_prepare();
+	if (r == 0)
+		r = confine_common(&limits, &err);
 	if (r == 0)
 		r = confine_fetch(&err);
 	while (r == 0 && !f.ch.eof && !f.ch.broken)

@@ -110,6 +110,19 @@ load helpers
 	[[ $output == *"kvm"* && $output == *"guest kernel"* && $output == *"RuntimeReady"* ]]
 }
 
+@test "check tells where the process that downloads is confined by less" {
+	local d=$BATS_TEST_TMPDIR/bin
+	mkdir "$d"
+	cp "$(command -v husk)" "$d/husk"
+	printf '#!/bin/sh\necho "{\\"landlock\\": 0}"\n' >"$d/husk-image-worker"
+	chmod +x "$d/husk-image-worker"
+	run "$d/husk" check
+	[[ $output == *"note  confinement "*"no Landlock"*"lsm="* ]]
+	printf '#!/bin/sh\necho "{\\"landlock\\": 4}"\n' >"$d/husk-image-worker"
+	run "$d/husk" check
+	[[ $output == *"ok    confinement "*"version 4"* ]]
+}
+
 @test "help is there for every command; nonsense is refused" {
 	run -0 husk --help
 	for c in run exec logs ps pods stop rm pull push images inspect tag rmi save load login logout df prune check version; do

@@ -132,6 +132,7 @@ static void yaml_images(void **state)
 	assert_string_equal(c.hosts_dir, "/etc/containerd/certs.d");
 	assert_int_equal(c.layers_at_once, 3);
 	assert_int_equal(c.layers_in_all, 8);
+	assert_int_equal(c.worker_uid_first, 0);
 	assert_int_equal(config_parse_yaml(&c, "f", text, strlen(text), &e), 0);
 	assert_false(c.keep_blobs);
 	assert_int_equal(strv_len(c.pinned), 2);
@@ -139,6 +140,8 @@ static void yaml_images(void **state)
 	assert_int_equal(c.vcpus, 2);
 	config_fini(&c);
 	yaml_bad("images: x\n", "f.yaml:1: images: expected settings");
+	yaml_bad("images:\n  worker-uids: 10\n", "f.yaml:2: images.worker-uids: \"10\"");
+	yaml_bad("images:\n  worker-uid-first: 0\n", "f.yaml:2: images.worker-uid-first: \"0\"");
 	yaml_bad("images:\n  layers-at-once: 0\n", "f.yaml:2: images.layers-at-once: \"0\"");
 	yaml_bad("images:\n  hosts-dir: \"\"\n", "empty value");
 	yaml_bad("images:\n  keep-blobs: maybe\n", "f.yaml:2: images.keep-blobs: \"maybe\"");
