@@ -207,14 +207,31 @@ static size_t active_layers(const struct image_pull *p)
 	return n;
 }
 
-/* Of this pull and of all. */
+/* The part of all slots that the images of one registry can have: a quarter is for others. */
+static size_t max_of_registry(const struct jobs *js)
+{
+	size_t n = js->max_layers_in_all;
+
+	return MAX_OF(n - MAX_OF(n / 4, (size_t)1), (size_t)1);
+}
+
+/*
+ * Of this pull, of its registry, and of all. The first layer of a pull needs no room, so that
+ * registries that take their time (which may be all day) keep nobody else from going on.
+ */
 static bool room_for_one(const struct image_pull *p)
 {
-	size_t n = 0;
+	size_t mine = active_layers(p), all = 0, registry = 0;
 
-	for (const struct image_pull *o = pull_first(p->jobs); o; o = pull_next(o))
-		n += active_layers(o);
-	return active_layers(p) < p->jobs->max_layers_at_once && n < p->jobs->max_layers_in_all;
+	for (const struct image_pull *o = pull_first(p->jobs); o; o = pull_next(o)) {
+		size_t n = active_layers(o);
+
+		all += n;
+		registry += str_eq(o->ref.host, p->ref.host) ? n : 0;
+	}
+	return mine == 0 ||
+	       (mine < p->jobs->max_layers_at_once && registry < max_of_registry(p->jobs) &&
+		all < p->jobs->max_layers_in_all);
 }
 
 static bool any_pull_fetches(const struct jobs *js, const char *diff_id)

@@ -235,9 +235,15 @@ struct registry {
 	bool answered; /* one of the hosts has, once */
 	struct request *list;
 	unsigned n;
+	/* the pace of layers: time in which one of them waited for the network alone */
+	uint64_t pace_ns, pace_bytes, pace_last_ns;
+	bool pace_runs;
 	registry_done_fn done;
 	registry_progress_fn progress;
 	void *arg;
 };
+
+/* In each round: looks at the pace, and ends the tries of layers that are too slow (layer.c). */
+void layers_check_pace(struct registry *reg, uint64_t now);
 
 #endif

@@ -91,6 +91,7 @@ static size_t layer_on_data(struct exchange *x, const char *data, size_t len)
 	l->sources |= endpoint_bit(x->reg, l->q.ep);
 	if (sink_put(&l->sink, data, len, &x->err) < 0)
 		return 0;
+	x->reg->pace_bytes += len;
 	request_progress(&l->q, l->sink.done);
 	return all;
 }
@@ -163,6 +164,50 @@ static bool layer_another_round(struct request *q)
 static uint64_t layer_received(const struct request *q)
 {
 	return ((const struct layer *)q)->sink.done;
+}
+
+/* ---- the pace ---- */
+
+static const struct request_ops layer_ops;
+
+/* Is it the registry's turn? Not while the unpacker is behind, or the token service is asked. */
+static bool waits_for_bytes(const struct request *q)
+{
+	return q->ops == &layer_ops && q->step == STEP_EXCHANGE && q->x.running && !q->x.paused;
+}
+
+static void too_slow(struct request *q)
+{
+	struct err err = { 0 };
+
+	exchange_stop(&q->x);
+	err_set(&err, -ETIMEDOUT, "%s is too slow: less than %zu KiB a second for minutes",
+		q->ep->label, REGISTRY_PACE_BYTES / KIB);
+	/* It would be as slow again: others are asked, if there are any. */
+	request_try_failed(q, err.code, false, 0, &err);
+}
+
+void layers_check_pace(struct registry *reg, uint64_t now)
+{
+	uint64_t window_s = (uint64_t)reg->stall_s * REGISTRY_PACE_STALLS;
+	struct request *next;
+	bool slow;
+
+	if (reg->pace_runs)
+		reg->pace_ns += now - reg->pace_last_ns;
+	reg->pace_last_ns = now;
+	slow = reg->pace_ns >= window_s * NS_PER_S &&
+	       reg->pace_bytes < window_s * REGISTRY_PACE_BYTES;
+	if (reg->pace_ns >= window_s * NS_PER_S)
+		reg->pace_ns = reg->pace_bytes = 0;
+	reg->pace_runs = false;
+	for (struct request *q = reg->list; q; q = next) {
+		next = q->next;
+		if (waits_for_bytes(q) && slow)
+			too_slow(q);
+		else if (waits_for_bytes(q))
+			reg->pace_runs = true;
+	}
 }
 
 /* ---- what it does without the network ---- */

@@ -59,6 +59,7 @@ int registry_poll(struct registry *reg, int extra_fd, bool *ret_extra, int timeo
 		next = q->next;
 		request_work(q, now);
 	}
+	layers_check_pace(reg, now);
 	if (curl_multi_perform(reg->multi, &running) != CURLM_OK)
 		return err_set(err, -EIO, "the transfers failed (curl_multi_perform)");
 	while ((m = curl_multi_info_read(reg->multi, &left)))

@@ -30,6 +30,10 @@
 #define REGISTRY_CONNECT_TIMEOUT_S 15
 #define REGISTRY_LOW_SPEED_BYTES 512 /* fewer bytes a second than this ... */
 #define REGISTRY_STALL_S 30	     /* ... for so long end a transfer */
+/* All layers of a registry together, on an average over REGISTRY_PACE_STALLS * stall_s seconds in
+ * which it could have sent: who stays below has not sent what was asked for. */
+#define REGISTRY_PACE_BYTES (8 * KIB) /* a second */
+#define REGISTRY_PACE_STALLS 10u
 #define REGISTRY_DOCUMENT_TIMEOUT_S 60
 #define REGISTRY_MAX_REDIRECTS 5
 #define REGISTRY_MAX_HEADERS (256 * KIB) /* of one answer */

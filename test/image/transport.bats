@@ -175,6 +175,23 @@ hosts() {
 	refused "$MOCK/slowheaders/good" -110 "too slow"
 }
 
+@test "a server that drips is given up, and another one goes on" {
+	export IMAGE_TOOL_STALL_S=1
+	# 2,000 bytes a second: never silent, and done in an hour
+	refused "$MOCK/drip/random" -110 "too slow: less than 8 KiB a second"
+	[ "$(requests v2/drip/random/blobs/$LAYER)" = 1 ]
+	[ "$(stat -c %s "$STORE/ingest/sha256/"*)" -ge 15000 ]
+	rm -r "$STORE"
+	hosts registry.test <<-TOML
+		server = "http://$MOCK"
+		[host."http://$MOCK/m/drip"]
+	TOML
+	tool pull registry.test/ok/random
+	# the server has sent the rest only
+	[ "$(awk '$1 == "sent" && index($3, "/v2/ok/") == 1 { n += $2 } END { print n }' "$WORK/mock.log")" \
+		-lt $((LAYER_SIZE - 10000)) ]
+}
+
 @test "what came before a failure is kept for the next pull" {
 	refused "$MOCK/cut/random" -121 "broke the connection (after"
 	local had

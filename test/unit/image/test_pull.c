@@ -102,6 +102,55 @@ static void same_blob_twice(void **state)
 	close_jobs(&js);
 }
 
+static void set_blobs(struct image_pull *p, const char *host, char first)
+{
+	(void)snprintf(p->ref.host, sizeof(p->ref.host), "%s", host);
+	for (size_t k = 0; k < p->n_layers; k++)
+		p->layers[k].blob.digest[strlen("sha256:")] = (char)(first + (char)k);
+}
+
+static size_t started(struct image_pull *p)
+{
+	struct err err = { 0 };
+	bool all = true;
+	size_t n = 0;
+
+	assert_ok(pull_layers_start(p, &all, &err), &err);
+	for (size_t k = 0; k < p->n_layers; k++)
+		n += layer_is_active(&p->layers[k]);
+	return n;
+}
+
+/* Registries that never end leave room: one of them some of the slots, all of them a layer for each
+ * other pull. */
+static void slow_registries_starve_nobody(void **state)
+{
+	int codes[5] = { 1, 1, 1, 1, 1 };
+	struct image_pull *p[5];
+	struct jobs js;
+
+	open_jobs(&js);
+	js.max_layers_in_all = 8;
+	for (size_t k = 0; k < ARRAY_SIZE(p); k++)
+		p[k] = new_pull(&js, 4, &codes[k]);
+	set_blobs(p[0], "slow.example", 'a');
+	set_blobs(p[1], "slow.example", '0');
+	set_blobs(p[2], "slow.example", '4');
+	set_blobs(p[3], "other.example", '8');
+	set_blobs(p[4], "third.example", 'c');
+	p[4]->layers[2].blob.digest[8] = p[4]->layers[3].blob.digest[8] = 'e';
+	p[4]->layers[0].blob.digest[8] = p[4]->layers[1].blob.digest[8] = 'f';
+	assert_int_equal(started(p[0]), 4);
+	assert_int_equal(started(p[1]), 2); /* 6 of 8 */
+	assert_int_equal(started(p[2]), 1);
+	assert_int_equal(started(p[3]), 1); /* 8 of 8 */
+	assert_int_equal(started(p[4]), 1);
+	assert_int_equal(started(p[4]), 1);
+	for (size_t k = 0; k < ARRAY_SIZE(p); k++)
+		image_pull_cancel(p[k]);
+	close_jobs(&js);
+}
+
 /* Nobody else ends a layer that has no unpacker: any failure of its fetcher does. */
 static void broken_pipe(void **state)
 {
@@ -124,6 +173,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(same_blob_twice, store_dir_setup,
+						store_dir_teardown),
+		cmocka_unit_test_setup_teardown(slow_registries_starve_nobody, store_dir_setup,
 						store_dir_teardown),
 		cmocka_unit_test_setup_teardown(broken_pipe, store_dir_setup, store_dir_teardown),
 	};
