@@ -134,7 +134,7 @@ static int start(struct procs *ps, struct checker *c, const struct checker_file 
 	report_write = p[1];
 	fds[0] = -1;
 	fds[WORKER_REPORT_FD] = report_write;
-	fds[2] = STDERR_FILENO;
+	fds[2] = -1; /* proc.c */
 	for (size_t k = 0; k < n; k++) {
 		fds[CHECK_FIRST_FD + k] = files[k].fd;
 		kinds[k] = files[k].is_layer ? CHECK_LAYER : CHECK_BLOB;

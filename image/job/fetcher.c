@@ -428,7 +428,7 @@ static int start(struct procs *ps, struct fetcher *f, struct err *err)
 		return err_errno(err, -errno, "set up a socket");
 	fds[0] = theirs;
 	fds[1] = -1;
-	fds[2] = STDERR_FILENO;
+	fds[2] = -1; /* proc.c */
 	return proc_start(ps, args, fds, 3, fetcher_on_exit, f, &f->proc, err);
 }
 

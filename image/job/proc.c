@@ -1,6 +1,7 @@
 #include "image/job/proc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,9 +11,27 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
+
+#define UID_TEXT 16
+#define LINE_MAX_SHOWN 240u  /* bytes of a line of what a worker says */
+#define SAYS_MAX (256 * KIB) /* bytes of one worker; then it is listened to no more */
+#define SAYS_CHUNK 4096u
+#define SAYS_CHUNKS_AT_ONCE 4u
+
+/* What a worker writes to its standard error. */
+struct voice {
+	struct ev_io io;
+	int fd; /* -1: closed */
+	const char *mode;
+	pid_t pid;
+	char line[LINE_MAX_SHOWN + 1];
+	size_t len;
+	uint64_t bytes;
+};
 
 struct proc {
 	struct procs *procs;
@@ -21,6 +40,7 @@ struct proc {
 	void (*on_exit)(void *owner, int status); /* NULL: the owner has let go */
 	void *owner;
 	uint32_t uid; /* 0 = none of its own */
+	struct voice voice;
 };
 
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err)
@@ -77,6 +97,99 @@ static int choose_uid(struct procs *ps, uint32_t *ret, struct err *err)
 		       ps->uids);
 }
 
+/* ---- what it says ---- */
+
+/*
+ * A worker may have been taken over by what it reads, so it never has huskd's standard error: it
+ * could write lines like huskd's own, and as many as it likes. Each of its lines is cut, made
+ * printable, put behind its name, and counted.
+ */
+static void show(struct voice *v)
+{
+	char pid[16];
+
+	if (!v->len)
+		return;
+	v->line[v->len] = 0;
+	v->len = 0;
+	(void)snprintf(pid, sizeof(pid), "%d", (int)v->pid);
+	log_limited(LOG_WARN, "an image worker says", "mode", v->mode, "pid", pid, "text", v->line);
+}
+
+static void take(struct voice *v, const char *data, size_t n)
+{
+	for (size_t k = 0; k < n; k++) {
+		unsigned char c = (unsigned char)data[k];
+
+		if (c == '\n')
+			show(v);
+		else if (v->len < LINE_MAX_SHOWN)
+			v->line[v->len++] = c == '\t' ? ' ' : c < 0x20 || c > 0x7e ? '?' : (char)c;
+	}
+}
+
+static void stop_listening(struct voice *v)
+{
+	ev_io_del(&v->io);
+	fd_close(&v->fd);
+}
+
+/* False: there is nothing more, now or at all. */
+static bool listen_once(struct voice *v)
+{
+	char buf[SAYS_CHUNK];
+	ssize_t n = read(v->fd, buf, sizeof(buf));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return errno == EINTR;
+	if (n > 0) {
+		take(v, buf, (size_t)n);
+		v->bytes += (uint64_t)n;
+		if (v->bytes < SAYS_MAX)
+			return true;
+	}
+	stop_listening(v);
+	return false;
+}
+
+static void proc_on_voice(struct ev_io *io, uint32_t events)
+{
+	for (unsigned k = 0; k < SAYS_CHUNKS_AT_ONCE; k++)
+		if (!listen_once(io->arg))
+			return;
+}
+
+static int voice_open(struct voice *v, struct loop *loop, const char *mode, int *ret_fd,
+		      struct err *err)
+{
+	int p[2];
+
+	*v = (struct voice){ .fd = -1, .mode = mode };
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, -errno, "pipe");
+	v->fd = p[0];
+	if (fd_set_nonblock(v->fd, true) < 0 ||
+	    ev_io_add(loop, &v->io, v->fd, EPOLLIN, proc_on_voice, v) < 0) {
+		fd_close(&v->fd);
+		close(p[1]);
+		return err_nomem(err);
+	}
+	*ret_fd = p[1];
+	return 0;
+}
+
+/* With what is left in the pipe. */
+static void voice_close(struct voice *v)
+{
+	while (v->fd >= 0 && listen_once(v))
+		;
+	if (v->fd >= 0)
+		stop_listening(v);
+	show(v);
+}
+
+/* ---- its life ---- */
+
 static void proc_free(struct proc *p)
 {
 	struct proc **at = &p->procs->list;
@@ -84,6 +197,7 @@ static void proc_free(struct proc *p)
 	for (; *at != p; at = &(*at)->next)
 		check(*at);
 	*at = p->next;
+	voice_close(&p->voice);
 	free(p);
 }
 
@@ -98,47 +212,71 @@ static void proc_on_child(struct ev_child *c, int status)
 		on_exit_fn(owner, status);
 }
 
-int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
-	       void (*on_exit)(void *, int), void *owner, struct proc **ret, struct err *err)
+/* The options that are the same for all, and then the mode and what it is told. */
+static int fill_argv(struct procs *ps, struct proc *p, char *const *args, char *uid_text,
+		     char **argv, struct err *err)
 {
-	char *argv[PROC_MAX_ARGS + 4] = { ps->worker }, uid_text[16];
-	struct spawn sp = spawn_of(ps->worker, argv, OOM_SCORE_WORKER);
-	struct proc *p = calloc(1, sizeof(*p));
-	int pidfd, k, n = 1, r;
-	pid_t pid;
+	int n = 1;
 
-	if (!p)
-		return err_nomem(err);
 	if (ps->uids) {
-		r = choose_uid(ps, &p->uid, err);
-		if (r < 0) {
-			free(p);
-			return err_wrap(err, r, "start %s", ps->worker);
-		}
-		(void)snprintf(uid_text, sizeof(uid_text), "%u", p->uid);
+		int r = choose_uid(ps, &p->uid, err);
+
+		if (r < 0)
+			return r;
+		(void)snprintf(uid_text, UID_TEXT, "%u", p->uid);
 		argv[n++] = (char *)"--uid";
 		argv[n++] = uid_text;
 	}
-	for (k = 0; args[k]; k++) {
+	for (int k = 0; args[k]; k++) {
 		check(k < PROC_MAX_ARGS);
 		argv[n++] = args[k];
 	}
-	check(n_fds <= SPAWN_MAX_FDS);
-	for (k = 0; k < n_fds; k++)
+	return 0;
+}
+
+static int run(struct procs *ps, struct proc *p, char *const *args, const int *fds, int n_fds,
+	       int *ret_pidfd, struct err *err)
+{
+	char *argv[PROC_MAX_ARGS + 4] = { ps->worker }, uid_text[UID_TEXT];
+	struct spawn sp = spawn_of(ps->worker, argv, OOM_SCORE_WORKER);
+	cleanup_fd int says = -1;
+	int r = fill_argv(ps, p, args, uid_text, argv, err);
+
+	check(n_fds > STDERR_FILENO && n_fds <= SPAWN_MAX_FDS);
+	if (r == 0)
+		r = voice_open(&p->voice, ps->loop, args[0], &says, err);
+	if (r < 0)
+		return r;
+	for (int k = 0; k < n_fds; k++)
 		sp.fds[k] = fds[k];
+	sp.fds[STDERR_FILENO] = says;
 	sp.n_fds = n_fds;
-	r = spawn_run(&sp, &pid, &pidfd, err);
+	return spawn_run(&sp, &p->voice.pid, ret_pidfd, err);
+}
+
+int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
+	       void (*on_exit)(void *, int), void *owner, struct proc **ret, struct err *err)
+{
+	struct proc *p = calloc(1, sizeof(*p));
+	int pidfd, r;
+
+	if (!p)
+		return err_nomem(err);
+	p->voice.fd = -1;
+	r = run(ps, p, args, fds, n_fds, &pidfd, err);
 	if (r < 0) {
+		voice_close(&p->voice);
 		free(p);
 		return err_wrap(err, r, "start %s", ps->worker);
 	}
 	p->procs = ps;
 	p->on_exit = on_exit;
 	p->owner = owner;
-	r = ev_child_add(ps->loop, &p->child, pid, pidfd, proc_on_child, p);
+	r = ev_child_add(ps->loop, &p->child, p->voice.pid, pidfd, proc_on_child, p);
 	if (r < 0) {
-		(void)kill(pid, SIGKILL);
-		(void)waitpid(pid, NULL, 0);
+		(void)kill(p->voice.pid, SIGKILL);
+		(void)waitpid(p->voice.pid, NULL, 0);
+		voice_close(&p->voice);
 		free(p);
 		return err_errno(err, r, "watch %s", ps->worker);
 	}

@@ -33,8 +33,9 @@ int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err
 /* Kills all children and waits for them. Fine for what procs_init has failed on or has not seen. */
 void procs_close(struct procs *ps);
 
-/* Starts the worker with `args` (a mode and its options, NULL at the end) and fds[i] as descriptor
- * i. `on_exit`, unless proc_drop was called: it has ended, and *ret is gone. */
+/* Starts the worker with `args` (a mode and its options, NULL at the end; the mode is a literal) and
+ * fds[i] as descriptor i, but for 2: what it says there goes to the log, marked and limited.
+ * `on_exit`, unless proc_drop was called: it has ended, and *ret is gone. */
 int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *owner, int status), void *owner, struct proc **ret,
 	       struct err *err) must_check;

@@ -144,7 +144,7 @@ static int start(struct procs *ps, struct unpacker *u, char *const *args, int in
 		return err_errno(err, -errno, "%s", u->path);
 	fds[0] = input;
 	fds[WORKER_REPORT_FD] = report_write;
-	fds[2] = STDERR_FILENO;
+	fds[2] = -1; /* proc.c */
 	fds[WORKER_OUT_FD] = file;
 	for (size_t k = 0; k < n_more; k++)
 		fds[WORKER_LAYER_FD(k + 1)] = more[k].fd;

@@ -1,10 +1,13 @@
-/* What huskd gives its workers beside their descriptors: a user each. This program is the worker,
- * too: it says which options it got, and waits to be killed. */
+/* What huskd gives its workers beside their descriptors: a user each, and a standard error that it
+ * reads itself. This program is the worker, too: it says which options it got and waits to be
+ * killed, or shouts. */
 #include "test/lib/unit.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/util.h"
 #include "image/job/proc.h"
@@ -75,7 +78,8 @@ static void each_process_has_a_uid_of_its_own(void **state)
 	proc_drop(p[1]);
 	assert_int_equal(proc_start(&procs, wait_args, none, 3, proc_on_end, NULL, &more, &err),
 			 -EAGAIN);
-	assert_true(loop_once(loop, 5000) >= 0);
+	for (int k = 0; k < 100; k++)
+		assert_true(loop_once(loop, 10) >= 0);
 	assert_int_equal(start(&more), uid[1]);
 }
 
@@ -90,14 +94,101 @@ static void no_user_of_the_host_is_a_worker(void **state)
 	assert_ok(procs_set_uids(&procs, PROC_UID_FIRST, PROC_UIDS, &err), &err);
 }
 
+/* ---- what a worker says ---- */
+
+static bool ended;
+
+static void proc_on_shouted(void *owner, int status)
+{
+	ended = true;
+}
+
+/* What huskd has logged of a worker in `mode`. */
+static char *logged(const char *mode)
+{
+	char *const args[] = { (char *)mode, NULL };
+	const int fds[3] = { -1, -1, -1 };
+	FILE *f = tmpfile();
+	struct err err = { 0 };
+	struct proc *p;
+	char *text = NULL;
+
+	assert_non_null(f);
+	log_init("huskd", fileno(f), LOG_INFO, false);
+	ended = false;
+	assert_ok(proc_start(&procs, args, fds, 3, proc_on_shouted, NULL, &p, &err), &err);
+	while (!ended)
+		assert_true(loop_once(loop, 10000) > 0);
+	log_init("huskd", 2, LOG_INFO, false);
+	assert_int_equal(lseek(fileno(f), 0, SEEK_SET), 0);
+	assert_ok(read_fd(fileno(f), 16 * MIB, &text, NULL), &err);
+	(void)fclose(f);
+	return text;
+}
+
+static size_t lines_of(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += *text == '\n';
+	return n;
+}
+
+static void a_worker_cannot_write_lines_of_huskd(void **state)
+{
+	cleanup_free char *text = logged("forge");
+
+	assert_int_equal(lines_of(text), 3);
+	assert_text(text, "an image worker says");
+	assert_text(text, "mode=forge");
+	assert_text(text, "huskd: pod ready");
+	assert_text(text, "?[2Jcolours? and?controls");
+	assert_text(text, "no end of line");
+	for (const char *line = text; *line; line = strchr(line, '\n') + 1)
+		assert_true(strstr(line, "an image worker says") < strchr(line, '\n'));
+}
+
+static void a_worker_cannot_flood_the_log(void **state)
+{
+	cleanup_free char *text = logged("flood");
+
+	assert_in_range(lines_of(text), 1, LOG_SITE_LINES + 1);
+	assert_in_range(strlen(text), 1, 32 * KIB);
+}
+
+/* The worker of these modes. */
+static int shout(const char *mode)
+{
+	static const char forged[] =
+		"2026-01-01T00:00:00Z INFO huskd: pod ready pod=x\n"
+		"\033[2Jcolours\r and\001controls\n\n\nno end of line";
+	char line[1000];
+
+	if (str_eq(mode, "forge"))
+		return write(2, forged, sizeof(forged) - 1) < 0;
+	(void)signal(SIGPIPE, SIG_IGN);
+	memset(line, 'x', sizeof(line));
+	line[sizeof(line) - 1] = '\n';
+	for (int k = 0; k < 100000; k++)
+		if (write(2, line, sizeof(line)) < 0)
+			return 0; /* nobody listens any more */
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(each_process_has_a_uid_of_its_own, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(a_worker_cannot_write_lines_of_huskd, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(a_worker_cannot_flood_the_log, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(no_user_of_the_host_is_a_worker, set_up, tear_down),
 	};
 
+	if (argc == 2 && (str_eq(argv[1], "forge") || str_eq(argv[1], "flood")))
+		return shout(argv[1]);
 	if (argc > 3 && str_eq(argv[3], "wait")) {
 		dprintf(1, "%s %s %s", argv[1], argv[2], argv[3]);
 		for (;;)
