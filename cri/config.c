@@ -65,6 +65,7 @@ static const struct setting settings[] = {
 	{ "images.hosts-dir", PATH, AT(hosts_dir) },
 	{ "images.layers-at-once", NUMBER, AT(layers_at_once), 1, CONFIG_LAYERS_AT_ONCE_MAX },
 	{ "images.layers-in-all", NUMBER, AT(layers_in_all), 1, CONFIG_LAYERS_IN_ALL_MAX },
+	{ "images.reserve-mib", NUMBER, AT(reserve_mib), 1, CONFIG_RESERVE_MIB_MAX },
 	{ "images.worker-uid-first", NUMBER, AT(worker_uid_first), 1, CONFIG_UID_MAX },
 	{ "images.worker-uids", NUMBER, AT(worker_uids), 64, CONFIG_WORKER_UIDS_MAX },
 };

@@ -16,6 +16,7 @@
 #define CONFIG_LIST_MAX 1000
 #define CONFIG_LAYERS_AT_ONCE_MAX 16
 #define CONFIG_LAYERS_IN_ALL_MAX 64
+#define CONFIG_RESERVE_MIB_MAX (1024u * 1024)
 #define CONFIG_UID_MAX 4294900000u
 #define CONFIG_WORKER_UIDS_MAX 65536u
 
@@ -38,6 +39,7 @@ struct config {
 	char **pinned;	 /* names of images that are never pruned; NULL = none */
 	char *hosts_dir; /* certs.d of containerd; default /etc/containerd/certs.d */
 	uint32_t layers_at_once, layers_in_all; /* fetched by one pull; by all */
+	uint32_t reserve_mib; /* of the disk, not for images; 0 = the engine's default */
 	uint32_t worker_uid_first, worker_uids; /* 0 = the engine's default */
 };
 

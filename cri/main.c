@@ -45,6 +45,7 @@ static int open_stores(struct huskd *d, struct err *err)
 		.hosts_dir = d->config.hosts_dir,
 		.max_layers_at_once = d->config.layers_at_once,
 		.max_layers_in_all = d->config.layers_in_all,
+		.reserve = (uint64_t)d->config.reserve_mib * MIB,
 		.worker_uid_first = d->config.worker_uid_first,
 		.worker_uids = d->config.worker_uids,
 	};

@@ -55,7 +55,11 @@ static int set_jobs(struct image_store *s, const struct image_store_options *o, 
 int image_store_open(const struct image_store_options *o, struct image_store **ret, struct err *err)
 {
 	const struct store_options so = {
-		.loop = o->loop, .dir = o->dir, .pinned = o->pinned, .drop_blobs = o->drop_blobs
+		.loop = o->loop,
+		.dir = o->dir,
+		.pinned = o->pinned,
+		.drop_blobs = o->drop_blobs,
+		.reserve = o->reserve,
 	};
 	struct image_store *s = calloc(1, sizeof(*s));
 	int r = s ? store_open(&so, &s->store, err) : err_nomem(err);
@@ -81,6 +85,7 @@ void image_store_close(struct image_store *s)
 	err_set(&why, -ECANCELED, "the image store is closing");
 	jobs_stop(&s->jobs, &why);
 	baseline_close(&s->jobs);
+	ev_timer_del(&s->jobs.room_timer);
 	procs_close(&s->jobs.procs);
 	store_close(s->store);
 	free(s->jobs.fetcher_config.hosts_dir);

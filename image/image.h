@@ -18,7 +18,7 @@
  *	-EPROTO		a registry's answer, manifest, configuration or tar that breaks its rules
  *	-ENOTSUP	no image for this platform, unknown media type, schema 1, encrypted layers
  *	-EFBIG		over one of the limits (limits.h)
- *	-ENOSPC, -EDQUOT, -EIO	the disk
+ *	-ENOSPC, -EDQUOT, -EIO	the disk (-ENOSPC also: the reserve would be taken)
  *	-ECANCELED	the store was closed
  */
 #ifndef HUSK_IMAGE_IMAGE_H
@@ -51,13 +51,16 @@ struct image_store_options {
 	const char *hosts_dir;	     /* certs.d of containerd (hosts.h); NULL = none */
 	/* Patience with registries: 0 = 500 ms before the second try, 30 s without bytes. */
 	unsigned retry_base_ms, stall_s;
-	/* Each worker process runs as a user of its own: these, 0 = 4096 from 1879048192 on. -EINVAL
-	 * (image_store_open): one of them is a user of this host. */
+	/* Each worker process runs as a user of its own: these; 0 = 4096 from 1879048192 on.
+	 * -EINVAL (image_store_open): one of them is a user of this host. */
 	uint32_t worker_uid_first, worker_uids;
 	char *const *pinned; /* names of images that are always pinned; NULL = none. Copied. */
 	/* Layer blobs are deleted once they are unpacked: less disk, but no push and no save of an
 	 * image, and repair fetches. */
 	bool drop_blobs;
+	/* Bytes of the file system that pulls and loads leave free; 0 = a twentieth of it, between
+	 * 1 and 10 GiB, but a tenth of a small one at most. */
+	uint64_t reserve;
 };
 
 /* Opens (makes) the store and removes what dead pulls left. -EBUSY: another process has it open. */

@@ -7,8 +7,10 @@
 #define HUSK_IMAGE_JOB_JOBS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
+#include "base/loop.h"
 #include "image/job/fetcher.h"
 #include "image/job/proc.h"
 
@@ -25,6 +27,9 @@ struct job {
 	enum job_kind kind;
 	/* Ends it: its `done` is called with why->code, and it is gone. */
 	void (*stop)(struct job *j, const struct err *why);
+	/* Set after job_add: bytes that its unfinished files have on the disk; 0 = it has none, or
+	 * is not to be stopped for them. NULL = always so. */
+	uint64_t (*taken)(const struct job *j);
 };
 
 struct jobs {
@@ -35,7 +40,9 @@ struct jobs {
 	char *arch; /* of the images that are pulled, in OCI's words: "amd64" */
 	unsigned max_layers_at_once, max_layers_in_all; /* of one pull; of all */
 	struct job *list;				/* running */
-	struct baseline *baseline;			/* NULL until a layer has come */
+	struct ev_timer room_timer;			/* see jobs_watch_room */
+	bool room_short;
+	struct baseline *baseline; /* NULL until a layer has come */
 };
 
 void job_add(struct jobs *js, struct job *j, enum job_kind kind,
@@ -45,6 +52,13 @@ void job_remove(struct job *j);
 /* The first one of that kind, and the next one of the same kind; NULL: there is none. */
 struct job *job_first(const struct jobs *js, enum job_kind kind);
 struct job *job_next(const struct job *j);
+/*
+ * From now on, as long as there are jobs that take room on the disk: what they write unpacks to
+ * nobody knows how much, so the disk is looked at ten times a second. When the store's reserve
+ * (store/space.h) is touched, what is kept for later goes first, and then the job that has taken
+ * most, with -ENOSPC, until the reserve is free.
+ */
+void jobs_watch_room(struct jobs *js);
 /* Stops all; a `done` may start no new one. */
 void jobs_stop(struct jobs *js, const struct err *why);
 

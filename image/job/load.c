@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -15,7 +16,9 @@
 #include "image/job/jobs.h"
 #include "image/job/pull.h"
 #include "image/reference.h"
+#include "image/store/gc.h"
 #include "image/store/names.h"
+#include "image/store/space.h"
 #include "image/store/store.h"
 #include "proto/image_worker.pb-c.h"
 
@@ -38,6 +41,7 @@ struct image_load {
 	struct wanted *images;
 	size_t n_images, at;
 	struct image_pull *pull;
+	uint64_t room_until_ns; /* the reserve may be touched until then; 0 = it is not */
 };
 
 static void load_free(struct image_load *l)
@@ -76,6 +80,21 @@ static void load_on_stop(struct job *j, const struct err *why)
 	if (l->pull)
 		image_pull_cancel(l->pull);
 	load_end(l, why->code, why);
+}
+
+static uint64_t blocks_of(int fd)
+{
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+/* While its bytes still come, its caller is told by image_load_put. */
+static uint64_t load_taken(const struct job *j)
+{
+	const struct image_load *l = container_of(j, const struct image_load, job);
+
+	return l->fetcher || l->pull ? blocks_of(l->spool) + blocks_of(l->expanded) : 0;
 }
 
 /* ---- one image after the other ---- */
@@ -236,8 +255,25 @@ int load_new(struct jobs *js, const char *name, const struct image_load_ops *ops
 		return r;
 	}
 	job_add(js, &l->job, JOB_LOAD, load_on_stop);
+	l->job.taken = load_taken;
+	jobs_watch_room(js);
 	*ret = l;
 	return 0;
+}
+
+/* What is kept for later goes first, which takes a moment. */
+static int check_room(struct image_load *l, struct err *err)
+{
+	uint64_t now = now_mono_ns();
+	int r = space_check(l->jobs->store, 0, err);
+
+	if (r == 0) {
+		l->room_until_ns = 0;
+	} else if (!l->room_until_ns) {
+		l->room_until_ns = now + NS_PER_S;
+		gc_make_room(l->jobs->store);
+	}
+	return now < l->room_until_ns ? 0 : r;
 }
 
 int image_load_put(struct image_load *l, const void *data, size_t len, struct err *err)
@@ -247,6 +283,9 @@ int image_load_put(struct image_load *l, const void *data, size_t len, struct er
 	if (len > IMAGE_MAX_LAYER - l->size)
 		return err_set(err, -EFBIG, "the archive has more than %zu GiB",
 			       IMAGE_MAX_LAYER / GIB);
+	r = check_room(l, err);
+	if (r < 0)
+		return r;
 	r = write_all(l->spool, data, len);
 	l->size += len;
 	return r < 0 ? err_errno(err, r, "keep the archive in %s/tmp", store_dir(l->jobs->store))

@@ -13,6 +13,7 @@
 #include "image/job/unpacker.h"
 #include "image/store/blobs.h"
 #include "image/store/layers.h"
+#include "image/store/space.h"
 #include "image/store/store.h"
 
 struct merge {
@@ -121,7 +122,8 @@ int merge_start(struct jobs *js, const struct layer_group *group,
 	}
 	if (r == 0)
 		r = unpacker_new_merged(&js->procs, path, m->id, l, group->n, group->first == 0,
-					merge_on_unpacked, m, &m->unpacker, err);
+					space_reserve(js->store), merge_on_unpacked, m,
+					&m->unpacker, err);
 	for (size_t k = 0; k < opened; k++)
 		fd_close(&l[k].fd);
 	if (r < 0) {
@@ -130,6 +132,11 @@ int merge_start(struct jobs *js, const struct layer_group *group,
 	}
 	*ret = m;
 	return 0;
+}
+
+const char *merge_path(const struct merge *m)
+{
+	return unpacker_path(m->unpacker);
 }
 
 void merge_free(struct merge *m)

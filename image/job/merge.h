@@ -38,6 +38,8 @@ typedef void (*merge_done_fn)(void *arg, int code, const struct err *err);
 int merge_start(struct jobs *js, const struct layer_group *group,
 		const struct manifest_layer *layers, char *const *diff_ids, merge_done_fn done,
 		void *arg, struct merge **ret, struct err *err) must_check;
+/* The file that is being made; borrowed. */
+const char *merge_path(const struct merge *m);
 void merge_free(struct merge *m); /* kills the process; NULL is fine */
 
 #endif

@@ -27,14 +27,14 @@ struct procs {
 
 /* worker: NULL = the one in the directory of the running program. */
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err) must_check;
-/* From now on each child has a uid that none of the others has, of `n` from `first` on. -EINVAL: one
- * of them is a user of this host. -EAGAIN (proc_start): more children than uids. */
+/* From now on each child has a uid that none of the others has, of `n` from `first` on. -EINVAL:
+ * one of them is a user of this host. -EAGAIN (proc_start): more children than uids. */
 int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err) must_check;
 /* Kills all children and waits for them. Fine for what procs_init has failed on or has not seen. */
 void procs_close(struct procs *ps);
 
-/* Starts the worker with `args` (a mode and its options, NULL at the end; the mode is a literal) and
- * fds[i] as descriptor i, but for 2: what it says there goes to the log, marked and limited.
+/* Starts the worker with `args` (a mode and its options, NULL at the end; the mode is a literal)
+ * and fds[i] as descriptor i, but for 2: what it says there goes to the log, marked and limited.
  * `on_exit`, unless proc_drop was called: it has ended, and *ret is gone. */
 int proc_start(struct procs *ps, char *const *args, const int *fds, int n_fds,
 	       void (*on_exit)(void *owner, int status), void *owner, struct proc **ret,

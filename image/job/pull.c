@@ -12,6 +12,7 @@
 #include "image/store/blobs.h"
 #include "image/store/gc.h"
 #include "image/store/images.h"
+#include "image/store/space.h"
 
 #define PROGRESS_NS (100 * NS_PER_MS)
 
@@ -60,6 +61,9 @@ void pull_fail(struct image_pull *p, int code, struct err *err)
 	void *arg = p->arg;
 	char name[REFERENCE_MAX + 1];
 
+	/* Whose words they are: of a child that sees no path, or the kernel's; these say more. */
+	if (code == -ENOSPC)
+		(void)!space_check(p->jobs->store, 0, err);
 	reference_canonical(&p->ref, name);
 	code = p->from_archive ? err_wrap(err, code, "load %s", p->ref.digest)
 			       : err_wrap(err, code, "pull %s", name);
@@ -175,11 +179,18 @@ static void pull_on_work(struct ev_timer *t)
 	struct image_pull *p = t->arg;
 	struct err err = { 0 };
 	bool all = false;
+	uint64_t again_ns = 0;
 	int r;
 
 	if (p->step != PULL_LAYERS)
 		return;
-	r = pull_layers_start(p, &all, &err);
+	r = pull_room_wait(p, &again_ns, &err);
+	if (r == 0) {
+		(void)!ev_timer_add(p->jobs->loop, &p->work_timer, again_ns, pull_on_work, p);
+		return;
+	}
+	if (r > 0)
+		r = pull_layers_start(p, &all, &err);
 	if (r < 0)
 		pull_fail(p, r, &err);
 	else if (all && (!p->changed || show_progress(p)))
@@ -418,6 +429,8 @@ static int pull_start(struct image_pull *p, int r, const char *reference, struct
 		return r;
 	}
 	job_add(p->jobs, &p->job, JOB_PULL, pull_on_stop);
+	p->job.taken = pull_taken;
+	jobs_watch_room(p->jobs);
 	*ret = p;
 	return 0;
 }

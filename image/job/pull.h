@@ -12,7 +12,8 @@
  * lies can spoil but not forge.
  *
  * The contract is that of image_pull (image.h). Loop thread only. Files: pull.c (its life, the
- * documents), pull_layers.c (one layer), pull_groups.c (several that become one disk).
+ * documents), pull_layers.c (one layer), pull_groups.c (several that become one disk), pull_room.c
+ * (is there room).
  */
 #ifndef HUSK_IMAGE_JOB_PULL_H
 #define HUSK_IMAGE_JOB_PULL_H

@@ -1,4 +1,4 @@
-/* Shared by pull.c, pull_layers.c and pull_groups.c. Loop thread only. */
+/* Shared by pull.c, pull_layers.c, pull_groups.c and pull_room.c. Loop thread only. */
 #ifndef HUSK_IMAGE_JOB_PULL_INTERNAL_H
 #define HUSK_IMAGE_JOB_PULL_INTERNAL_H
 
@@ -81,6 +81,8 @@ struct image_pull {
 	bool changed; /* its progress is to be shown */
 	bool *freed;  /* set by pull_free while the caller's progress function runs */
 	uint64_t start_ns, fetched_ns;
+	bool has_room;		/* for what its manifest says */
+	uint64_t room_until_ns; /* how long it waits for it; 0 = not yet */
 };
 
 /* All running pulls: for (p = pull_first(js); p; p = pull_next(p)) */
@@ -138,6 +140,14 @@ void layer_on_fetched(struct layer *l);
 void layer_on_fetch_error(struct layer *l, int code, bool again, const struct err *err);
 void layer_fini(struct layer *l);
 void layer_set_state(struct layer *l, enum layer_state to);
+
+/* ---- pull_room.c ---- */
+
+/* jobs.h */
+uint64_t pull_taken(const struct job *j);
+/* Is there room for the blobs that have to come? 1; 0: not yet, the pull is to look again after
+ * *ret_ns; -ENOSPC. */
+int pull_room_wait(struct image_pull *p, uint64_t *ret_ns, struct err *err) must_check;
 
 /* ---- pull_groups.c ---- */
 

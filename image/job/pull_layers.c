@@ -15,6 +15,7 @@
 #include "image/job/unpacker.h"
 #include "image/store/ingest_wait.h"
 #include "image/store/layers.h"
+#include "image/store/space.h"
 #include "image/store/store.h"
 
 #define MAX_RESTARTS 2 /* of a layer whose bytes had the wrong digest */
@@ -279,7 +280,8 @@ static int start_unpacker(struct layer *l, int *ret_pipe, struct err *err)
 	if (!path)
 		return err_nomem(err);
 	return unpacker_new(&js->procs, path, l->blob.compression, l->diff_id,
-			    pull_layers_on_unpacked, l, &l->unpacker, ret_pipe, err);
+			    space_reserve(js->store), pull_layers_on_unpacked, l, &l->unpacker,
+			    ret_pipe, err);
 }
 
 static void pull_layers_on_free(void *arg, int code, const struct err *err)

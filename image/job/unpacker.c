@@ -179,17 +179,23 @@ static int make(const char *path, const char *id, unpacker_done_fn done, void *a
 }
 
 int unpacker_new(struct procs *ps, const char *path, enum media_compression compression,
-		 const char *diff_id, unpacker_done_fn done, void *arg, struct unpacker **ret,
-		 int *ret_fd, struct err *err)
+		 const char *diff_id, uint64_t reserve, unpacker_done_fn done, void *arg,
+		 struct unpacker **ret, int *ret_fd, struct err *err)
 {
-	char *const args[] = {
-		(char *)MODE,	(char *)"--layers", (char *)media_compression_name(compression),
-		(char *)"--id", (char *)diff_id,    NULL
-	};
+	char free_text[24];
+	char *const args[] = { (char *)MODE,
+			       (char *)"--layers",
+			       (char *)media_compression_name(compression),
+			       (char *)"--id",
+			       (char *)diff_id,
+			       (char *)"--reserve",
+			       free_text,
+			       NULL };
 	cleanup_fd int in_read = -1, in_write = -1;
 	struct unpacker *u;
 	int p[2], r;
 
+	(void)snprintf(free_text, sizeof(free_text), "%llu", (unsigned long long)reserve);
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, -errno, "pipe");
 	in_read = p[0];
@@ -220,18 +226,21 @@ static int set_want(struct unpacker *u, const struct unpacker_layer *l, size_t n
 }
 
 int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
-			const struct unpacker_layer *l, size_t n, bool bottom,
+			const struct unpacker_layer *l, size_t n, bool bottom, uint64_t reserve,
 			unpacker_done_fn done, void *arg, struct unpacker **ret, struct err *err)
 {
 	char kinds[UNPACKER_MAX_LAYERS * 5 + 1];
+	char free_text[24];
 	char *const args[] = { (char *)MODE, (char *)"--layers",
 			       kinds,	     (char *)"--id",
-			       (char *)id,   bottom ? (char *)"--bottom" : NULL,
+			       (char *)id,   (char *)"--reserve",
+			       free_text,    bottom ? (char *)"--bottom" : NULL,
 			       NULL };
 	struct unpacker *u;
 	size_t at = 0;
 	int r;
 
+	(void)snprintf(free_text, sizeof(free_text), "%llu", (unsigned long long)reserve);
 	if (!n || n > UNPACKER_MAX_LAYERS)
 		return err_set(err, -EINVAL, "%zu layers in one", n);
 	for (size_t k = 0; k < n; k++)

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -19,11 +20,11 @@ struct unpacker;
  * was asked for, and all diff ids were as they should be). May call unpacker_free. */
 typedef void (*unpacker_done_fn)(void *arg, int code, const char *diff_id, const struct err *err);
 
-/* path: of the file to be made, which must not exist. *ret_fd: where the blob's bytes go, owned by
- * the caller. */
+/* path: of the file to be made, which must not exist. reserve: -ENOSPC (done) when fewer bytes are
+ * free on its disk. *ret_fd: where the blob's bytes go, owned by the caller. */
 int unpacker_new(struct procs *ps, const char *path, enum media_compression compression,
-		 const char *diff_id, unpacker_done_fn done, void *arg, struct unpacker **ret,
-		 int *ret_fd, struct err *err) must_check;
+		 const char *diff_id, uint64_t reserve, unpacker_done_fn done, void *arg,
+		 struct unpacker **ret, int *ret_fd, struct err *err) must_check;
 /* Layers that become one disk, lowest first. */
 struct unpacker_layer {
 	enum media_compression compression;
@@ -34,7 +35,7 @@ struct unpacker_layer {
 
 /* `bottom`: the lowest of them is the lowest of the image. -EBADMSG (done): wrong diff ids. */
 int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
-			const struct unpacker_layer *l, size_t n, bool bottom,
+			const struct unpacker_layer *l, size_t n, bool bottom, uint64_t reserve,
 			unpacker_done_fn done, void *arg, struct unpacker **ret,
 			struct err *err) must_check;
 /* The file it made. Owned by the unpacker, which removes it at its end if it is still there. */

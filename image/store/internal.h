@@ -29,6 +29,7 @@ struct store {
 	struct lease *leases;
 	char **pinned; /* names in full; never NULL */
 	bool drop_blobs;
+	uint64_t reserve;     /* bytes that stay free; 0 = by the size of the file system */
 	bool layers_unsynced; /* the directory */
 	bool room_wanted;     /* see gc_make_room */
 	struct ev_timer room_timer;

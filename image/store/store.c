@@ -148,6 +148,7 @@ int store_open(const struct store_options *o, struct store **ret, struct err *er
 	s->loop = o->loop;
 	s->lock_fd = -1;
 	s->drop_blobs = o->drop_blobs;
+	s->reserve = o->reserve;
 	r = make_dirs(s, o->dir, err);
 	if (r == 0)
 		r = set_pinned(s, o->pinned, err);

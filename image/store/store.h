@@ -24,6 +24,7 @@
 #define HUSK_IMAGE_STORE_STORE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -36,6 +37,7 @@ struct store_options {
 	const char *dir;     /* <root>/images; made when missing, mode 0700 */
 	char *const *pinned; /* names of images that are always pinned; NULL = none. Copied. */
 	bool drop_blobs;     /* layer blobs are of no more use once they are unpacked */
+	uint64_t reserve;    /* bytes of the disk that stay free; 0 = the default (space.h) */
 };
 
 /* Removes what a dead process left. -EBUSY: another process has it open. */

@@ -121,7 +121,7 @@ static const int decode_calls[] = { SCMP_SYS(wait4), SCMP_SYS(waitid) };
 
 static const int build_calls[] = {
 	SCMP_SYS(pread64),	   SCMP_SYS(pwrite64),	SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
-	SCMP_SYS(sync_file_range), SCMP_SYS(fdatasync), SCMP_SYS(fsync),
+	SCMP_SYS(sync_file_range), SCMP_SYS(fdatasync), SCMP_SYS(fsync),     SCMP_SYS(fstatfs),
 };
 
 /* A library that looks for a file at an odd moment finds none. Any other call kills the process. */

@@ -430,7 +430,7 @@ static unsigned number(const char *name)
 {
 	uint64_t v = 0;
 
-	return getenv(name) && str_to_u64(getenv(name), 0, 100000, &v) == 0 ? (unsigned)v : 0;
+	return getenv(name) && str_to_u64(getenv(name), 0, 100000000, &v) == 0 ? (unsigned)v : 0;
 }
 
 int main(int argc, char **argv)
@@ -441,7 +441,8 @@ int main(int argc, char **argv)
 					 .hosts_dir = getenv("IMAGE_TOOL_HOSTS"),
 					 .drop_blobs = getenv("IMAGE_TOOL_DROP_BLOBS"),
 					 .retry_base_ms = number("IMAGE_TOOL_RETRY_MS"),
-					 .stall_s = number("IMAGE_TOOL_STALL_S") };
+					 .stall_s = number("IMAGE_TOOL_STALL_S"),
+					 .reserve = number("IMAGE_TOOL_RESERVE_KIB") * KIB };
 	struct image_store *s;
 	struct err err = { 0 };
 	int r;

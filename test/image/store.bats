@@ -101,6 +101,97 @@ exact() {
 	tool verify
 }
 
+# bomb DIR: an OCI layout "bomb" of one layer, 400 MB of the same line as 400 kB.
+bomb() {
+	python3 - "$1/bomb" <<-'PY'
+		import gzip, hashlib, io, json, os, sys, tarfile
+		def sha(b):
+		    return hashlib.sha256(b).hexdigest()
+		def blob(b):
+		    open(blobs + "/" + sha(b), "wb").write(b)
+		    return "sha256:" + sha(b)
+		blobs = sys.argv[1] + "/blobs/sha256"
+		os.makedirs(blobs)
+		f = io.BytesIO()
+		with tarfile.open(fileobj=f, mode="w") as t:
+		    i = tarfile.TarInfo("big")
+		    i.size = 400 << 20
+		    t.addfile(i, io.BytesIO(b"husk\n" * (i.size // 5 + 1)))
+		tar = f.getvalue()
+		zipped = gzip.compress(tar, 1)
+		v1 = "application/vnd.oci.image."
+		config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["x"]}, "rootfs":
+		                     {"type": "layers", "diff_ids": ["sha256:" + sha(tar)]}}).encode()
+		manifest = json.dumps({"schemaVersion": 2, "config": {"mediaType": v1 + "config.v1+json", "digest":
+		                       blob(config), "size": len(config)}, "layers": [{"mediaType": v1 +
+		                       "layer.v1.tar+gzip", "digest": blob(zipped), "size": len(zipped)}]}).encode()
+		json.dump({"schemaVersion": 2, "manifests": [{"mediaType": v1 + "manifest.v1+json", "digest":
+		           blob(manifest), "size": len(manifest), "annotations":
+		           {"org.opencontainers.image.ref.name": "latest"}}]}, open(sys.argv[1] + "/index.json", "w"))
+		open(sys.argv[1] + "/oci-layout", "w").write('{"imageLayoutVersion":"1.0.0"}')
+	PY
+}
+
+# Runs a command, and tells the least space that was free on the store's file system meanwhile, in KiB.
+least_free() {
+	local least free pid
+	least=$(df --output=avail "$STORE" | tail -1)
+	"$@" &
+	pid=$!
+	while kill -0 $pid 2>/dev/null; do
+		free=$(df --output=avail "$STORE" | tail -1)
+		[ "$free" -ge "$least" ] || least=$free
+	done
+	wait $pid && status=0 || status=$?
+	LEAST=$least
+}
+
+@test "an image that unpacks to more than there is ends at the reserve, which is for others" {
+	local d=$BATS_TEST_TMPDIR port before after
+	port=$(free_port)
+	bomb "$d/layouts"
+	mock "$d/layouts" "$d/mock" "$port"
+	mkdir "$STORE"
+	mount -t tmpfs -o size=360m none "$STORE"
+	export IMAGE_TOOL_RESERVE_KIB=$((200 * 1024))
+	tool pull "$BUSYBOX"
+	before=$(df --output=avail "$STORE" | tail -1)
+	least_free tool pull "127.0.0.1:$port/ok/bomb" >"$d/out" 2>&1
+	kill "$(cat "$d/mock.pid")"
+	sleep 0.5
+	after=$(df --output=avail "$STORE" | tail -1)
+	cat "$d/out"
+	echo "free: $before, at least $LEAST, then $after KiB"
+	[ "$status" -eq 1 ]
+	grep -q "^error -28 .*No space left for images in $STORE: .*200.0 MiB have to stay free" "$d/out"
+	# It was seen soon: far from the end of the disk.
+	[ "$LEAST" -gt 1024 ]
+	[ "$LEAST" -lt $((200 * 1024)) ]
+	[ $((before - after)) -lt 64 ]
+	[ -z "$(find "$STORE"/{ingest,tmp} -type f)" ]
+	[ "$(tool list | wc -l)" = 1 ]
+	tool verify
+}
+
+@test "no room for what the manifest says: nothing is fetched; what is kept for later goes first" {
+	mkdir "$STORE"
+	mount -t tmpfs -o size=100m none "$STORE"
+	IMAGE_TOOL_RESERVE_KIB=1 tool pull "$BUSYBOX"
+	local avail
+	avail=$(df --output=avail "$STORE" | tail -1)
+	export IMAGE_TOOL_RESERVE_KIB=$((avail - 100))
+	run tool pull "$TORTURE"
+	echo "$output"
+	[ "$status" -eq 1 ]
+	[[ $output == "error -28 "*"No space left for images in $STORE: "*" MiB are needed, "*"images.reserve-mib"* ]]
+	[ -z "$(find "$STORE"/{ingest,tmp} -type f)" ]
+	# an unfinished download of somebody else is in the way
+	head -c 40M /dev/urandom >"$STORE/ingest/sha256/$(printf '1%.0s' {1..64})"
+	avail=$(df --output=avail "$STORE" | tail -1)
+	IMAGE_TOOL_RESERVE_KIB=$((avail - 100)) tool pull "$TORTURE"
+	[ -z "$(find "$STORE"/ingest -type f)" ]
+}
+
 @test "decay is found, and the next pull repairs it" {
 	tool pull "$TORTURE"
 	tool pull "$BUSYBOX"

@@ -11,6 +11,8 @@
 #include "image/job/fetcher.h"
 #include "image/job/pull_internal.h"
 #include "image/store/gc.h"
+#include "image/store/internal.h"
+#include "image/store/space.h"
 #include "test/lib/store_dir.h"
 
 static void on_stop(struct job *j, const struct err *why)
@@ -151,6 +153,76 @@ static void slow_registries_starve_nobody(void **state)
 	close_jobs(&js);
 }
 
+/* ---- the reserve ---- */
+
+struct eater {
+	struct job job;
+	uint64_t bytes;
+	int code;
+};
+
+static uint64_t eater_taken(const struct job *j)
+{
+	return container_of(j, const struct eater, job)->bytes;
+}
+
+static void on_eater_stop(struct job *j, const struct err *why)
+{
+	struct eater *e = container_of(j, struct eater, job);
+
+	assert_text(err_text(why), "No space left for images in ");
+	e->code = why->code;
+	job_remove(j);
+}
+
+static void wait_ms(unsigned ms)
+{
+	uint64_t end = now_mono_ns() + ms * NS_PER_MS;
+
+	while (now_mono_ns() < end)
+		assert_true(loop_once(store_loop, 5) >= 0);
+}
+
+/* Whoever writes, and whatever it says: the job that has taken most is the first to end, and none
+ * does while the reserve is free. */
+static void whoever_takes_the_reserve_is_ended(void **state)
+{
+	struct eater e[3] = { { .bytes = 10 }, { .bytes = 1000 }, { .bytes = 100 } };
+	struct jobs js;
+
+	open_jobs(&js);
+	for (size_t k = 0; k < ARRAY_SIZE(e); k++) {
+		job_add(&js, &e[k].job, JOB_LOAD, on_eater_stop);
+		e[k].job.taken = eater_taken;
+	}
+	js.store->reserve = 1;
+	jobs_watch_room(&js);
+	wait_ms(350);
+	assert_int_equal(e[0].code | e[1].code | e[2].code, 0);
+	js.store->reserve = UINT64_MAX;
+	for (int k = 0; k < 100 && !e[1].code; k++)
+		wait_ms(10);
+	assert_int_equal(e[1].code, -ENOSPC);
+	assert_int_equal(e[0].code | e[2].code, 0);
+	js.store->reserve = 1;
+	wait_ms(350);
+	assert_int_equal(e[0].code | e[2].code, 0);
+	job_remove(&e[0].job);
+	job_remove(&e[2].job);
+	wait_ms(150);
+	assert_null(js.room_timer.loop); /* nobody is left to be watched */
+	close_jobs(&js);
+}
+
+static void reserve_of_disks(void **state)
+{
+	assert_int_equal(space_reserve_of(0), 0);
+	assert_int_equal(space_reserve_of(64 * MIB), 64 * MIB / 10);
+	assert_int_equal(space_reserve_of(15 * GIB), 1 * GIB);
+	assert_int_equal(space_reserve_of(100 * GIB), 5 * GIB);
+	assert_int_equal(space_reserve_of(4096 * GIB), 10 * GIB);
+}
+
 /* Nobody else ends a layer that has no unpacker: any failure of its fetcher does. */
 static void broken_pipe(void **state)
 {
@@ -176,6 +248,9 @@ int main(void)
 						store_dir_teardown),
 		cmocka_unit_test_setup_teardown(slow_registries_starve_nobody, store_dir_setup,
 						store_dir_teardown),
+		cmocka_unit_test_setup_teardown(whoever_takes_the_reserve_is_ended, store_dir_setup,
+						store_dir_teardown),
+		cmocka_unit_test(reserve_of_disks),
 		cmocka_unit_test_setup_teardown(broken_pipe, store_dir_setup, store_dir_teardown),
 	};
 

@@ -454,7 +454,7 @@ static void unpack(const char *name, const char *want, const char *text)
 
 	start(name);
 	path = str_fmt("/tmp/husk-peers-%d.ext4", getpid());
-	assert_ok(unpacker_new(&procs, path, MEDIA_GZIP, ID_A, on_unpacked, NULL, &u, &fd, &err),
+	assert_ok(unpacker_new(&procs, path, MEDIA_GZIP, ID_A, 0, on_unpacked, NULL, &u, &fd, &err),
 		  &err);
 	fd_close(&fd);
 	hear(1);
@@ -487,8 +487,9 @@ static void unpack_merged(const char *name, const char *second, const char *want
 	start(name);
 	l[0].fd = l[1].fd = blob;
 	path = str_fmt("/tmp/husk-peers-%d.ext4", getpid());
-	assert_ok(unpacker_new_merged(&procs, path, ID_B, l, 2, true, on_unpacked, NULL, &u, &err),
-		  &err);
+	assert_ok(
+		unpacker_new_merged(&procs, path, ID_B, l, 2, true, 0, on_unpacked, NULL, &u, &err),
+		&err);
 	hear(1);
 	assert_string_equal(heard, want);
 	unpacker_free(u);
