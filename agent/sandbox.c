@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "agent/clock.h"
 #include "agent/proc/sysctl.h"
 #include "agent/rootfs/mnt.h"
 #include "base/util.h"
@@ -92,11 +92,9 @@ int sandbox_create(struct agent *a, const Agent__CreateSandboxRequest *req, stru
 	if (a->sandboxed)
 		return err_set(err, -EEXIST, "the sandbox is there already");
 	if (req->realtime_ns > 0) {
-		struct timespec ts = { .tv_sec = (time_t)(req->realtime_ns / (int64_t)NS_PER_S),
-				       .tv_nsec = (long)(req->realtime_ns % (int64_t)NS_PER_S) };
-
-		if (clock_settime(CLOCK_REALTIME, &ts) < 0)
-			return err_errno(err, -errno, "create sandbox: set the clock");
+		r = clock_set(req->realtime_ns, err);
+		if (r < 0)
+			return err_wrap(err, r, "create sandbox");
 	}
 	if (sethostname(hostname, strlen(hostname)) < 0)
 		return err_errno(err, -errno, "create sandbox: hostname");

@@ -10,6 +10,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "agent/clock.h"
 #include "agent/container.h"
 #include "agent/creates.h"
 #include "agent/sandbox.h"
@@ -173,6 +174,26 @@ static void service_events(struct ttrpc_call *call, const ProtobufCMessage *msg,
 	events_subscribe(&a->events, call, req->after_seq);
 }
 
+static void service_ping(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	Agent__PingResponse resp = AGENT__PING_RESPONSE__INIT;
+
+	ttrpc_reply(call, &resp.base);
+}
+
+static void service_set_clock(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const Agent__SetClockRequest *req = (const void *)msg;
+	Agent__SetClockResponse resp = AGENT__SET_CLOCK_RESPONSE__INIT;
+	struct err err = { 0 };
+	int r = clock_follow(req->realtime_ns, &err);
+
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
 static void service_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	Agent__ShutdownResponse resp = AGENT__SHUTDOWN_RESPONSE__INIT;
@@ -191,6 +212,8 @@ static const struct ttrpc_method methods[] = {
 	{ "RemoveContainer", service_remove_container },
 	{ "ListProcesses", service_list_processes },
 	{ "Events", service_events, .streams = true },
+	{ "Ping", service_ping },
+	{ "SetClock", service_set_clock },
 	{ "Shutdown", service_shutdown },
 	{ NULL },
 };

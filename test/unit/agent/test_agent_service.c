@@ -178,6 +178,23 @@ static void test_order(void **state)
 	assert_int_equal(powered_off, 1);
 }
 
+/* Life and time are no question of the pod's state: before the sandbox, and while it ends. */
+static void test_ping_and_clock(void **state)
+{
+	Agent__PingRequest ping = AGENT__PING_REQUEST__INIT;
+	Agent__SetClockRequest clock = AGENT__SET_CLOCK_REQUEST__INIT;
+	int64_t before = now_real_ns();
+
+	expect("Ping", &ping.base, RPC_OK, "");
+	agent.ending = true;
+	expect("Ping", &ping.base, RPC_OK, "");
+	clock.realtime_ns = 0;
+	expect("SetClock", &clock.base, RPC_INVALID_ARGUMENT, "realtime_ns");
+	clock.realtime_ns = INT64_MIN;
+	expect("SetClock", &clock.base, RPC_INVALID_ARGUMENT, "realtime_ns");
+	assert_true(now_real_ns() - before < 10 * (int64_t)NS_PER_S);
+}
+
 /* Requests for a disk that is being detached wait, in their order, and no others. */
 static void test_waiting(void **state)
 {
@@ -312,6 +329,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_methods, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_order, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_ping_and_clock, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waiting, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waited, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waits_at_the_end, set_up, tear_down),
