@@ -8,7 +8,8 @@
  * its sources. Callbacks never block and do a bounded amount of work (64 KiB or 64 messages).
  *
  * HUSK_LOOP_BUDGET_MS in the environment (a debug build has 50 without it, 0 turns it off): a
- * callback that took longer is logged, with its address for `addr2line -f -e PROGRAM`.
+ * callback that took longer, without the time for which other work had the CPUs, is logged, with
+ * its address for `addr2line -f -e PROGRAM`.
  */
 #ifndef HUSK_BASE_LOOP_H
 #define HUSK_BASE_LOOP_H
