@@ -6,10 +6,11 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 CMAKE_FLAGS ?=
 CONFORMANCE ?=
+STRESS ?=
 SHARE := $(BUILD)/share/husk
 
-.PHONY: all help deps kernel quickstart test test-unit test-e2e test-kvm test-fresh conformance lint install \
-	clean programs
+.PHONY: all help deps kernel quickstart test test-unit test-e2e test-kvm test-fresh conformance stress lint \
+	install clean programs
 
 all: programs kernel ## build everything: programs, guest agent and guest kernel
 
@@ -52,6 +53,9 @@ conformance: deps-conformance all ## Kubernetes' own test of CRI servers, compar
 
 test-fresh: deps-test ## quickstart and test from a fresh clone in a minimal Debian (minutes, gigabytes)
 	hack/test-fresh
+
+stress: deps-test all ## half an hour of pods while their processes are killed at random
+	test/stress/run $(STRESS)
 
 bench-%: deps-bench all
 	test/bench/bench-$*
