@@ -88,7 +88,8 @@ struct image_config {
 struct image_info {
 	char *id;
 	char **repo_tags;    /* "docker.io/library/busybox:latest", sorted */
-	char **repo_digests; /* "docker.io/library/busybox@sha256:<hex>", sorted */
+	char **repo_digests; /* "docker.io/library/busybox@sha256:<hex>", sorted; also of tags that
+			      * came with an archive or were given here */
 	uint64_t size;	     /* bytes of its layer files on disk and of its configuration, > 0 */
 	int64_t created_ns;  /* when it came into the store */
 	uint32_t holders;    /* containers that use it */
@@ -111,12 +112,12 @@ void image_info_freep(struct image_info **i);
 /*
  * `ref` is any form that CRI knows: name, name:tag, name@digest, name:tag@digest (Docker-style
  * normalisation: "busybox" = docker.io/library/busybox:latest), the id with or without "sha256:",
- * or a unique prefix of at least 4 hex digits of it (a name wins over a prefix).
+ * or a unique prefix of at least 4 hex digits of it (a name wins over a prefix). A digest is that
+ * of what the name was pulled or loaded as, index or manifest, or of the manifest chosen from an
+ * index.
  */
 int image_get(struct image_store *s, const char *ref, struct image_info **ret,
 	      struct err *err) must_check;
-/* Does `ref` name the image? For filters without copies. 1, 0, or -errno. */
-int image_matches(const struct image_info *i, const char *ref) must_check;
 /* All images, or those that `ref` (NULL or "" = all) names, sorted by id. No match = n 0.
  * The caller frees with image_list_free. */
 int image_list(struct image_store *s, const char *ref, struct image_info ***ret, size_t *ret_n,

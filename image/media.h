@@ -14,6 +14,7 @@
 #define MEDIA_MANIFEST_OCI "application/vnd.oci.image.manifest.v1+json"
 #define MEDIA_MANIFEST_DOCKER "application/vnd.docker.distribution.manifest.v2+json"
 #define MEDIA_INDEX_OCI "application/vnd.oci.image.index.v1+json"
+#define MEDIA_INDEX_DOCKER "application/vnd.docker.distribution.manifest.list.v2+json"
 
 enum media_compression { MEDIA_PLAIN, MEDIA_GZIP, MEDIA_ZSTD };
 

@@ -17,7 +17,6 @@
 #include "image/job/pull.h"
 #include "image/reference.h"
 #include "image/store/gc.h"
-#include "image/store/names.h"
 #include "image/store/space.h"
 #include "image/store/store.h"
 #include "proto/image_worker.pb-c.h"
@@ -116,7 +115,6 @@ static void load_on_loaded(void *arg, int code, const struct image_pull_result *
 	struct image_load *l = arg;
 	const struct wanted *w = &l->images[l->at];
 	char id[DIGEST_LEN + 1];
-	struct err err = { 0 };
 
 	l->pull = NULL;
 	if (code < 0) {
@@ -124,12 +122,6 @@ static void load_on_loaded(void *arg, int code, const struct image_pull_result *
 		return;
 	}
 	memcpy(id, res->id, sizeof(id));
-	for (char **name = w->names; *name && code == 0; name++)
-		code = names_tag(l->jobs->store, id, *name, NULL, &err);
-	if (code < 0) {
-		load_end(l, code, &err);
-		return;
-	}
 	l->ops.loaded(l->arg, id, w->names);
 	l->at++;
 	load_next(l);
@@ -144,8 +136,8 @@ static void load_next(struct image_load *l)
 		load_end(l, 0, NULL);
 		return;
 	}
-	r = pull_archive(l->jobs, l->archive, l->images[l->at].digest, load_on_progress,
-			 load_on_loaded, l, &l->pull, &err);
+	r = pull_archive(l->jobs, l->archive, l->images[l->at].digest, l->images[l->at].names,
+			 load_on_progress, load_on_loaded, l, &l->pull, &err);
 	if (r < 0)
 		load_end(l, r, &err);
 }

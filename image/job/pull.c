@@ -91,6 +91,7 @@ static void pull_succeed(struct image_pull *p)
 		.config = p->config_bytes,
 		.config_len = p->config_len,
 		.ref = p->from_archive ? NULL : &p->ref,
+		.names = p->names,
 		.digest = p->digest,
 		.diff_ids = p->config.diff_ids,
 		.manifest = &p->manifest,
@@ -435,8 +436,9 @@ static int pull_start(struct image_pull *p, int r, const char *reference, struct
 	return 0;
 }
 
-int pull_archive(struct jobs *js, int archive_fd, const char *digest, image_progress_fn progress,
-		 image_done_fn done, void *arg, struct image_pull **ret, struct err *err)
+int pull_archive(struct jobs *js, int archive_fd, const char *digest, char *const *names,
+		 image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
+		 struct err *err)
 {
 	const struct fetcher_options o = { .from_archive = true, .archive_fd = archive_fd };
 	struct image_pull *p = pull_alloc(js, progress, done, arg);
@@ -445,6 +447,7 @@ int pull_archive(struct jobs *js, int archive_fd, const char *digest, image_prog
 	if (!p)
 		return err_nomem(err);
 	p->from_archive = true;
+	p->names = names;
 	memcpy(p->ref.digest, digest, sizeof(p->ref.digest));
 	r = lease_new(js->store, &p->lease, err);
 	if (r == 0)

@@ -27,10 +27,11 @@ int pull_new(struct jobs *js, const char *ref, const struct image_auth *auth,
 	     struct err *err) must_check;
 /*
  * The same out of an archive (a descriptor, borrowed), of the image whose manifest or index has
- * this digest. It gets no name.
+ * this digest. names: that it gets, in full, without digest; a vector with NULL at its end, which
+ * is borrowed as long as the pull runs.
  */
-int pull_archive(struct jobs *js, int archive_fd, const char *digest, image_progress_fn progress,
-		 image_done_fn done, void *arg, struct image_pull **ret,
+int pull_archive(struct jobs *js, int archive_fd, const char *digest, char *const *names,
+		 image_progress_fn progress, image_done_fn done, void *arg, struct image_pull **ret,
 		 struct err *err) must_check;
 
 #endif

@@ -54,7 +54,8 @@ struct image_pull {
 	struct job job;
 	struct jobs *jobs;
 	struct reference ref;
-	bool from_archive; /* ref: the digest only */
+	bool from_archive;  /* ref: the digest only */
+	char *const *names; /* ... and these, borrowed; else NULL */
 	struct credentials credentials;
 	image_progress_fn progress;
 	image_done_fn done;

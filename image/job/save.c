@@ -150,6 +150,42 @@ static int not_kept(const char *ref, struct err *err)
 		ref);
 }
 
+/* The media type of an index, if it leads to the image's manifest; else NULL. */
+static const char *index_type(const struct content *c, const char *bytes, size_t len)
+{
+	static const char *const types[] = { MEDIA_INDEX_OCI, MEDIA_INDEX_DOCKER };
+	json_t *j = json_loadb(bytes, len, 0, NULL), *d;
+	const char *said = json_string_value(json_object_get(j, "mediaType"));
+	const char *type = NULL;
+	size_t k;
+
+	json_array_foreach (json_object_get(j, "manifests"), k, d)
+		if (str_eq(json_string_value(json_object_get(d, "digest")), c->manifest_digest))
+			type = types[said && str_eq(said, MEDIA_INDEX_DOCKER)];
+	json_decref(j);
+	return type;
+}
+
+/*
+ * The index that the image was pulled by, too, where it is kept: so the name has the same digest
+ * after a load. Other platforms are in it by name only, as in an archive that `docker save` makes.
+ */
+static int add_index(struct image_save *v, struct content *c, struct err *err)
+{
+	cleanup_free char *bytes = NULL;
+	int r;
+
+	c->target_type = NULL;
+	if (!*c->target || str_eq(c->target, c->manifest_digest))
+		return 0;
+	r = blob_read(v->store, c->target, &bytes, &c->target_len, err);
+	if (r == -ENOENT || r == -EBADMSG)
+		return 0;
+	if (r == 0)
+		c->target_type = index_type(c, bytes, c->target_len);
+	return r == 0 && c->target_type ? add_bytes(v, c->target, bytes, c->target_len, err) : r;
+}
+
 static int add_content(struct image_save *v, const struct content *c, const char *ref,
 		       struct err *err)
 {
@@ -182,8 +218,11 @@ static const char *familiar(const char *name)
 
 static json_t *oci_descriptor(const struct content *c, const char *name)
 {
-	json_t *j = json_pack("{s:s, s:s, s:I}", "mediaType", c->manifest.media_type, "digest",
-			      c->manifest_digest, "size", (json_int_t)c->manifest_len);
+	bool index = c->target_type != NULL;
+	json_t *j = json_pack("{s:s, s:s, s:I}", "mediaType",
+			      index ? c->target_type : c->manifest.media_type, "digest",
+			      index ? c->target : c->manifest_digest, "size",
+			      (json_int_t)(index ? c->target_len : c->manifest_len));
 	struct reference ref;
 
 	if (j && *name && reference_parse(name, &ref, NULL) == 0)
@@ -245,6 +284,8 @@ static int add_all(struct image_save *v, char *const *refs, size_t n, enum image
 			break;
 		v->contents[v->n_contents++] = c;
 		r = add_content(v, c, refs[k], err);
+		if (r == 0)
+			r = add_index(v, c, err);
 		if (r == 0 && (json_array_append_new(manifests, oci_descriptor(c, name)) < 0 ||
 			       docker_entry(docker, c, name) < 0))
 			r = err_nomem(err);

@@ -110,6 +110,8 @@ static int add_rows(struct store *s, const struct image_commit *c, struct err *e
 		reference_with_tag(c->ref, name);
 		r = add_name(s, c, name, err);
 	}
+	for (char *const *n = c->names; r == 0 && n && *n; n++)
+		r = add_name(s, c, *n, err);
 	return r < 0 ? r : clear_pending(s, c, err);
 }
 
@@ -136,6 +138,17 @@ static bool is_hex(const char *s, size_t min, size_t max)
 	return !s[n] && n >= min && n <= max;
 }
 
+static int take_id(struct store *s, sqlite3_stmt *st, char id[DIGEST_LEN + 1], struct err *err)
+{
+	int r = sqlite3_step(st);
+
+	if (r == SQLITE_ROW)
+		snprintf(id, DIGEST_LEN + 1, "%s", (const char *)sqlite3_column_text(st, 0));
+	else
+		*id = 0;
+	return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : db_error(s, err);
+}
+
 /* The id that `name` stands for in the names table; "" when there is none. */
 static int find_name(struct store *s, const char *name, char id[DIGEST_LEN + 1], struct err *err)
 {
@@ -145,14 +158,29 @@ static int find_name(struct store *s, const char *name, char id[DIGEST_LEN + 1],
 			   " WHERE name=? AND NOT removed",
 			   &st, err, name, NULL);
 
-	if (r < 0)
-		return r;
-	r = sqlite3_step(st);
-	if (r == SQLITE_ROW)
-		snprintf(id, DIGEST_LEN + 1, "%s", (const char *)sqlite3_column_text(st, 0));
-	else
-		*id = 0;
-	return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : db_error(s, err);
+	return r < 0 ? r : take_id(s, st, id, err);
+}
+
+/*
+ * name@digest without a row of its own: any name of that repository that stands for the digest, as
+ * index or as the manifest for this machine. So a tag that was given here, or came with an archive,
+ * is found by digest as one that was pulled.
+ */
+static int find_by_target(struct store *s, const struct reference *ref, char id[DIGEST_LEN + 1],
+			  struct err *err)
+{
+	char name[REFERENCE_MAX + 1];
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r;
+
+	reference_name(ref, name);
+	/* "NAME:TAG" lies between "NAME:" and "NAME;", "NAME@DIGEST" between "NAME@" and "NAMEA" */
+	r = db_prepare(s,
+		       "SELECT image FROM names JOIN images ON id=image WHERE NOT removed"
+		       " AND ((name>?1||':' AND name<?1||';') OR (name>?1||'@' AND name<?1||'A'))"
+		       " AND (target=?2 OR manifest=?2) LIMIT 1",
+		       &st, err, name, ref->digest, NULL);
+	return r < 0 ? r : take_id(s, st, id, err);
 }
 
 static int find_prefix(struct store *s, const char *hex, char id[DIGEST_LEN + 1], struct err *err)
@@ -201,6 +229,8 @@ int images_resolve(struct store *s, const char *ref, char id[DIGEST_LEN + 1],
 		r = find_name(s, name, id, err);
 		if (r == 0 && *id && ret_name)
 			memcpy(ret_name, name, sizeof(name));
+		if (r == 0 && !*id && *parsed.digest)
+			r = find_by_target(s, &parsed, id, err);
 		if (r < 0 || *id)
 			return r;
 	}
@@ -252,11 +282,16 @@ static int load_names(struct store *s, struct image_info *i, struct err *err)
 			   " ORDER BY name",
 			   i->id, NULL);
 
-	return r < 0 ? r
-		     : db_strings(s, &i->repo_digests, err,
-				  "SELECT name FROM names WHERE image=? AND instr(name, '@')>0"
-				  " ORDER BY name",
-				  i->id, NULL);
+	if (r < 0)
+		return r;
+	/* rtrim: a tag without what follows its last colon */
+	return db_strings(s, &i->repo_digests, err,
+			  "SELECT name FROM names WHERE image=?1 AND instr(name, '@')>0 UNION"
+			  " SELECT rtrim(rtrim(name, replace(name, ':', '')), ':') || '@' ||"
+			  " CASE target WHEN '' THEN manifest ELSE target END FROM names"
+			  " WHERE image=?1 AND instr(name, '@')=0"
+			  " AND (target<>'' OR manifest<>'') ORDER BY 1",
+			  i->id, NULL);
 }
 
 static bool is_pinned(const struct store *s, char *const *names)
@@ -329,23 +364,6 @@ int images_get(struct store *s, const char *ref, struct image_info **ret, struct
 	int r = images_resolve(s, ref ? ref : "", id, NULL, err);
 
 	return r < 0 ? r : load_info(s, id, ret, err);
-}
-
-int image_matches(const struct image_info *i, const char *ref)
-{
-	const char *hex = str_starts(ref, "sha256:") ? ref + 7 : ref;
-	char name[REFERENCE_MAX + 1];
-	struct reference parsed;
-
-	if (is_hex(hex, MIN_PREFIX, 64) && str_starts(i->id + 7, hex))
-		return 1;
-	if (hex != ref || reference_parse(ref, &parsed, NULL) < 0)
-		return is_hex(hex, MIN_PREFIX, 64) ? 0 : -EINVAL;
-	reference_canonical(&parsed, name);
-	for (char *const *v = *parsed.digest ? i->repo_digests : i->repo_tags; *v; v++)
-		if (str_eq(*v, name))
-			return 1;
-	return 0;
 }
 
 int images_list(struct store *s, const char *ref, struct image_info ***ret, size_t *ret_n,

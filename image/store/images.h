@@ -22,9 +22,10 @@ struct image_commit {
 	const char *id;
 	const void *config;
 	size_t config_len;
-	const struct reference *ref; /* NULL: the image gets no name */
-	const char *digest;	     /* of what the reference named: index or manifest */
-	char *const *diff_ids;	     /* one for each layer */
+	const struct reference *ref; /* NULL: it does not come by a name */
+	char *const *names;    /* in full, without digest, that it gets as well; may be NULL */
+	const char *digest;    /* of what the reference named: index or manifest */
+	char *const *diff_ids; /* one for each layer */
 	char *const *disks; /* ids of layer disks, in place of diff_ids where layers are merged */
 	/* The image's manifest; NULL = not known. */
 	const struct manifest *manifest;
@@ -34,7 +35,8 @@ struct image_commit {
 
 /* All layers must be there. The image is visible when this returns 0. */
 int images_add(struct store *s, const struct image_commit *c, struct err *err) must_check;
-/* The id that `ref` means, and (ret_name, may be NULL) the name in full when it is one, else "".
+/* The id that `ref` means, and (ret_name, may be NULL) the name in full when somebody gave it, else
+ * "": an id, or a name@digest that follows from a tag.
  * -ENOENT: nothing has that name; -EINVAL: it cannot be a name of anything, or fits several ids. */
 int images_resolve(struct store *s, const char *ref, char id[DIGEST_LEN + 1],
 		   char ret_name[REFERENCE_MAX + 1], struct err *err) must_check;

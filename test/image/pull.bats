@@ -102,6 +102,38 @@ umount_image() {
 	tool rm "$MOCK/ok/good"
 }
 
+@test "name@digest is found after save, remove and load, by index and by manifest" {
+	local index manifest name=$MOCK/ok/index file=$BATS_TEST_TMPDIR/index.tar
+	index=$(jq -r '.manifests[0].digest' "$WORK/odd/index/index.json")
+	manifest=$(jq -r '.manifests[] | select(.platform.architecture == "amd64").digest' \
+		"$WORK/odd/index/blobs/sha256/${index#*:}")
+	tool pull "$name"
+	tool get "$name@$index"
+	tool get "$name@$manifest"
+	tool save "$file" "$name:latest"
+	tool rm "$name"
+	run tool get "$name@$index"
+	[ "$status" -eq 1 ]
+	tool load "$file"
+	tool get "$name@$index" | grep "digests=$name@$index "
+	tool get "$name@$manifest"
+	tool get "$name:latest@$index"
+	# once more: the index is kept, and goes along
+	tool save "$file.2" "$name:latest"
+	cmp "$file" "$file.2"
+	tool tag "$name" other.example/x:1
+	tool get "other.example/x@$index"
+	tool rm "$name@$manifest"
+	nothing_left
+	# an archive of docker's form alone: its manifest is made here
+	mkdir "$BATS_TEST_TMPDIR/docker"
+	tar -C "$BATS_TEST_TMPDIR/docker" -xf "$file"
+	rm "$BATS_TEST_TMPDIR/docker/index.json"
+	tar -C "$BATS_TEST_TMPDIR/docker" -cf "$file" .
+	tool load "$file"
+	tool get "$(tool get "$name" | sed 's/.*digests=\([^ ,]*\).*/\1/')"
+}
+
 @test "a pull by digest has no tag" {
 	local d
 	d=$(jq -r '.manifests[0].digest' "$WORK/odd/good/index.json")

@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "image/image.h"
+#include "image/manifest.h"
 #include "image/store/gc.h"
 #include "image/store/holds.h"
 #include "image/store/images.h"
@@ -72,8 +73,6 @@ static void expect(struct store *s, const char *ref, const char *id)
 	}
 	assert_ok(r, &err);
 	assert_string_equal(i->id, id);
-	assert_int_equal(image_matches(i, ref), 1);
-	assert_int_equal(image_matches(i, "other"), 0);
 }
 
 static void look_up(void **state)
@@ -110,6 +109,79 @@ static void look_up(void **state)
 	assert_int_equal(i->uid, 1000);
 	assert_string_equal(i->username, "");
 	assert_true(i->size > 0);
+	store_close(s);
+}
+
+static bool has(char *const *v, const char *s)
+{
+	for (; *v; v++)
+		if (str_eq(*v, s))
+			return true;
+	return false;
+}
+
+/* The same image comes out of an archive as an index of one manifest. */
+static void load_image(struct store *s, const char *id, const char *index, const char *manifest,
+		       const char *name)
+{
+	cleanup_image_info struct image_info *i = NULL;
+	char *names[] = { (char *)name, NULL };
+	struct manifest m = { .media_type = MEDIA_MANIFEST_OCI };
+	struct err err = { 0 };
+
+	assert_ok(images_get(s, id, &i, &err), &err);
+	struct image_commit c = { .id = id,
+				  .config = i->config_json,
+				  .config_len = strlen(i->config_json),
+				  .names = names,
+				  .digest = index,
+				  .diff_ids = i->config.diff_ids,
+				  .manifest = &m,
+				  .manifest_digest = manifest };
+	assert_ok(images_add(s, &c, &err), &err);
+}
+
+/* name@digest is found for each name that stands for the digest, whoever gave the name. */
+static void digests_of_names(void **state)
+{
+	struct store *s = store_dir_open();
+	cleanup_image_info struct image_info *i = NULL, *left = NULL, *none = NULL;
+	struct image_untagged u;
+	char id[DIGEST_LEN + 1], digest[DIGEST_LEN + 1];
+	cleanup_free char *pulled = NULL, *given = NULL, *loaded = NULL, *near = NULL;
+	struct err err = { 0 };
+
+	put_image(s, "h.example/app:1", "1000:5", DIGEST("1"), DIGEST("2"), id);
+	assert_int_equal(digest_of(id, DIGEST_LEN, digest), 0);
+	assert_ok(names_tag(s, "h.example/app:1", "h.example:5000/b/app:new", NULL, &err), &err);
+	load_image(s, id, DIGEST("c"), DIGEST("d"), "l.example/app:1");
+	pulled = str_fmt("h.example/app@%s", digest);
+	given = str_fmt("h.example:5000/b/app:new@%s", digest);
+	loaded = str_fmt("l.example/app@%s", DIGEST("c"));
+	near = str_fmt("h.example/ap@%s", digest);
+	expect(s, pulled, id);
+	expect(s, given, id);
+	expect(s, loaded, id);
+	expect(s, "l.example/app@" DIGEST("d"), id); /* the manifest of that index */
+	expect(s, "l.example/app:2@" DIGEST("d"), id);
+	expect(s, "h.example/app@" DIGEST("c"), NULL);
+	expect(s, "l.example/app@" DIGEST("e"), NULL);
+	expect(s, near, NULL);
+	assert_ok(images_get(s, id, &i, &err), &err);
+	assert_int_equal(strv_len(i->repo_digests), 3);
+	memmove(strstr(given, ":new"), strchr(given, '@'), DIGEST_LEN + 2);
+	assert_true(has(i->repo_digests, pulled) && has(i->repo_digests, given) &&
+		    has(i->repo_digests, loaded));
+	/* one of the names goes, with its digest; the others stay */
+	assert_ok(names_untag(s, "h.example:5000/b/app:new", false, &u, &err), &err);
+	image_untagged_fini(&u);
+	expect(s, given, NULL);
+	expect(s, pulled, id);
+	expect(s, loaded, id);
+	assert_ok(images_get(s, id, &left, &err), &err);
+	assert_int_equal(strv_len(left->repo_digests), 2);
+	assert_ok(images_remove(s, loaded, &err), &err);
+	assert_int_equal(images_get(s, pulled, &none, &err), -ENOENT);
 	store_close(s);
 }
 
@@ -510,6 +582,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(look_up, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(digests_of_names, store_dir_setup,
+						store_dir_teardown),
 		cmocka_unit_test_setup_teardown(digest_only, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(moved_tag, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(removal, store_dir_setup, store_dir_teardown),
