@@ -295,13 +295,28 @@ static void started(struct start *st)
 		publish_in_time(p);
 }
 
+static void proc_on_killed(const struct ttrpc_result *res, void *arg)
+{
+}
+
+static void kill_late(const struct proc *p)
+{
+	struct agent *agent = p->sandbox->agent;
+
+	if (agent)
+		(void)!agent_signal(agent, p->container, p->exec_id, SIGKILL, !proc_is_exec(p),
+				    proc_on_killed, NULL);
+}
+
 static void proc_on_started(const struct ttrpc_result *res, void *arg)
 {
 	const Agent__StartContainerResponse *resp =
 		(const Agent__StartContainerResponse *)res->resp;
 	struct start *st = arg;
 
-	if (res->code == -ECONNRESET || res->code == -ECANCELED || res->code == -ETIMEDOUT)
+	if (res->code == -ETIMEDOUT)
+		kill_late(st->p); /* if it starts after all, nobody knows it any more */
+	if (res->code == -ECONNRESET || res->code == -ECANCELED)
 		st->p->parked = st; /* the VM's end is near, and says why */
 	else if (res->code < 0)
 		start_lost(st, EXIT_START_FAILED, res->code, err_text(res->err));

@@ -20,12 +20,20 @@ void sandbox_init(struct sandbox *sb, struct loop *l, const struct sandbox_setup
 	pb_arena_init(&sb->arena, SANDBOX_CONFIG_MAX);
 }
 
+/* Whoever is about to end is not asked whether he lives. */
+static void stop_watching(struct sandbox *sb)
+{
+	liveness_stop(&sb->liveness);
+	guest_clock_stop(&sb->clock);
+}
+
 void sandbox_fini(struct sandbox *sb)
 {
 	struct vm *vm = take_ptr(&sb->vm);
 
 	ev_timer_del(&sb->stop_timer);
 	ev_timer_del(&sb->lost_timer);
+	stop_watching(sb);
 	agent_free(take_ptr(&sb->agent));
 	vm_free(vm);
 	waits_run(&sb->ready_waits, -ECANCELED, NULL);
@@ -143,6 +151,7 @@ static void sandbox_on_agent_lost(const char *why, void *arg)
 {
 	struct sandbox *sb = arg;
 
+	stop_watching(sb);
 	if (sb->state == SB_STOPPING)
 		return; /* it powers off; the timer of the stop sees to the rest */
 	(void)snprintf(sb->lost_why, sizeof(sb->lost_why), "%s", why);
@@ -181,6 +190,33 @@ static const struct vm_ops vm_ops = {
 	.ended = sandbox_on_vm_ended,
 };
 
+static void sandbox_on_beat(void *arg)
+{
+	struct sandbox *sb = arg;
+
+	guest_clock_set(&sb->clock);
+}
+
+static void sandbox_on_dead(const char *why, void *arg)
+{
+	struct sandbox *sb = arg;
+
+	stop_watching(sb);
+	kill_vm(sb, why);
+}
+
+static void start_watching(struct sandbox *sb)
+{
+	static const struct liveness_ops liveness_ops = { .beat = sandbox_on_beat,
+							  .dead = sandbox_on_dead };
+	struct err err = { 0 };
+
+	liveness_start(&sb->liveness, sb->loop, sb->setup->liveness, sb->agent, sb->vm,
+		       &liveness_ops, sb);
+	if (guest_clock_start(&sb->clock, sb->loop, sb->agent, &err) < 0)
+		sb->ops->trouble("the guest's clock follows the host's late", &err, sb->arg);
+}
+
 static void sandbox_on_created(const struct ttrpc_result *res, void *arg)
 {
 	const Agent__CreateSandboxResponse *resp;
@@ -203,6 +239,7 @@ static void sandbox_on_created(const struct ttrpc_result *res, void *arg)
 	(void)snprintf(sb->kernel_release, sizeof(sb->kernel_release), "%s", resp->kernel_release);
 	sb->ready_ns = now_mono_ns();
 	set_state(sb, SB_READY);
+	start_watching(sb);
 	sb->ops->ready(sb->arg);
 	waits_run(&sb->ready_waits, 0, NULL);
 }
@@ -303,6 +340,7 @@ static void sandbox_on_vm_ended(const char *why, void *arg)
 	if (!asked)
 		set_why(sb, why);
 	set_state(sb, SB_STOPPED);
+	stop_watching(sb);
 	/* Calls in flight get their errors before the owner is told. */
 	agent_free(take_ptr(&sb->agent));
 	vm_free(take_ptr(&sb->vm));
@@ -346,6 +384,7 @@ void sandbox_stop(struct sandbox *sb)
 	if (sb->state == SB_STOPPING)
 		return;
 	set_state(sb, SB_STOPPING);
+	stop_watching(sb);
 	vm_expect_end(sb->vm);
 	if (!was_ready || agent_shutdown(sb->agent, sandbox_on_shutdown, sb) < 0 ||
 	    ev_timer_add(sb->loop, &sb->stop_timer, SANDBOX_STOP_NS, sandbox_on_stop_timer, sb) < 0)
@@ -360,6 +399,7 @@ bool sandbox_end(struct sandbox *sb)
 	}
 	if (sb->state != SB_STOPPING)
 		set_state(sb, SB_STOPPING);
+	stop_watching(sb);
 	kill_vm(sb, "");
 	return false;
 }

@@ -23,6 +23,8 @@
 #include "proto/cri.pb-c.h"
 #include "proto/shim.pb-c.h"
 #include "shim/io/console.h"
+#include "shim/pod/guest_clock.h"
+#include "shim/pod/liveness.h"
 #include "shim/pod/windows.h"
 #include "shim/vm/agent_client.h"
 #include "shim/vm/vm.h"
@@ -59,7 +61,8 @@ struct sandbox_setup {
 	const char *id; /* the pod's */
 	const Shim__Options *opts;
 	const char *vmm_path, *kernel, *initramfs;
-	const char *console; /* path of the file for the guest's console */
+	const char *console;		       /* path of the file for the guest's console */
+	const struct liveness_times *liveness; /* NULL = the normal ones */
 };
 
 /* Read by everybody, written by sandbox.c; but who waits adds himself to the lists, and containers
@@ -74,9 +77,11 @@ struct sandbox {
 	struct pb_arena arena;
 	Agent__CreateSandboxRequest *req; /* in the arena */
 	uint32_t vcpus, memory_mib;
-	struct vm *vm;		 /* STARTING to the VM's end */
-	struct agent *agent;	 /* the same */
-	struct console *console; /* from the start on; NULL = could not be had */
+	struct vm *vm;		  /* STARTING to the VM's end */
+	struct agent *agent;	  /* the same */
+	struct console *console;  /* from the start on; NULL = could not be had */
+	struct liveness liveness; /* while READY */
+	struct guest_clock clock; /* the same */
 	struct windows windows;
 	uint64_t next_stream;
 	struct vm_info info; /* outlives the VM */

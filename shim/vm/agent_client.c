@@ -22,10 +22,10 @@ struct agent {
 	char why[200];
 };
 
-/* A call in flight: the owner's callback behind the check for a hung agent. */
+/* A call in flight: the owner's callback behind the check for an agent that is gone. */
 struct pending {
 	struct agent *agent;
-	bool may_time_out;
+	bool may_break; /* it ends the guest, and the channel with it */
 	ttrpc_done done;
 	void *arg;
 };
@@ -141,12 +141,10 @@ static void agent_on_done(const struct ttrpc_result *res, void *arg)
 {
 	struct pending *p = arg;
 
-	/* None of these is an answer that the agent ever gives: whoever gives it is not to be
-	 * trusted with a pod. */
-	if (!p->may_time_out &&
-	    (res->code == -ETIMEDOUT || res->code == -ECONNRESET || res->code == -ECANCELED))
-		set_lost(p->agent, res->code == -ETIMEDOUT ? "the agent does not answer"
-							   : "the agent's channel ended");
+	/* Neither is an answer that the agent ever gives: whoever gives it is not to be trusted
+	 * with a pod. */
+	if (!p->may_break && (res->code == -ECONNRESET || res->code == -ECANCELED))
+		set_lost(p->agent, "the agent's channel ended");
 	p->done(res, p->arg);
 	free(p);
 }
@@ -165,7 +163,7 @@ static int call(struct agent *a, const char *method, const ProtobufCMessage *req
 	*p = (struct pending){ .agent = a,
 			       .done = done,
 			       .arg = arg,
-			       .may_time_out = timeout_ms == AGENT_SHUTDOWN_TIMEOUT_MS };
+			       .may_break = timeout_ms == AGENT_SHUTDOWN_TIMEOUT_MS };
 	r = ttrpc_client_call(a->client, &agent__agent__descriptor, method, req, timeout_ms,
 			      agent_on_done, p);
 	if (r < 0)
@@ -243,4 +241,19 @@ int agent_shutdown(struct agent *a, ttrpc_done done, void *arg)
 	Agent__ShutdownRequest req = AGENT__SHUTDOWN_REQUEST__INIT;
 
 	return call(a, "Shutdown", &req.base, AGENT_SHUTDOWN_TIMEOUT_MS, done, arg);
+}
+
+int agent_ping(struct agent *a, uint64_t timeout_ms, ttrpc_done done, void *arg)
+{
+	Agent__PingRequest req = AGENT__PING_REQUEST__INIT;
+
+	return call(a, "Ping", &req.base, timeout_ms, done, arg);
+}
+
+int agent_set_clock(struct agent *a, int64_t realtime_ns, ttrpc_done done, void *arg)
+{
+	Agent__SetClockRequest req = AGENT__SET_CLOCK_REQUEST__INIT;
+
+	req.realtime_ns = realtime_ns;
+	return call(a, "SetClock", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
 }

@@ -1,7 +1,8 @@
 /*
  * The agent's calls (base/proto/agent.proto) with their timeouts, and its event stream, resumed
- * when it breaks. An agent that leaves a call unanswered has hung: `lost` is called and the owner
- * ends the VM; a pod never waits for ever. Loop thread.
+ * when it breaks. A call that is not answered in time fails alone: what a container does decides
+ * how long work takes. Whether the agent lives at all is asked by agent_ping (pod/liveness.h).
+ * Loop thread.
  */
 #ifndef HUSK_SHIM_VM_AGENT_CLIENT_H
 #define HUSK_SHIM_VM_AGENT_CLIENT_H
@@ -20,7 +21,8 @@ struct agent_ops {
 	void (*exited)(const Agent__ExitEvent *ev, void *arg);
 	void (*oom)(const char *id, void *arg);
 	void (*missed)(void *arg); /* events are missing from the stream */
-	/* Once: the channel ended, or the agent does not answer. Every open call has its error. */
+	/* Once: the channel ended, or the agent broke its protocol. Every open call has its error,
+	 * or gets it. */
 	void (*lost)(const char *why, void *arg);
 };
 
@@ -47,5 +49,8 @@ int agent_resize(struct agent *a, const char *id, const char *exec_id, uint32_t 
 int agent_remove_container(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;
 int agent_list_processes(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;
 int agent_shutdown(struct agent *a, ttrpc_done done, void *arg) must_check;
+int agent_ping(struct agent *a, uint64_t timeout_ms, ttrpc_done done, void *arg) must_check;
+/* CLOCK_REALTIME of the guest, ns. */
+int agent_set_clock(struct agent *a, int64_t realtime_ns, ttrpc_done done, void *arg) must_check;
 
 #endif

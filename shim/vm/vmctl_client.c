@@ -14,11 +14,13 @@
 #define PACKETS_PER_WAKEUP 64
 #define FDS_MAX 2		      /* of one request */
 #define ANSWER_MEMORY_MAX (256 * KIB) /* unpacked */
+#define NO_LIMIT UINT64_MAX
 
 /* A request from its birth to its answer; first in `unsent`, then in `sent`. */
 struct request {
 	struct request *next;
-	uint64_t id, deadline_ns;
+	uint64_t id;
+	uint64_t deadline_ns; /* UINT64_MAX = none, or it is over: the answer is dropped */
 	vmctl_done done;
 	void *arg;
 	int fds[FDS_MAX]; /* duplicates, only while unsent; -1 = none */
@@ -117,17 +119,26 @@ static void fail(struct vmctl *v, int code, const char *why)
 	v->ops->closed(code, &err, v->arg);
 }
 
-static void vmctl_on_timer(struct ev_timer *t)
+/* The one whose time is over first. NULL: none has a limit. */
+static struct request *most_urgent(struct vmctl *v)
 {
-	struct vmctl *v = t->arg;
+	struct request *lists[] = { v->sent.head, v->unsent.head }, *first = NULL;
 
-	fail(v, -ETIMEDOUT, "no answer to a request in time");
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		for (struct request *req = lists[i]; req; req = req->next) {
+			if (req->deadline_ns != UINT64_MAX &&
+			    (!first || req->deadline_ns < first->deadline_ns))
+				first = req;
+		}
+	}
+	return first;
 }
 
-/* The oldest request decides; answers come in order. */
+static void vmctl_on_timer(struct ev_timer *t);
+
 static void rearm(struct vmctl *v)
 {
-	struct request *req = v->sent.head ? v->sent.head : v->unsent.head;
+	const struct request *req = most_urgent(v);
 	uint64_t now = now_mono_ns();
 
 	if (!req) {
@@ -137,6 +148,26 @@ static void rearm(struct vmctl *v)
 	/* Out of memory for a timer: the monitor's death is still seen at its socket. */
 	(void)!ev_timer_add(v->loop, &v->timer, req->deadline_ns > now ? req->deadline_ns - now : 0,
 			    vmctl_on_timer, v);
+}
+
+/* One request is over for who asked; it keeps its place in the order of the answers. */
+static void vmctl_on_timer(struct ev_timer *t)
+{
+	struct vmctl *v = t->arg;
+	struct request *req = most_urgent(v);
+	struct err err = { 0 };
+	vmctl_done done;
+
+	if (!req)
+		return;
+	if (req->deadline_ns <= now_mono_ns()) {
+		done = take_ptr(&req->done);
+		req->deadline_ns = UINT64_MAX;
+		(void)err_set(&err, -ETIMEDOUT, "monitor: no answer in time");
+		if (done)
+			done(-ETIMEDOUT, &err, NULL, req->arg);
+	}
+	rearm(v);
 }
 
 static int send_packet(int sock, const void *p, size_t n, const int fds[FDS_MAX])
@@ -316,7 +347,9 @@ static int submit2(struct vmctl *v, Vmm__Request *msg, int fd, int fd2, uint64_t
 				 .done = done,
 				 .arg = arg,
 				 .fds = { -1, -1 },
-				 .deadline_ns = now_mono_ns() + timeout_ms * NS_PER_MS };
+				 .deadline_ns = timeout_ms == NO_LIMIT
+							? UINT64_MAX
+							: now_mono_ns() + timeout_ms * NS_PER_MS };
 	req->len = vmm__request__pack(msg, req->bytes);
 	if (!v->unsent.head)
 		r = send_packet(v->fd, req->bytes, req->len, fds);
@@ -378,7 +411,7 @@ int vmctl_unmap(struct vmctl *v, uint64_t first, vmctl_done done, void *arg)
 	u.first_sector = first;
 	req.request_case = VMM__REQUEST__REQUEST_UNMAP_WINDOW;
 	req.unmap_window = &u;
-	return submit(v, &req, -1, VMCTL_TIMEOUT_MS, done, arg);
+	return submit(v, &req, -1, NO_LIMIT, done, arg);
 }
 
 int vmctl_connect(struct vmctl *v, uint32_t port, int fd, vmctl_done done, void *arg)
@@ -402,12 +435,17 @@ int vmctl_kill(struct vmctl *v, vmctl_done done, void *arg)
 	return submit(v, &req, -1, VMCTL_TIMEOUT_MS, done, arg);
 }
 
-int vmctl_info(struct vmctl *v, vmctl_done done, void *arg)
+int vmctl_ping(struct vmctl *v, uint64_t timeout_ms, vmctl_done done, void *arg)
 {
 	Vmm__Request req = VMM__REQUEST__INIT;
 	Vmm__Info i = VMM__INFO__INIT;
 
 	req.request_case = VMM__REQUEST__REQUEST_INFO;
 	req.info = &i;
-	return submit(v, &req, -1, VMCTL_TIMEOUT_MS, done, arg);
+	return submit(v, &req, -1, timeout_ms, done, arg);
+}
+
+int vmctl_info(struct vmctl *v, vmctl_done done, void *arg)
+{
+	return vmctl_ping(v, VMCTL_TIMEOUT_MS, done, arg);
 }

@@ -1,6 +1,8 @@
 /*
  * Client of the monitor's control socket (base/proto/vmm.proto): one SEQPACKET packet a message,
- * descriptors beside it, answers in order. Every request has a timer. Loop thread.
+ * descriptors beside it, answers in order. A request that is not answered in time fails alone, and
+ * its answer is dropped when it comes; whether the monitor lives at all is asked by vmctl_ping
+ * (pod/liveness.h). Loop thread.
  *
  * Descriptors given to a request are borrowed: they are sent (or duplicated) before it returns.
  */
@@ -24,8 +26,8 @@ struct vmctl;
 struct vmctl_ops {
 	/* AgentConnected or Ended. */
 	void (*event)(const Vmm__Packet *p, void *arg);
-	/* The connection is unusable: end of file, a malformed packet, or an answer is overdue.
-	 * Every open request has got its error before; nothing more comes. */
+	/* The connection is unusable: end of file, or a packet that breaks the protocol. Every open
+	 * request has got its error before; nothing more comes. */
 	void (*closed)(int code, const struct err *err, void *arg);
 };
 
@@ -48,9 +50,12 @@ int vmctl_boot(struct vmctl *v, const Vmm__Boot *boot, int agent_fd, int console
 	       vmctl_done done, void *arg) must_check; /* console_fd -1 = none */
 int vmctl_map(struct vmctl *v, uint64_t first, uint64_t sectors, bool readonly, int fd,
 	      vmctl_done done, void *arg) must_check;
+/* Has no time limit: whoever unmaps must know when the sectors are free. */
 int vmctl_unmap(struct vmctl *v, uint64_t first, vmctl_done done, void *arg) must_check;
 int vmctl_connect(struct vmctl *v, uint32_t port, int fd, vmctl_done done, void *arg) must_check;
 int vmctl_kill(struct vmctl *v, vmctl_done done, void *arg) must_check;
 int vmctl_info(struct vmctl *v, vmctl_done done, void *arg) must_check;
+/* An Info with a time limit of its own. */
+int vmctl_ping(struct vmctl *v, uint64_t timeout_ms, vmctl_done done, void *arg) must_check;
 
 #endif

@@ -12,6 +12,7 @@ ids_of() {
 
 shim_of() { our_processes | grep -F containerd-shim-husk-v2 | grep -F -- "-id $1" | head -n 1 | cut -d' ' -f1; }
 vmm_of() { pgrep -P "$(shim_of "$1")" -f husk-vmm | head -n 1; }
+qemu_of() { pgrep -P "$(vmm_of "$1")" -f qemu-system | head -n 1; } # nothing with backend kvm
 
 exited_nonzero() {
 	local line
@@ -80,13 +81,70 @@ kill_one_and_see() { # NAME SIGNAL-TARGET-FUNCTION
 }
 
 @test "kill -9 of QEMU: the same" {
-	qemu_of() { pgrep -P "$(vmm_of "$1")" -f qemu-system | head -n 1; }
 	husk run -d --name probe "$BUSYBOX" sleep 1000
 	ids_of probe
 	q=$(qemu_of "$pod") || true
 	husk rm -f probe
 	[ -n "$q" ] || skip "backend kvm has no QEMU process"
 	kill_one_and_see noqemu qemu_of
+}
+
+exec_works() { run -0 husk exec "$1" echo there && [ "$output" = there ]; }
+
+@test "the monitor is stopped for a while, and so is what runs the guest: the pod does not mind" {
+	husk run -d --name patient "$BUSYBOX" sleep 1000
+	ids_of patient
+	for who in vmm_of qemu_of; do
+		victim=$($who "$pod") || continue
+		[ -n "$victim" ] || continue
+		kill -STOP "$victim"
+		timeout 8 "$HUSK_BIN/husk" exec patient true >/dev/null 2>&1 3>&- || true # a call is open meanwhile
+		sleep 7
+		kill -CONT "$victim"
+		wait_until 20 exec_works patient
+	done
+	run -0 husk rm -f patient
+}
+
+@test "a guest that hangs is ended although nobody asks it anything, and says why" {
+	husk run -d --name hung "$BUSYBOX" sleep 1000
+	ids_of hung
+	victim=$(qemu_of "$pod") || victim=
+	who=agent
+	[ -n "$victim" ] || { victim=$(vmm_of "$pod"); who=monitor; } # with KVM the guest runs in there
+	kill -STOP "$victim"
+	sleep 30
+	run -0 husk ps
+	[[ $output == *hung*running* ]]
+	wait_until 90 exited_nonzero hung
+	run -0 --separate-stderr crictl inspect "$ct"
+	jq -e --arg w "$who died: no answer for 6" '.status.message | contains($w)' <<<"$output"
+	run -0 husk rm hung
+}
+
+same_clock() {
+	local before guest after
+	before=$(date +%s) guest=$(husk exec "$1" date +%s) after=$(date +%s)
+	[ $((guest + 1)) -ge "$before" ] && [ $((guest - 1)) -le "$after" ]
+}
+
+@test "the guest's clock is the host's" {
+	husk run -d --name clock "$BUSYBOX" sleep 1000
+	same_clock clock
+	run -0 husk rm -f clock
+}
+
+@test "the host's clock is stepped: the guest follows at once, its uptime does not" {
+	[ -n "${HUSK_OWN_HOST:-}" ] || skip "this machine's clock is not stepped for a test"
+	husk run -d --name steps "$BUSYBOX" sleep 1000
+	for by in 5000 -9000 4000; do
+		up=$(husk exec steps cut -d. -f1 /proc/uptime)
+		date -s "@$(($(date +%s) + by))" >/dev/null
+		wait_until 10 same_clock steps
+		now=$(husk exec steps cut -d. -f1 /proc/uptime)
+		[ "$now" -ge "$up" ] && [ $((now - up)) -lt 300 ]
+	done
+	run -0 husk rm -f steps
 }
 
 @test "kill -9 huskd while pods start: the next huskd cleans up what was half made" {

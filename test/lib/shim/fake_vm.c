@@ -51,6 +51,10 @@ static struct ttrpc_server *server;
 static struct ttrpc_call *events;
 static uint64_t seq;
 static struct {
+	uint64_t first;
+	char id[40]; /* of the container that has it attached, "" = free */
+} disks[WINDOWS];
+static struct {
 	struct ttrpc_call *call;
 	bool starts; /* its answer is a StartContainerResponse */
 } held[HELD];
@@ -116,13 +120,30 @@ static void agent_on_create_sandbox(struct ttrpc_call *call, const ProtobufCMess
 	ttrpc_reply(call, &resp.base);
 }
 
-static void check_disk(const Agent__Disk *d)
+static void attach(const char *id, const Agent__Disk *d)
+{
+	bool mapped = false;
+	size_t slot = WINDOWS;
+
+	for (size_t i = 0; i < WINDOWS; i++) {
+		mapped |= windows[i].sectors == d->sectors && windows[i].first == d->first_sector;
+		if (!*disks[i].id)
+			slot = i;
+	}
+	if (!mapped)
+		fail_msg("a disk was named that is not mapped");
+	assert_true(slot < WINDOWS);
+	disks[slot].first = d->first_sector;
+	(void)snprintf(disks[slot].id, sizeof(disks[slot].id), "%s", id);
+}
+
+static bool attached(uint64_t first)
 {
 	for (size_t i = 0; i < WINDOWS; i++) {
-		if (windows[i].sectors == d->sectors && windows[i].first == d->first_sector)
-			return;
+		if (*disks[i].id && disks[i].first == first)
+			return true;
 	}
-	fail_msg("a disk was named that is not mapped");
+	return false;
 }
 
 static void take_process(const Agent__Process *p)
@@ -138,9 +159,9 @@ static void agent_on_create_container(struct ttrpc_call *call, const ProtobufCMe
 
 	note("CreateContainer", req->id, NULL);
 	for (size_t i = 0; i < req->rootfs->n_lower; i++)
-		check_disk(req->rootfs->lower[i]);
+		attach(req->id, req->rootfs->lower[i]);
 	if (req->rootfs->upper)
-		check_disk(req->rootfs->upper);
+		attach(req->id, req->rootfs->upper);
 	take_process(req->process);
 	if (!special(call, "CreateContainer", false))
 		answer_empty(call);
@@ -178,16 +199,19 @@ static void agent_on_remove(struct ttrpc_call *call, const ProtobufCMessage *m, 
 {
 	const Agent__RemoveContainerRequest *req = (const void *)m;
 	Agent__RemoveContainerResponse resp = AGENT__REMOVE_CONTAINER_RESPONSE__INIT;
-	uint64_t disks[WINDOWS];
+	uint64_t detached[WINDOWS];
 
 	note("RemoveContainer", req->id, NULL);
 	if (special(call, "RemoveContainer", false))
 		return;
-	for (size_t i = 0; i < WINDOWS; i++) {
-		if (windows[i].sectors)
-			disks[resp.n_detached_disks++] = windows[i].first;
+	for (size_t i = 0; i < WINDOWS && !fake.keep_disks; i++) {
+		if (!str_eq(disks[i].id, req->id))
+			continue;
+		disks[i].id[0] = 0;
+		if (!attached(disks[i].first))
+			detached[resp.n_detached_disks++] = disks[i].first;
 	}
-	resp.detached_disks = disks;
+	resp.detached_disks = detached;
 	ttrpc_reply(call, &resp.base);
 }
 
@@ -206,7 +230,26 @@ static void agent_on_shutdown(struct ttrpc_call *call, const ProtobufCMessage *m
 		fake_end("");
 }
 
+static void agent_on_ping(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
+{
+	fake.pings++;
+	if (!special(call, "Ping", false))
+		answer_empty(call);
+}
+
+static void agent_on_set_clock(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
+{
+	const Agent__SetClockRequest *req = (const void *)m;
+
+	fake.clocks++;
+	fake.clock_ns = req->realtime_ns;
+	if (!special(call, "SetClock", false))
+		answer_empty(call);
+}
+
 static const struct ttrpc_method methods[] = {
+	{ "Ping", agent_on_ping },
+	{ "SetClock", agent_on_set_clock },
 	{ "CreateSandbox", agent_on_create_sandbox },
 	{ "CreateContainer", agent_on_create_container },
 	{ "StartContainer", agent_on_start_container },
@@ -353,6 +396,7 @@ static int unmap(uint64_t first)
 			return 0;
 		}
 	}
+	fake.unmap_missed++;
 	return ENOENT;
 }
 
@@ -417,6 +461,7 @@ static void handle(const Vmm__Request *req, int *fd)
 		connect_stream(fd);
 		break;
 	case VMM__REQUEST__REQUEST_INFO:
+		fake.infos++;
 		break;
 	default:
 		fail_msg("a request that only vm.c makes");
@@ -441,6 +486,11 @@ static void monitor_on_control(struct ev_io *io, uint32_t ev)
 	handle(req, &fd);
 	fd_close(&fd);
 	vmm__request__free_unpacked(req, NULL);
+}
+
+void fake_monitor_deaf(bool deaf)
+{
+	assert_int_equal(ev_io_set(&control_io, deaf ? 0 : EPOLLIN), 0);
 }
 
 /* ---- vm.h ---- */
@@ -536,6 +586,7 @@ void vm_free(struct vm *vm)
 	vmctl_free(vm->ctl);
 	fd_close(&control);
 	memset(windows, 0, sizeof(windows));
+	memset(disks, 0, sizeof(disks));
 	for (size_t i = 0; i < STREAMS; i++) {
 		fd_close(&streams[i].fd);
 		streams[i].id = 0;

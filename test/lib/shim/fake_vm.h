@@ -21,12 +21,16 @@ struct fake_vm {
 	const char *refuse; /* calls of this method fail with -EINVAL, "refused" */
 	bool refuse_map;    /* the monitor cannot map */
 	bool refuse_unmap;
+	bool keep_disks;  /* a guest that never says it let go of one */
 	bool no_shutdown; /* the guest stays when it is asked to power off */
 	/* What happened. */
 	struct vm_config config; /* of the last vm_start; numbers only */
 	int console;		 /* where the guest's kernel writes; -1 = nowhere */
+	unsigned pings, infos;	 /* asked of the agent, of the monitor; not in `asked` */
+	unsigned clocks;	 /* SetClock came as often, not in `asked` */
+	int64_t clock_ns;	 /* last */
 	char asked[4096]; /* "CreateSandbox StartContainer(a) ExecProcess(a,x) ...", oldest first */
-	unsigned mapped, unmapped;
+	unsigned mapped, unmapped, unmap_missed;
 	char killed[200]; /* why of the last vm_kill; "-" = never */
 	bool end_expected;
 	uint64_t in, out, err; /* streams of the last process that came */
@@ -46,9 +50,10 @@ unsigned fake_held(void);
 
 void fake_exit(const char *id, const char *exec_id, uint32_t status, bool oom_killed);
 void fake_oom(const char *id);
-void fake_lose_event(void);	/* the next one leaves a gap behind */
-void fake_hang_up(void);	/* the agent's channel ends */
-void fake_end(const char *why); /* the VM ends by itself */
+void fake_lose_event(void);	   /* the next one leaves a gap behind */
+void fake_monitor_deaf(bool deaf); /* it takes no request, those that come meanwhile wait */
+void fake_hang_up(void);	   /* the agent's channel ends */
+void fake_end(const char *why);	   /* the VM ends by itself */
 
 /* The guest's end of a stream, -1 = there is none (any more). */
 int fake_stream(uint64_t id);

@@ -115,14 +115,41 @@ static void test_delete_refused(void **state)
 	assert_string_equal(heard, "created(a) deleted(a)");
 }
 
+/* A start that is late fails alone; what starts after all is killed. */
+static void test_start_late(void **state)
+{
+	create_ok("a", &plain);
+	create_ok("b", &plain);
+	start_ok("b", "");
+	assert_int_equal(add_exec("b", "x"), 0);
+	fake.hold = "StartContainer";
+	start_proc("a", "");
+	fake.hold = "ExecProcess";
+	turn();
+	fake_answer_error(-ETIMEDOUT, "late");
+	turn();
+	assert_true(a.n == 1 && a.code == -ETIMEDOUT);
+	assert_int_equal(proc_of("a", "")->state, PROC_STOPPED);
+	start_proc("b", "x");
+	turn();
+	fake_answer_error(-ETIMEDOUT, "late");
+	turn();
+	assert_true(a.n == 1 && a.code == -ETIMEDOUT);
+	assert_text(fake.asked, "SignalAll(a,) ");
+	assert_text(fake.asked, "SignalProcess(b,x)");
+	assert_int_equal(proc_of("b", "")->state, PROC_RUNNING);
+	assert_int_equal(sb.state, SB_READY);
+	fake.hold = NULL;
+	delete_ok("a");
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, pod_set_up, pod_tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_delete_drains),
-		TEST(test_delete_flushes),
-		TEST(test_delete_and_end),
-		TEST(test_delete_refused),
+		TEST(test_delete_drains),	 TEST(test_delete_flushes),
+		TEST(test_delete_and_end),	 TEST(test_delete_refused),
+		TEST(test_start_late),
 	};
 
 	return cmocka_run_group_tests(tests, pod_set_up_files, pod_tear_down_files);
