@@ -315,28 +315,51 @@ struct deletion {
 	void *arg;
 };
 
-static bool detached(const Agent__RemoveContainerResponse *resp, uint64_t first)
+void container_put_windows(struct container *c, const uint64_t *detached, size_t n, bool all)
 {
-	for (size_t i = 0; i < resp->n_detached_disks; i++) {
-		if (resp->detached_disks[i] == first)
-			return true;
+	struct rootfs *rf = c->rootfs;
+
+	for (size_t i = 0; rf && i < rf->n; i++) {
+		struct rootfs_disk *d = &rf->disks[i];
+		bool let_go = all;
+
+		for (size_t k = 0; k < n; k++)
+			let_go |= detached[k] == d->first;
+		if (d->assigned)
+			sandbox_put_window(c->all->sandbox, d->first, let_go);
+		d->assigned = false;
 	}
-	return false;
 }
 
-/* resp NULL: the guest is gone, or never had it. */
-static void delete_finish(struct container *c, container_done done, void *arg,
-			  const Agent__RemoveContainerResponse *resp)
+/* What the guest answered, or that it is gone, or never had it. The host's files are taken from it
+ * in any case. */
+static void put_removed(struct container *c, const struct ttrpc_result *res)
 {
-	bool unmap;
+	const Agent__RemoveContainerResponse *resp;
 
-	for (size_t i = 0; i < c->rootfs->n; i++) {
-		unmap = !resp || detached(resp, c->rootfs->disks[i].first);
-		sandbox_put_window(c->all->sandbox, c->rootfs->disks[i].first, unmap);
+	if (!res || res->code < 0) {
+		container_put_windows(c, NULL, 0, true);
+		return;
 	}
+	resp = (const Agent__RemoveContainerResponse *)res->resp;
+	container_put_windows(c, resp->detached_disks, resp->n_detached_disks, false);
+}
+
+static void delete_finish(struct container *c, container_done done, void *arg,
+			  const struct ttrpc_result *res)
+{
+	put_removed(c, res);
 	done(c, 0, NULL, arg);
 	c->all->ops->deleted(c, c->all->arg);
 	container_free(c);
+}
+
+/* It stays, but nothing of it runs: what it wrote is of no use, and its space is the host's. A
+ * guest that is still writing back gets errors, and is through the sooner. */
+static void revoke_windows(struct container *c)
+{
+	for (size_t i = 0; i < c->rootfs->n; i++)
+		sandbox_revoke_window(c->all->sandbox, c->rootfs->disks[i].first);
 }
 
 static void container_on_removed(const struct ttrpc_result *res, void *arg)
@@ -345,15 +368,38 @@ static void container_on_removed(const struct ttrpc_result *res, void *arg)
 	struct container *c = op->c;
 
 	if (res->code == 0) {
-		delete_finish(c, op->done, op->arg,
-			      (const Agent__RemoveContainerResponse *)res->resp);
+		delete_finish(c, op->done, op->arg, res);
 	} else if (res->code == -ENOENT || !c->all->sandbox->agent) {
 		delete_finish(c, op->done, op->arg, NULL);
 	} else {
+		revoke_windows(c);
 		c->deleting = false;
 		op->done(c, res->code, res->err, op->arg);
 	}
 	free(op);
+}
+
+static void container_on_abandoned(const struct ttrpc_result *res, void *arg)
+{
+	struct container *c = arg;
+
+	if (res->code == 0 || !c->all->sandbox->agent)
+		put_removed(c, res);
+	else /* it may be made yet: its sectors are not used again */
+		container_put_windows(c, NULL, 0, false);
+	container_free(c);
+}
+
+void container_abandon(struct container *c)
+{
+	struct agent *agent = c->all->sandbox->agent;
+
+	c->deleting = true;
+	stdio_free(take_ptr(&c->init.io));
+	if (agent && agent_remove_container(agent, c->id, container_on_abandoned, c) == 0)
+		return;
+	container_put_windows(c, NULL, 0, !agent);
+	container_free(c);
 }
 
 static void delete_send(struct container *c, container_done done, void *arg)

@@ -94,7 +94,12 @@ void containers_died(struct containers *cs, uint32_t status, const char *why);
 /* ---- for create.c ---- */
 /* In state CREATING; NULL without memory. */
 struct container *container_new(struct containers *cs, const TaskV2__CreateTaskRequest *req);
-/* Everything the shim holds of it. The guest must have let go of the disks, or be gone. */
+/* Gives its disks' windows back: the guest has let go of those in `detached`, or of `all`. */
+void container_put_windows(struct container *c, const uint64_t *detached, size_t n, bool all);
+/* Everything the shim holds of it, without windows. */
 void container_free(struct container *c);
+/* Its Create got no answer: whatever the guest makes of it is removed, and then it is freed.
+ * Nobody sees it any more, but its id is taken until then. */
+void container_abandon(struct container *c);
 
 #endif

@@ -16,19 +16,21 @@ struct create {
 	struct pb_arena arena;
 	struct oci_spec spec;
 	unsigned maps_open;
+	bool asked;	/* the agent has it */
 	struct err err; /* the first failure of a mapping */
 };
 
 static void create_fail(struct create *op, int code, const struct err *err)
 {
 	struct container *c = op->c;
-	struct rootfs *rf = c->rootfs;
 
-	for (size_t i = 0; rf && i < rf->n; i++) {
-		if (rf->disks[i].assigned)
-			sandbox_put_window(c->all->sandbox, rf->disks[i].first, true);
+	/* An agent that was late may come to an end of it, nobody knows which. */
+	if (code == -ETIMEDOUT && op->asked && c->all->sandbox->agent) {
+		container_abandon(c);
+	} else {
+		container_put_windows(c, NULL, 0, true);
+		container_free(c);
 	}
-	container_free(c);
 	op->done(NULL, code, err, op->arg);
 	pb_arena_fini(&op->arena);
 	free(op);
@@ -77,6 +79,7 @@ static void create_send(struct create *op)
 		req->rootfs->readonly = op->spec.rootfs_readonly;
 		req->process->terminal = c->init.terminal;
 		r = agent_create_container(sb->agent, req, create_on_answer, op);
+		op->asked = r == 0;
 		if (r < 0)
 			(void)err_errno(&err, r, "create");
 	}
@@ -109,9 +112,9 @@ static int map_disks(struct create *op, struct vmctl *ctl)
 	for (size_t i = 0; r == 0 && i < rf->n; i++) {
 		const struct rootfs_disk *d = &rf->disks[i];
 
-		if (!d->is_new)
+		if (!d->to_map)
 			continue;
-		r = vmctl_map(ctl, d->first, d->sectors, d->readonly, d->fd, create_on_mapped, op);
+		r = sandbox_map_window(op->c->all->sandbox, d->first, d->fd, create_on_mapped, op);
 		op->maps_open += r == 0;
 	}
 	/* Layers that another container brought: its mapping may be on the way, this follows it. */

@@ -163,7 +163,7 @@ int rootfs_assign(struct rootfs *rf, struct windows *w, struct err *err)
 		struct rootfs_disk *d = &rf->disks[i];
 
 		r = windows_get(w, d->dev, d->ino, d->bytes, d->readonly, &d->first, &d->sectors,
-				&d->is_new, err);
+				&d->to_map, err);
 		d->assigned = r == 0;
 	}
 	if (r == 0)
@@ -171,7 +171,7 @@ int rootfs_assign(struct rootfs *rf, struct windows *w, struct err *err)
 	for (size_t i = 0; i < rf->n; i++) {
 		struct rootfs_disk *d = &rf->disks[i];
 
-		if (d->assigned && windows_put(w, d->first) && d->is_new)
+		if (d->assigned && windows_put(w, d->first))
 			windows_free(w, d->first);
 		d->assigned = false;
 	}

@@ -26,7 +26,7 @@ struct rootfs_disk {
 	ino_t ino;
 	uint64_t bytes;
 	uint64_t first, sectors; /* the window, after rootfs_assign */
-	bool assigned, is_new;
+	bool assigned, to_map;
 };
 
 struct rootfs {

@@ -39,6 +39,7 @@ void sandbox_fini(struct sandbox *sb)
 	waits_run(&sb->ready_waits, -ECANCELED, NULL);
 	waits_run(&sb->stopped_waits, -ECANCELED, NULL);
 	console_free(take_ptr(&sb->console));
+	windows_fini(&sb->windows);
 	pb_arena_fini(&sb->arena);
 }
 
@@ -190,11 +191,14 @@ static const struct vm_ops vm_ops = {
 	.ended = sandbox_on_vm_ended,
 };
 
+static void unmap_unused(struct sandbox *sb);
+
 static void sandbox_on_beat(void *arg)
 {
 	struct sandbox *sb = arg;
 
 	guest_clock_set(&sb->clock);
+	unmap_unused(sb);
 }
 
 static void sandbox_on_dead(const char *why, void *arg)
@@ -466,34 +470,112 @@ int sandbox_open_stream(void *arg, uint64_t *ret_id, int *ret_fd, struct err *er
 
 /* ---- windows ---- */
 
-struct unmap {
+/* A map or an unmap on its way. */
+struct window_request {
 	struct sandbox *sb;
 	uint64_t first;
+	vmctl_done done; /* of a map */
+	void *arg;
 };
+
+static struct window_request *request_new(struct sandbox *sb, uint64_t first, vmctl_done done,
+					  void *arg)
+{
+	struct window_request *q = malloc(sizeof(*q));
+
+	if (q)
+		*q = (struct window_request){ .sb = sb, .first = first, .done = done, .arg = arg };
+	return q;
+}
+
+static void sandbox_on_mapped(int code, const struct err *err, const Vmm__Packet *p, void *arg)
+{
+	struct window_request *q = arg;
+	struct window *w = windows_find(&q->sb->windows, q->first);
+
+	/* A late answer may still be that it is mapped. */
+	if (w && code < 0 && code != -ETIMEDOUT)
+		w->mapped = false;
+	if (q->done)
+		q->done(code, err, p, q->arg);
+	free(q);
+}
+
+int sandbox_map_window(struct sandbox *sb, uint64_t first, int fd, vmctl_done done, void *arg)
+{
+	struct window *w = windows_find(&sb->windows, first);
+	struct vmctl *ctl = sandbox_ctl(sb);
+	struct window_request *q = request_new(sb, first, done, arg);
+	int r;
+
+	if (!q)
+		return -ENOMEM;
+	r = w && ctl ? vmctl_map(ctl, first, w->sectors, w->readonly, fd, sandbox_on_mapped, q)
+		     : -EIO;
+	if (r < 0)
+		free(q);
+	else
+		w->mapped = true;
+	return r;
+}
 
 static void sandbox_on_unmapped(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
-	struct unmap *u = arg;
+	struct window_request *q = arg;
+	struct window *w = windows_find(&q->sb->windows, q->first);
 
+	if (w)
+		w->unmapping = false;
 	/* -ENOENT: it was never mapped, because that failed. */
-	if (code == 0 || code == -ENOENT)
-		windows_free(&u->sb->windows, u->first);
-	else if (code != -ECANCELED && code != -ECONNRESET)
-		u->sb->ops->trouble("a disk stays mapped", err, u->sb->arg);
-	free(u);
+	if (w && (code == 0 || code == -ENOENT)) {
+		w->mapped = false;
+		windows_free(&q->sb->windows, q->first);
+	} else if (code != -ECANCELED && code != -ECONNRESET) {
+		q->sb->ops->trouble("a disk stays mapped", err, q->sb->arg);
+	}
+	free(q);
 }
 
-void sandbox_put_window(struct sandbox *sb, uint64_t first, bool unmap)
+/* Where there is no memory for it the next one that goes takes it along. */
+static void unmap(struct sandbox *sb, struct window *w)
 {
 	struct vmctl *ctl = sandbox_ctl(sb);
-	struct unmap *u;
+	struct window_request *q;
 
-	if (!windows_put(&sb->windows, first) || !unmap || !ctl)
+	if (!w->mapped || w->unmapping || !ctl)
 		return;
-	u = malloc(sizeof(*u));
-	if (!u)
-		return; /* the window is lost for this VM's life, the disk is not */
-	*u = (struct unmap){ .sb = sb, .first = first };
-	if (vmctl_unmap(ctl, first, sandbox_on_unmapped, u) < 0)
-		free(u);
+	q = request_new(sb, w->first, NULL, NULL);
+	w->unmapping = q && vmctl_unmap(ctl, w->first, sandbox_on_unmapped, q) == 0;
+	if (!w->unmapping)
+		free(q);
+}
+
+/* Those that nobody needs, also such as were left before. */
+static void unmap_unused(struct sandbox *sb)
+{
+	for (size_t i = 0; i < sb->windows.n; i++) {
+		struct window *w = &sb->windows.slots[i];
+
+		if (!w->users && (!w->held || !w->readonly))
+			unmap(sb, w);
+	}
+}
+
+void sandbox_put_window(struct sandbox *sb, uint64_t first, bool let_go)
+{
+	struct window *w = windows_find(&sb->windows, first);
+
+	if (!w || !windows_put(&sb->windows, first))
+		return;
+	w->held = !let_go;
+	unmap_unused(sb);
+	windows_free(&sb->windows, first);
+}
+
+void sandbox_revoke_window(struct sandbox *sb, uint64_t first)
+{
+	struct window *w = windows_find(&sb->windows, first);
+
+	if (w && !w->readonly)
+		unmap(sb, w);
 }

@@ -120,8 +120,15 @@ struct vmctl *sandbox_ctl(const struct sandbox *sb);
 /* A new connection to the agent's port for streams; a stdio_opener, arg is the sandbox. -EIO: the
  * VM is gone. */
 int sandbox_open_stream(void *arg, uint64_t *ret_id, int *ret_fd, struct err *err) must_check;
-/* One user of the window less; unmapped when it was the last. */
-void sandbox_put_window(struct sandbox *sb, uint64_t first, bool unmap);
+/* A window's file is mapped, if it is not yet. `done` as vmctl_map's. */
+int sandbox_map_window(struct sandbox *sb, uint64_t first, int fd, vmctl_done done,
+		       void *arg) must_check;
+/* One user of the window less. When it was the last and the guest has let go of the sectors they
+ * are free again. When it may still use them they are not; but the host's file is taken from it if
+ * it was writable. A read-only one stays mapped for the next container that wants it. */
+void sandbox_put_window(struct sandbox *sb, uint64_t first, bool let_go);
+/* Takes a writable file from the guest, whatever the guest says; its users stay. */
+void sandbox_revoke_window(struct sandbox *sb, uint64_t first);
 /* The host's process that stands for everything in the VM. */
 uint32_t sandbox_pid(const struct sandbox *sb);
 uint32_t sandbox_exit_status(const struct sandbox *sb);

@@ -1,20 +1,41 @@
 #include "shim/pod/windows.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-static struct window *find(const struct windows *w, uint64_t first)
+#include "base/util.h"
+
+#define ROOM_FIRST 16u
+
+void windows_fini(struct windows *w)
+{
+	free_ptr(&w->slots);
+	w->n = w->room = 0;
+}
+
+struct window *windows_find(const struct windows *w, uint64_t first)
 {
 	for (size_t i = 0; i < w->n; i++) {
 		if (w->slots[i].first == first)
-			return (struct window *)&w->slots[i];
+			return &w->slots[i];
 	}
 	return NULL;
 }
 
-const struct window *windows_find(const struct windows *w, uint64_t first)
+static int make_room(struct windows *w)
 {
-	return find(w, first);
+	size_t room = w->room ? MIN_OF(2 * w->room, POD_DISKS_MAX) : ROOM_FIRST;
+	struct window *slots;
+
+	if (w->n < w->room)
+		return 0;
+	slots = reallocarray(w->slots, room, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	w->slots = slots;
+	w->room = room;
+	return 0;
 }
 
 /* First fit; the table is ordered, so one pass finds the gap and the slot. */
@@ -25,6 +46,8 @@ static int insert(struct windows *w, uint64_t sectors, struct window **ret)
 
 	if (w->n == POD_DISKS_MAX)
 		return -ENOSPC;
+	if (make_room(w) < 0)
+		return -ENOMEM;
 	for (i = 0; i < w->n; i++) {
 		if (w->slots[i].first - at >= sectors)
 			break;
@@ -40,11 +63,10 @@ static int insert(struct windows *w, uint64_t sectors, struct window **ret)
 }
 
 int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool readonly,
-		uint64_t *ret_first, uint64_t *ret_sectors, bool *ret_new, struct err *err)
+		uint64_t *ret_first, uint64_t *ret_sectors, bool *ret_map, struct err *err)
 {
 	uint64_t unit = VM_DISK_ALIGN * VM_SECTOR_SIZE, sectors;
 	struct window *win;
-	bool is_new = false;
 	int r;
 
 	if (bytes == 0)
@@ -54,8 +76,10 @@ int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool re
 	sectors = (bytes + unit - 1) / unit * VM_DISK_ALIGN;
 	for (size_t i = 0; i < w->n; i++) {
 		win = &w->slots[i];
-		/* No users: it is being unmapped. */
-		if (win->dev != dev || win->ino != ino || win->users == 0)
+		if (win->dev != dev || win->ino != ino)
+			continue;
+		/* Without users: it is on its way out, or it is one that can be taken up again. */
+		if (!win->users && (!win->readonly || !readonly || !win->mapped || win->unmapping))
 			continue;
 		if (!win->readonly || !readonly)
 			return err_set(err, -EBUSY,
@@ -64,24 +88,25 @@ int windows_get(struct windows *w, dev_t dev, ino_t ino, uint64_t bytes, bool re
 			goto found;
 	}
 	r = insert(w, sectors, &win);
+	if (r == -ENOMEM)
+		return err_nomem(err);
 	if (r < 0)
 		return err_set(err, r, "no room for another disk in the VM (at most %u)",
 			       POD_DISKS_MAX);
 	win->dev = dev;
 	win->ino = ino;
 	win->readonly = readonly;
-	is_new = true;
 found:
 	win->users++;
 	*ret_first = win->first;
 	*ret_sectors = win->sectors;
-	*ret_new = is_new;
+	*ret_map = !win->mapped;
 	return 0;
 }
 
 bool windows_put(struct windows *w, uint64_t first)
 {
-	struct window *win = find(w, first);
+	struct window *win = windows_find(w, first);
 
 	if (!win || win->users == 0)
 		return false;
@@ -90,10 +115,10 @@ bool windows_put(struct windows *w, uint64_t first)
 
 void windows_free(struct windows *w, uint64_t first)
 {
-	struct window *win = find(w, first);
+	struct window *win = windows_find(w, first);
 	size_t i;
 
-	if (!win || win->users)
+	if (!win || win->users || win->mapped || win->held)
 		return;
 	i = (size_t)(win - w->slots);
 	w->n--;

@@ -115,6 +115,81 @@ static void test_delete_refused(void **state)
 	assert_string_equal(heard, "created(a) deleted(a)");
 }
 
+/* The scratch disk is the host's again, whatever the guest answers. */
+static void test_delete_takes_scratch(void **state)
+{
+	const struct how with_scratch = { .out = "", .scratch = scratch };
+
+	create_ok("a", &with_scratch);
+	assert_int_equal(fake.mapped, 2);
+	fake.refuse = "RemoveContainer";
+	delete_container("a");
+	assert_int_equal(a.code, -EINVAL);
+	turn();
+	assert_int_equal(fake.unmapped, 1);
+	delete_container("a");
+	turn();
+	assert_int_equal(fake.unmapped, 1);
+	fake.refuse = NULL;
+	delete_ok("a");
+	turn();
+	assert_int_equal(fake.unmapped, 2);
+	assert_int_equal(sb.windows.n, 0);
+	/* It never says that it let go. The layer is used again, no disk is mapped twice. */
+	fake.keep_disks = true;
+	for (unsigned i = 0; i < 20; i++) {
+		create_ok("a", &with_scratch);
+		assert_int_equal(fake.mapped, 4 + i);
+		delete_ok("a");
+		turn();
+		assert_int_equal(fake.unmapped, 3 + i);
+	}
+	assert_int_equal(fake.unmap_missed, 0);
+}
+
+/* The guest is late with a Create: that fails, and what comes of it is removed. */
+static void test_create_late(void **state)
+{
+	const struct how with_scratch = { .out = "", .scratch = scratch };
+
+	fake.hold = "CreateContainer";
+	create_as("a", &with_scratch);
+	turn();
+	fake.hold = "RemoveContainer";
+	fake_answer_error(-ETIMEDOUT, "late");
+	turn();
+	assert_true(a.n == 1 && a.code == -ETIMEDOUT);
+	assert_string_equal(fake.asked, "CreateContainer(a) RemoveContainer(a)");
+	assert_int_equal(fake.unmapped, 0);
+	fake_answer_error(-ENOENT, "not yet");
+	turn();
+	assert_int_equal(fake.unmapped, 1); /* the host's file */
+	assert_int_equal(sb.windows.n, 2);
+	assert_int_equal(all.n, 0);
+	fake.hold = NULL;
+	create_ok("a", &with_scratch);
+	delete_ok("a");
+	assert_string_equal(fake.killed, "-");
+	/* The same, but it says what it has removed; and the VM goes meanwhile. */
+	fake.hold = "CreateContainer";
+	create_as("b", &with_scratch);
+	turn();
+	fake.hold = NULL;
+	fake_answer_error(-ETIMEDOUT, "late");
+	turn();
+	assert_true(a.n == 1 && a.code == -ETIMEDOUT);
+	assert_int_equal(all.n, 0);
+	fake.hold = "CreateContainer";
+	create_as("c", &with_scratch);
+	turn();
+	fake.hold = "RemoveContainer";
+	fake_answer_error(-ETIMEDOUT, "late");
+	turn();
+	fake_end("gone");
+	turn();
+	assert_int_equal(all.n, 0);
+}
+
 /* A start that is late fails alone; what starts after all is killed. */
 static void test_start_late(void **state)
 {
@@ -149,6 +224,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_delete_drains),	 TEST(test_delete_flushes),
 		TEST(test_delete_and_end),	 TEST(test_delete_refused),
+		TEST(test_delete_takes_scratch), TEST(test_create_late),
 		TEST(test_start_late),
 	};
 

@@ -77,6 +77,7 @@ static void test_rootfs(void **state)
 	assert_int_equal(rootfs_assign(rf, w, &err), -EBUSY);
 	assert_int_equal(w->slots[0].users, 1);
 	rootfs_free(rf);
+	windows_fini(w);
 	free(w);
 	free(a);
 	free(b);

@@ -428,18 +428,22 @@ static void test_fini(void **state)
 	sandbox_init(&sb, loop, &setup, &ops, NULL);
 }
 
-static uint64_t get_window(ino_t ino)
+static uint64_t get_any(ino_t ino, bool readonly)
 {
 	uint64_t first, sectors;
 	struct err err = { 0 };
-	bool is_new;
+	bool map;
 
-	assert_ok(windows_get(&sb.windows, 1, ino, 4096, true, &first, &sectors, &is_new, &err),
+	assert_ok(windows_get(&sb.windows, 1, ino, 4096, readonly, &first, &sectors, &map, &err),
 		  &err);
-	if (is_new) /* as a Create does */
-		assert_int_equal(vmctl_map(sandbox_ctl(&sb), first, sectors, true, 0, NULL, NULL),
-				 0);
+	if (map) /* as a Create does */
+		assert_int_equal(sandbox_map_window(&sb, first, 0, NULL, NULL), 0);
 	return first;
+}
+
+static uint64_t get_window(ino_t ino)
+{
+	return get_any(ino, true);
 }
 
 static void test_windows(void **state)
@@ -466,6 +470,32 @@ static void test_windows(void **state)
 	turn();
 	assert_int_equal(fake.unmapped, 1);
 	assert_true(get_window(3) != b);
+	assert_int_equal(get_window(2), b); /* there it is still */
+	turn();
+	assert_int_equal(fake.mapped, 3);
+	/* A writable file is the host's again whatever the guest says; its sectors are not. */
+	a = get_any(5, false);
+	turn();
+	sandbox_put_window(&sb, a, false);
+	turn();
+	assert_int_equal(fake.unmapped, 2);
+	assert_non_null(windows_find(&sb.windows, a));
+	assert_true(get_any(5, false) != a);
+	a = get_any(6, false);
+	sandbox_revoke_window(&sb, a); /* while it has users */
+	turn();
+	assert_int_equal(fake.unmapped, 3);
+	sandbox_put_window(&sb, a, true);
+	assert_null(windows_find(&sb.windows, a));
+	/* What the monitor could not map is not unmapped. */
+	fake.refuse_map = true;
+	a = get_window(7);
+	turn();
+	fake.refuse_map = false;
+	sandbox_put_window(&sb, a, true);
+	turn();
+	assert_int_equal(fake.unmap_missed, 0);
+	assert_null(windows_find(&sb.windows, a));
 	/* A monitor that does not let go. */
 	a = get_window(4);
 	turn();
