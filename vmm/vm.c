@@ -39,7 +39,7 @@ void vm_init(struct vm *vm, struct loop *loop, const struct vm_config *config,
 {
 	*vm = (struct vm){ .loop = loop, .config = *config, .events = *events };
 	window_init(&vm->windows);
-	virtio_blk_init(&vm->blk, loop, &vm->windows);
+	virtio_blk_init(&vm->blk, &vm->windows);
 	virtio_vsock_init(&vm->vsock, loop, VM_GUEST_CID);
 	console_init(&vm->console);
 	virtio_rng_init(&vm->rng);
@@ -165,6 +165,8 @@ int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 	r = check_boot(vm, b, err);
 	if (r == 0 && !vm->ops)
 		r = choose_backend(vm, err);
+	if (r == 0)
+		r = virtio_blk_start(&vm->blk, err);
 	if (r < 0)
 		return r;
 	console_set_sink(&vm->console, take_fd(b->console_fd));
@@ -203,9 +205,14 @@ int vm_map_window(struct vm *vm, uint64_t first, uint64_t sectors, int *fd, bool
 
 int vm_unmap_window(struct vm *vm, uint64_t first, struct err *err)
 {
+	int fd, r;
+
 	if (vm->state == VM_ENDED)
 		return wrong_state(vm, err);
-	return window_unmap(&vm->windows, first, err);
+	r = window_unmap(&vm->windows, first, &fd, err);
+	if (r == 0)
+		virtio_blk_close(&vm->blk, fd);
+	return r;
 }
 
 int vm_connect_vsock(struct vm *vm, uint32_t port, int *fd, struct err *err)

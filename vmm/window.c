@@ -15,6 +15,7 @@
 void window_init(struct window_table *t)
 {
 	t->n = 0;
+	pthread_mutex_init(&t->lock, NULL); /* default attributes: cannot fail on Linux */
 }
 
 void window_fini(struct window_table *t)
@@ -22,6 +23,7 @@ void window_fini(struct window_table *t)
 	for (unsigned i = 0; i < t->n; i++)
 		fd_close(&t->w[i].fd);
 	t->n = 0;
+	pthread_mutex_destroy(&t->lock);
 }
 
 /* Index of the first window that ends after `sector`; t->n when there is none. */
@@ -81,47 +83,58 @@ int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd,
 	if (r < 0)
 		return r;
 	check(i == 0 || t->w[i - 1].first + t->w[i - 1].sectors <= first);
+	pthread_mutex_lock(&t->lock);
 	memmove(&t->w[i + 1], &t->w[i], (t->n - i) * sizeof(t->w[0]));
 	t->w[i] = (struct window){
 		.first = first, .sectors = sectors, .fd = fd, .readonly = readonly
 	};
 	t->n++;
+	pthread_mutex_unlock(&t->lock);
 	return 0;
 }
 
-int window_unmap(struct window_table *t, uint64_t first, struct err *err)
+int window_unmap(struct window_table *t, uint64_t first, int *ret_fd, struct err *err)
 {
 	unsigned i = find_window(t, first);
 
 	if (i == t->n || t->w[i].first != first)
 		return err_set(err, -ENOENT, "no window at sector %llu", (unsigned long long)first);
-	fd_close(&t->w[i].fd);
+	pthread_mutex_lock(&t->lock);
+	*ret_fd = t->w[i].fd;
 	t->n--;
 	memmove(&t->w[i], &t->w[i + 1], (t->n - i) * sizeof(t->w[0]));
+	pthread_mutex_unlock(&t->lock);
 	return 0;
 }
 
-/* A piece of a request: bytes that lie in one window, or in none (w NULL). */
+/* A piece of a request: bytes that lie in one window, or in none (fd -1). */
 struct piece {
-	const struct window *w;
+	int fd;
+	bool readonly;
 	off_t off; /* in the window's file */
 	uint64_t len;
 };
 
-static struct piece piece_at(const struct window_table *t, uint64_t sector, uint64_t len)
+/* The table may change when it returns; the file is not closed before the request is over. */
+static struct piece piece_at(struct window_table *t, uint64_t sector, uint64_t len)
 {
-	unsigned i = find_window(t, sector);
-	const struct window *w = &t->w[i];
-	uint64_t skip;
+	struct piece p = { .fd = -1, .readonly = true, .len = len };
+	const struct window *w;
+	unsigned i;
 
-	if (i == t->n)
-		return (struct piece){ .len = len };
-	if (sector < w->first)
-		return (struct piece){ .len = MIN_OF(len, (w->first - sector) * VM_SECTOR_SIZE) };
-	skip = sector - w->first;
-	return (struct piece){ .w = w,
-			       .off = (off_t)(skip * VM_SECTOR_SIZE),
-			       .len = MIN_OF(len, (w->sectors - skip) * VM_SECTOR_SIZE) };
+	pthread_mutex_lock(&t->lock);
+	i = find_window(t, sector);
+	w = &t->w[i];
+	if (i < t->n && sector < w->first) {
+		p.len = MIN_OF(len, (w->first - sector) * VM_SECTOR_SIZE);
+	} else if (i < t->n) {
+		p.fd = w->fd;
+		p.readonly = w->readonly;
+		p.off = (off_t)((sector - w->first) * VM_SECTOR_SIZE);
+		p.len = MIN_OF(len, (w->first + w->sectors - sector) * VM_SECTOR_SIZE);
+	}
+	pthread_mutex_unlock(&t->lock);
+	return p;
 }
 
 static void fill_zeros(const struct iovec *iov, unsigned n, size_t off)
@@ -140,10 +153,10 @@ static int window_read_piece(const struct piece *p, const struct iovec *iov, uns
 {
 	size_t done = 0;
 
-	while (p->w && done < p->len) {
+	while (p->fd >= 0 && done < p->len) {
 		struct iovec part[IOV_ENTRIES_MAX];
 		unsigned k = iov_slice(iov, n, done, p->len - done, part, ARRAY_SIZE(part));
-		ssize_t r = preadv(p->w->fd, part, (int)k, p->off + (off_t)done);
+		ssize_t r = preadv(p->fd, part, (int)k, p->off + (off_t)done);
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -159,12 +172,12 @@ static int window_read_piece(const struct piece *p, const struct iovec *iov, uns
 
 static int window_write_piece(const struct piece *p, const struct iovec *iov, unsigned n)
 {
-	if (!p->w || p->w->readonly)
+	if (p->readonly)
 		return -EIO;
 	for (size_t done = 0; done < p->len;) {
 		struct iovec part[IOV_ENTRIES_MAX];
 		unsigned k = iov_slice(iov, n, done, p->len - done, part, ARRAY_SIZE(part));
-		ssize_t r = pwritev(p->w->fd, part, (int)k, p->off + (off_t)done);
+		ssize_t r = pwritev(p->fd, part, (int)k, p->off + (off_t)done);
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -175,8 +188,8 @@ static int window_write_piece(const struct piece *p, const struct iovec *iov, un
 	return 0;
 }
 
-static int transfer(const struct window_table *t, uint64_t sector, const struct iovec *iov,
-		    unsigned n, size_t len,
+static int transfer(struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+		    size_t len,
 		    int (*move)(const struct piece *p, const struct iovec *iov, unsigned n))
 {
 	check(n <= IOV_ENTRIES_MAX);
@@ -193,13 +206,13 @@ static int transfer(const struct window_table *t, uint64_t sector, const struct 
 	return 0;
 }
 
-int window_read(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+int window_read(struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
 		size_t len)
 {
 	return transfer(t, sector, iov, n, len, window_read_piece);
 }
 
-int window_write(const struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
+int window_write(struct window_table *t, uint64_t sector, const struct iovec *iov, unsigned n,
 		 size_t len)
 {
 	return transfer(t, sector, iov, n, len, window_write_piece);
@@ -211,7 +224,7 @@ static int write_zeros(const struct piece *p)
 
 	for (uint64_t done = 0; done < p->len;) {
 		size_t n = MIN_OF(p->len - done, sizeof(zeros));
-		ssize_t r = pwrite(p->w->fd, zeros, n, p->off + (off_t)done);
+		ssize_t r = pwrite(p->fd, zeros, n, p->off + (off_t)done);
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -222,7 +235,7 @@ static int write_zeros(const struct piece *p)
 	return 0;
 }
 
-int window_discard(const struct window_table *t, uint64_t sector, uint64_t sectors, bool zero)
+int window_discard(struct window_table *t, uint64_t sector, uint64_t sectors, bool zero)
 {
 	uint64_t len = sectors * VM_SECTOR_SIZE;
 	int r;
@@ -230,9 +243,9 @@ int window_discard(const struct window_table *t, uint64_t sector, uint64_t secto
 	for (uint64_t done = 0; done < len;) {
 		struct piece p = piece_at(t, sector + done / VM_SECTOR_SIZE, len - done);
 
-		if (!p.w || p.w->readonly)
+		if (p.readonly)
 			return -EIO;
-		r = fallocate(p.w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, p.off,
+		r = fallocate(p.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, p.off,
 			      (off_t)p.len);
 		if (r < 0 && errno == EINTR)
 			continue;

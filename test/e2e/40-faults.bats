@@ -147,6 +147,38 @@ same_clock() {
 	run -0 husk rm -f steps
 }
 
+# With a store of its own below $1, which is frozen meanwhile. No `set -e` in here: each step says what comes of it.
+pod_on_frozen_disk() {
+	local writer
+	export HUSK_ENDPOINT=unix://$HUSK_E2E/frozen/husk.sock
+	husk pull "$BUSYBOX" >/dev/null 2>&1 && husk run -d --name ice "$BUSYBOX" sleep 1000 &&
+		husk exec ice echo there && fsfreeze -f "$1" || return 1
+	husk exec ice sh -c 'dd if=/dev/zero of=/file bs=1M count=20 && sync' >"$T/writer" 2>&1 3>&- &
+	writer=$!
+	# Calls for the monitor and the agent meanwhile. What runs in there may need the disk, and wait for it.
+	timeout 25 "$HUSK_BIN/husk" exec ice echo there >/dev/null 2>&1 3>&- || true
+	sleep 70 # longer than a monitor or an agent may be silent
+	kill -0 "$writer" || { cat "$T/writer"; echo "the write does not hang"; return 1; }
+	fsfreeze -u "$1" || return 1
+	wait "$writer" || { cat "$T/writer"; return 1; }
+	[ "$(husk exec ice sh -c 'wc -c </file')" = $((20 << 20)) ]
+}
+
+@test "a disk that hangs holds up who uses it, not the pod" {
+	mnt=$HUSK_STORE/frozen failed=
+	mkdir -p "$mnt"
+	truncate -s 2G "$T/disk.img"
+	mkfs.ext4 -q -F "$T/disk.img"
+	mount -o loop "$T/disk.img" "$mnt"
+	start_huskd frozen
+	pod_on_frozen_disk "$mnt" || failed=yes
+	fsfreeze -u "$mnt" 2>/dev/null || true
+	remove_all_pods frozen
+	stop_huskd frozen
+	umount "$mnt"
+	[ -z "$failed" ]
+}
+
 @test "kill -9 huskd while pods start: the next huskd cleans up what was half made" {
 	for i in 1 2 3; do
 		husk run -d --name "half$i" "$BUSYBOX" sleep 1000 >/dev/null 2>&1 3>&- &

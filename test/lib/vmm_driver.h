@@ -114,9 +114,11 @@ static inline void driver_init(struct driver *d, struct virtio_dev *dev, uint16_
 static inline void driver_fini(struct driver *d)
 {
 	if (d->dev) {
+		virtio_hold(d->dev);
 		virtio_stop(d->dev);
 		for (unsigned q = 0; q < d->dev->ops->n_queues; q++)
 			virtq_disable(&d->dev->queues[q]);
+		virtio_release(d->dev);
 	}
 	free(d->ram);
 }

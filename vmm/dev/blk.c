@@ -3,9 +3,10 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "base/util.h"
 
 /* 5.2.3 */
+#define BLK_F_SIZE_MAX (1ull << 1)
 #define BLK_F_SEG_MAX (1ull << 2)
 #define BLK_F_BLK_SIZE (1ull << 6)
 #define BLK_F_DISCARD (1ull << 13)
@@ -18,7 +19,7 @@ enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
 #define BLK_ID_LEN 20
 #define BLK_WRITE_ZEROES_F_UNMAP 1u
 
-/* One round on the loop: whichever comes first. */
+/* Shown to the driver together: whichever comes first. */
 #define ROUND_REQUESTS 64
 #define ROUND_BYTES (4 * MIB)
 
@@ -73,7 +74,8 @@ static uint8_t do_rw(struct virtio_blk *b, struct blk_request *q)
 	unsigned n;
 	int r;
 
-	if (len % VM_SECTOR_SIZE != 0 || !on_disk(q->h.sector, len / VM_SECTOR_SIZE))
+	if (len % VM_SECTOR_SIZE != 0 || len > BLK_REQUEST_MAX ||
+	    !on_disk(q->h.sector, len / VM_SECTOR_SIZE))
 		return BLK_S_IOERR;
 	if (!in) {
 		n = iov_slice(c->iov, c->n_out, sizeof(q->h), len, iov, ARRAY_SIZE(iov));
@@ -90,7 +92,7 @@ static uint8_t do_ranges(struct virtio_blk *b, struct blk_request *q)
 {
 	bool zero = q->h.type == BLK_T_WRITE_ZEROES;
 	uint32_t max = zero ? BLK_WRITE_ZEROES_SECTORS_MAX : BLK_DISCARD_SECTORS_MAX;
-	struct blk_range ranges[BLK_DISCARD_SEGS_MAX];
+	struct blk_range ranges[BLK_RANGES_MAX];
 	size_t len = q->c->out_len - sizeof(q->h);
 
 	if (len == 0 || len % sizeof(ranges[0]) != 0 || len > sizeof(ranges))
@@ -157,57 +159,114 @@ static size_t handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_
 	return (size_t)c->out_len + c->in_len;
 }
 
-static void blk_notify(struct virtio_dev *d, unsigned queue)
+/* ---- the thread ---- */
+
+static void close_files(struct virtio_blk *b)
 {
-	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
-	struct virtq *vq = &d->queues[0];
+	unsigned n;
+	int fd;
+
+	do {
+		fd = -1;
+		pthread_mutex_lock(&b->lock);
+		n = b->n_closing;
+		if (n)
+			fd = b->closing[--b->n_closing];
+		pthread_mutex_unlock(&b->lock);
+		fd_close(&fd);
+	} while (n > 1);
+}
+
+/* A round. True: there is more. */
+static bool blk_work(void *arg)
+{
+	struct virtio_blk *b = arg;
+	struct virtq *vq = &b->dev.queues[0];
 	struct virtq_chain c;
 	unsigned n = 0;
 	size_t bytes = 0;
+	bool more;
 
+	close_files(b);
+	if (!b->dev.started)
+		return false;
 	virtq_disarm(vq);
 	do {
-		while (n < ROUND_REQUESTS && bytes < ROUND_BYTES && virtq_pop(vq, &c) > 0) {
+		while (n < ROUND_REQUESTS && bytes < ROUND_BYTES &&
+		       !io_thread_pausing(&b->thread) && virtq_pop(vq, &c) > 0) {
 			bytes += handle(b, vq, &c);
 			n++;
 		}
-		if (n >= ROUND_REQUESTS || bytes >= ROUND_BYTES) {
-			virtio_flush(d, 0);
-			if (ev_timer_add(b->loop, &b->again, 0, b->again.cb, b) == 0)
-				return;
-			n = 0; /* out of memory for a timer: go on instead of losing the kick */
-			bytes = 0;
-		}
-	} while (virtq_arm(vq));
-	virtio_flush(d, 0);
+		more = n >= ROUND_REQUESTS || bytes >= ROUND_BYTES || io_thread_pausing(&b->thread);
+	} while (!more && virtq_arm(vq));
+	virtio_flush(&b->dev, 0);
+	return more;
 }
 
-static void blk_on_again(struct ev_timer *t)
-{
-	struct virtio_blk *b = t->arg;
-
-	blk_notify(&b->dev, 0);
-}
-
-static void blk_stop(struct virtio_dev *d)
+static void blk_notify(struct virtio_dev *d, unsigned queue)
 {
 	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
 
-	ev_timer_del(&b->again);
+	if (b->thread.runs) {
+		io_thread_wake(&b->thread);
+		return;
+	}
+	while (blk_work(b))
+		;
 }
+
+static void blk_hold(struct virtio_dev *d)
+{
+	io_thread_hold(&container_of(d, struct virtio_blk, dev)->thread);
+}
+
+static void blk_release(struct virtio_dev *d)
+{
+	io_thread_release(&container_of(d, struct virtio_blk, dev)->thread);
+}
+
+static bool blk_watch(struct virtio_dev *d, unsigned queue, int kick)
+{
+	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
+
+	if (b->thread.runs && queue == 0)
+		io_thread_watch(&b->thread, kick);
+	return b->thread.runs && queue == 0;
+}
+
+void virtio_blk_close(struct virtio_blk *b, int fd)
+{
+	bool later;
+
+	pthread_mutex_lock(&b->lock);
+	later = b->thread.runs && b->n_closing < ARRAY_SIZE(b->closing);
+	if (later)
+		b->closing[b->n_closing++] = fd;
+	pthread_mutex_unlock(&b->lock);
+	if (later) {
+		io_thread_wake(&b->thread);
+		return;
+	}
+	io_thread_hold(&b->thread);
+	fd_close(&fd);
+	io_thread_release(&b->thread);
+}
+
+/* ---- the device ---- */
 
 static void blk_config_read(const struct virtio_dev *d, size_t off, void *buf, size_t len)
 {
 	static const struct blk_config config = {
 		.capacity = VM_DISK_SECTORS,
+		.size_max = BLK_SEG_BYTES_MAX,
 		.seg_max = BLK_SEGS_MAX,
 		.blk_size = VM_SECTOR_SIZE,
 		.num_queues = 1,
 		.max_discard_sectors = BLK_DISCARD_SECTORS_MAX,
-		.max_discard_seg = BLK_DISCARD_SEGS_MAX,
+		.max_discard_seg = BLK_RANGES_MAX,
 		.discard_sector_alignment = VM_DISK_ALIGN,
 		.max_write_zeroes_sectors = BLK_WRITE_ZEROES_SECTORS_MAX,
-		.max_write_zeroes_seg = BLK_DISCARD_SEGS_MAX,
+		.max_write_zeroes_seg = BLK_RANGES_MAX,
 		.write_zeroes_may_unmap = 1,
 	};
 
@@ -219,20 +278,33 @@ static const struct virtio_dev_ops blk_ops = {
 	.name = "blk",
 	.n_queues = 1,
 	.queue_max = { BLK_QUEUE_SIZE },
-	.features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_DISCARD | BLK_F_WRITE_ZEROES,
+	.features = BLK_F_SIZE_MAX | BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_DISCARD |
+		    BLK_F_WRITE_ZEROES,
 	.config_len = sizeof(struct blk_config),
 	.config_read = blk_config_read,
-	.stop = blk_stop,
 	.notify = blk_notify,
+	.hold = blk_hold,
+	.release = blk_release,
+	.watch = blk_watch,
 };
 
-void virtio_blk_init(struct virtio_blk *b, struct loop *l, const struct window_table *windows)
+void virtio_blk_init(struct virtio_blk *b, struct window_table *windows)
 {
-	*b = (struct virtio_blk){ .dev.ops = &blk_ops, .loop = l, .windows = windows };
-	b->again.cb = blk_on_again;
+	b->dev = (struct virtio_dev){ .ops = &blk_ops };
+	b->windows = windows;
+	b->thread = (struct io_thread){ 0 };
+	b->n_closing = 0;
+	pthread_mutex_init(&b->lock, NULL); /* default attributes: cannot fail on Linux */
+}
+
+int virtio_blk_start(struct virtio_blk *b, struct err *err)
+{
+	return b->thread.runs ? 0 : io_thread_start(&b->thread, "blk", blk_work, b, err);
 }
 
 void virtio_blk_fini(struct virtio_blk *b)
 {
-	ev_timer_del(&b->again);
+	io_thread_stop(&b->thread);
+	close_files(b);
+	pthread_mutex_destroy(&b->lock);
 }

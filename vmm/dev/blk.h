@@ -6,30 +6,43 @@
  * guest never waits for more.
  * A flush that comes nevertheless succeeds.
  *
- * Main loop thread. Requests are served in order, data without a copy between file and guest
- * memory. blk_serve() is the seam where an asynchronous engine can be put: a request is one struct.
+ * Requests are served in order, data without a copy between file and guest memory, on a thread of
+ * the device's own (io_thread.h): a disk that is slow, or a request that is large, holds up that
+ * disk and nothing else of the VM. A request has a maximum all the same, because a reset waits for
+ * the one in hand. Before virtio_blk_start, and in tests, the caller's thread serves. The functions
+ * below are for the main loop.
  */
 #ifndef HUSK_VMM_DEV_BLK_H
 #define HUSK_VMM_DEV_BLK_H
 
-#include "base/loop.h"
+#include "vmm/io_thread.h"
 #include "vmm/virtio/virtio.h"
 #include "vmm/window.h"
 
 #define BLK_QUEUE_SIZE 256
 #define BLK_SEGS_MAX (VIRTQ_CHAIN_MAX - 2)
-#define BLK_DISCARD_SEGS_MAX 16
-#define BLK_DISCARD_SECTORS_MAX (1u << 22)	/* 2 GiB in one segment */
+#define BLK_SEG_BYTES_MAX (64 * KIB)
+#define BLK_REQUEST_MAX (BLK_SEGS_MAX * BLK_SEG_BYTES_MAX) /* 8 MiB of data */
+/* Of discard and write zeroes, which the driver may send in several ranges. */
+#define BLK_RANGES_MAX 4
+#define BLK_DISCARD_SECTORS_MAX (1u << 15)	/* 16 MiB in one range: 64 MiB */
 #define BLK_WRITE_ZEROES_SECTORS_MAX (1u << 14) /* 8 MiB: where holes fail they are written */
 
 struct virtio_blk {
 	struct virtio_dev dev;
-	struct loop *loop;
-	const struct window_table *windows; /* borrowed; changes between requests only */
-	struct ev_timer again;		    /* a round ended with work left */
+	struct window_table *windows; /* borrowed */
+	struct io_thread thread;
+	pthread_mutex_t lock;	  /* of what follows */
+	int closing[WINDOWS_MAX]; /* files of windows that are gone, for the thread */
+	unsigned n_closing;
 };
 
-void virtio_blk_init(struct virtio_blk *b, struct loop *l, const struct window_table *windows);
+void virtio_blk_init(struct virtio_blk *b, struct window_table *windows);
+/* Before the device is given to a transport. Again is fine. */
+int virtio_blk_start(struct virtio_blk *b, struct err *err) must_check;
 void virtio_blk_fini(struct virtio_blk *b);
+/* The file of a window that was unmapped: closed when no request uses it any more, and where the
+ * last close of a large file may take its time. */
+void virtio_blk_close(struct virtio_blk *b, int fd);
 
 #endif

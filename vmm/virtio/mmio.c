@@ -110,7 +110,10 @@ int virtio_mmio_init(struct virtio_mmio *m, struct loop *loop, struct virtio_dev
 			r = -errno;
 			goto fail;
 		}
-		r = ev_io_add(loop, &q->kick_io, q->kick, EPOLLIN, mmio_on_kick, q);
+		virtio_hold(dev);
+		if (!virtio_watch(dev, i, q->kick))
+			r = ev_io_add(loop, &q->kick_io, q->kick, EPOLLIN, mmio_on_kick, q);
+		virtio_release(dev);
 		if (r < 0)
 			goto fail;
 	}
@@ -131,14 +134,17 @@ void virtio_mmio_fini(struct virtio_mmio *m)
 {
 	if (!m->dev)
 		return;
+	virtio_hold(m->dev);
 	stop_device(m);
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+		(void)virtio_watch(m->dev, i, -1);
 		ev_io_del(&m->queues[i].kick_io);
 		fd_close(&m->queues[i].kick);
 	}
 	fd_close(&m->irq);
 	pthread_mutex_destroy(&m->lock);
 	m->dev->transport = NULL;
+	virtio_release(m->dev);
 	m->dev = NULL;
 }
 
@@ -372,7 +378,7 @@ static bool apply_queues(struct virtio_mmio *m, const struct virtio_mmio_queue *
 	return true;
 }
 
-void virtio_mmio_apply(struct virtio_mmio *m)
+static void apply_registers(struct virtio_mmio *m)
 {
 	struct virtio_mmio_queue want[VIRTIO_QUEUES_MAX];
 	uint8_t data[VIRTIO_MMIO_CONFIG_WRITE_MAX];
@@ -414,4 +420,11 @@ void virtio_mmio_apply(struct virtio_mmio *m)
 	for (unsigned i = 0; i < m->dev->ops->n_queues; i++)
 		if (virtq_enabled(&m->dev->queues[i]))
 			m->dev->ops->notify(m->dev, i);
+}
+
+void virtio_mmio_apply(struct virtio_mmio *m)
+{
+	virtio_hold(m->dev);
+	apply_registers(m);
+	virtio_release(m->dev);
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -79,8 +80,9 @@ static void vhost_user_on_kick(struct ev_io *io, uint32_t events)
 	struct virtio_dev *d = r->owner->dev;
 	uint64_t n;
 
-	if (read(r->kick, &n, sizeof(n)) < 0 && errno != EAGAIN && errno != EINTR) {
-		ev_io_del(&r->kick_io);
+	if (read(r->kick, &n, sizeof(n)) != (ssize_t)sizeof(n)) {
+		if (errno != EAGAIN && errno != EINTR)
+			ev_io_del(&r->kick_io);
 		return;
 	}
 	d->ops->notify(d, (unsigned)(r - r->owner->rings));
@@ -102,11 +104,29 @@ static struct virtq *queue_of(struct vhost_user_ring *r)
 	return &r->owner->dev->queues[r - r->owner->rings];
 }
 
+static unsigned index_of(const struct vhost_user_ring *r)
+{
+	return (unsigned)(r - r->owner->rings);
+}
+
+static void unwatch(struct vhost_user_ring *r)
+{
+	(void)virtio_watch(r->owner->dev, index_of(r), -1);
+	ev_io_del(&r->kick_io);
+}
+
+static int watch(struct vhost_user_ring *r)
+{
+	if (r->kick < 0 || virtio_watch(r->owner->dev, index_of(r), r->kick))
+		return 0;
+	return ev_io_add(r->owner->loop, &r->kick_io, r->kick, EPOLLIN, vhost_user_on_kick, r);
+}
+
 static void ring_stop(struct vhost_user_ring *r)
 {
 	struct virtq *q = queue_of(r);
 
-	ev_io_del(&r->kick_io);
+	unwatch(r);
 	if (virtq_enabled(q))
 		r->base = q->next_avail;
 	virtq_disable(q);
@@ -125,7 +145,6 @@ static void stop_device_if_idle(struct vhost_user *v)
 static int ring_try_start(struct vhost_user_ring *r)
 {
 	struct vhost_user *v = r->owner;
-	unsigned i = (unsigned)(r - v->rings);
 	struct virtq *q = queue_of(r);
 	/* Without the protocol features a ring is enabled by its kick descriptor. */
 	bool enabled = r->enabled || !(v->features & F_PROTOCOL_FEATURES);
@@ -137,15 +156,13 @@ static int ring_try_start(struct vhost_user_ring *r)
 	e = virtq_enable(q, &v->mem, &l, VIRTQ_SIZE_MAX, v->features);
 	if (e < 0)
 		return e;
-	if (r->kick >= 0) {
-		e = ev_io_add(v->loop, &r->kick_io, r->kick, EPOLLIN, vhost_user_on_kick, r);
-		if (e < 0) {
-			virtq_disable(q);
-			return e;
-		}
+	e = watch(r);
+	if (e < 0) {
+		virtq_disable(q);
+		return e;
 	}
 	virtio_start(v->dev, v->features);
-	v->dev->ops->notify(v->dev, i); /* what was there before the kick came to us */
+	v->dev->ops->notify(v->dev, index_of(r)); /* what was there before the kick came to us */
 	return 0;
 }
 
@@ -317,6 +334,22 @@ static int vhost_user_get_vring_base(struct vhost_user *v)
 	return answer(v, &s, sizeof(s));
 }
 
+/* Anything else would be read or written as if it were one: a pipe whose writer is gone is readable
+ * without end, a file of the host is not QEMU's to have us write to. The kernel has no call that
+ * tells, so the name of its inode has to. */
+static int check_eventfd(int fd)
+{
+	static const char name[] = "anon_inode:[eventfd]";
+	char path[40], target[sizeof(name)];
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, target, sizeof(target));
+	if (n != sizeof(name) - 1 || memcmp(target, name, sizeof(name) - 1) != 0)
+		return -EINVAL;
+	return fd_set_nonblock(fd, true);
+}
+
 /* The one descriptor of a kick, call or err message; -1 when it says there is none. */
 static int vring_fd(struct vhost_user *v, struct vhost_user_ring **ret_ring, int *ret_fd)
 {
@@ -325,7 +358,7 @@ static int vring_fd(struct vhost_user *v, struct vhost_user_ring **ret_ring, int
 
 	if (!r || v->n_fds != (u & VRING_NO_FD ? 0u : 1u))
 		return -EINVAL;
-	if (v->n_fds == 1 && fd_set_nonblock(v->fds[0], true) < 0)
+	if (v->n_fds == 1 && check_eventfd(v->fds[0]) < 0)
 		return -EINVAL;
 	*ret_ring = r;
 	*ret_fd = -1;
@@ -343,14 +376,11 @@ static int vhost_user_set_vring_kick(struct vhost_user *v)
 
 	if (e < 0)
 		return e;
-	ev_io_del(&r->kick_io);
+	unwatch(r);
 	fd_close(&r->kick);
 	r->kick = fd;
 	r->have_kick = true;
-	if (virtq_enabled(queue_of(r)))
-		return fd < 0 ? 0
-			      : ev_io_add(v->loop, &r->kick_io, fd, EPOLLIN, vhost_user_on_kick, r);
-	return ring_try_start(r);
+	return virtq_enabled(queue_of(r)) ? watch(r) : ring_try_start(r);
 }
 
 static int vhost_user_set_vring_call(struct vhost_user *v)
@@ -495,8 +525,9 @@ static void disconnect(struct vhost_user *v)
 	ev_io_del(&v->io);
 	fd_close(&v->fd);
 	drop_fds(v);
+	virtio_hold(v->dev);
 	for (unsigned i = 0; i < v->dev->ops->n_queues; i++)
-		ev_io_del(&v->rings[i].kick_io);
+		unwatch(&v->rings[i]);
 	virtio_stop(v->dev);
 	for (unsigned i = 0; i < v->dev->ops->n_queues; i++) {
 		virtq_disable(&v->dev->queues[i]);
@@ -504,6 +535,7 @@ static void disconnect(struct vhost_user *v)
 		fd_close(&v->rings[i].call);
 	}
 	guestmem_fini(&v->mem);
+	virtio_release(v->dev);
 }
 
 static int send_answer(struct vhost_user *v)
@@ -537,9 +569,13 @@ static int check_header(const struct vhost_user *v)
 static int handle(struct vhost_user *v)
 {
 	uint32_t flags = v->header.flags;
-	int r = v->n_fds > messages[v->header.request].fds_max ? -EINVAL
-							       : messages[v->header.request].fn(v);
+	int r = -EINVAL;
 
+	if (v->n_fds <= messages[v->header.request].fds_max) {
+		virtio_hold(v->dev);
+		r = messages[v->header.request].fn(v);
+		virtio_release(v->dev);
+	}
 	drop_fds(v);
 	if (r < 0)
 		return r;

@@ -6,7 +6,9 @@
  *
  * Threads: all ops run on the main loop, except `features` and `config_read`, which any thread may
  * call: they read only what is constant after creation. Kicks arrive as eventfds on the loop; a
- * transport whose registers are written by vCPU threads posts start and stop to the loop.
+ * transport whose registers are written by vCPU threads posts start and stop to the loop. A device
+ * that waits for disks serves its queues on a thread of its own and takes the kicks there (watch);
+ * transports change queues and guest memory between virtio_hold and virtio_release.
  *
  * Order: virtq_enable for each queue the driver set up, start, notify..., stop, virtq_disable.
  * Queues may come one by one (vhost-user): start is called with the first, notify for each that is
@@ -46,11 +48,17 @@ struct virtio_dev_ops {
 	void (*start)(struct virtio_dev *d, uint64_t features); /* NULL = nothing to do */
 	void (*stop)(struct virtio_dev *d);			/* NULL = nothing to do */
 	void (*notify)(struct virtio_dev *d, unsigned queue);
+	/* NULL = the device works on the main loop. Those of a device that has a thread: */
+	void (*hold)(struct virtio_dev *d);
+	void (*release)(struct virtio_dev *d);
+	/* While held: the device takes the kicks of `queue` from this eventfd itself, -1 = no more.
+	 * False: it does not, the transport calls notify. */
+	bool (*watch)(struct virtio_dev *d, unsigned queue, int kick);
 };
 
 /* Below a device. Embedded in the transport's own struct. */
 struct virtio_transport {
-	/* Tells the driver that `queue` has used buffers. Never blocks. Main loop. */
+	/* Tells the driver that `queue` has used buffers. Never blocks. The device's thread. */
 	void (*interrupt)(struct virtio_transport *t, unsigned queue);
 };
 
@@ -68,7 +76,24 @@ static inline uint64_t virtio_features(const struct virtio_dev *d)
 	return d->ops->features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX;
 }
 
-/* For transports. Both are idempotent. */
+/* For transports: on return no request is under way and none begins until the release. They nest.
+ */
+static inline void virtio_hold(struct virtio_dev *d)
+{
+	if (d->ops->hold)
+		d->ops->hold(d);
+}
+static inline void virtio_release(struct virtio_dev *d)
+{
+	if (d->ops->release)
+		d->ops->release(d);
+}
+static inline bool virtio_watch(struct virtio_dev *d, unsigned queue, int kick)
+{
+	return d->ops->watch && d->ops->watch(d, queue, kick);
+}
+
+/* For transports, while held. Both are idempotent. */
 static inline void virtio_start(struct virtio_dev *d, uint64_t features)
 {
 	if (!d->started && d->ops->start)

@@ -6,7 +6,8 @@
  * breaks the queue: it gives nothing any more until it is enabled again, and only the guest that
  * did it is harmed. Event index (2.7.10) and indirect descriptors (2.7.5.3) are supported.
  *
- * Main loop thread only; guest memory is shared with vCPUs that may write to it at any moment.
+ * One thread at a time, the device's (virtio.h); guest memory is shared with vCPUs that may write
+ * to it at any moment.
  */
 #ifndef HUSK_VMM_VIRTIO_VIRTQ_H
 #define HUSK_VMM_VIRTIO_VIRTQ_H

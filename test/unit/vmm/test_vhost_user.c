@@ -304,6 +304,25 @@ static void test_ring_outside(void **state)
 	close(kick);
 }
 
+/* What is no eventfd is not read and written as one: a pipe without a writer would spin. */
+static void test_no_eventfd(void **state)
+{
+	static const uint32_t requests[] = { SET_KICK, SET_CALL };
+	int p[2], file;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(requests); i++) {
+		assert_int_equal(pipe(p), 0);
+		close(p[1]);
+		send_u64(requests[i], 0, &p[0]);
+		expect_failure();
+		close(p[0]);
+		file = memfd_create("f", MFD_CLOEXEC);
+		send_u64(requests[i], 0, &file);
+		expect_failure();
+		close(file);
+	}
+}
+
 /* Messages in pieces, and two in one. */
 static void test_pieces(void **state)
 {
@@ -351,7 +370,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_ring),	T(test_reply_ack), T(test_hostile), T(test_ring_outside),
-		T(test_pieces), T(test_config),	   T(test_closed),
+		T(test_pieces), T(test_config),	   T(test_closed),  T(test_no_eventfd),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,6 +47,9 @@ static int map(uint64_t first, uint64_t sectors, int fd, bool ro)
 
 static void test_map(void **state)
 {
+	char got;
+	int fd;
+
 	assert_int_equal(map(8, 8, file_of('a', 1), true), 0);
 	assert_int_equal(map(24, 8, file_of('b', 1), true), 0);
 	assert_int_equal(map(16, 8, file_of('c', 1), true), 0);
@@ -63,10 +66,13 @@ static void test_map(void **state)
 	assert_int_equal(map(VM_DISK_SECTORS - 8, 16, file_of('x', 1), true), -EINVAL);
 	assert_int_equal(map(8, UINT64_MAX - 7, file_of('x', 1), true), -EINVAL);
 	assert_int_equal(map(VM_DISK_SECTORS - 8, 8, file_of('x', 1), true), 0);
-	assert_int_equal(window_unmap(&t, 4, NULL), -ENOENT);
-	assert_int_equal(window_unmap(&t, 12, NULL), -ENOENT); /* inside, not at its start */
-	assert_int_equal(window_unmap(&t, 16, NULL), 0);
-	assert_int_equal(window_unmap(&t, 16, NULL), -ENOENT);
+	assert_int_equal(window_unmap(&t, 4, &fd, NULL), -ENOENT);
+	assert_int_equal(window_unmap(&t, 12, &fd, NULL), -ENOENT); /* inside, not at its start */
+	assert_int_equal(window_unmap(&t, 16, &fd, NULL), 0);
+	assert_int_equal(pread(fd, &got, 1, 0), 1); /* open still: it is the caller's now */
+	assert_int_equal(got, 'c');
+	close(fd);
+	assert_int_equal(window_unmap(&t, 16, &fd, NULL), -ENOENT);
 	assert_int_equal(map(16, 8, file_of('c', 1), true), 0);
 }
 

@@ -1,0 +1,97 @@
+/* The thread for disks: work that hangs holds up nobody who only asks, and a hold waits for it. */
+#include "test/lib/unit.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "vmm/io_thread.h"
+
+static struct io_thread t;
+static atomic_int rounds, left, in_work;
+static int gate[2]; /* work waits for a byte, unless `open` */
+static atomic_bool open_gate;
+
+static bool io_work(void *arg)
+{
+	char c;
+
+	assert_ptr_equal(arg, &gate);
+	atomic_store(&in_work, 1);
+	if (!atomic_load(&open_gate))
+		assert_int_equal(read(gate[0], &c, 1), 1);
+	atomic_fetch_add(&rounds, 1);
+	atomic_store(&in_work, 0);
+	return atomic_load(&left) > 0 && atomic_fetch_sub(&left, 1) > 0;
+}
+
+static bool becomes(atomic_int *n, int want)
+{
+	for (int i = 0; i < 2000; i++) {
+		if (atomic_load(n) == want)
+			return true;
+		(void)usleep(1000);
+	}
+	return false;
+}
+
+static void *io_hold(void *arg)
+{
+	io_thread_hold(&t);
+	atomic_store((atomic_int *)arg, 1);
+	return NULL;
+}
+
+static void test_io_thread(void **state)
+{
+	int kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), n;
+	static atomic_int held;
+	struct err err = { 0 };
+	pthread_t holder;
+	uint64_t one = 1;
+
+	io_thread_stop(&t); /* of one that was not started */
+	io_thread_hold(&t);
+	io_thread_release(&t);
+	assert_int_equal(pipe(gate), 0);
+	assert_ok(io_thread_start(&t, "test", io_work, gate, &err), &err);
+	assert_true(becomes(&in_work, 1));
+	/* It hangs: whoever wakes it does not. A hold waits, in another thread here. */
+	io_thread_wake(&t);
+	io_thread_wake(&t);
+	assert_int_equal(pthread_create(&holder, NULL, io_hold, &held), 0);
+	(void)usleep(20000);
+	assert_int_equal(atomic_load(&held), 0);
+	assert_true(io_thread_pausing(&t));
+	atomic_store(&open_gate, true);
+	assert_int_equal(write(gate[1], "x", 1), 1);
+	assert_true(becomes(&held, 1));
+	assert_int_equal(pthread_join(holder, NULL), 0);
+	assert_int_equal(atomic_load(&rounds), 1);
+	io_thread_watch(&t, kick);
+	io_thread_release(&t);
+	assert_false(io_thread_pausing(&t));
+	/* Kicks, and work that says there is more. */
+	(void)usleep(20000);
+	n = atomic_load(&rounds);
+	atomic_store(&left, 5);
+	assert_int_equal(write(kick, &one, sizeof(one)), sizeof(one));
+	assert_true(becomes(&rounds, n + 6));
+	/* Idle: it sleeps. */
+	(void)usleep(20000);
+	assert_int_equal(atomic_load(&rounds), n + 6);
+	io_thread_stop(&t);
+	io_thread_stop(&t);
+	assert_int_equal(close(kick), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_io_thread),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,178 @@
+#include "vmm/io_thread.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/util.h"
+
+#define STACK (256 * KIB) /* touched as needed */
+
+/* False: the end. */
+static bool begin(struct io_thread *t)
+{
+	bool go;
+
+	pthread_mutex_lock(&t->lock);
+	while (t->held && !t->quit)
+		pthread_cond_wait(&t->changed, &t->lock);
+	go = !t->quit;
+	t->busy = go;
+	pthread_mutex_unlock(&t->lock);
+	return go;
+}
+
+static void end(struct io_thread *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->busy = false;
+	if (t->held)
+		pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void drain(int fd)
+{
+	uint64_t n;
+
+	if (read(fd, &n, sizeof(n)) < 0 && errno != EAGAIN && errno != EINTR)
+		log_debug("io thread: an eventfd fails");
+}
+
+static void wait_for_work(struct io_thread *t)
+{
+	struct pollfd p[2] = { { .fd = t->wake, .events = POLLIN }, { .events = POLLIN } };
+
+	pthread_mutex_lock(&t->lock);
+	p[1].fd = t->kick;
+	pthread_mutex_unlock(&t->lock);
+	if (poll(p, 2, -1) < 0)
+		return;
+	if (p[0].revents)
+		drain(t->wake);
+	if (!p[1].revents)
+		return;
+	/* Its number may have gone to another file in the meantime. */
+	pthread_mutex_lock(&t->lock);
+	if (t->kick == p[1].fd)
+		drain(t->kick);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void *io_thread_main(void *arg)
+{
+	struct io_thread *t = arg;
+	bool more;
+
+	while (begin(t)) {
+		more = t->work(t->arg);
+		end(t);
+		if (!more)
+			wait_for_work(t);
+	}
+	return NULL;
+}
+
+static int create(struct io_thread *t)
+{
+	sigset_t all, old;
+	pthread_attr_t attr;
+	int r = pthread_attr_init(&attr);
+
+	if (r != 0)
+		return -r;
+	(void)pthread_attr_setstacksize(&attr, STACK);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&t->thread, &attr, io_thread_main, t);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	return -r;
+}
+
+int io_thread_start(struct io_thread *t, const char *name, bool (*work)(void *arg), void *arg,
+		    struct err *err)
+{
+	int r;
+
+	check(!t->runs);
+	*t = (struct io_thread){ .work = work, .arg = arg, .kick = -1 };
+	t->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (t->wake < 0)
+		return err_errno(err, -errno, "thread %s", name);
+	/* Default attributes: cannot fail on Linux. */
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->changed, NULL);
+	r = create(t);
+	if (r < 0) {
+		fd_close(&t->wake);
+		return err_errno(err, r, "thread %s", name);
+	}
+	t->runs = true;
+	(void)pthread_setname_np(t->thread, name);
+	return 0;
+}
+
+void io_thread_stop(struct io_thread *t)
+{
+	if (!t->runs)
+		return;
+	pthread_mutex_lock(&t->lock);
+	t->quit = true;
+	atomic_store(&t->pausing, true);
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+	io_thread_wake(t);
+	pthread_join(t->thread, NULL);
+	t->runs = false;
+	fd_close(&t->wake);
+	pthread_cond_destroy(&t->changed);
+	pthread_mutex_destroy(&t->lock);
+}
+
+void io_thread_wake(struct io_thread *t)
+{
+	uint64_t one = 1;
+
+	if (t->runs && write(t->wake, &one, sizeof(one)) < 0)
+		log_debug("io thread: woken already");
+}
+
+void io_thread_watch(struct io_thread *t, int kick)
+{
+	pthread_mutex_lock(&t->lock);
+	check(t->held);
+	t->kick = kick;
+	pthread_mutex_unlock(&t->lock);
+}
+
+void io_thread_hold(struct io_thread *t)
+{
+	if (!t->runs)
+		return;
+	pthread_mutex_lock(&t->lock);
+	t->held++;
+	atomic_store(&t->pausing, true);
+	while (t->busy)
+		pthread_cond_wait(&t->changed, &t->lock);
+	pthread_mutex_unlock(&t->lock);
+}
+
+void io_thread_release(struct io_thread *t)
+{
+	if (!t->runs)
+		return;
+	pthread_mutex_lock(&t->lock);
+	check(t->held > 0);
+	if (--t->held == 0)
+		atomic_store(&t->pausing, false);
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+	/* It looks at what it watches, and at what there is to do, anew. */
+	io_thread_wake(t);
+}
