@@ -4,7 +4,12 @@
 #include <string.h>
 #include <strings.h>
 
+#include <jansson.h>
+
 #include "base/util.h"
+
+#define LIFE_DEFAULT_S 60 /* of the specification, when the answer does not say */
+#define LIFE_SPARE_S 10
 
 struct scan {
 	const char *p, *end;
@@ -110,5 +115,36 @@ int auth_challenge_parse(const char *text, size_t len, struct auth_challenge *c)
 	}
 	if (out.scheme > c->scheme)
 		*c = out;
+	return 0;
+}
+
+/* Printable ASCII: it becomes a part of a header. */
+static bool is_token(const char *s)
+{
+	const char *c = s;
+
+	while (*c > 0x20 && *c < 0x7f)
+		c++;
+	return c > s && !*c;
+}
+
+int auth_token_parse(const void *data, size_t len, char **ret, uint64_t *ret_s)
+{
+	json_t *j = json_loadb(data, len, 0, NULL);
+	const char *text = json_string_value(json_object_get(j, "token"));
+	json_int_t s = json_integer_value(json_object_get(j, "expires_in"));
+	int r = -EPROTO;
+
+	if (str_empty(text))
+		text = json_string_value(json_object_get(j, "access_token"));
+	if (text && is_token(text)) {
+		*ret = strdup(text);
+		r = *ret ? 0 : -ENOMEM;
+	}
+	json_decref(j);
+	if (r < 0)
+		return r;
+	s = s <= 0 ? LIFE_DEFAULT_S : MIN_OF(s, (json_int_t)AUTH_MAX_LIFE_S);
+	*ret_s = (uint64_t)(s - MIN_OF((json_int_t)LIFE_SPARE_S, s / 2));
 	return 0;
 }

@@ -1,9 +1,10 @@
-/* What a registry's 401 says ("WWW-Authenticate"). Pure. */
+/* What a registry's 401 says ("WWW-Authenticate"), and what its token service answers. Pure. */
 #ifndef HUSK_IMAGE_REGISTRY_AUTH_H
 #define HUSK_IMAGE_REGISTRY_AUTH_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 
@@ -22,5 +23,13 @@ struct auth_challenge {
  * unchanged).
  */
 int auth_challenge_parse(const char *value, size_t len, struct auth_challenge *c) must_check;
+
+/*
+ * The answer of a token service: {"token": ".."} or {"access_token": ".."}, and how long it lives.
+ * *ret (the caller frees and wipes) can be a part of a header. *ret_s: seconds, between 1 and
+ * AUTH_MAX_LIFE_S, less a little so that none ends during a request. -EPROTO; -ENOMEM.
+ */
+#define AUTH_MAX_LIFE_S (24u * 3600)
+int auth_token_parse(const void *data, size_t len, char **ret, uint64_t *ret_s) must_check;
 
 #endif

@@ -7,17 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "base/check.h"
 #include "base/util.h"
 #include "image/failure.h"
 #include "image/registry/internal.h"
 #include "image/registry/retry.h"
 
-#define EXPIRES_DEFAULT_S 60 /* of the specification, when the answer does not say */
-#define EXPIRES_EARLY_S 10   /* so that none expires during a request */
-#define EXPIRES_MAX_S (24 * 3600)
 #define MAX_SCOPES 16
 #define CLIENT_ID "husk"
 
@@ -169,24 +164,16 @@ static int ask_by_post(struct registry *reg, struct token *t, struct err *err)
 	return exchange_start(&t->x, t->ep, t->realm, NULL, err);
 }
 
-/* {"token": ".."} or {"access_token": ".."}, and how long it lives */
 static int take_token(struct token *t, struct err *err)
 {
-	json_t *j = json_loadb((const char *)buf_data(&t->x.body), buf_len(&t->x.body), 0, NULL);
-	const char *value = json_string_value(json_object_get(j, "token"));
-	json_int_t s = json_integer_value(json_object_get(j, "expires_in"));
+	uint64_t s = 0;
+	int r = auth_token_parse(buf_data(&t->x.body), buf_len(&t->x.body), &t->value, &s);
 
-	if (str_empty(value))
-		value = json_string_value(json_object_get(j, "access_token"));
-	/* It becomes a part of a header. */
-	if (!str_empty(value) && !strpbrk(value, "\r\n"))
-		t->value = strdup(value);
-	json_decref(j);
-	if (!t->value)
-		return err_set(err, -EPROTO, "the registry's token service gave no token");
-	s = s <= 0 ? EXPIRES_DEFAULT_S : MIN_OF(s, (json_int_t)EXPIRES_MAX_S);
-	s -= MIN_OF((json_int_t)EXPIRES_EARLY_S, s / 2);
-	t->expires_ns = now_mono_ns() + (uint64_t)s * NS_PER_S;
+	if (r == -ENOMEM)
+		return err_nomem(err);
+	if (r < 0)
+		return err_set(err, r, "the registry's token service gave no token");
+	t->expires_ns = now_mono_ns() + s * NS_PER_S;
 	return 0;
 }
 
