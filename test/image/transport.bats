@@ -187,6 +187,12 @@ hosts() {
 		[host."http://$MOCK/m/drip"]
 	TOML
 	tool pull registry.test/ok/random
+	# Both have noticed that nobody listens, and write no more into the log.
+	for _ in $(seq 100); do
+		[ "$(grep -c '^sent .*drip' "$WORK/mock.log")" -lt 2 ] || break
+		sleep 0.1
+	done
+	[ "$(grep -c '^sent .*drip' "$WORK/mock.log")" = 2 ]
 	# the server has sent the rest only
 	[ "$(awk '$1 == "sent" && index($3, "/v2/ok/") == 1 { n += $2 } END { print n }' "$WORK/mock.log")" \
 		-lt $((LAYER_SIZE - 10000)) ]
