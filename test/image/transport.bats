@@ -564,6 +564,82 @@ make_ca() {
 	! grep -q "^/v2" "$d/100.100.100.200.log"
 }
 
+@test "names are asked of a DNS server, by UDP and, where that is cut, by TCP" {
+	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20))
+	echo 'nameserver 127.0.0.1' >"$d/resolv.conf"
+	echo 'hosts: files mdns4_minimal dns' >"$d/nsswitch.conf"
+	# cut.test has no answer by UDP but "ask by TCP".
+	cat >"$d/dns.py" <<-'PY'
+		import socket, struct, threading
+		def answer(q, tcp):
+		    end = 12
+		    while q[end]:
+		        end += q[end] + 1
+		    end += 5
+		    kind = struct.unpack(">H", q[end - 4:end - 2])[0]
+		    cut = b"\3cut\4test" in q and not tcp
+		    has = kind == 1 and not cut and q[12:].startswith((b"\3reg\4test", b"\3cut\4test"))
+		    head = struct.pack(">HHHHHH", struct.unpack(">H", q[:2])[0], 0x8180 | (0x200 if cut else 0), 1, has, 0, 0)
+		    return head + q[12:end] + (b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1" if has else b"")
+		def tcp(s):
+		    while True:
+		        c, _ = s.accept()
+		        q = c.recv(2048)
+		        while q:
+		            n = struct.unpack(">H", q[:2])[0]
+		            a = answer(q[2:2 + n], True)
+		            print("tcp", flush=True)
+		            c.sendall(struct.pack(">H", len(a)) + a)
+		            q = q[2 + n:] or c.recv(2048)
+		        c.close()
+		u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		t = socket.socket()
+		u.bind(("127.0.0.1", 53))
+		t.bind(("127.0.0.1", 53))
+		t.listen()
+		threading.Thread(target=tcp, args=(t,), daemon=True).start()
+		while True:
+		    q, who = u.recvfrom(2048)
+		    print("udp", flush=True)
+		    u.sendto(answer(q, False), who)
+	PY
+	cat >"$d/inside" <<-SH
+		set -e
+		mount --bind "$d/resolv.conf" "\$(readlink -f /etc/resolv.conf)"
+		mount --bind "$d/nsswitch.conf" /etc/nsswitch.conf
+		ip link set lo up
+		python3 "$d/dns.py" >"$d/dns.log" 2>&1 &
+		dns=\$!
+		"$HERE/mock-registry" "$WORK/odd" $port 127.0.0.1 >"$d/mock.log" 2>&1 &
+		trap 'kill \$! \$dns' EXIT
+		answered=
+		for i in \$(seq 100); do
+			curl -s -o /dev/null "http://127.0.0.1:$port/" && answered=yes && break
+			sleep 0.1
+		done
+		[ "\$answered" ]
+		export IMAGE_TOOL_HOSTS="$HOSTS"
+		for name in reg cut no; do
+			echo "== \$name"
+			rm -rf "$STORE"
+			timeout 60 "$TOOL" "$STORE" pull "\$name.test:$port/ok/good" 2>&1 || true
+		done
+	SH
+	for name in reg cut no; do
+		hosts "$name.test_${port}_" <<-TOML
+			server = "http://$name.test:$port"
+		TOML
+	done
+	run unshare -n -m bash "$d/inside"
+	echo "$output"
+	cat "$d/dns.log"
+	[[ $output == *"== reg"$'\n'"sha256:"* ]]
+	[[ $output == *"== cut"$'\n'"sha256:"* ]]
+	[[ $output == *"== no"$'\n'"error -113 "*"unknown host"* ]]
+	grep -q udp "$d/dns.log"
+	grep -q tcp "$d/dns.log"
+}
+
 @test "proxies of the environment, and NO_PROXY" {
 	local port=$((MOCK_PORT + 30)) p
 	hosts registry.test <<-TOML

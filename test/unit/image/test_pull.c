@@ -9,6 +9,7 @@
 #include "base/util.h"
 #include "image/image.h"
 #include "image/job/fetcher.h"
+#include "image/job/load.h"
 #include "image/job/pull_internal.h"
 #include "image/store/gc.h"
 #include "image/store/internal.h"
@@ -214,6 +215,35 @@ static void whoever_takes_the_reserve_is_ended(void **state)
 	close_jobs(&js);
 }
 
+/* What an archive brings is written by huskd itself. */
+static void an_archive_leaves_the_reserve(void **state)
+{
+	static const struct image_load_ops ops = { 0 };
+	struct image_load *l;
+	struct err err = { 0 };
+	struct jobs js;
+	int r = 0;
+
+	open_jobs(&js);
+	js.store->reserve = 1;
+	assert_ok(load_new(&js, NULL, &ops, NULL, &l, &err), &err);
+	assert_ok(image_load_put(l, "x", 1, &err), &err);
+	js.store->reserve = UINT64_MAX;
+	/* A moment for what goes to be gone, and no more. */
+	for (int k = 0; k < 30 && r == 0; k++) {
+		r = image_load_put(l, "x", 1, &err);
+		wait_ms(100);
+	}
+	assert_int_equal(r, -ENOSPC);
+	assert_text(err_text(&err), "No space left for images in ");
+	assert_text(err_text(&err), store_dir_path);
+	js.store->reserve = 1;
+	assert_ok(image_load_put(l, "x", 1, &err), &err);
+	image_load_cancel(l);
+	ev_timer_del(&js.room_timer);
+	close_jobs(&js);
+}
+
 static void reserve_of_disks(void **state)
 {
 	assert_int_equal(space_reserve_of(0), 0);
@@ -249,6 +279,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(slow_registries_starve_nobody, store_dir_setup,
 						store_dir_teardown),
 		cmocka_unit_test_setup_teardown(whoever_takes_the_reserve_is_ended, store_dir_setup,
+						store_dir_teardown),
+		cmocka_unit_test_setup_teardown(an_archive_leaves_the_reserve, store_dir_setup,
 						store_dir_teardown),
 		cmocka_unit_test(reserve_of_disks),
 		cmocka_unit_test_setup_teardown(broken_pipe, store_dir_setup, store_dir_teardown),
