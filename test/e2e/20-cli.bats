@@ -113,7 +113,7 @@ load helpers
 @test "check tells where the process that downloads is confined by less" {
 	local d=$BATS_TEST_TMPDIR/bin
 	mkdir "$d"
-	cp "$(command -v husk)" "$d/husk"
+	cp "$HUSK_BIN/husk" "$d/husk"
 	printf '#!/bin/sh\necho "{\\"landlock\\": 0}"\n' >"$d/husk-image-worker"
 	chmod +x "$d/husk-image-worker"
 	run "$d/husk" check
