@@ -102,6 +102,10 @@ static inline unsigned inline_rest(const struct tree_inode *i)
 	return i->size > IBLOCK_SIZE ? (unsigned)(i->size - IBLOCK_SIZE) : 0;
 }
 
+/* In l_i_version, which nobody sees in a file system that is mounted read-only: a directory that
+ * lower layers give its attributes. */
+#define EXT4_IMPLIED 1u
+
 void super_fill(struct ext2_super_block *sb, const struct geometry *g, const uint8_t uuid[16]);
 void hash_seed(const uint8_t uuid[16], uint32_t seed[4]);
 

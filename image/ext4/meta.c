@@ -299,6 +299,8 @@ static void put_inode(struct meta *m, struct tree_inode *i, uint8_t *at)
 	o->i_size_high = (uint32_t)(size >> 32);
 	o->i_links_count = (uint16_t)links;
 	o->i_extra_isize = EXTRA_ISIZE;
+	if (S_ISDIR(i->mode) && i->implied)
+		o->osd1.linux1.l_i_version = EXT4_IMPLIED;
 	put_time(i->mtime, i->mtime_ns, &o->i_mtime, &o->i_mtime_extra);
 	o->i_atime = o->i_ctime = o->i_crtime = o->i_mtime;
 	o->i_atime_extra = o->i_ctime_extra = o->i_crtime_extra = o->i_mtime_extra;

@@ -310,6 +310,16 @@ static int make_dir(struct tree *t, uint32_t parent, const char *name, size_t le
 	return 0;
 }
 
+void tree_reset_dir(struct tree_inode *i)
+{
+	i->mode = S_IFDIR | 0755;
+	i->uid = i->gid = 0;
+	i->mtime = 0;
+	i->mtime_ns = 0;
+	i->xattrs = NULL;
+	i->implied = false;
+}
+
 bool tree_is_whiteout(const struct tree_inode *i)
 {
 	return S_ISCHR(i->mode) && !i->dev.major && !i->dev.minor;
@@ -335,6 +345,7 @@ int tree_replace(struct tree *t, uint32_t e, uint16_t mode, struct err *err)
 	inode_unref(t, x->inode);
 	x->inode = i;
 	x->layer = t->layer;
+	x->named = 0;
 	if (S_ISDIR(mode))
 		dir->nlink++;
 	else
@@ -431,7 +442,8 @@ static bool follow(struct tree *t, uint32_t at, const char *target, unsigned *st
 	return true;
 }
 
-/* From directory *at into its entry `name`. A missing one is made when `make`, else -ENOENT. */
+/* From directory *at into its entry `name`. A missing one is made when `make`, else -ENOENT; then
+ * also what an older layer has there, and is no directory, is replaced by a new one. */
 static int step(struct tree *t, uint32_t *at, const char *name, size_t len, bool make,
 		unsigned *steps, struct err *err)
 {
@@ -444,18 +456,16 @@ static int step(struct tree *t, uint32_t *at, const char *name, size_t len, bool
 	if (!e)
 		return make_dir(t, *at, name, len, at, err);
 	i = tree_entry(t, e)->inode;
-	if (S_ISLNK(i->mode)) {
+	if (make && !S_ISDIR(i->mode) &&
+	    (tree_is_whiteout(i) || tree_entry(t, e)->layer != t->layer)) {
+		r = tree_replace(t, e, S_IFDIR | 0755, err);
+	} else if (S_ISLNK(i->mode)) {
 		if (follow(t, *at, i->link.target, steps, at))
 			return 0;
 		return err_set(err, -EPROTO,
 			       "passes through the symbolic link %.*s, which does not lead to a "
 			       "directory of this layer",
 			       (int)len, name);
-	}
-	if (make && tree_is_whiteout(i)) {
-		r = tree_replace(t, e, S_IFDIR | 0755, err);
-		if (r == 0)
-			tree_entry(t, e)->inode->implied = true;
 	} else if (!S_ISDIR(i->mode)) {
 		return err_set(err, -EPROTO, "passes through %.*s, which is not a directory",
 			       (int)len, name);
@@ -581,12 +591,26 @@ int tree_add(struct tree *t, const char *path, const struct tree_attr *a, struct
 	}
 	if (r == 0)
 		r = set_attr(t, i, a, err);
-	if (r == 0)
-		*ret = i;
-	return r;
+	if (r < 0)
+		return r;
+	if (!e)
+		e = t->n;
+	tree_entry(t, e)->named = S_ISDIR(a->mode) ? t->layer : 0;
+	*ret = i;
+	return 0;
 }
 
-int tree_link(struct tree *t, const char *path, const char *target, struct err *err)
+int tree_imply(struct tree *t, const char *path, struct err *err)
+{
+	unsigned steps = 0;
+	struct walk w;
+	int r = walk_to(t, path, true, &w, err);
+
+	return r < 0 || !w.len ? r : step(t, &w.parent, w.name, w.len, true, &steps, err);
+}
+
+/* The inode that a hard link to `target` gets. */
+static int link_target(struct tree *t, const char *target, struct tree_inode **ret, struct err *err)
 {
 	struct tree_inode *i;
 	struct walk w;
@@ -603,12 +627,25 @@ int tree_link(struct tree *t, const char *path, const char *target, struct err *
 		return err_set(err, -EPROTO, "hard link to \"%.200s\": not a file", target);
 	if (i->nlink >= TREE_MAX_LINKS)
 		return err_set(err, -EFBIG, "more than %u hard links to a file", TREE_MAX_LINKS);
-	r = walk_to(t, path, true, &w, err);
+	*ret = i;
+	return 0;
+}
+
+int tree_link(struct tree *t, const char *path, const char *target, struct err *err)
+{
+	struct tree_inode *i = NULL;
+	struct walk w;
+	uint32_t e;
+	int r = walk_to(t, path, true, &w, err);
+
 	if (r < 0)
 		return r;
 	if (!w.len || has_whiteout_name(&w))
 		return err_set(err, -EPROTO, "hard link with a bad name");
-	/* The walk may have made directories, but cannot have removed the target's inode. */
+	/* After that walk, which may put a directory in place of an older layer's file. */
+	r = link_target(t, target, &i, err);
+	if (r < 0)
+		return r;
 	e = tree_lookup(t, w.parent, w.name, w.len);
 	if (!e)
 		return tree_attach(t, w.parent, w.name, w.len, i, err);

@@ -6,10 +6,13 @@
  *
  * Rules for names: slashes in front, "./", doubled and trailing slashes are dropped; ".." is
  * refused. A name may pass through a symbolic link that leads to a directory of this tree, as seen
- * from its root. A link that leads elsewhere, or anything else that is not a directory, is refused.
+ * from its root. A link that leads elsewhere, or anything else that is not a directory, is
+ * refused; an older layer's is replaced by a directory, as for a runtime that has each layer in a
+ * directory of its own.
  * A later entry replaces an earlier one with the same name, except that a directory that replaces a
  * directory keeps its children. Parents that the tar does not name are made as 0755 root:root, with
- * time 0, and marked `implied`.
+ * time 0, and marked `implied`: their attributes are those of the lower layers' directory, where
+ * there is one (tree_only_inherited).
  *
  * Memory: TREE_MAX_ENTRIES entries need more than a worker may have. With a spool, all but the
  * first few MiB of them are in a file; without one, everything is in memory.
@@ -48,7 +51,7 @@ struct tree_xattr {
 struct tree_inode {
 	uint16_t mode;	/* with S_IFMT */
 	bool opaque;	/* a directory that hides what lower layers have in it */
-	bool implied;	/* a directory that no tar has named itself */
+	bool implied;	/* a directory that no tar has named, and that lower layers may have */
 	uint32_t nlink; /* names; of a directory: directories in it, without "." and ".." */
 	uint32_t uid, gid;
 	uint32_t mtime_ns;
@@ -84,7 +87,9 @@ struct tree_entry {
 	uint8_t name_len;
 	uint8_t layer;	/* the last layer that has named it, or something below it */
 	uint8_t pruned; /* the last layer that has hidden what older layers have below it */
+	uint8_t named;	/* the last layer that has named the directory itself; 0 = none */
 	bool removed;
+	bool kept; /* by tree_only_inherited */
 };
 
 /* What the tar says about an entry. */
@@ -120,6 +125,26 @@ int tree_add(struct tree *t, const char *path, const struct tree_attr *a, struct
  * -EFBIG: too many layers.
  */
 int tree_next_layer(struct tree *t, struct err *err) must_check;
+/*
+ * A directory of this layer that is not named by it: an older layer's keeps its attributes. For
+ * what is not read from a tar.
+ */
+int tree_imply(struct tree *t, const char *path, struct err *err) must_check;
+/*
+ * Leaves only the directories that the last layer in which they are does not name, but an older one
+ * does, with that one's attributes, and their parents. As one more layer on top of these it gives
+ * directories the attributes they should have. Directories that would look the same anyway are left
+ * out, and so is the root for its time alone. The last change of all. Returns their number, without
+ * parents.
+ */
+uint32_t tree_only_inherited(struct tree *t);
+/* What later layers know about this one. */
+struct tree_facts {
+	uint32_t implied; /* directories that it has and does not name, without the root */
+	bool root_named;
+	bool root_unusual; /* named, and it has more to say of it than 0755 root:root and a time */
+};
+void tree_facts(struct tree *t, struct tree_facts *ret);
 /* There is no layer below these: drops whiteouts and marks of opacity. The last change of all. */
 void tree_is_bottom(struct tree *t);
 
@@ -133,6 +158,11 @@ int tree_link(struct tree *t, const char *path, const char *target, struct err *
  */
 int tree_xattr(struct tree *t, struct tree_inode *i, const char *name, const void *value,
 	       size_t len, struct err *err) must_check;
+
+/* The same as it is in ext4: index of the name's first part, and the rest of it. Unknown ones are
+ * left out. */
+int tree_xattr_raw(struct tree *t, struct tree_inode *i, uint8_t index, const char *name,
+		   size_t name_len, const void *value, size_t len, struct err *err) must_check;
 
 /* Gives an opaque directory the attribute by which overlayfs knows it. */
 int tree_xattr_opaque(struct tree *t, struct tree_inode *dir, struct err *err) must_check;

@@ -46,6 +46,8 @@ int tree_replace(struct tree *t, uint32_t e, uint16_t mode, struct err *err) mus
 void tree_remove(struct tree *t, uint32_t e);
 /* A whiteout as overlayfs knows it: a character device 0:0. */
 bool tree_is_whiteout(const struct tree_inode *i);
+/* A directory as if it were new: 0755 root:root, and nothing of lower layers' attributes. */
+void tree_reset_dir(struct tree_inode *i);
 /* An entry called ".wh.NAME" or ".wh..wh..opq". */
 int tree_whiteout(struct tree *t, const struct walk *w, struct err *err) must_check;
 

@@ -106,8 +106,12 @@ int tree_whiteout(struct tree *t, const struct walk *w, struct err *err)
 	if (e) {
 		/* The layer itself has an entry with that name: the whiteout is for those of older
 		 * layers. */
-		if (S_ISDIR(tree_entry(t, e)->inode->mode))
-			make_opaque(t, e);
+		if (!S_ISDIR(tree_entry(t, e)->inode->mode))
+			return 0;
+		if (tree_entry(t, e)->named != t->layer)
+			tree_reset_dir(tree_entry(t, e)->inode);
+		tree_entry(t, e)->named = t->layer;
+		make_opaque(t, e);
 		return 0;
 	}
 	r = tree_inode_new(t, S_IFCHR, &i, err);
@@ -120,6 +124,70 @@ int tree_next_layer(struct tree *t, struct err *err)
 		return err_set(err, -EFBIG, "more than %u layers in one", TREE_MAX_LAYERS);
 	t->layer++;
 	return 0;
+}
+
+/* ---- attributes of directories that a layer does not name ---- */
+
+static bool is_plain(const struct tree_inode *i)
+{
+	return (i->mode & 07777) == 0755 && !i->uid && !i->gid && !i->xattrs;
+}
+
+static bool inherits(const struct tree *t, uint32_t e, const struct tree_entry *x)
+{
+	const struct tree_inode *i = x->inode;
+
+	if (e == TREE_ROOT)
+		return x->named && x->named != t->layer && !is_plain(i);
+	return x->named && x->named != x->layer && (!is_plain(i) || i->mtime || i->mtime_ns);
+}
+
+static bool tree_is_not_kept(const struct tree *t, const struct tree_entry *e)
+{
+	return !e->kept;
+}
+
+uint32_t tree_only_inherited(struct tree *t)
+{
+	uint32_t n = 0;
+
+	/* A parent has a lower number than what is in it. */
+	for (uint32_t e = t->n; e >= TREE_ROOT; e--) {
+		struct tree_entry *x = tree_entry(t, e);
+		bool own;
+
+		tree_tick(t);
+		if (x->removed || !S_ISDIR(x->inode->mode))
+			continue;
+		own = inherits(t, e, x);
+		n += own;
+		x->kept |= own;
+		tree_entry(t, x->parent)->kept |= x->kept;
+	}
+	for (uint32_t e = TREE_ROOT; e <= t->n; e++) {
+		struct tree_entry *x = tree_entry(t, e);
+
+		tree_tick(t);
+		if (x->removed || !x->kept)
+			continue;
+		x->inode->opaque = false;
+		filter(t, e, tree_is_not_kept);
+	}
+	return n;
+}
+
+void tree_facts(struct tree *t, struct tree_facts *ret)
+{
+	const struct tree_inode *root = tree_entry(t, TREE_ROOT)->inode;
+
+	*ret = (struct tree_facts){ .root_named = !root->implied,
+				    .root_unusual = !root->implied && !is_plain(root) };
+	for (uint32_t e = TREE_ROOT + 1; e <= t->n; e++) {
+		const struct tree_entry *x = tree_entry(t, e);
+
+		tree_tick(t);
+		ret->implied += !x->removed && S_ISDIR(x->inode->mode) && x->inode->implied;
+	}
 }
 
 void tree_is_bottom(struct tree *t)

@@ -174,6 +174,21 @@ int tree_xattr(struct tree *t, struct tree_inode *i, const char *name, const voi
 	return xattr_put(t, i, index, name, value, len, err);
 }
 
+int tree_xattr_raw(struct tree *t, struct tree_inode *i, uint8_t index, const char *name,
+		   size_t name_len, const void *value, size_t len, struct err *err)
+{
+	char text[256];
+
+	if (index != IX_USER && index != IX_ACL_ACCESS && index != IX_ACL_DEFAULT &&
+	    index != IX_TRUSTED && index != IX_SECURITY)
+		return 0;
+	if (name_len >= sizeof(text) || memchr(name, 0, name_len))
+		return err_set(err, -EBADMSG, "extended attribute with a bad name");
+	memcpy(text, name, name_len);
+	text[name_len] = '\0';
+	return xattr_put(t, i, index, text, value, len, err);
+}
+
 int tree_xattr_opaque(struct tree *t, struct tree_inode *dir, struct err *err)
 {
 	return xattr_put(t, dir, IX_TRUSTED, "overlay.opaque", "y", 1, err);

@@ -20,6 +20,7 @@ struct merge {
 	struct jobs *jobs;
 	struct unpacker *unpacker;
 	char id[DIGEST_LEN + 1];
+	bool top, empty;
 	merge_done_fn done;
 	void *arg;
 };
@@ -30,7 +31,7 @@ static int merged_id(char *const *diff_ids, const struct layer_group *group, cha
 	int r;
 
 	buf_init(&b, (IMAGE_MAX_LAYERS + 1) * (DIGEST_LEN + 1));
-	r = buf_printf(&b, "husk merged layers 1 %s\n", group->first ? "upper" : "bottom");
+	r = buf_printf(&b, "husk merged layers 2 %s\n", group->first ? "upper" : "bottom");
 	for (size_t k = 0; r == 0 && k < group->n; k++)
 		r = buf_printf(&b, "%s\n", diff_ids[group->first + k]);
 	if (r == 0)
@@ -88,9 +89,11 @@ static void merge_on_unpacked(void *arg, int code, const char *id, const struct 
 	struct merge *m = arg;
 	struct err copy = *err;
 
-	if (code == 0)
-		code = layers_add(m->jobs->store, m->id, unpacker_path(m->unpacker), &copy);
-	if (code == 0)
+	m->empty = code == 0 && m->top && !unpacker_entries(m->unpacker);
+	if (code == 0 && !m->empty)
+		code = layers_add(m->jobs->store, m->id, unpacker_path(m->unpacker),
+				  unpacker_facts(m->unpacker), &copy);
+	if (code == 0 && !m->empty)
 		baseline_schedule(m->jobs);
 	m->done(m->arg, code, &copy);
 }
@@ -137,6 +140,61 @@ int merge_start(struct jobs *js, const struct layer_group *group,
 const char *merge_path(const struct merge *m)
 {
 	return unpacker_path(m->unpacker);
+}
+
+/* ---- the disk on top ---- */
+
+int merge_top_id(const char *const *disks, size_t n, char ret[DIGEST_LEN + 1])
+{
+	struct buf b;
+	int r;
+
+	buf_init(&b, (MERGE_MAX_DISKS + 1) * (DIGEST_LEN + 1));
+	r = buf_printf(&b, "husk inherited attributes 1\n");
+	for (size_t k = 0; r == 0 && k < n; k++)
+		r = buf_printf(&b, "%s\n", disks[k]);
+	if (r == 0)
+		r = digest_of(buf_data(&b), buf_len(&b), ret);
+	buf_fini(&b);
+	return r;
+}
+
+int merge_top_start(struct jobs *js, const char *const *disks, size_t n, const char *id,
+		    merge_done_fn done, void *arg, struct merge **ret, struct err *err)
+{
+	struct merge *m = calloc(1, sizeof(*m));
+	cleanup_free char *path = store_tmp_path(js->store, ".ext4");
+	int fds[MERGE_MAX_DISKS];
+	size_t opened = 0;
+	int r = 0;
+
+	if (!m || !path) {
+		free(m);
+		return err_nomem(err);
+	}
+	m->jobs = js;
+	m->top = true;
+	m->done = done;
+	m->arg = arg;
+	memcpy(m->id, id, sizeof(m->id));
+	for (; r == 0 && opened < n; opened += r == 0)
+		r = layers_open(js->store, disks[opened], &fds[opened], err);
+	if (r == 0)
+		r = unpacker_new_inherited(&js->procs, path, m->id, fds, n, merge_on_unpacked, m,
+					   &m->unpacker, err);
+	for (size_t k = 0; k < opened; k++)
+		fd_close(&fds[k]);
+	if (r < 0) {
+		free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
+bool merge_is_empty(const struct merge *m)
+{
+	return m->empty;
 }
 
 void merge_free(struct merge *m)

@@ -1,10 +1,14 @@
 /*
- * Images of many layers: neighbours form groups, and each group becomes one disk, so that no image
- * has more than MERGE_MAX_DISKS. The sizes of the blobs alone decide which ones. Loop thread only.
+ * Disks that are made of several layers. Images of many layers: neighbours form groups, and each
+ * group becomes one disk, so that no image has more than MERGE_MAX_DISKS; the sizes of the blobs
+ * alone decide which ones. And one disk on top of all, for an image with directories that a layer
+ * does not name (image/README.md): it gives them the attributes of the layers below. Loop thread
+ * only.
  */
 #ifndef HUSK_IMAGE_JOB_MERGE_H
 #define HUSK_IMAGE_JOB_MERGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/compiler.h"
@@ -40,6 +44,13 @@ int merge_start(struct jobs *js, const struct layer_group *group,
 		void *arg, struct merge **ret, struct err *err) must_check;
 /* The file that is being made; borrowed. */
 const char *merge_path(const struct merge *m);
+/* The id of the disk on top of these, lowest first. -ENOMEM. */
+int merge_top_id(const char *const *disks, size_t n, char ret[DIGEST_LEN + 1]) must_check;
+/* Makes it. disks: ids of all disks of the image, lowest first; nothing is kept of them. */
+int merge_top_start(struct jobs *js, const char *const *disks, size_t n, const char *id,
+		    merge_done_fn done, void *arg, struct merge **ret, struct err *err) must_check;
+/* When done: there is nothing to be had of lower layers, so there is no such disk. */
+bool merge_is_empty(const struct merge *m);
 void merge_free(struct merge *m); /* kills the process; NULL is fine */
 
 #endif

@@ -27,6 +27,7 @@ static void pull_free(struct image_pull *p)
 		layer_fini(&p->layers[k]);
 	for (size_t k = 0; k < p->n_groups; k++)
 		merge_free(p->groups[k].merge);
+	merge_free(p->top_merge);
 	/* Not earlier: an ingest file that is given back wakes layers of this pull, too. */
 	ev_timer_del(&p->work_timer);
 	ev_timer_del(&p->progress_timer);
@@ -83,7 +84,7 @@ static void pull_succeed(struct image_pull *p)
 	struct image_pull_result res = { 0 };
 	char id[DIGEST_LEN + 1];
 	image_done_fn done = p->done;
-	char *disks[MERGE_MAX_DISKS + 1] = { NULL };
+	char *disks[MERGE_MAX_DISKS + 2] = { NULL };
 	struct err err = { 0 };
 	void *arg = p->arg;
 	struct image_commit c = {
@@ -103,6 +104,8 @@ static void pull_succeed(struct image_pull *p)
 
 	for (size_t k = 0; k < p->n_groups; k++)
 		disks[k] = p->groups[k].layers.id;
+	if (*p->top)
+		disks[p->n_groups] = p->top;
 	r = images_add(p->jobs->store, &c, &err);
 	if (r < 0) {
 		pull_fail(p, r, &err);
@@ -192,6 +195,8 @@ static void pull_on_work(struct ev_timer *t)
 	}
 	if (r > 0)
 		r = pull_layers_start(p, &all, &err);
+	if (r == 0 && all)
+		r = pull_groups_top(p, &all, &err);
 	if (r < 0)
 		pull_fail(p, r, &err);
 	else if (all && (!p->changed || show_progress(p)))

@@ -69,7 +69,7 @@ static int start_group(struct pull_group *g, struct err *err)
 		fetched += l[k].state == LAYER_FETCHED;
 		active += layer_is_active(&l[k]);
 	}
-	r = active ? 0 : layers_has(p->jobs->store, g->layers.id, err);
+	r = active ? 0 : layers_has(p->jobs->store, g->layers.id, g->layers.first > 0, err);
 	if (r > 0)
 		set_state(g, LAYER_SHARED);
 	if (r || fetched < g->layers.n || any_pull_merges(p->jobs, g->layers.id))
@@ -88,4 +88,52 @@ int pull_groups_start(struct image_pull *p, struct err *err)
 	for (size_t k = 0; r == 0 && k < p->n_groups; k++)
 		r = start_group(&p->groups[k], err);
 	return r;
+}
+
+/* ---- the disk on top ---- */
+
+static void pull_groups_on_top(void *arg, int code, const struct err *err)
+{
+	struct image_pull *p = arg;
+	struct err copy = *err;
+
+	if (code < 0) {
+		code = err_wrap(&copy, code, "attributes of directories");
+		pull_fail(p, code, &copy);
+		return;
+	}
+	p->top_known = true;
+	if (merge_is_empty(p->top_merge))
+		*p->top = '\0';
+	merge_free(p->top_merge);
+	p->top_merge = NULL;
+	pull_schedule(p);
+}
+
+int pull_groups_top(struct image_pull *p, bool *ret_ready, struct err *err)
+{
+	const char *disks[MERGE_MAX_DISKS];
+	int r;
+
+	*ret_ready = p->top_known;
+	if (p->top_known || p->top_merge)
+		return 0;
+	for (size_t k = 0; k < p->n_groups; k++)
+		disks[k] = p->groups[k].layers.id;
+	r = layers_inherit(p->jobs->store, disks, p->n_groups, err);
+	if (r <= 0) {
+		p->top_known = *ret_ready = r == 0;
+		return r;
+	}
+	r = merge_top_id(disks, p->n_groups, p->top);
+	if (r < 0)
+		return err_nomem(err);
+	r = lease_add(p->lease, p->top, err);
+	if (r == 0)
+		r = layers_has(p->jobs->store, p->top, true, err);
+	if (r == 0)
+		return merge_top_start(p->jobs, disks, p->n_groups, p->top, pull_groups_on_top, p,
+				       &p->top_merge, err);
+	p->top_known = *ret_ready = r > 0;
+	return MIN_OF(r, 0);
 }

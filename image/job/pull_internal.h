@@ -77,6 +77,9 @@ struct image_pull {
 	size_t n_layers;
 	struct pull_group groups[MERGE_MAX_DISKS];
 	size_t n_groups;
+	struct merge *top_merge;  /* while it makes the disk on top */
+	bool top_known;		  /* `top` is what it will be */
+	char top[DIGEST_LEN + 1]; /* "" = none */
 
 	struct ev_timer work_timer, progress_timer;
 	bool changed; /* its progress is to be shown */
@@ -156,5 +159,8 @@ int pull_room_wait(struct image_pull *p, uint64_t *ret_ns, struct err *err) must
 int pull_groups_make(struct image_pull *p, struct err *err) must_check;
 /* Starts what can be started of the disks of several layers. */
 int pull_groups_start(struct image_pull *p, struct err *err) must_check;
+/* All of them are there: makes the one on top, if the image needs one (job/merge.h). *ret_ready:
+ * it is there, or there will be none; else it is being made. */
+int pull_groups_top(struct image_pull *p, bool *ret_ready, struct err *err) must_check;
 
 #endif

@@ -87,7 +87,8 @@ static int layer_store(struct layer *l, struct err *err)
 	if (!str_eq(l->found, l->diff_id))
 		return err_set(err, -EBADMSG, "its content is %s, but the configuration says %s",
 			       l->found, l->diff_id);
-	r = layers_add(js->store, l->diff_id, unpacker_path(l->unpacker), err);
+	r = layers_add(js->store, l->diff_id, unpacker_path(l->unpacker),
+		       unpacker_facts(l->unpacker), err);
 	if (r < 0)
 		return r;
 	baseline_schedule(js);
@@ -327,7 +328,9 @@ static int layer_start(struct layer *l, struct err *err)
 static int advance(struct layer *l, struct err *err)
 {
 	struct image_pull *p = l->pull;
-	int r = layer_is_part(l) ? 0 : layers_has(p->jobs->store, l->diff_id, err);
+	int r = layer_is_part(l)
+			? 0
+			: layers_has(p->jobs->store, l->diff_id, l->group->layers.first > 0, err);
 
 	if (r < 0)
 		return r;

@@ -52,7 +52,7 @@ static int bytes_to_come(struct image_pull *p, uint64_t *ret, struct err *err)
 	*ret = 0;
 	for (size_t k = 0; k < p->n_layers; k++) {
 		const struct layer *l = &p->layers[k];
-		int r = layers_has(s, l->group->layers.id, err);
+		int r = layers_has(s, l->group->layers.id, l->group->layers.first > 0, err);
 
 		if (r == 0)
 			r = blob_has(s, l->blob.digest, err);

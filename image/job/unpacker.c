@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/job/proc.h"
+#include "image/store/layers.h"
 #include "image/wire.h"
 #include "image/worker/worker.h"
 
@@ -20,6 +21,7 @@
 #define PIPE_SIZE (1 * MIB)
 
 struct unpacker {
+	const char *mode;
 	struct proc *proc;
 	char *path;
 	int report_fd;
@@ -27,9 +29,21 @@ struct unpacker {
 	struct buf in;
 	char id[DIGEST_LEN + 1];
 	char **want; /* the diff ids of a merged disk; NULL = one layer, with one of its own */
+	struct layer_facts facts;
+	uint32_t entries;
 	unpacker_done_fn done;
 	void *arg;
 };
+
+const struct layer_facts *unpacker_facts(const struct unpacker *u)
+{
+	return &u->facts;
+}
+
+uint32_t unpacker_entries(const struct unpacker *u)
+{
+	return u->entries;
+}
 
 const char *unpacker_path(const struct unpacker *u)
 {
@@ -68,7 +82,7 @@ static int check_ids(struct unpacker *u, const Worker__UnpackReport *rep, struct
 
 	if (rep->n_diff_ids != n) {
 		err_set(err, -EPROTO, "%zu digests for %zu layers", rep->n_diff_ids, n);
-		return proc_err_protocol(MODE, err);
+		return proc_err_protocol(u->mode, err);
 	}
 	for (size_t k = 0; u->want && k < n; k++)
 		if (!str_eq(rep->diff_ids[k], u->want[k]))
@@ -76,6 +90,10 @@ static int check_ids(struct unpacker *u, const Worker__UnpackReport *rep, struct
 				       k + 1, n, rep->diff_ids[k], u->want[k]);
 	if (!u->want)
 		memcpy(u->id, rep->diff_ids[0], sizeof(u->id));
+	u->entries = rep->entries;
+	u->facts = (struct layer_facts){ .implied = rep->implied,
+					 .root_named = rep->root > 0,
+					 .root_unusual = rep->root > 1 };
 	return 0;
 }
 
@@ -90,13 +108,13 @@ static int take_report(struct unpacker *u, struct err *err)
 
 	pb_arena_init(&arena, WIRE_REPORT_MEMORY);
 	if (n == 0)
-		return proc_err_died(MODE, -EIO, err);
+		return proc_err_died(u->mode, -EIO, err);
 	if (n < 0 || buf_len(&u->in) != WIRE_HEADER + (size_t)n)
 		r = err_set(err, -EPROTO, "not one report");
 	else
 		r = wire_unpack_report(&arena, data, (size_t)n, &rep, err);
 	if (r == -EPROTO)
-		return proc_err_protocol(MODE, err);
+		return proc_err_protocol(u->mode, err);
 	if (r < 0)
 		return r;
 	return rep->failure ? wire_failure(rep->failure, err) : check_ids(u, rep, err);
@@ -113,9 +131,9 @@ static void unpacker_on_io(struct ev_io *io, uint32_t events)
 		return;
 	if (n == -ENOBUFS) {
 		err_set(&err, -EPROTO, "more than one report");
-		r = proc_err_protocol(MODE, &err);
+		r = proc_err_protocol(u->mode, &err);
 	} else {
-		r = n < 0 ? proc_err_lost(MODE, (int)n, -EIO, &err) : take_report(u, &err);
+		r = n < 0 ? proc_err_lost(u->mode, (int)n, -EIO, &err) : take_report(u, &err);
 	}
 	end(u, r, &err);
 }
@@ -164,6 +182,7 @@ static int make(const char *path, const char *id, unpacker_done_fn done, void *a
 
 	if (!u)
 		return err_nomem(err);
+	u->mode = MODE;
 	u->report_fd = -1;
 	u->done = done;
 	u->arg = arg;
@@ -251,6 +270,35 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 		return r;
 	r = set_want(u, l, n);
 	r = r < 0 ? err_nomem(err) : start(ps, u, args, l[0].fd, l + 1, n - 1, err);
+	if (r < 0) {
+		unpacker_free(u);
+		return r;
+	}
+	*ret = u;
+	return 0;
+}
+
+int unpacker_new_inherited(struct procs *ps, const char *path, const char *id, const int *fds,
+			   size_t n, unpacker_done_fn done, void *arg, struct unpacker **ret,
+			   struct err *err)
+{
+	struct unpacker_layer more[UNPACKER_MAX_LAYERS];
+	char number[24];
+	char *const args[] = { (char *)"inherit", number, (char *)id, NULL };
+	struct unpacker *u;
+	int r;
+
+	if (!n || n > UNPACKER_MAX_LAYERS)
+		return err_set(err, -EINVAL, "%zu disks under one", n);
+	(void)snprintf(number, sizeof(number), "%zu", n);
+	for (size_t k = 1; k < n; k++)
+		more[k - 1] = (struct unpacker_layer){ .fd = fds[k] };
+	r = make(path, id, done, arg, &u, err);
+	if (r < 0)
+		return r;
+	u->mode = args[0];
+	r = set_want(u, NULL, 0); /* no tars, no digests of theirs */
+	r = r < 0 ? err_nomem(err) : start(ps, u, args, fds[0], more, n - 1, err);
 	if (r < 0) {
 		unpacker_free(u);
 		return r;

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "image/media.h"
 
+struct layer_facts;
 struct procs;
 struct unpacker;
 
@@ -38,6 +39,14 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 			const struct unpacker_layer *l, size_t n, bool bottom, uint64_t reserve,
 			unpacker_done_fn done, void *arg, struct unpacker **ret,
 			struct err *err) must_check;
+/* The disk that goes on top of those of an image (job/merge.h); fds: of these, lowest first,
+ * borrowed. */
+int unpacker_new_inherited(struct procs *ps, const char *path, const char *id, const int *fds,
+			   size_t n, unpacker_done_fn done, void *arg, struct unpacker **ret,
+			   struct err *err) must_check;
+/* When done, with code == 0. */
+const struct layer_facts *unpacker_facts(const struct unpacker *u);
+uint32_t unpacker_entries(const struct unpacker *u);
 /* The file it made. Owned by the unpacker, which removes it at its end if it is still there. */
 const char *unpacker_path(const struct unpacker *u);
 void unpacker_free(struct unpacker *u); /* kills the process; NULL is fine */

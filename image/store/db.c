@@ -55,6 +55,11 @@ static const char *const steps[] = {
 	" WHERE NOT EXISTS (SELECT 1 FROM manifests WHERE digest=b.digest)"
 	" AND NOT EXISTS (SELECT 1 FROM names WHERE target=b.digest)"
 	" AND NOT EXISTS (SELECT 1 FROM images WHERE id=b.digest);",
+
+	/* struct layer_facts. implied: -1 = made by a version that did not look. root: 0 not named,
+	 * 1 named, 2 with attributes of its own. */
+	"ALTER TABLE layers ADD COLUMN implied INTEGER NOT NULL DEFAULT -1;"
+	"ALTER TABLE layers ADD COLUMN root INTEGER NOT NULL DEFAULT 0;",
 };
 
 void stmt_freep(sqlite3_stmt **s)

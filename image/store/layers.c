@@ -19,28 +19,59 @@ static char *path_of(const struct store *s, const char *diff_id)
 	return str_fmt("%s/%s.ext4", s->layers_dir, diff_id + strlen("sha256:"));
 }
 
-/* 1 when there is a row, *ret_damaged says of what. */
-static int find_row(struct store *s, const char *diff_id, bool *ret_damaged, struct err *err)
+struct row {
+	bool damaged, known; /* known: it has facts */
+	struct layer_facts facts;
+};
+
+/* 1 when there is one. */
+static int find_row(struct store *s, const char *diff_id, struct row *ret, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "SELECT damaged FROM layers WHERE diff_id=?", &st, err, diff_id,
-			   NULL);
+	int r = db_prepare(s, "SELECT damaged, implied, root FROM layers WHERE diff_id=?", &st, err,
+			   diff_id, NULL);
 
 	if (r < 0)
 		return r;
 	r = sqlite3_step(st);
 	if (r != SQLITE_ROW && r != SQLITE_DONE)
 		return db_error(s, err);
-	*ret_damaged = r == SQLITE_ROW && sqlite3_column_int(st, 0) != 0;
-	return r == SQLITE_ROW;
+	*ret = (struct row){ 0 };
+	if (r == SQLITE_DONE)
+		return 0;
+	ret->damaged = sqlite3_column_int(st, 0) != 0;
+	ret->known = sqlite3_column_int64(st, 1) >= 0;
+	ret->facts = (struct layer_facts){
+		.implied = ret->known ? (uint32_t)sqlite3_column_int64(st, 1) : 0,
+		.root_named = sqlite3_column_int(st, 2) > 0,
+		.root_unusual = sqlite3_column_int(st, 2) > 1,
+	};
+	return 1;
 }
 
-int layers_has(struct store *s, const char *diff_id, struct err *err)
+int layers_has(struct store *s, const char *diff_id, bool upper, struct err *err)
 {
-	bool damaged;
-	int r = find_row(s, diff_id, &damaged, err);
+	struct row row;
+	int r = find_row(s, diff_id, &row, err);
 
-	return r > 0 && damaged ? 0 : r;
+	return r > 0 && (row.damaged || (upper && !row.known)) ? 0 : r;
+}
+
+int layers_inherit(struct store *s, const char *const *disks, size_t n, struct err *err)
+{
+	bool unusual = false; /* the root, so far */
+
+	for (size_t k = 0; k < n; k++) {
+		struct row row;
+		int r = find_row(s, disks[k], &row, err);
+
+		if (r < 0)
+			return r;
+		if (k && (row.facts.implied || (unusual && !row.facts.root_named)))
+			return 1;
+		unusual |= row.facts.root_unusual;
+	}
+	return 0;
 }
 
 int layers_sync(struct store *s, struct err *err)
@@ -52,17 +83,18 @@ int layers_sync(struct store *s, struct err *err)
 	return r;
 }
 
-int layers_add(struct store *s, const char *diff_id, const char *tmp, struct err *err)
+int layers_add(struct store *s, const char *diff_id, const char *tmp, const struct layer_facts *f,
+	       struct err *err)
 {
 	cleanup_free char *path = path_of(s, diff_id);
-	char bytes[24], now[24];
-	bool damaged;
+	char bytes[24], now[24], implied[24], root[24];
+	struct row row;
 	struct stat st;
 	int known, r;
 
 	if (!path)
 		return err_nomem(err);
-	known = find_row(s, diff_id, &damaged, err);
+	known = find_row(s, diff_id, &row, err);
 	if (known < 0)
 		return known;
 	if (stat(tmp, &st) < 0 || chmod(tmp, 0400) < 0)
@@ -71,16 +103,19 @@ int layers_add(struct store *s, const char *diff_id, const char *tmp, struct err
 		return err_errno(err, -errno, "rename %s", tmp);
 	snprintf(bytes, sizeof(bytes), "%lld", (long long)st.st_blocks * 512);
 	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
+	snprintf(implied, sizeof(implied), "%u", f->implied);
+	snprintf(root, sizeof(root), "%d", f->root_unusual ? 2 : f->root_named);
 	s->layers_unsynced = true;
 	/* In place of a damaged one: its row may be on disk any time from now on. */
 	r = known ? layers_sync(s, err) : 0;
 	if (r == 0)
 		r = db_run(s, err,
-			   "INSERT INTO layers(diff_id, bytes, pending)"
-			   " VALUES(?, CAST(? AS INTEGER), CAST(? AS INTEGER))"
-			   " ON CONFLICT(diff_id) DO UPDATE SET bytes=excluded.bytes, content='',"
-			   " damaged=0",
-			   diff_id, bytes, now, NULL);
+			   "INSERT INTO layers(diff_id, bytes, pending, implied, root)"
+			   " VALUES(?, CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER),"
+			   " CAST(? AS INTEGER)) ON CONFLICT(diff_id) DO UPDATE SET"
+			   " bytes=excluded.bytes, content='', damaged=0, implied=excluded.implied,"
+			   " root=excluded.root",
+			   diff_id, bytes, now, implied, root, NULL);
 	if (r < 0)
 		(void)unlink(path);
 	return r;
@@ -187,14 +222,14 @@ static int layers_on_name(struct store *s, const char *name, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/%s", s->layers_dir, name);
 	char diff_id[DIGEST_LEN + 1];
-	bool damaged;
+	struct row row;
 	int r = 0;
 
 	if (!path)
 		return err_nomem(err);
 	if (strlen(name) == 64 + 5 && str_ends(name, ".ext4")) {
 		snprintf(diff_id, sizeof(diff_id), "sha256:%.64s", name);
-		r = find_row(s, diff_id, &damaged, err);
+		r = find_row(s, diff_id, &row, err);
 	}
 	return r == 0 ? remove_tree(path, err) : MIN_OF(r, 0);
 }

@@ -6,6 +6,8 @@
 #define HUSK_IMAGE_STORE_LAYERS_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -13,11 +15,23 @@
 
 struct store;
 
-/* 1 when the layer is there and not known to be damaged, 0 when not. */
-int layers_has(struct store *s, const char *diff_id, struct err *err) must_check;
-/* A synced file at `tmp` becomes the layer, also in place of a damaged one. On failure the file is
+/* What the layers above must know of one: directories that it has and does not name, without the
+ * root, and whether it names that, and with other attributes than 0755 root:root. */
+struct layer_facts {
+	uint32_t implied;
+	bool root_named, root_unusual;
+};
+
+/* 1 when the layer is there and not known to be damaged, 0 when not. `upper`: it is wanted on top
+ * of others; then one of a version that kept no facts is not good enough: it is made anew. */
+int layers_has(struct store *s, const char *diff_id, bool upper, struct err *err) must_check;
+/* A synced file at `tmp` becomes the layer, also in place of another one. On failure the file is
  * still at `tmp` or gone. */
-int layers_add(struct store *s, const char *diff_id, const char *tmp, struct err *err) must_check;
+int layers_add(struct store *s, const char *diff_id, const char *tmp, const struct layer_facts *f,
+	       struct err *err) must_check;
+/* Do these disks, lowest first, need one on top that gives directories the attributes of lower
+ * layers (job/merge.h)? 1, 0; -errno. */
+int layers_inherit(struct store *s, const char *const *disks, size_t n, struct err *err) must_check;
 /* *ret_fd: read-only, from the start. */
 int layers_open(struct store *s, const char *diff_id, int *ret_fd, struct err *err) must_check;
 /* Paths of the disks of the image `id`, lowest first (strv, the caller frees). -ENOENT. */

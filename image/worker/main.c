@@ -38,6 +38,8 @@ int main(int argc, char **argv)
 		return print_probe();
 	if (argc >= 2 && str_eq(argv[1], "unpack"))
 		return worker_unpack(argc - 2, argv + 2);
+	if (argc == 4 && str_eq(argv[1], "inherit"))
+		return worker_inherit(argv[2], argv[3]);
 	if ((argc == 3 || (argc == 4 && str_eq(argv[3], "idle"))) && str_eq(argv[1], "check"))
 		return worker_check(argv[2], argc == 4);
 	if (argc == 2 && str_eq(argv[1], "fetch"))

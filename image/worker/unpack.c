@@ -117,6 +117,7 @@ static int build_layers(struct unpack *u, struct tree *t, struct ext4_writer *w,
 static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 {
 	struct ext4_writer *w = NULL;
+	struct tree_facts facts;
 	struct tree *t = NULL;
 	int r = confine_build(err);
 
@@ -129,8 +130,12 @@ static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 	r = ext4_writer_new(WORKER_OUT_FD, u->uuid, &w, err);
 	if (r == 0)
 		r = build_layers(u, t, w, err);
-	if (r == 0)
+	if (r == 0) {
+		tree_facts(t, &facts);
+		rep->implied = facts.implied;
+		rep->root = facts.root_unusual ? 2 : facts.root_named;
 		r = ext4_writer_finish(w, t, &rep->file_bytes, err);
+	}
 	/* The spool is cut off now: nothing may read the tree from here on. */
 	if (r == 0 && fdatasync(WORKER_OUT_FD) < 0)
 		r = err_errno(err, -errno, "sync the layer's file");
@@ -242,6 +247,8 @@ static int read_report(struct unpack *u, Worker__UnpackReport *rep, struct err *
 		return r;
 	rep->file_bytes = said->file_bytes;
 	rep->entries = said->entries;
+	rep->implied = said->implied;
+	rep->root = said->root;
 	rep->dropped_xattrs = said->dropped_xattrs;
 	return 0;
 }

@@ -7,6 +7,7 @@ load common
 setup_file() {
 	image_env
 	"$HERE/layered-images" "$WORK/oci"
+	"$HERE/implied-images" "$WORK/oci"
 	"$HERE/odd-layers" "$WORK/odd"
 	local port
 	port=$(free_port)
@@ -117,6 +118,105 @@ refused() {
 	[ "$status" -eq 0 ]
 	[ "$(grep -c total_ms <<<"$output")" = 3 ]
 	[ "$(ls "$STORE/layers/sha256" | wc -l)" = 16 ]
+}
+
+# is PATH MODE UID [XATTR]: of a directory at $M
+is() {
+	run stat -c '%a %u %g %F' "$M/$1"
+	echo "$1: $output"
+	[ "$output" = "$2 $3 $3 directory" ]
+	[ "$(getfattr --absolute-names --only-values -n user.k "$M/$1" 2>/dev/null)" = "${4-}" ]
+}
+
+disks() { tool layers "$(tool get "$1" | cut -d' ' -f1)"; }
+
+@test "a directory that a layer does not name has the attributes of the layer below, in each image its own" {
+	tool pull "$MOCK/ok/parents"
+	tool pull "$MOCK/ok/other"
+	# the upper layer is shared; only the attributes are not
+	[ "$(disks "$MOCK/ok/parents" | sed -n 2p)" = "$(disks "$MOCK/ok/other" | sed -n 2p)" ]
+	mount_image "$MOCK/ok/parents"
+	is tmp 1777 0
+	is srv 644 0
+	is srv/app 700 1000 base
+	[ "$(stat -c %Y "$M/srv/app" "$M/tmp" | sort -u)" = 1400000000 ]
+	[ -e "$M/tmp/a" ] && [ -e "$M/srv/app/b" ] && [ -e "$M/srv/app/old" ]
+	teardown
+	mount_image "$MOCK/ok/other"
+	is tmp 700 2
+	is srv 711 0
+	is srv/app 1770 77
+	teardown
+	# the disk on top is verified, goes with its image, and comes again with the same bytes
+	tool verify
+	cp -r "$STORE/layers" "$BATS_TEST_TMPDIR/first"
+	tool rm "$MOCK/ok/other"
+	[ "$(ls "$STORE/layers/sha256" | wc -l)" = 3 ]
+	tool pull "$MOCK/ok/other"
+	diff -r "$BATS_TEST_TMPDIR/first" "$STORE/layers"
+}
+
+# What both of these show of `deep`.
+check_deep() {
+	is tmp 1777 0
+	is gone 755 0            # a whiteout in between: nothing is left to have from below
+	is empty 750 8 kept      # an opaque mark empties it, and no more
+	[ ! -e "$M/empty/old" ] && [ -e "$M/empty/new" ] && [ -e "$M/empty/more" ]
+	is emptied 711 9
+	is emptied/in 755 0      # what was in it is gone
+	is bin 755 0             # the link is replaced, as by a runtime with a directory for each layer
+	[ -e "$M/bin/tool" ] && [ ! -e "$M/usr/bin/tool" ]
+	is usr/bin 751 3
+	is file 755 0
+	is late 705 44           # named after its files
+	is three 710 5
+	is three/a 711 6
+	is three/a/b 755 0
+	is three/new 500 21
+	is was-dir 755 0
+	is named 770 13
+	is srv/app 700 1000 base
+	is both 755 0
+	is fresh 755 0
+}
+
+@test "directories that are not named: opaque marks, whiteouts, links, three layers; merged disks agree" {
+	local name
+	for name in deep merged merged2 merged3; do
+		tool pull "$MOCK/ok/$name"
+		mount_image "$MOCK/ok/$name"
+		check_deep
+		(cd "$M" && find . -mindepth 1 -not -path './pad*' -printf '%p %y %m %U %G %s %T@ %l\n' | sort
+			find . -mindepth 1 -not -path './pad*' \( -type f -o -type d \) | sort | xargs getfattr -h -d -m '^user' 2>/dev/null) \
+			>"$BATS_TEST_TMPDIR/$name"
+		teardown
+		diff "$BATS_TEST_TMPDIR/deep" "$BATS_TEST_TMPDIR/$name"
+	done
+}
+
+@test "an image that names its parents has no disk more than layers; the root is a directory, too" {
+	tool pull "$MOCK/ok/named"
+	[ "$(disks "$MOCK/ok/named" | wc -l)" = 2 ]
+	tool pull "$MOCK/ok/root"
+	mount_image "$MOCK/ok/root"
+	is . 751 99
+}
+
+@test "disks of a version that did not know what they leave unnamed are made anew by the next pull" {
+	tool pull "$MOCK/ok/parents"
+	sqlite3 "$STORE/images.db" "DELETE FROM image_layers WHERE pos=2;
+		DELETE FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM image_layers);
+		ALTER TABLE layers DROP COLUMN implied; ALTER TABLE layers DROP COLUMN root;
+		PRAGMA user_version=3"
+	[ "$(disks "$MOCK/ok/parents" | wc -l)" = 2 ]
+	mount_image "$MOCK/ok/parents"
+	teardown
+	: >"$WORK/mock.log"
+	tool pull "$MOCK/ok/parents"
+	# out of the blobs that are kept
+	! grep "/blobs/" "$WORK/mock.log" | grep -v "$(tool get "$MOCK/ok/parents" | cut -c8-71)"
+	mount_image "$MOCK/ok/parents"
+	is srv/app 700 1000 base
 }
 
 @test "tars of all kinds" {

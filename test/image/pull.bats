@@ -399,7 +399,7 @@ print("user:" + crypt.crypt("pass", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=1
 		wait $pid || true
 		# all or nothing; layers that were finished wait for the next pull
 		if [ -n "$(tool list)" ]; then
-			[ "$(ls "$STORE/layers/sha256" | wc -l)" = 5 ]
+			[ "$(ls "$STORE/layers/sha256" | wc -l)" = 6 ]
 			tool rm "$REG/library/torture"
 		fi
 		[ -z "$(tool list)" ]

@@ -379,7 +379,7 @@ static void put_image(struct store *s, const char *ref, char manifest_digest[DIG
 	assert_ok(blob_put(s, text, strlen(text), manifest_digest, &err), &err);
 	assert_ok(manifest_parse(text, strlen(text), "amd64", &m, choice, &err), &err);
 	assert_ok(write_file_atomic(tmp, "layer", 5, 0600, false, &err), &err);
-	assert_ok(layers_add(s, DIGEST("1"), tmp, &err), &err);
+	assert_ok(layers_add(s, DIGEST("1"), tmp, &(struct layer_facts){ 0 }, &err), &err);
 	assert_ok(reference_parse(ref, &r, &err), &err);
 	struct image_commit c = { .id = id,
 				  .config = CONFIG,

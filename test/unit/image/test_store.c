@@ -27,7 +27,7 @@ static void put_layer(struct store *s, const char *diff_id)
 	struct err err = { 0 };
 
 	assert_ok(write_file_atomic(tmp, "layer", 5, 0600, false, &err), &err);
-	assert_ok(layers_add(s, diff_id, tmp, &err), &err);
+	assert_ok(layers_add(s, diff_id, tmp, &(struct layer_facts){ 0 }, &err), &err);
 }
 
 /* An image of the given layers; its id is made of its own configuration. */
@@ -56,7 +56,7 @@ static void put_image(struct store *s, const char *ref, const char *user, const 
 				  .digest = digest,
 				  .diff_ids = diff_ids };
 	for (char **d = diff_ids; *d; d++)
-		if (layers_has(s, *d, &err) == 0)
+		if (layers_has(s, *d, false, &err) == 0)
 			put_layer(s, *d);
 	assert_ok(images_add(s, &c, &err), &err);
 }
@@ -318,12 +318,12 @@ static void crashes(void **state)
 	expect(s, "broken", NULL);
 	assert_true(there("layers/sha256/1" HEX ".ext4"));
 	assert_true(there("layers/sha256/3" HEX ".ext4"));
-	assert_int_equal(layers_has(s, DIGEST("3"), &err), 1);
+	assert_int_equal(layers_has(s, DIGEST("3"), false, &err), 1);
 	assert_false(there("layers/sha256/4" HEX ".ext4"));
 	assert_false(there("layers/sha256/5" HEX ".ext4"));
 	assert_false(there("layers/sha256/odd"));
 	assert_false(there("tmp/77.ext4"));
-	assert_int_equal(layers_has(s, DIGEST("2"), &err), 0);
+	assert_int_equal(layers_has(s, DIGEST("2"), false, &err), 0);
 	store_close(s);
 }
 
@@ -408,13 +408,13 @@ static void damaged(void **state)
 	for (int k = 0; k < 2; k++) {
 		store_close(s);
 		s = store_dir_open();
-		assert_int_equal(layers_has(s, DIGEST("1"), &err), 0);
-		assert_int_equal(layers_has(s, DIGEST("2"), &err), 1);
+		assert_int_equal(layers_has(s, DIGEST("1"), false, &err), 0);
+		assert_int_equal(layers_has(s, DIGEST("2"), false, &err), 1);
 	}
 	assert_ok(images_get(s, "a", &i, &err), &err);
 	assert_true(i->damaged);
 	put_layer(s, DIGEST("1"));
-	assert_int_equal(layers_has(s, DIGEST("1"), &err), 1);
+	assert_int_equal(layers_has(s, DIGEST("1"), false, &err), 1);
 	assert_ok(images_get(s, "a", &again, &err), &err);
 	assert_false(again->damaged);
 	store_close(s);

@@ -454,15 +454,61 @@ static void many(void **state)
 	tree_free(t);
 }
 
+/* What a layer does not name: of the layers below, unless something came in between. */
+static void inherited(void **state)
+{
+	struct tree *t = new_tree();
+	struct tree_facts facts;
+
+	assert_int_equal(add(t, "d", DIR_MODE), 0);
+	assert_int_equal(add(t, "d/in", DIR_MODE), 0);
+	assert_int_equal(add(t, "plain", S_IFDIR | 0755), 0);
+	assert_int_equal(add(t, "file", FILE_MODE), 0);
+	assert_int_equal(add(t, "link", S_IFLNK), 0);
+	assert_int_equal(add(t, "again", DIR_MODE), 0);
+	assert_int_equal(tree_next_layer(t, NULL), 0);
+	assert_int_equal(tree_link(t, "file/l", "file", NULL), -EPROTO); /* its place is taken */
+	assert_int_equal(dropped, 1);
+	assert_int_equal(add(t, "d/in/x", FILE_MODE), 0);
+	assert_int_equal(add(t, "plain/x", FILE_MODE), 0);
+	assert_int_equal(add(t, "link/x", FILE_MODE), 0);
+	assert_int_equal(add(t, "new/x", FILE_MODE), 0);
+	/* a whiteout behind what it is about */
+	assert_int_equal(add(t, "again/x", FILE_MODE), 0);
+	assert_int_equal(add(t, ".wh.again", FILE_MODE), 0);
+	assert_int_equal(at(t, "d/in")->mode, DIR_MODE);
+	assert_int_equal(at(t, "again")->mode, S_IFDIR | 0755);
+	assert_true(at(t, "again")->opaque && at(t, "link")->opaque && at(t, "file")->opaque);
+	assert_true(at(t, "new")->implied);
+	assert_false(at(t, "again")->implied || at(t, "link")->implied || at(t, "file")->implied);
+	tree_facts(t, &facts);
+	assert_int_equal(facts.implied, 1);
+	assert_false(facts.root_named);
+	assert_int_equal(tree_only_inherited(t), 2);
+	assert_int_equal(at(t, "d/in")->mode, DIR_MODE);
+	assert_null(at(t, "d/in/x"));
+	assert_null(at(t, "plain"));
+	assert_null(at(t, "link"));
+	assert_null(at(t, "new"));
+	tree_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),	 cmocka_unit_test(depth_and_length),
-		cmocka_unit_test(escapes),	 cmocka_unit_test(links),
-		cmocka_unit_test(replace),	 cmocka_unit_test(whiteouts),
-		cmocka_unit_test(xattrs),	 cmocka_unit_test(many),
-		cmocka_unit_test(through_links), cmocka_unit_test(layers),
-		cmocka_unit_test(opaque_again),	 cmocka_unit_test(acls),
+		cmocka_unit_test(names),
+		cmocka_unit_test(inherited),
+		cmocka_unit_test(depth_and_length),
+		cmocka_unit_test(escapes),
+		cmocka_unit_test(links),
+		cmocka_unit_test(replace),
+		cmocka_unit_test(whiteouts),
+		cmocka_unit_test(xattrs),
+		cmocka_unit_test(many),
+		cmocka_unit_test(through_links),
+		cmocka_unit_test(layers),
+		cmocka_unit_test(opaque_again),
+		cmocka_unit_test(acls),
 		cmocka_unit_test(spooled),
 	};
 
