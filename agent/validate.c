@@ -279,6 +279,18 @@ static int check_stdio(const Agent__Process *p, struct err *err)
 	return 0;
 }
 
+static int check_variable(const ProtobufCBinaryData *v, struct err *err)
+{
+	const char *s = (const char *)v->data;
+
+	if (v->len == 0 || *s == '=' || !memchr(s, '=', v->len))
+		return err_set(err, -EINVAL, "env: \"%.*s\" is not NAME=VALUE",
+			       (int)MIN_OF(v->len, 100), v->len ? s : "");
+	if (memchr(s, 0, v->len))
+		return err_set(err, -EINVAL, "env: a NUL byte");
+	return 0;
+}
+
 static int check_process(const Agent__Process *p, struct err *err)
 {
 	int r;
@@ -291,8 +303,7 @@ static int check_process(const Agent__Process *p, struct err *err)
 	if (r == 0)
 		r = check_count(p->n_env, PROCESS_ARGS_MAX, "env", err);
 	for (size_t i = 0; r == 0 && i < p->n_env; i++)
-		if (p->env[i][0] == '=' || !strchr(p->env[i], '='))
-			r = err_set(err, -EINVAL, "env: \"%.100s\" is not NAME=VALUE", p->env[i]);
+		r = check_variable(&p->env[i], err);
 	if (r == 0 && !str_empty(p->cwd))
 		r = check_path(p->cwd, "cwd", err);
 	if (r == 0)

@@ -18,8 +18,15 @@
 #define CONTAINER_MOUNTS_MAX 1024u   /* beside the root */
 #define CONTAINER_PATHS_MAX 1024u    /* masked, and as many read-only */
 #define CONTAINER_PROCESSES_MAX 256u /* started by the host and alive */
-#define PROCESS_ARGS_MAX 4096u	     /* arguments, and as many variables of the environment */
-#define PROCESS_GROUPS_MAX 1024u     /* supplementary */
+/* Arguments, and as many variables of the environment; and all of them as the kernel counts: a
+ * string, its NUL, a pointer. It takes 2 MiB, a quarter of the usual stack, so the limit that
+ * people meet is the kernel's. What is beyond would not fit a message to the agent. */
+#define PROCESS_ARGS_MAX 262144u
+#define PROCESS_BYTES_MAX (3 * MIB)
+/* In the process object of config.json, from huskd to the shim, beside "env": a list of "K=V" in
+ * hexadecimal digits. CRI's values are bytes, JSON has none. */
+#define PROCESS_ENV_HEX "husk.envHex"
+#define PROCESS_GROUPS_MAX 1024u /* supplementary */
 
 /* The virtual machine (vmm.proto, Boot): huskd, shim and monitor. */
 #define VM_VCPUS_MAX 64u

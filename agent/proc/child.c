@@ -253,13 +253,20 @@ static const char *env_get(char *const *env, const char *name)
 static char **make_env(const struct child_job *j, const struct user *u)
 {
 	const Agent__Process *p = j->process;
-	char **env = calloc(p->n_env + 3, sizeof(*env));
-	size_t n = p->n_env;
+	char **env = calloc(p->n_env + 3, sizeof(*env)), *text;
+	size_t n = p->n_env, size = 0;
 
-	if (!env)
+	for (size_t i = 0; i < n; i++)
+		size += p->env[i].len + 1;
+	text = malloc(size + 1);
+	if (!env || !text)
 		must(j, "exec", -ENOMEM, "environment");
-	if (n > 0)
-		memcpy(env, p->env, n * sizeof(*env));
+	for (size_t i = 0; i < n; i++) {
+		env[i] = text;
+		memcpy(text, p->env[i].data, p->env[i].len);
+		text[p->env[i].len] = '\0';
+		text += p->env[i].len + 1;
+	}
 	if (!env_get(env, "PATH"))
 		env[n++] = (char *)DEFAULT_PATH;
 	if (!env_get(env, "HOME")) {

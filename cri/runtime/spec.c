@@ -9,11 +9,10 @@
 #include <jansson.h>
 
 #include "base/capname.h"
-#include "base/limits.h"
 #include "base/util.h"
 #include "cri/rpc/signals.h"
+#include "cri/runtime/spec_env.h"
 
-#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define UID_LAST 4294967294ll /* (uid_t)-1 means "no change" to the kernel */
 
 static void spec_json_freep(json_t **j)
@@ -218,85 +217,6 @@ static int build_args(struct build *b, json_t *process, struct err *err)
 	if (json_array_size(args) == 0)
 		return err_set(err, -EINVAL,
 			       "no command: neither the container nor the image has one");
-	if (json_array_size(args) > PROCESS_ARGS_MAX)
-		return err_set(err, -EINVAL, "more than %u arguments", PROCESS_ARGS_MAX);
-	return 0;
-}
-
-/* "K=V": a later value of the same key takes the place of the earlier one. */
-static void env_set(struct build *b, json_t *env, const char *key, size_t key_len, const char *kv)
-{
-	size_t i;
-	json_t *e;
-
-	json_array_foreach (env, i, e) {
-		const char *s = json_string_value(e);
-
-		if (strncmp(s, key, key_len) == 0 && s[key_len] == '=') {
-			if (json_array_set_new(env, i, json_string(kv)) < 0)
-				b->bad = true;
-			return;
-		}
-	}
-	add_string(b, env, kv);
-}
-
-static int env_set_config(struct build *b, json_t *env, const Cri__KeyValue *kv, struct err *err)
-{
-	cleanup_free char *s = NULL;
-	cleanup_json json_t *probe = NULL;
-
-	if (str_empty(kv->key) || strchr(kv->key, '='))
-		return err_set(err, -EINVAL, "environment variable with a bad name \"%s\"",
-			       kv->key);
-	if (kv->value.len && memchr(kv->value.data, 0, kv->value.len))
-		return err_set(err, -EINVAL, "environment variable %s: NUL byte", kv->key);
-	if (kv->value.len > SPEC_JSON_MAX)
-		return err_set(err, -EINVAL, "environment variable %s: too long", kv->key);
-	s = str_fmt("%s=%.*s", kv->key, (int)kv->value.len,
-		    kv->value.data ? (const char *)kv->value.data : "");
-	if (!s)
-		return err_nomem(err);
-	probe = json_string(s);
-	if (!probe)
-		return err_set(err, -ENOSYS,
-			       "environment variable %s: a value that is not UTF-8 is "
-			       "not implemented yet",
-			       kv->key);
-	env_set(b, env, kv->key, strlen(kv->key), s);
-	return 0;
-}
-
-static int build_env(struct build *b, json_t *process, struct err *err)
-{
-	const Cri__ContainerConfig *c = b->in->container;
-	json_t *env = json_array();
-
-	put(b, process, "env", env);
-	add_string(b, env, "PATH=" PATH_DEFAULT);
-	if (c->tty)
-		add_string(b, env, "TERM=xterm");
-	if (!str_empty(b->in->pod->hostname)) {
-		cleanup_free char *s = str_fmt("HOSTNAME=%s", b->in->pod->hostname);
-
-		add(b, env, s ? json_string(s) : NULL);
-	}
-	/* The search for an earlier value is quadratic, so the count is checked on the way. */
-	for (char **e = b->in->image->env; *e && json_array_size(env) <= PROCESS_ARGS_MAX; e++) {
-		const char *eq = strchr(*e, '=');
-
-		if (eq && eq != *e)
-			env_set(b, env, *e, (size_t)(eq - *e), *e);
-	}
-	for (size_t i = 0; i < c->n_envs; i++) {
-		int r = env_set_config(b, env, c->envs[i], err);
-
-		if (r < 0)
-			return r;
-	}
-	if (json_array_size(env) > PROCESS_ARGS_MAX)
-		return err_set(err, -EINVAL, "more than %u environment variables",
-			       PROCESS_ARGS_MAX);
 	return 0;
 }
 
@@ -332,7 +252,9 @@ static int build_process(struct build *b, json_t *spec, struct err *err)
 	if (r == 0)
 		r = build_args(b, process, err);
 	if (r == 0)
-		r = build_env(b, process, err);
+		r = spec_env(b->in, process, err);
+	if (r == 0)
+		r = spec_env_check_size(process, err);
 	if (r == 0)
 		r = build_cwd(b, process, err);
 	if (r == 0)
@@ -553,7 +475,8 @@ static int dump(json_t *j, char **ret, struct err *err)
 		return err_nomem(err);
 	if (strlen(text) > SPEC_JSON_MAX) {
 		free(text);
-		return err_set(err, -EINVAL, "the container's configuration is larger than 2 MiB");
+		return err_set(err, -EINVAL, "the container's configuration is larger than %zu MiB",
+			       SPEC_JSON_MAX / MIB);
 	}
 	*ret = text;
 	return 0;
@@ -592,11 +515,8 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 	cleanup_json json_t *spec = json_loads(config_json, 0, NULL);
 	json_t *process = json_object_get(spec, "process");
 	json_t *list = json_array();
+	int r;
 
-	if (n_args > PROCESS_ARGS_MAX) {
-		json_decref(list);
-		return err_set(err, -EINVAL, "more than %u arguments", PROCESS_ARGS_MAX);
-	}
 	if (!process) {
 		json_decref(list);
 		return err_set(err, -EIO, "config.json of the container has no process");
@@ -607,7 +527,8 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 	put(&b, process, "terminal", json_false());
 	if (b.bad)
 		return err_nomem(err);
-	return dump(process, ret, err);
+	r = spec_env_check_size(process, err);
+	return r == 0 ? dump(process, ret, err) : r;
 }
 
 int spec_stop_signal(const struct spec_input *in, int *ret, bool *chosen, struct err *err)

@@ -10,8 +10,8 @@
 #include "image/image.h"
 #include "proto/cri.pb-c.h"
 
-#define SPEC_NAME_MAX 1024	/* of a name or uid in metadata */
-#define SPEC_JSON_MAX (2 * MIB) /* as the shim (OCI_JSON_MAX) */
+#define SPEC_NAME_MAX 1024	 /* of a name or uid in metadata */
+#define SPEC_JSON_MAX (24 * MIB) /* as the shim (OCI_JSON_MAX) */
 
 /* The path of a namespace that a container shares with its pod: any path means the pod's. */
 #define SPEC_POD_NAMESPACE "/run/husk/pod/"

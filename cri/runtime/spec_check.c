@@ -216,11 +216,6 @@ int spec_check_container(const struct spec_input *in, struct err *err)
 	if (c->n_cdi_devices)
 		return err_set(err, -ENOSYS, "CDI devices are not implemented yet (%s)",
 			       c->cdi_devices[0]->name);
-	if (c->n_command > PROCESS_ARGS_MAX || c->n_args > PROCESS_ARGS_MAX)
-		return err_set(err, -EINVAL, "more than %u arguments", PROCESS_ARGS_MAX);
-	if (c->n_envs > PROCESS_ARGS_MAX)
-		return err_set(err, -EINVAL, "more than %u environment variables",
-			       PROCESS_ARGS_MAX);
 	if (c->linux && c->linux->security_context) {
 		r = check_container_security(in, c->linux->security_context, err);
 		if (r < 0)

@@ -15,9 +15,9 @@
 #include "base/pb.h"
 #include "proto/agent.pb-c.h"
 
-#define OCI_JSON_MAX (2 * MIB)
-#define OCI_MEMORY_MAX (8 * MIB) /* of the arena */
-#define OCI_MAP_MAX 1024u	 /* sysctls, annotations, unified */
+#define OCI_JSON_MAX (24 * MIB)	  /* 3 MiB of environment, escaped as \uXXXX, and the rest */
+#define OCI_MEMORY_MAX (24 * MIB) /* of the arena */
+#define OCI_MAP_MAX 1024u	  /* sysctls, annotations, unified */
 
 struct oci_spec {
 	Agent__CreateContainerRequest *req; /* without id, rootfs disks and stdio */

@@ -1,4 +1,6 @@
 /* process of OCI: what runs, as whom, with which rights and limits. */
+#include <string.h>
+
 #include "base/capname.h"
 #include "base/limits.h"
 #include "base/util.h"
@@ -221,9 +223,73 @@ static int process_args(struct oci *o, const char *path, json_t *v)
 	return oci_strings(o, path, v, PROCESS_ARGS_MAX, &o->process->n_args, &o->process->args);
 }
 
+/* Appends room for n variables to those that are there: "env" and its hexadecimal part come in any
+ * order. */
+static int env_grow(struct oci *o, const char *path, json_t *v, ProtobufCBinaryData **ret)
+{
+	size_t old = o->process->n_env, n = json_array_size(v);
+	ProtobufCBinaryData *list;
+
+	if (!json_is_array(v))
+		return oci_bad(o, path, "is not a list");
+	if (n > PROCESS_ARGS_MAX - old)
+		return oci_bad(o, path, "has too many entries");
+	list = oci_alloc(o, (old + n) * sizeof(*list));
+	if (!list)
+		return oci_oom(o);
+	if (old)
+		memcpy(list, o->process->env, old * sizeof(*list));
+	*ret = list + old;
+	o->process->env = list;
+	o->process->n_env = old + n;
+	return 0;
+}
+
 static int process_env(struct oci *o, const char *path, json_t *v)
 {
-	return oci_strings(o, path, v, PROCESS_ARGS_MAX, &o->process->n_env, &o->process->env);
+	ProtobufCBinaryData *list = NULL;
+	int r = env_grow(o, path, v, &list);
+	char *s = NULL;
+
+	for (size_t i = 0; r == 0 && i < json_array_size(v); i++) {
+		r = oci_string(o, path, json_array_get(v, i), &s);
+		if (r == 0)
+			list[i] = (ProtobufCBinaryData){ strlen(s), (uint8_t *)s };
+	}
+	return r;
+}
+
+static int hex_digit(char c)
+{
+	const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c) : NULL;
+
+	return at ? (int)(at - digits) : -1;
+}
+
+/* Of huskd: values that are not UTF-8. */
+static int process_env_hex(struct oci *o, const char *path, json_t *v)
+{
+	ProtobufCBinaryData *list = NULL;
+	int r = env_grow(o, path, v, &list);
+	char *s = NULL;
+
+	for (size_t i = 0; r == 0 && i < json_array_size(v); i++) {
+		r = oci_string(o, path, json_array_get(v, i), &s);
+		if (r < 0)
+			break;
+		list[i] = (ProtobufCBinaryData){ strlen(s) / 2, (uint8_t *)s };
+		if (strlen(s) % 2)
+			return oci_bad(o, path, "is not hexadecimal");
+		/* In place: a byte never comes before its digits. */
+		for (size_t k = 0; k < list[i].len; k++) {
+			int high = hex_digit(s[2 * k]), low = hex_digit(s[2 * k + 1]);
+
+			if (high < 0 || low < 0)
+				return oci_bad(o, path, "is not hexadecimal");
+			s[k] = (char)(high << 4 | low);
+		}
+	}
+	return r;
 }
 
 static int process_cwd(struct oci *o, const char *path, json_t *v)
@@ -262,6 +328,7 @@ static const struct oci_field process_fields[] = {
 	{ "args", OCI_TAKE, process_args },
 	{ "commandLine", OCI_REFUSE, NULL },
 	{ "env", OCI_TAKE, process_env },
+	{ PROCESS_ENV_HEX, OCI_TAKE, process_env_hex },
 	{ "cwd", OCI_TAKE, process_cwd },
 	{ "capabilities", OCI_TAKE, process_capabilities },
 	{ "rlimits", OCI_TAKE, process_rlimits },

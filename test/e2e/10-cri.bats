@@ -159,3 +159,28 @@ reopen_log() { crictl logs -r "$1" >/dev/null; }
 	[[ $stderr == *"code = Unimplemented"*"mounts are not implemented yet (/data)"* ]]
 	crictl rmp -f "$pod"
 }
+
+@test "the environment: any bytes, seven thousand variables, and what is too long for an exec" {
+	husk run -d --name bytes -e "ODD=$(printf 'x\377y')" "$BUSYBOX" sh -c 'printf %s "$ODD" | od -An -tx1; sleep 1000'
+	seen() { [ "$(husk logs bytes)" = " 78 ff 79" ]; }
+	wait_until 20 seen
+	run -0 husk exec bytes sh -c 'printf %s "$ODD" | od -An -tx1'
+	[ "$output" = " 78 ff 79" ]
+	husk rm -f bytes
+
+	pod_json environ >"$T/pod.json"
+	pod=$(crictl runp "$T/pod.json")
+	container_json many "$BUSYBOX" sh -c 'env | grep -c ^SERVICE_' |
+		jq '.envs = [range(7000) | {key: "SERVICE_\(.)", value: "tcp://10.0.0.\(.):80"}]' >"$T/many.json"
+	ct=$(crictl create "$pod" "$T/many.json" "$T/pod.json")
+	crictl start "$ct"
+	counted() { [ "$(crictl logs "$ct")" = 7000 ]; }
+	wait_until 20 counted
+	# 2.2 MiB: the guest's kernel takes 2.
+	container_json long "$BUSYBOX" true |
+		jq '.envs = [range(22) | {key: "K\(.)", value: ("x" * 100000)}]' >"$T/long.json"
+	ct=$(crictl create "$pod" "$T/long.json" "$T/pod.json")
+	run ! crictl start "$ct"
+	[[ ${output,,} == *"argument list too long"* ]]
+	crictl rmp -f "$pod"
+}

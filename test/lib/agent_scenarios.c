@@ -466,7 +466,9 @@ static void test_settings(void **state)
 		AGENT__CREATE_CONTAINER_REQUEST__SYSCTLS_ENTRY__INIT;
 	Agent__CreateContainerRequest__SysctlsEntry *sysctls[] = { &sysctl };
 	Agent__Rlimit lim = AGENT__RLIMIT__INIT, *limits[] = { &lim };
-	char *env[] = { (char *)"A=b", (char *)"HOME=/tmp", (char *)"PATH=/nowhere:/bin" };
+	ProtobufCBinaryData env[] = { { 3, (uint8_t *)"A=b" },
+				      { 9, (uint8_t *)"HOME=/tmp" },
+				      { 18, (uint8_t *)"PATH=/nowhere:/bin" } };
 	struct setup s;
 	unsigned status;
 

@@ -188,7 +188,7 @@ static void test_mount_options(void **state)
 
 static void test_process(void **state)
 {
-	char *env[] = { (char *)"=x" };
+	ProtobufCBinaryData env[] = { { 2, (uint8_t *)"=x" } };
 	Agent__Rlimit lim = AGENT__RLIMIT__INIT, *limits[] = { &lim };
 
 	process.n_args = 0;
@@ -200,10 +200,18 @@ static void test_process(void **state)
 	process.env = env;
 	process.n_env = 1;
 	REFUSED(-EINVAL, "NAME=VALUE");
-	env[0] = (char *)"NOVALUE";
+	env[0] = (ProtobufCBinaryData){ 7, (uint8_t *)"NOVALUE" };
 	process.env = env;
 	process.n_env = 1;
 	REFUSED(-EINVAL, "NOVALUE");
+	env[0] = (ProtobufCBinaryData){ 0, NULL };
+	process.env = env;
+	process.n_env = 1;
+	REFUSED(-EINVAL, "NAME=VALUE");
+	env[0] = (ProtobufCBinaryData){ 4, (uint8_t *)"A=\0b" };
+	process.env = env;
+	process.n_env = 1;
+	REFUSED(-EINVAL, "NUL");
 	process.n_env = PROCESS_ARGS_MAX + 1;
 	REFUSED(-EINVAL, "env");
 	process.cwd = (char *)"x";

@@ -157,6 +157,9 @@ static void test_env(void **state)
 	char *image_env[] = { (char *)"A=image", (char *)"B=image=x", (char *)"PATH=/img", NULL };
 	Cri__KeyValue kv[2], *list[] = { &kv[0], &kv[1] };
 
+	cleanup_free char *text = NULL, *exec = NULL;
+	json_t *process, *hex;
+
 	init(&f);
 	json_t *j = build(&f);
 	assert_non_null(strstr(env_of(j, "PATH"), "/usr/sbin"));
@@ -187,23 +190,62 @@ static void test_env(void **state)
 	kv[0].key = (char *)"A";
 	kv[0].value = (ProtobufCBinaryData){ 3, (uint8_t *)"x\0y" };
 	refused(&f, -EINVAL, "NUL");
-	kv[0].value = (ProtobufCBinaryData){ 1, (uint8_t *)"\xff" };
-	refused(&f, -ENOSYS, "UTF-8");
+	/* Bytes that JSON cannot carry go beside it, in place of an earlier value, too. */
+	kv[0].value = (ProtobufCBinaryData){ 2, (uint8_t *)"\xff%" };
+	j = build(&f);
+	assert_string_equal(env_of(j, "A"), "(none)");
+	assert_string_equal(env_of(j, "B"), "image=x");
+	process = json_object_get(j, "process");
+	hex = json_object_get(process, PROCESS_ENV_HEX);
+	assert_int_equal(json_array_size(hex), 1);
+	assert_string_equal(json_string_value(json_array_get(hex, 0)), "413dff25");
+	/* A command in the container has it, too. */
+	text = json_dumps(j, 0);
+	assert_int_equal(spec_exec(text, f.image.cmd, 1, &exec, NULL), 0);
+	assert_non_null(strstr(exec, "\"" PROCESS_ENV_HEX "\":[\"413dff25\"]"));
+	json_decref(j);
 }
 
-static void test_env_of_image_is_bounded(void **state)
+/* As many as a thousand services make, and in linear time; people meet the kernel's limit. */
+static void test_env_is_large(void **state)
 {
+	enum { N = 100000 };
 	struct fixture f;
-	static char *many[PROCESS_ARGS_MAX + 2];
-	static char text[PROCESS_ARGS_MAX + 1][16];
+	Cri__KeyValue *kv = calloc(N, sizeof(*kv)), **list = calloc(N, sizeof(*list));
+	cleanup_free char *big = calloc(1, PROCESS_BYTES_MAX);
+	uint64_t begin = now_mono_ns();
+	json_t *j;
 
 	init(&f);
-	for (size_t i = 0; i <= PROCESS_ARGS_MAX; i++) {
-		(void)snprintf(text[i], sizeof(text[i]), "K%zu=1", i);
-		many[i] = text[i];
+	assert_true(kv && list && big);
+	for (size_t i = 0; i < N; i++) {
+		cri__key_value__init(&kv[i]);
+		kv[i].key = str_fmt("KEY_%zu", i / 2); /* each twice */
+		kv[i].value = (ProtobufCBinaryData){ 3, (uint8_t *)(i % 2 ? "new" : "old") };
+		list[i] = &kv[i];
 	}
-	f.image.env = many;
-	refused(&f, -EINVAL, "environment");
+	f.c.envs = list;
+	f.c.n_envs = N;
+	j = build(&f);
+	assert_int_equal(json_array_size(json_object_get(json_object_get(j, "process"), "env")),
+			 N / 2 + 2);
+	assert_string_equal(env_of(j, "KEY_1234"), "new");
+	json_decref(j);
+	/* The square of it took minutes. */
+	assert_true(now_mono_ns() - begin < 20 * NS_PER_S);
+
+	memset(big, 'x', PROCESS_BYTES_MAX - 1);
+	kv[0].value = (ProtobufCBinaryData){ PROCESS_BYTES_MAX - 1, (uint8_t *)big };
+	f.c.n_envs = 1;
+	refused(&f, -E2BIG, "argument list too long");
+	f.c.n_envs = 0;
+	f.c.args = &big;
+	f.c.n_args = 1;
+	refused(&f, -E2BIG, "argument list too long");
+	for (size_t i = 0; i < N; i++)
+		free(kv[i].key);
+	free(kv);
+	free(list);
 }
 
 static void user_is(const Cri__LinuxContainerSecurityContext *sc, const char *image,
@@ -581,20 +623,13 @@ static void test_pod(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_args),
-		cmocka_unit_test(test_env),
-		cmocka_unit_test(test_env_of_image_is_bounded),
-		cmocka_unit_test(test_user),
-		cmocka_unit_test(test_capabilities),
-		cmocka_unit_test(test_namespaces),
-		cmocka_unit_test(test_privileged),
-		cmocka_unit_test(test_what_is_not_there_yet),
-		cmocka_unit_test(test_resources),
-		cmocka_unit_test(test_log_path),
-		cmocka_unit_test(test_cwd),
-		cmocka_unit_test(test_stop_signal),
-		cmocka_unit_test(test_exec),
-		cmocka_unit_test(test_pod),
+		cmocka_unit_test(test_args),	     cmocka_unit_test(test_env),
+		cmocka_unit_test(test_env_is_large), cmocka_unit_test(test_user),
+		cmocka_unit_test(test_capabilities), cmocka_unit_test(test_namespaces),
+		cmocka_unit_test(test_privileged),   cmocka_unit_test(test_what_is_not_there_yet),
+		cmocka_unit_test(test_resources),    cmocka_unit_test(test_log_path),
+		cmocka_unit_test(test_cwd),	     cmocka_unit_test(test_stop_signal),
+		cmocka_unit_test(test_exec),	     cmocka_unit_test(test_pod),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,6 +43,7 @@ static void test_oci_good(void **state)
 {
 	static const char json[] = SPEC(
 		",\"terminal\":true,\"consoleSize\":{\"width\":80,\"height\":25},\"env\":[\"A=b\"],"
+		"\"husk.envHex\":[\"423dff20\"],"
 		"\"user\":{\"uid\":1,\"gid\":2,\"additionalGids\":[3,4],\"umask\":18},"
 		"\"capabilities\":{\"bounding\":[\"CAP_CHOWN\",\"CAP_CHECKPOINT_RESTORE\"]},"
 		"\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":1024,\"hard\":"
@@ -64,6 +65,9 @@ static void test_oci_good(void **state)
 	if (parse(&a, json, &s, &err) < 0)
 		fail_msg("%s", err.msg);
 	p = s.req->process;
+	assert_int_equal(p->n_env, 2);
+	assert_true(p->env[0].len == 3 && memcmp(p->env[0].data, "A=b", 3) == 0);
+	assert_true(p->env[1].len == 4 && memcmp(p->env[1].data, "B=\xff ", 4) == 0);
 	assert_true(p->terminal && p->width == 80 && p->height == 25 && p->no_new_privileges);
 	assert_true(p->user->uid == 1 && p->user->gid == 2 && p->user->n_additional_gids == 2);
 	assert_true(p->user->umask == 022 && p->oom_score_adj == -500);
@@ -96,6 +100,9 @@ static void test_oci_refused(void **state)
 {
 	refused("{", -EINVAL, "line 1");
 	refused("[]", -EINVAL, "object");
+	refused(SPEC(",\"husk.envHex\":[\"4\"]", ""), -EINVAL, "hexadecimal");
+	refused(SPEC(",\"husk.envHex\":[\"4G\"]", ""), -EINVAL, "hexadecimal");
+	refused(SPEC(",\"husk.envHex\":\"41\"", ""), -EINVAL, "list");
 	refused("{\"linux\":{}}", -EINVAL, "process");
 	refused("{\"process\":{\"args\":[],\"cwd\":\"/\"}}", -EINVAL, "args");
 	refused("{\"process\":{\"args\":[\"a\"],\"cwd\":\"x\"}}", -EINVAL, "process.cwd");
