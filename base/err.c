@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "base/utf8.h"
 
 /* The text of `fmt`, then `sep` and `tail`. Arguments may point into err->msg, so it is built
  * aside. */
@@ -11,11 +14,13 @@ printf_like(3, 0) static void set_text(struct err *err, int code, const char *fm
 				       const char *sep, const char *tail)
 {
 	char text[sizeof(err->msg)];
-	size_t n;
+	bool cut = vsnprintf(text, sizeof(text), fmt, ap) >= (int)sizeof(text);
+	size_t n = strlen(text);
 
-	(void)vsnprintf(text, sizeof(text), fmt, ap);
-	n = strlen(text);
-	(void)snprintf(text + n, sizeof(text) - n, "%s%s", sep, tail);
+	if (snprintf(text + n, sizeof(text) - n, "%s%s", sep, tail) >= (int)(sizeof(text) - n))
+		cut = true;
+	if (cut)
+		utf8_trim(text);
 	memcpy(err->msg, text, strlen(text) + 1);
 	err->code = code;
 }

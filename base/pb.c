@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "base/util.h"
 #include "proto/wkt.pb-c.h"
 
@@ -116,6 +117,62 @@ ProtobufCMessage *pb_clone(const ProtobufCMessage *m)
 	cleanup_free uint8_t *bytes = pb_pack(m, &n);
 
 	return bytes ? protobuf_c_message_unpack(m->descriptor, NULL, n, bytes) : NULL;
+}
+
+/* True if all strings are valid; with `repair` they are afterwards. The depth is that of our own
+ * messages' types. */
+static bool walk_strings(const ProtobufCMessage *m, bool repair);
+
+static bool walk_member(const ProtobufCFieldDescriptor *f, void *value, bool repair)
+{
+	if (!value)
+		return true;
+	if (f->type == PROTOBUF_C_TYPE_MESSAGE)
+		return walk_strings(value, repair);
+	if (utf8_valid(value))
+		return true;
+	if (repair)
+		utf8_repair(value);
+	return false;
+}
+
+static bool walk_strings(const ProtobufCMessage *m, bool repair)
+{
+	bool valid = true;
+
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+		const char *member = (const char *)m + f->offset;
+		void *const *values = (void *const *)(const void *)member;
+		const void *quantifier = (const char *)m + f->quantifier_offset;
+		size_t n = 1;
+
+		if (f->type != PROTOBUF_C_TYPE_STRING && f->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+			memcpy(&n, quantifier, sizeof(n));
+			values = n ? *(void *const *const *)(const void *)member : NULL;
+		} else if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
+			n = *(const uint32_t *)quantifier == f->id;
+		}
+		for (size_t k = 0; k < n; k++)
+			valid = walk_member(f, values[k], repair) && valid;
+	}
+	return valid;
+}
+
+bool pb_strings_valid(const ProtobufCMessage *m)
+{
+	return walk_strings(m, false);
+}
+
+ProtobufCMessage *pb_clone_repaired(const ProtobufCMessage *m)
+{
+	ProtobufCMessage *copy = pb_clone(m);
+
+	if (copy)
+		(void)walk_strings(copy, true);
+	return copy;
 }
 
 const char *pb_any_type(const Wkt__Any *any)

@@ -47,6 +47,11 @@ uint8_t *pb_pack(const ProtobufCMessage *m, size_t *ret_len) must_check;
  * protobuf_c_message_free_unpacked. NULL: out of memory. */
 ProtobufCMessage *pb_clone(const ProtobufCMessage *m) must_check;
 
+/* Are all its strings UTF-8, down to the innermost message? Go refuses any other message. */
+bool pb_strings_valid(const ProtobufCMessage *m);
+/* A deep copy as pb_clone gives, with strings as utf8_repair leaves them. NULL: out of memory. */
+ProtobufCMessage *pb_clone_repaired(const ProtobufCMessage *m) must_check;
+
 /* The full name of the message inside, without the "type.googleapis.com/" that some put in front.
  * NULL has the type "". Valid as long as `any`. */
 const char *pb_any_type(const struct Wkt__Any *any);

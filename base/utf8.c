@@ -1,6 +1,7 @@
 #include "base/utf8.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* Unicode, table 3-7: the second byte's range depends on the first. */
 size_t utf8_len(const char *s)
@@ -47,5 +48,22 @@ void utf8_repair(char *s)
 		n = utf8_len(s);
 		if (n == 0)
 			*s = '?';
+	}
+}
+
+void utf8_trim(char *s)
+{
+	size_t n = strlen(s);
+
+	/* A character has three bytes behind its first at most. */
+	for (size_t back = 1; back <= 3 && back <= n; back++) {
+		uint8_t c = (uint8_t)s[n - back];
+		size_t need = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+
+		if (c >= 0x80 && c < 0xc0)
+			continue;
+		if (need > back)
+			s[n - back] = '\0';
+		return;
 	}
 }

@@ -13,5 +13,7 @@ size_t utf8_len(const char *s);
 bool utf8_valid(const char *s);
 /* Every byte that is no part of a well-formed character becomes '?'. In place. */
 void utf8_repair(char *s);
+/* Takes off what a cut left of the last character. In place. */
+void utf8_trim(char *s);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pb.h"
 #include "base/util.h"
 
 /* Field tags (number << 3 | 2, length-delimited) of the payload in ttrpc.Request and
@@ -100,6 +101,34 @@ static int put_frame(struct buf *out, uint32_t stream_id, enum ttrpc_type type, 
 	return 0;
 }
 
+static void codec_free_copy(ProtobufCMessage **copy)
+{
+	if (*copy)
+		protobuf_c_message_free_unpacked(*copy, NULL);
+}
+
+/* What goes back to a client may have a guest's text in it, or half a character of it where it was
+ * cut. A Go client would refuse the whole message, with the exit code that it asked for. */
+static int put_answer(struct buf *out, uint32_t stream_id, enum ttrpc_type type, uint8_t flags,
+		      const ProtobufCMessage *head, uint8_t tag, const ProtobufCMessage *body)
+{
+	ProtobufCMessage *cleanup_with(codec_free_copy) good_head = NULL;
+	ProtobufCMessage *cleanup_with(codec_free_copy) good_body = NULL;
+
+	if (head && !pb_strings_valid(head)) {
+		good_head = pb_clone_repaired(head);
+		if (!good_head)
+			return -ENOMEM;
+	}
+	if (body && !pb_strings_valid(body)) {
+		good_body = pb_clone_repaired(body);
+		if (!good_body)
+			return -ENOMEM;
+	}
+	return put_frame(out, stream_id, type, flags, good_head ? good_head : head, tag,
+			 good_body ? good_body : body);
+}
+
 int ttrpc_put_request(struct buf *out, uint32_t stream_id, uint8_t flags,
 		      const Ttrpc__Request *head, const ProtobufCMessage *body)
 {
@@ -109,7 +138,7 @@ int ttrpc_put_request(struct buf *out, uint32_t stream_id, uint8_t flags,
 
 int ttrpc_put_response(struct buf *out, uint32_t stream_id, const ProtobufCMessage *body)
 {
-	return put_frame(out, stream_id, TTRPC_RESPONSE, 0, NULL, RESPONSE_PAYLOAD_TAG, body);
+	return put_answer(out, stream_id, TTRPC_RESPONSE, 0, NULL, RESPONSE_PAYLOAD_TAG, body);
 }
 
 int ttrpc_put_status(struct buf *out, uint32_t stream_id, enum rpc_code code, const char *msg,
@@ -118,12 +147,19 @@ int ttrpc_put_status(struct buf *out, uint32_t stream_id, enum rpc_code code, co
 	Ttrpc__Response resp = TTRPC__RESPONSE__INIT;
 	Rpc__Status status = RPC__STATUS__INIT;
 	Wkt__Any any = WKT__ANY__INIT, *any_p = &any;
+	ProtobufCMessage *cleanup_with(codec_free_copy) good = NULL;
 	cleanup_free uint8_t *packed = NULL;
 	size_t n;
 
 	status.code = (int32_t)code;
 	status.message = (char *)msg;
 	resp.status = &status;
+	if (detail && !pb_strings_valid(detail)) {
+		good = pb_clone_repaired(detail);
+		if (!good)
+			return -ENOMEM;
+		detail = good;
+	}
 	if (detail) {
 		n = protobuf_c_message_get_packed_size(detail);
 		if (n > TTRPC_MESSAGE_MAX)
@@ -137,10 +173,10 @@ int ttrpc_put_status(struct buf *out, uint32_t stream_id, enum rpc_code code, co
 		status.details = &any_p;
 		status.n_details = 1;
 	}
-	return put_frame(out, stream_id, TTRPC_RESPONSE, 0, &resp.base, 0, NULL);
+	return put_answer(out, stream_id, TTRPC_RESPONSE, 0, &resp.base, 0, NULL);
 }
 
 int ttrpc_put_data(struct buf *out, uint32_t stream_id, uint8_t flags, const ProtobufCMessage *body)
 {
-	return put_frame(out, stream_id, TTRPC_DATA, flags, NULL, 0, body);
+	return put_answer(out, stream_id, TTRPC_DATA, flags, NULL, 0, body);
 }

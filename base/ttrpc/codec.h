@@ -50,7 +50,8 @@ struct ttrpc_decoder {
 bool ttrpc_decode(struct ttrpc_decoder *d, struct buf *in, struct ttrpc_frame *ret) must_check;
 
 /* Each appends one frame to `out`, or nothing. -EMSGSIZE: payload above TTRPC_MESSAGE_MAX;
- * -ENOBUFS: no room up to the buffer's maximum; -ENOMEM. A NULL body is an empty one. */
+ * -ENOBUFS: no room up to the buffer's maximum; -ENOMEM. A NULL body is an empty one. In all but
+ * requests, strings that are not UTF-8 are repaired on the way. */
 int ttrpc_put_request(struct buf *out, uint32_t stream_id, uint8_t flags,
 		      const Ttrpc__Request *head, const ProtobufCMessage *body) must_check;
 int ttrpc_put_response(struct buf *out, uint32_t stream_id,

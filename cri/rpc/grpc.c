@@ -234,9 +234,20 @@ static void call_answer(struct rpc_call *c, grpc_byte_buffer *message, enum rpc_
 static grpc_byte_buffer *pack(const ProtobufCMessage *m, int *ret_code)
 {
 	size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
+	ProtobufCMessage *good = NULL;
 	grpc_slice slice;
 	grpc_byte_buffer *b;
 
+	if (m && !pb_strings_valid(m)) {
+		good = pb_clone_repaired(m);
+		if (!good) {
+			*ret_code = -ENOMEM;
+			return NULL;
+		}
+		b = pack(good, ret_code);
+		protobuf_c_message_free_unpacked(good, NULL);
+		return b;
+	}
 	if (n > RPC_MESSAGE_MAX) {
 		*ret_code = -ENOBUFS;
 		return NULL;
@@ -256,6 +267,10 @@ void rpc_reply(struct rpc_call *c, const ProtobufCMessage *resp)
 
 	if (resp || !c->entry->streams) {
 		b = pack(resp, &r);
+		if (r == -ENOMEM) {
+			rpc_reply_err(c, r, NULL);
+			return;
+		}
 		if (r < 0) {
 			rpc_reply_status(c, RPC_RESOURCE_EXHAUSTED,
 					 "the answer is larger than 16 MiB; use a filter");

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/err.h"
+#include "base/utf8.h"
 
 static void set_and_text(void **state)
 {
@@ -67,6 +68,23 @@ static void long_texts_are_cut(void **state)
 	assert_int_equal(strlen(e.msg), sizeof(e.msg) - 1);
 }
 
+/* A cut takes no half of a character along. */
+static void cut_at_a_character(void **state)
+{
+	struct err e = { 0 };
+	char big[2000];
+
+	for (size_t shift = 0; shift < 3; shift++) {
+		memset(big, 'a', shift);
+		for (size_t i = shift; i + 3 < sizeof(big); i += 3)
+			(void)snprintf(big + i, 4, "\xe2\x82\xac");
+		(void)err_set(&e, -EIO, "%s", big);
+		assert_true(utf8_valid(e.msg));
+		(void)err_wrap(&e, -EIO, "%s", "outer");
+		assert_true(utf8_valid(e.msg));
+	}
+}
+
 static void text_of_itself(void **state)
 {
 	struct err e = { 0 };
@@ -81,9 +99,10 @@ static void text_of_itself(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(set_and_text),	  cmocka_unit_test(wrap),
-		cmocka_unit_test(without_object), cmocka_unit_test(long_texts_are_cut),
-		cmocka_unit_test(text_of_itself), cmocka_unit_test(out_of_memory),
+		cmocka_unit_test(set_and_text),	      cmocka_unit_test(wrap),
+		cmocka_unit_test(without_object),     cmocka_unit_test(long_texts_are_cut),
+		cmocka_unit_test(cut_at_a_character), cmocka_unit_test(text_of_itself),
+		cmocka_unit_test(out_of_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

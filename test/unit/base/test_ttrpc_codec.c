@@ -209,6 +209,56 @@ static void status_with_detail(void **state)
 	assert_string_equal(((Agent__StartFailure *)m)->stage, "exec");
 }
 
+/* A guest's text is in what we answer: a Go client would refuse the message whole. */
+static void answers_are_utf8(void **state)
+{
+	Agent__StartContainerResponse resp = AGENT__START_CONTAINER_RESPONSE__INIT;
+	Agent__StartFailure fail = AGENT__START_FAILURE__INIT;
+	char stage[] = "\xff\xc3\xa4\xe2\x82", message[] = "no \xc3";
+	cleanup_pb_arena struct pb_arena a;
+	struct ttrpc_decoder d = { 0 };
+	cleanup_buf struct buf b;
+	struct ttrpc_frame f;
+	ProtobufCMessage *m;
+	Ttrpc__Response *r;
+
+	fail.stage = stage;
+	fail.error = 2;
+	resp.failure = &fail;
+	buf_init(&b, 4000);
+	pb_arena_init(&a, 64 * KIB);
+	assert_int_equal(ttrpc_put_response(&b, 7, &resp.base), 0);
+	assert_int_equal(ttrpc_put_data(&b, 7, 0, &resp.base), 0);
+	assert_int_equal(ttrpc_put_status(&b, 7, RPC_UNKNOWN, message, "x.Y", &fail.base), 0);
+
+	assert_true(ttrpc_decode(&d, &b, &f));
+	assert_int_equal(pb_unpack(&a, &ttrpc__response__descriptor, f.payload, f.len, &m), 0);
+	r = (Ttrpc__Response *)m;
+	assert_int_equal(pb_unpack(&a, &agent__start_container_response__descriptor,
+				   r->payload.data, r->payload.len, &m),
+			 0);
+	assert_string_equal(((Agent__StartContainerResponse *)m)->failure->stage, "?\xc3\xa4??");
+	assert_int_equal(((Agent__StartContainerResponse *)m)->failure->error, 2);
+
+	assert_true(ttrpc_decode(&d, &b, &f));
+	assert_int_equal(
+		pb_unpack(&a, &agent__start_container_response__descriptor, f.payload, f.len, &m),
+		0);
+	assert_string_equal(((Agent__StartContainerResponse *)m)->failure->stage, "?\xc3\xa4??");
+
+	assert_true(ttrpc_decode(&d, &b, &f));
+	assert_int_equal(pb_unpack(&a, &ttrpc__response__descriptor, f.payload, f.len, &m), 0);
+	r = (Ttrpc__Response *)m;
+	assert_string_equal(r->status->message, "no ?");
+	assert_int_equal(pb_unpack(&a, &agent__start_failure__descriptor,
+				   r->status->details[0]->value.data,
+				   r->status->details[0]->value.len, &m),
+			 0);
+	assert_string_equal(((Agent__StartFailure *)m)->stage, "?\xc3\xa4??");
+	/* The handler's own message is as it was. */
+	assert_string_equal(stage, "\xff\xc3\xa4\xe2\x82");
+}
+
 static void sizes_are_checked(void **state)
 {
 	Agent__CreateSandboxRequest m = AGENT__CREATE_SANDBOX_REQUEST__INIT;
@@ -242,7 +292,7 @@ int main(void)
 		cmocka_unit_test(frames_byte_by_byte), cmocka_unit_test(oversize_is_skipped),
 		cmocka_unit_test(largest_frame_fits),  cmocka_unit_test(request_round_trip),
 		cmocka_unit_test(bytes_on_the_wire),   cmocka_unit_test(status_with_detail),
-		cmocka_unit_test(sizes_are_checked),
+		cmocka_unit_test(answers_are_utf8),    cmocka_unit_test(sizes_are_checked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

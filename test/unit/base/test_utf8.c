@@ -78,12 +78,38 @@ static void whole_texts(void **state)
 			    "??z?");
 }
 
+static void trimmed(const char *text, const char *want)
+{
+	char s[32];
+
+	(void)snprintf(s, sizeof(s), "%s", text);
+	utf8_trim(s);
+	assert_string_equal(s, want);
+}
+
+static void cut_texts(void **state)
+{
+	trimmed("", "");
+	trimmed("abc", "abc");
+	trimmed("a\xc3\xa4", "a\xc3\xa4");
+	trimmed("a\xc3", "a");
+	trimmed("a\xe2\x82\xac", "a\xe2\x82\xac");
+	trimmed("a\xe2\x82", "a");
+	trimmed("a\xe2", "a");
+	trimmed("a\xf0\x9f\x98\x80", "a\xf0\x9f\x98\x80");
+	trimmed("a\xf0\x9f\x98", "a");
+	trimmed("\xf0", "");
+	/* None that was cut: left for utf8_repair. */
+	trimmed("\x80\x80\x80\x80", "\x80\x80\x80\x80");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lengths),
 		cmocka_unit_test(all_characters),
 		cmocka_unit_test(whole_texts),
+		cmocka_unit_test(cut_texts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
