@@ -89,7 +89,11 @@ static int say_backends(struct check *k, const char *text)
 	n += say_backend(k, probe, "kvm");
 	n += say_backend(k, probe, "qemu");
 	if (n > 0 && json_unpack(probe, "{s:s}", "auto", &chosen) == 0)
-		say(k, OK, "backend auto", chosen);
+		say(k, str_eq(chosen, "kvm") ? OK : NOTE, "backend auto",
+		    str_eq(chosen, "kvm") ? chosen
+					  : "qemu: without KVM pods are slow, and QEMU's emulation "
+					    "is no border against a hostile guest; 'backend: kvm' "
+					    "refuses it");
 	json_decref(probe);
 	return n;
 }
@@ -185,11 +189,13 @@ static void say_conditions(struct check *k, const Cri__RuntimeStatus *st)
 
 		(void)snprintf(text, sizeof(text), "%s%s%s",
 			       c->status ? "yes" : "no: ", c->status ? "" : c->reason,
-			       c->status ? "" : " - ");
-		if (!c->status)
+			       !c->status	       ? " - "
+			       : str_empty(c->message) ? ""
+						       : ", but ");
+		if (!c->status || !str_empty(c->message))
 			(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s",
 				       c->message);
-		say(k, c->status ? OK : NOTE, c->type, text);
+		say(k, c->status && str_empty(c->message) ? OK : NOTE, c->type, text);
 	}
 }
 

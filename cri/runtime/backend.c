@@ -33,7 +33,11 @@ static void take_answer(struct backend *b)
 		(void)snprintf(b->name, sizeof(b->name), "%s", name);
 		(void)snprintf(b->reason, sizeof(b->reason), "%s%s",
 			       str_eq(name, "kvm") ? "" : "kvm is not usable: ", why ? why : "");
-		log_info("backend chosen", "backend", b->name, "why", b->reason);
+		if (str_eq(name, "kvm"))
+			log_info("backend chosen", "backend", b->name, "why", b->reason);
+		else
+			log_warn("backend auto falls back to QEMU without KVM: " BACKEND_TCG,
+				 "backend", b->name, "why", b->reason);
 	} else {
 		log_warn("no backend works here, pods will not start; see 'husk check'", "kvm",
 			 why ? why : "no answer from husk-vmm --probe");
@@ -120,6 +124,11 @@ void backend_fini(struct backend *b)
 	if (b->answer.max)
 		probe_end(b);
 	ev_child_del(&b->child);
+}
+
+bool backend_fell_back(const struct backend *b, const char *configured)
+{
+	return str_eq(configured, "auto") && str_eq(b->name, "qemu");
 }
 
 const char *backend_name(const struct backend *b, const char *configured)

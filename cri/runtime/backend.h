@@ -6,11 +6,15 @@
 #ifndef HUSK_CRI_RUNTIME_BACKEND_H
 #define HUSK_CRI_RUNTIME_BACKEND_H
 
+#include <stdbool.h>
+
 #include "base/buf.h"
 #include "base/loop.h"
 
 #define BACKEND_ANSWER_MAX (16 * KIB)
 #define BACKEND_PROBE_MS 5000
+/* What people are to know of QEMU's TCG, which `auto` takes without KVM. */
+#define BACKEND_TCG "slow, and no border against a hostile guest; 'backend: kvm' refuses it"
 
 struct backend {
 	char name[8];	  /* "kvm", "qemu"; "" = not known (yet) */
@@ -27,6 +31,8 @@ struct backend {
 void backend_probe(struct backend *b, struct loop *loop, const char *vmm);
 /* Fine on a zeroed one, too. */
 void backend_fini(struct backend *b);
+/* Does `auto` mean QEMU, for lack of KVM? */
+bool backend_fell_back(const struct backend *b, const char *configured);
 /* What to pass on to a shim: the answer if `configured` is "auto" and the answer is there. */
 const char *backend_name(const struct backend *b, const char *configured);
 

@@ -1,9 +1,12 @@
 #include "cri/runtime/service.h"
 
+#include <errno.h>
+
 #include <jansson.h>
 
 #include "base/util.h"
 #include "cri/huskd.h"
+#include "cri/runtime/backend.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/create.h"
 #include "cri/runtime/exec.h"
@@ -39,10 +42,20 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 	Cri__RuntimeHandler *handlers[] = { &unnamed, &husk };
 	Cri__StatusResponse__InfoEntry info = CRI__STATUS_RESPONSE__INFO_ENTRY__INIT;
 	Cri__StatusResponse__InfoEntry *infos[] = { &info };
-	cleanup_free char *text = NULL;
+	cleanup_free char *text = NULL, *fallback = NULL;
 
 	ready.type = (char *)"RuntimeReady";
 	ready.status = true;
+	if (backend_fell_back(d->backend, d->config.backend)) {
+		ready.reason = (char *)"BackendFallback";
+		ready.message = fallback =
+			str_fmt("pods run under QEMU without KVM: " BACKEND_TCG " (%s)",
+				d->backend->reason);
+		if (!fallback) {
+			rpc_reply_err(call, -ENOMEM, NULL);
+			return;
+		}
+	}
 	network.type = (char *)"NetworkReady";
 	network.reason = (char *)"NetworkPluginNotReady";
 	network.message =
@@ -57,10 +70,13 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 	resp.runtime_handlers = handlers;
 	resp.features = &features;
 	if (req->verbose) {
-		json_t *j = json_pack(
-			"{s:s, s:s, s:s, s:s, s:s, s:s}", "version", HUSK_VERSION, "rootDir",
-			d->config.root, "stateDir", d->config.state, "backend", d->config.backend,
-			"kernel", d->config.kernel ? d->config.kernel : "", "shim", d->config.shim);
+		json_t *j =
+			json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version",
+				  HUSK_VERSION, "rootDir", d->config.root, "stateDir",
+				  d->config.state, "backend", d->config.backend, "backendInUse",
+				  backend_name(d->backend, d->config.backend), "backendReason",
+				  d->backend->reason, "kernel",
+				  d->config.kernel ? d->config.kernel : "", "shim", d->config.shim);
 
 		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 		json_decref(j);

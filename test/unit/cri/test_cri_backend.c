@@ -54,18 +54,35 @@ static void kvm(void **state)
 	assert_string_equal(b.reason, "fast");
 	assert_string_equal(backend_name(&b, "auto"), "kvm");
 	assert_string_equal(backend_name(&b, "qemu"), "qemu");
+	assert_false(backend_fell_back(&b, "auto"));
 }
 
 static void qemu(void **state)
 {
 	struct backend b;
+	char text[1000];
+	int p[2];
+	ssize_t n;
 
+	assert_int_equal(pipe(p), 0);
+	log_init("test", p[1], LOG_WARN, false);
 	probe(&b,
 	      "echo '{\"kvm\": {\"usable\": false, \"reason\": \"no /dev/kvm\"},'; sleep 0.1;"
 	      "echo ' \"auto\": \"qemu\"}'");
 	assert_string_equal(b.name, "qemu");
 	assert_string_equal(b.reason, "kvm is not usable: no /dev/kvm");
 	assert_string_equal(backend_name(&b, "auto"), "qemu");
+	/* Never silently. */
+	log_init("test", STDERR_FILENO, LOG_ERROR + 1, false);
+	n = read(p[0], text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	assert_text(text, "backend auto falls back to QEMU without KVM");
+	assert_text(text, "no /dev/kvm");
+	assert_true(backend_fell_back(&b, "auto"));
+	assert_false(backend_fell_back(&b, "qemu"));
+	assert_string_equal(backend_name(&b, "kvm"), "kvm");
+	(void)close(p[0]);
+	(void)close(p[1]);
 }
 
 /* Each monitor probes for itself then. */
