@@ -181,6 +181,26 @@ static int make_pod(struct run *run, struct request *q, struct err *err)
 	return run->pod_id ? 0 : err_nomem(err);
 }
 
+/* What other runtimes hide from containers, and keep them from changing. In CRI the client sends
+ * these lists (kubelet has the same), and empty ones mean that nothing is hidden. */
+static const char *const masked_paths[] = {
+	"/proc/acpi",
+	"/proc/asound",
+	"/proc/interrupts",
+	"/proc/kcore",
+	"/proc/keys",
+	"/proc/latency_stats",
+	"/proc/sched_debug",
+	"/proc/scsi",
+	"/proc/timer_list",
+	"/proc/timer_stats",
+	"/sys/devices/virtual/powercap",
+	"/sys/firmware",
+};
+static const char *const readonly_paths[] = {
+	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+};
+
 static int make_container(struct run *run, struct request *q, struct err *err)
 {
 	Cri__CreateContainerRequest req = CRI__CREATE_CONTAINER_REQUEST__INIT;
@@ -214,6 +234,10 @@ static int make_container(struct run *run, struct request *q, struct err *err)
 	}
 	cfg.labels = label_ptr;
 	cfg.n_labels = ARRAY_SIZE(labels);
+	sec.masked_paths = (char **)masked_paths;
+	sec.n_masked_paths = ARRAY_SIZE(masked_paths);
+	sec.readonly_paths = (char **)readonly_paths;
+	sec.n_readonly_paths = ARRAY_SIZE(readonly_paths);
 	ns.pid = CRI__NAMESPACE_MODE__CONTAINER;
 	sec.namespace_options = &ns;
 	if (run->user && str_to_i64(run->user, 0, UINT32_MAX - 1, &uid.value) == 0)

@@ -123,6 +123,32 @@ load helpers
 	[[ $output == *"ok    confinement "*"version 4"* ]]
 }
 
+# `auto` without KVM is not what a cluster wants to find out late.
+@test "a fallback to QEMU is told in the log, in Status and by check" {
+	run -0 --separate-stderr crictl info
+	in_use=$(jq -r .config.backendInUse <<<"$output")
+	case $HUSK_BACKEND-$in_use in
+	auto-qemu)
+		jq -e '.status.conditions[] | select(.type == "RuntimeReady") | .status and .reason == "BackendFallback" and
+			(.message | contains("QEMU without KVM"))' <<<"$output"
+		grep -F 'warn huskd: backend auto falls back' "$HUSK_E2E/main/huskd.log"
+		run -0 husk check
+		[[ $output == *"note  RuntimeReady"*"no border against a hostile guest"* ]]
+		;;
+	*)
+		jq -e '.status.conditions[] | select(.type == "RuntimeReady") | .status and .reason == ""' <<<"$output"
+		! grep -F 'falls back' "$HUSK_E2E/main/huskd.log"
+		;;
+	esac
+}
+
+@test "run hides and protects what other runtimes do" {
+	run ! husk run --rm "$BUSYBOX" sh -c 'echo x >/proc/sys/kernel/core_pattern'
+	run ! husk run --rm "$BUSYBOX" sh -c 'echo h >/proc/sysrq-trigger'
+	run -0 husk run --rm "$BUSYBOX" sh -c 'cat /proc/kcore /proc/timer_list /proc/interrupts 2>/dev/null | wc -c; ls /sys/firmware | wc -l'
+	[ "$output" = "$(printf '0\n0')" ]
+}
+
 @test "help is there for every command; nonsense is refused" {
 	run -0 husk --help
 	for c in run exec logs ps pods stop rm pull push images inspect tag rmi save load login logout df prune check version; do
