@@ -44,6 +44,10 @@
 #define VMCTL_PACKET_MAX (64 * KIB)
 #define VMCTL_FDS_MAX 4u
 
+/* Reserved for the write-ahead log of each SQLite database, which is as long before it is used
+ * again from the start (1,000 pages): what is removed on a full disk is written there first. */
+#define DB_WAL_RESERVE (4400 * KIB)
+
 /* gRPC, one message: huskd, husk and other clients of CRI. */
 #define RPC_MESSAGE_MAX (16u << 20)
 

@@ -208,6 +208,15 @@ int read_file(const char *path, size_t max, char **ret, size_t *ret_len, struct 
 	return r < 0 ? err_errno(err, r, "read %s", path) : 0;
 }
 
+int file_reserve(const char *path, uint64_t n)
+{
+	cleanup_fd int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return -errno;
+	return fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)n) < 0 ? -errno : 0;
+}
+
 int write_all(int fd, const void *data, size_t len)
 {
 	const char *p = data;

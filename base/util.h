@@ -71,6 +71,10 @@ int read_fd(int fd, size_t max, char **ret, size_t *ret_len) must_check;
 /* Writes path.tmp.<random>, fsync when `durable`, renames over path. */
 int write_file_atomic(const char *path, const void *data, size_t len, mode_t mode, bool durable,
 		      struct err *err) must_check;
+/* Gives the file (made with 0600 if it is missing) blocks for its first n bytes, so that writing
+ * them cannot fail for lack of room later. Its size stays. -ENOSPC; -EOPNOTSUPP of some file
+ * systems. */
+int file_reserve(const char *path, uint64_t n) must_check;
 /* write() until done; -errno. For blocking descriptors. */
 int write_all(int fd, const void *data, size_t len) must_check;
 int mkdir_p(const char *path, mode_t mode, struct err *err) must_check;

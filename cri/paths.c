@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 
 #include "base/util.h"
 #include "cri/huskd.h"
@@ -111,4 +112,41 @@ int path_prepare(const struct huskd *d, int ret_locks[2], struct err *err)
 		r = path ? mkdir_p(path, 0700, err) : err_nomem(err);
 	}
 	return r;
+}
+
+/* ---- room on the disks ---- */
+
+uint64_t path_space_least(uint64_t total)
+{
+	uint64_t least = MAX_OF(total / 80, (uint64_t)(256 * MIB));
+
+	return MIN_OF(MIN_OF(least, (uint64_t)(2 * GIB)), total / 40);
+}
+
+static int check_space(const char *dir, const char *remedy, struct err *err)
+{
+	struct statvfs st;
+	uint64_t available, least;
+
+	if (statvfs(dir, &st) < 0)
+		return 0; /* whoever writes there will say it */
+	available = (uint64_t)st.f_bavail * st.f_frsize;
+	least = path_space_least((uint64_t)st.f_blocks * st.f_frsize);
+	if (available >= least)
+		return 0;
+	return err_set(err, -ENOSPC,
+		       "no space left for pods and containers in %s: %llu MiB are free, %llu have "
+		       "to stay free for what runs; %s",
+		       dir, (unsigned long long)(available / MIB),
+		       (unsigned long long)(least / MIB), remedy);
+}
+
+int path_check_space(const struct huskd *d, struct err *err)
+{
+	int r = check_space(d->config.root,
+			    "remove containers or images (husk rm, husk rmi, husk prune), or make "
+			    "room",
+			    err);
+
+	return r == 0 ? check_space(d->config.state, "make room there", err) : r;
 }

@@ -253,6 +253,8 @@ static int create_check(struct huskd *d, const Cri__CreateContainerRequest *in,
 	if (r == 0)
 		r = spec_build(&spec, ret_json, err);
 	if (r == 0)
+		r = path_check_space(d, err);
+	if (r == 0)
 		*ret_pod = p;
 	return r;
 }

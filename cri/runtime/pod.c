@@ -553,6 +553,8 @@ void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *ar
 			    req->runtime_handler);
 	if (r == 0)
 		r = spec_check_pod(c, &err);
+	if (r == 0)
+		r = path_check_space(arg, &err);
 	if (r == 0) {
 		run_pod(arg, call, req);
 		return;

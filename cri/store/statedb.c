@@ -7,6 +7,7 @@
 
 #include <sqlite3.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "cri/store/object.h"
@@ -120,6 +121,18 @@ static int prepare_all(struct statedb *db, struct err *err)
 	return 0;
 }
 
+/* A full disk must not keep what is on it from being removed. The log is kept at the end, too, with
+ * its blocks; where they cannot be had, removal may fail as any write. */
+static void reserve(struct statedb *db, const char *path)
+{
+	cleanup_free char *wal = str_fmt("%s-wal", path);
+	int on = 1;
+
+	(void)sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
+	if (wal)
+		(void)!file_reserve(wal, DB_WAL_RESERVE);
+}
+
 int statedb_open(const char *path, struct statedb **ret, struct err *err)
 {
 	struct statedb *db = calloc(1, sizeof(*db));
@@ -147,8 +160,10 @@ int statedb_open(const char *path, struct statedb **ret, struct err *err)
 		r = sql_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 			     "choose the journal", err);
 	}
-	if (r == 0)
+	if (r == 0) {
+		reserve(db, path);
 		r = migrate(db, err);
+	}
 	if (r == 0)
 		r = prepare_all(db, err);
 	if (r < 0) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 #include "image/store/internal.h"
 
@@ -229,6 +230,18 @@ static int migrate(struct store *s, struct err *err)
 	return r;
 }
 
+/* A full disk must not keep images from being removed. The log is kept at the end, too, with its
+ * blocks; where they cannot be had, removal may fail as any write. */
+static void reserve(struct store *s, const char *path)
+{
+	cleanup_free char *wal = str_fmt("%s-wal", path);
+	int on = 1;
+
+	(void)sqlite3_file_control(s->db, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
+	if (wal)
+		(void)!file_reserve(wal, DB_WAL_RESERVE);
+}
+
 int db_setup(struct store *s, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/images.db", s->dir);
@@ -244,5 +257,6 @@ int db_setup(struct store *s, struct err *err)
 				 NULL, NULL, NULL);
 	if (c != SQLITE_OK)
 		return s->db ? db_error(s, err) : err_nomem(err);
+	reserve(s, path);
 	return migrate(s, err);
 }

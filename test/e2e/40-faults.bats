@@ -275,3 +275,47 @@ time.sleep(60)' "$port" 3>&- &
 	[[ $output == *"no luck today"* ]]
 	stop_huskd names
 }
+
+@test "a full disk: no new pods, with a text that helps; removal and a start of huskd work" {
+	mnt=$HUSK_E2E/tight dir=$HUSK_E2E/fulldisk
+	mkdir -p "$mnt"
+	mount -t tmpfs -o size=200M,mode=755 tmpfs "$mnt"
+	export HUSK_ENDPOINT=unix://$dir/husk.sock
+	tight() { start_huskd fulldisk --root "$mnt/root"; }
+	fill() { dd if=/dev/zero of="$mnt/filler" bs=64k oflag=append conv=notrunc 2>/dev/null || true; }
+	check() {
+		tight || return 1
+		husk pull "$BUSYBOX" >/dev/null 2>&1 || return 1
+		husk run -d --name a "$BUSYBOX" sleep 1000 >/dev/null || return 1
+		husk run -d --name b "$BUSYBOX" sleep 1000 >/dev/null || return 1
+		fill
+		[ "$(df --output=avail "$mnt" | tail -n 1)" -lt 64 ] || return 1
+		run -125 husk run --rm "$BUSYBOX" true
+		[[ $output == *"no space left for pods and containers in $mnt/root"*"make room"* ]] || return 1
+		# One while huskd runs, one after a restart; both with nothing free.
+		husk rm -f a || return 1
+		fill
+		kill9_huskd fulldisk
+		tight || return 1
+		run -0 husk ps -a
+		[[ $output == *" b "* && $output != *" a "* ]] || return 1
+		husk rm -f b || return 1
+		run -0 husk ps -aq
+		[ -z "$output" ] || return 1
+		[ -z "$(crictl pods -q)" ] || return 1
+		fill
+		run husk rmi "$BUSYBOX"
+		[ "$status" = 0 ] || return 1
+		run -0 husk images -q
+		[ -z "$output" ] || return 1
+		rm "$mnt/filler"
+		husk pull "$BUSYBOX" >/dev/null 2>&1 || return 1
+		husk run --rm "$BUSYBOX" true
+	}
+	check && ok=1 || ok=0
+	[ "$ok" = 1 ] || { echo "$output"; tail -n 20 "$dir/huskd.log"; rm -f "$mnt/filler"; }
+	remove_all_pods fulldisk || true
+	stop_huskd fulldisk
+	umount "$mnt"
+	[ "$ok" = 1 ]
+}

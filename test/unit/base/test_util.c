@@ -295,6 +295,19 @@ static void removing_deep_trees(void **state)
 }
 
 /* A process that is stopped takes no connections: who connects is told, and does not wait. */
+static void reserved_blocks(void **state)
+{
+	struct stat st;
+
+	assert_int_equal(file_reserve(in_dir("reserved"), 100000), 0);
+	assert_int_equal(stat(in_dir("reserved"), &st), 0);
+	assert_int_equal(st.st_size, 0);
+	assert_true(st.st_blocks * 512 >= 100000);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(file_reserve(in_dir("no/such"), 1), -ENOENT);
+	assert_int_equal(unlink(in_dir("reserved")), 0);
+}
+
 static void unix_connect_does_not_wait(void **state)
 {
 	cleanup_free char *addr = str_fmt("unix://%s", in_dir("full.sock"));
@@ -397,6 +410,7 @@ int main(void)
 		cmocka_unit_test(removing_deep_trees),
 		cmocka_unit_test(unix_sockets),
 		cmocka_unit_test(unix_connect_does_not_wait),
+		cmocka_unit_test(reserved_blocks),
 		cmocka_unit_test(the_rest),
 	};
 

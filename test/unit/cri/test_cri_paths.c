@@ -37,6 +37,7 @@ static void places(void **state)
 	is(path_pod(&d, "p"), "/s", "/pods/p");
 	is(path_container(&d, "c"), "/s", "/containers/c");
 	is(path_container_data(&d, "c"), "/r", "/containers/c");
+	is(path_shims(&d), "/s", "/shim");
 	is(path_exec(&d, "e"), "/s", "/exec/e");
 }
 
@@ -76,11 +77,25 @@ static void one_huskd(void **state)
 	assert_int_equal(remove_tree(dir, NULL), 0);
 }
 
+/* A small disk is not refused altogether, a large one keeps no more than helps. */
+static void room_to_leave(void **state)
+{
+	char nowhere[] = "/no/such/directory";
+	const struct huskd d = { .config = { .root = nowhere, .state = nowhere } };
+
+	assert_int_equal(path_space_least(200 * MIB), 5 * MIB);
+	assert_int_equal(path_space_least(10240 * MIB), 256 * MIB);
+	assert_int_equal(path_space_least(80 * GIB), GIB);
+	assert_int_equal(path_space_least(1024 * GIB), 2 * GIB);
+	assert_int_equal(path_check_space(&d, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(places),
 		cmocka_unit_test(one_huskd),
+		cmocka_unit_test(room_to_leave),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
