@@ -20,14 +20,16 @@
 #define FILE_MAX 4096
 #define STAT_MAX 4096
 
-static int start_time(pid_t pid, uint64_t *ret)
+/* Fields 4 and 22 of /proc/PID/stat; the directory stands for one process, also when its number goes
+ * to another one. */
+static int read_stat(int proc_fd, pid_t *ret_parent, uint64_t *ret_start)
 {
+	cleanup_fd int fd = openat(proc_fd, "stat", O_RDONLY | O_CLOEXEC);
 	cleanup_free char *text = NULL;
-	char path[64], *p, *save = NULL;
-	int r;
+	uint64_t parent = 0;
+	char *p, *save = NULL;
+	int r = fd < 0 ? -errno : read_fd(fd, STAT_MAX, &text, NULL);
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	r = read_file(path, STAT_MAX, &text, NULL, NULL);
 	if (r < 0)
 		return r;
 	/* The name in parentheses may hold anything, also ") ". */
@@ -35,11 +37,74 @@ static int start_time(pid_t pid, uint64_t *ret)
 	if (!p)
 		return -EBADMSG;
 	p = strtok_r(p + 1, " ", &save); /* field 3 */
-	for (int field = 3; p && field < 22; field++)
+	for (int field = 3; p && field < 22; field++) {
+		if (field == 4 && str_to_u64(p, 0, INT32_MAX, &parent) < 0)
+			return -EBADMSG;
 		p = strtok_r(NULL, " ", &save);
+	}
 	if (!p)
 		return -EBADMSG;
-	return str_to_u64(p, 0, UINT64_MAX, ret);
+	*ret_parent = (pid_t)parent;
+	return str_to_u64(p, 0, UINT64_MAX, ret_start);
+}
+
+static int open_proc(pid_t pid, pid_t *ret_parent, uint64_t *ret_start)
+{
+	char path[40];
+	int fd, r;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	r = read_stat(fd, ret_parent, ret_start);
+	if (r < 0)
+		fd_close(&fd);
+	return r < 0 ? r : fd;
+}
+
+static int start_time(pid_t pid, uint64_t *ret)
+{
+	cleanup_fd int fd = -1;
+	pid_t parent;
+
+	fd = open_proc(pid, &parent, ret);
+	return fd < 0 ? fd : 0;
+}
+
+int pids_start_time(pid_t pid, pid_t parent, uint64_t *ret)
+{
+	cleanup_fd int fd = -1;
+	uint64_t start;
+	pid_t is;
+
+	fd = open_proc(pid, &is, &start);
+	if (fd < 0)
+		return fd;
+	if (is != parent)
+		return -ESRCH;
+	*ret = start;
+	return 0;
+}
+
+int pids_set_oom_score(pid_t pid, pid_t parent, uint64_t start, int score)
+{
+	cleanup_fd int proc = -1, fd = -1;
+	uint64_t is_start;
+	char text[16];
+	pid_t is;
+	int n;
+
+	proc = open_proc(pid, &is, &is_start);
+	if (proc < 0)
+		return proc;
+	if (is != parent || is_start != start)
+		return -ESRCH;
+	fd = openat(proc, "oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = snprintf(text, sizeof(text), "%d", score);
+	return write_all(fd, text, (size_t)n);
 }
 
 int pids_write(const char *bundle, const struct pid_entry *list, size_t n, struct err *err)
@@ -51,7 +116,8 @@ int pids_write(const char *bundle, const struct pid_entry *list, size_t n, struc
 
 	buf_init(&b, FILE_MAX);
 	for (size_t i = 0; i < n && r == 0; i++) {
-		if (list[i].pid <= 0 || start_time(list[i].pid, &when) < 0)
+		when = list[i].start;
+		if (list[i].pid <= 0 || (!when && start_time(list[i].pid, &when) < 0))
 			continue;
 		r = buf_printf(&b, "%s %d %llu\n", list[i].name, (int)list[i].pid,
 			       (unsigned long long)when);

@@ -7,6 +7,7 @@
 #define HUSK_SHIM_PIDS_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -19,7 +20,14 @@
 struct pid_entry {
 	const char *name; /* letters only */
 	pid_t pid;	  /* 0 = none, left out */
+	uint64_t start;	  /* 0 = to be looked up: of ourselves, or a child that is not reaped */
 };
+
+/* When `pid` was started. -ESRCH: there is none, or it is no child of `parent`: whatever somebody
+ * less trusted than we are says about a process is looked at before it is used. */
+int pids_start_time(pid_t pid, pid_t parent, uint64_t *ret) must_check;
+/* oom_score_adj of a child of `parent` that was started then, and of no other process. */
+int pids_set_oom_score(pid_t pid, pid_t parent, uint64_t start, int score) must_check;
 
 /* Writes the record; processes that are gone already are left out. */
 int pids_write(const char *bundle, const struct pid_entry *list, size_t n,

@@ -15,8 +15,8 @@ int shim_record_pids(struct shim *s, struct err *err)
 	const struct vm_info *i = &s->sandbox.info;
 	bool vm = s->sandbox.vm;
 	struct pid_entry list[] = { { "shim", getpid() },
-				    { "vmm", vm ? i->pid : 0 },
-				    { "qemu", vm ? i->qemu_pid : 0 } };
+				    { "vmm", vm ? i->pid : 0, i->start },
+				    { "qemu", vm ? i->qemu_pid : 0, i->qemu_start } };
 
 	return pids_write(s->bundle, list, ARRAY_SIZE(list), err);
 }

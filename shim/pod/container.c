@@ -1,6 +1,7 @@
 #include "shim/pod/container.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,6 +256,7 @@ void container_free(struct container *c)
 	check(*at == c);
 	*at = c->next;
 	c->all->n--;
+	containers_weigh(c->all);
 	ev_timer_del(&c->drain_timer);
 	ev_timer_del(&c->quiet_timer);
 	if (c->delete_done) {
@@ -271,6 +273,18 @@ void container_free(struct container *c)
 	free(c->id);
 	free(c->bundle);
 	free(c);
+}
+
+void containers_weigh(const struct containers *cs)
+{
+	int score = INT_MAX;
+
+	for (const struct container *c = cs->first; c; c = c->next) {
+		if (c->weighed)
+			score = MIN_OF(score, c->oom_score_adj);
+	}
+	if (score != INT_MAX)
+		sandbox_set_oom_score(cs->sandbox, score);
 }
 
 /* ---- what the sandbox says ---- */

@@ -56,7 +56,9 @@ struct container {
 	struct proc *execs;
 	size_t n_execs;
 	struct rootfs *rootfs;
-	bool own_pids; /* the end of its first process is the end of all */
+	int oom_score_adj; /* of its first process, as its client wants it */
+	bool weighed;	   /* it has one */
+	bool own_pids;	   /* the end of its first process is the end of all */
 	bool deleting;
 	container_done delete_done; /* while a slow reader is waited for, else NULL */
 	void *delete_arg;
@@ -92,6 +94,8 @@ void containers_oom(struct containers *cs, const char *id);
 void containers_died(struct containers *cs, uint32_t status, const char *why);
 
 /* ---- for create.c ---- */
+/* The VM is as protected from the host's OOM killer as the most protected container in it. */
+void containers_weigh(const struct containers *cs);
 /* In state CREATING; NULL without memory. */
 struct container *container_new(struct containers *cs, const TaskV2__CreateTaskRequest *req);
 /* Gives its disks' windows back: the guest has let go of those in `detached`, or of `all`. */

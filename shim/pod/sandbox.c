@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/spawn.h"
 #include "base/util.h"
 #include "shim/pod/sandbox_config.h"
 
@@ -93,6 +94,7 @@ static int prepare(struct sandbox *sb, const Cri__PodSandboxConfig *cfg, const c
 	if (r < 0)
 		return r;
 	sandbox_config_size(sb->setup->opts, cfg, &sb->vcpus, &sb->memory_mib);
+	sb->oom_fixed = sandbox_config_oom_score(cfg, &sb->oom_score);
 	set_state(sb, SB_CREATED);
 	return 0;
 }
@@ -272,6 +274,7 @@ static int start_vm(struct sandbox *sb, struct err *err)
 		.log_format = *o->log_format ? o->log_format : "text",
 		.vcpus = sb->vcpus,
 		.memory_mib = sb->memory_mib,
+		.oom_score_adj = sb->oom_score,
 	};
 	int agent_fd = -1, r;
 
@@ -409,6 +412,17 @@ bool sandbox_end(struct sandbox *sb)
 }
 
 /* ---- small questions ---- */
+
+void sandbox_set_oom_score(struct sandbox *sb, int score)
+{
+	/* Never more protected than the shim, which is to be the last one. */
+	score = MAX_OF(score, OOM_SCORE_SHIM + 1);
+	if (sb->oom_fixed || score == sb->oom_score)
+		return;
+	sb->oom_score = score;
+	if (sb->vm)
+		vm_set_oom_score(sb->vm, score);
+}
 
 struct vmctl *sandbox_ctl(const struct sandbox *sb)
 {

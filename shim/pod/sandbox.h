@@ -77,8 +77,10 @@ struct sandbox {
 	struct pb_arena arena;
 	Agent__CreateSandboxRequest *req; /* in the arena */
 	uint32_t vcpus, memory_mib;
-	struct vm *vm;		  /* STARTING to the VM's end */
-	struct agent *agent;	  /* the same */
+	int oom_score;	     /* for the VM: of the pod's containers, or what is known before them */
+	bool oom_fixed;	     /* the configuration of the pod says it */
+	struct vm *vm;	     /* STARTING to the VM's end */
+	struct agent *agent; /* the same */
 	struct console *console;  /* from the start on; NULL = could not be had */
 	struct liveness liveness; /* while READY */
 	struct guest_clock clock; /* the same */
@@ -115,6 +117,8 @@ void sandbox_stop(struct sandbox *sb);
 /* Towards STOPPED at once. True: it is; false: `ended` follows. */
 bool sandbox_end(struct sandbox *sb);
 
+/* The value that the pod's containers ask for; nothing when the pod has one of its own. */
+void sandbox_set_oom_score(struct sandbox *sb, int score);
 /* NULL when the VM is gone or going. */
 struct vmctl *sandbox_ctl(const struct sandbox *sb);
 /* A new connection to the agent's port for streams; a stdio_opener, arg is the sandbox. -EIO: the

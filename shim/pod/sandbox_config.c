@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/limits.h"
+#include "base/spawn.h"
 #include "base/util.h"
 
 #define RESOLV_CONF_MAX (64 * KIB)
@@ -151,4 +152,23 @@ void sandbox_config_size(const Shim__Options *opts, const Cri__PodSandboxConfig 
 			(uint64_t)res->cpu_period;
 	*ret_memory_mib = (uint32_t)MIN_OF(MAX_OF(mib, SANDBOX_MEMORY_MIN_MIB), VM_MEMORY_MIB_MAX);
 	*ret_vcpus = (uint32_t)MIN_OF(vcpus, VM_VCPUS_MAX);
+}
+
+bool sandbox_config_oom_score(const Cri__PodSandboxConfig *cfg, int *ret)
+{
+	const Cri__LinuxPodSandboxConfig *lx = cfg ? cfg->linux : NULL;
+	const char *parent = lx ? lx->cgroup_parent : "";
+	int64_t own = lx && lx->resources ? lx->resources->oom_score_adj : 0;
+
+	*ret = OOM_SCORE_POD;
+	if (own) {
+		*ret = (int)MIN_OF(MAX_OF(own, OOM_SCORE_SHIM + 1), 1000);
+		return true;
+	}
+	/* As kubelet weighs pods of these classes, at their highest. */
+	if (strstr(parent, "besteffort"))
+		*ret = 1000;
+	else if (strstr(parent, "burstable"))
+		*ret = 999;
+	return false;
 }

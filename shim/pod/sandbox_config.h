@@ -27,5 +27,8 @@ int sandbox_config_request(struct pb_arena *a, const char *id, const Cri__PodSan
 /* Options give the size, the pod's own resources (when kubelet tells them) override it. */
 void sandbox_config_size(const Shim__Options *opts, const Cri__PodSandboxConfig *cfg,
 			 uint32_t *ret_vcpus, uint32_t *ret_memory_mib);
+/* oom_score_adj of the VM. True: the pod's own resources say it; false: a guess by the class of
+ * service in cgroup_parent, until there are containers. */
+bool sandbox_config_oom_score(const Cri__PodSandboxConfig *cfg, int *ret) must_check;
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
+#include "shim/pids.h"
 
 #define CONTROL_FD 3 /* of the monitor: --control-fd */
 
@@ -26,6 +27,7 @@ struct vm {
 	bool child_runs;
 	struct ev_timer kill_timer, hangup_timer;
 	bool expected; /* the end was asked for */
+	int oom_score;
 	char why[300];
 	struct vm_info info;
 };
@@ -148,6 +150,34 @@ static void vm_on_closed(int code, const struct err *err, void *arg)
 
 static const struct vmctl_ops ctl_ops = { .event = vm_on_event, .closed = vm_on_closed };
 
+/* The monitor serves a guest: what it says about a process of the host is not believed, or it could
+ * have us kill any. Its child it may name. */
+static void take_qemu(struct vm *vm, uint32_t pid)
+{
+	if (!pid || pid > INT32_MAX)
+		return;
+	if (pids_start_time((pid_t)pid, vm->info.pid, &vm->info.qemu_start) < 0) {
+		log_limited(LOG_WARN, "the monitor names a process that is not its own");
+		return;
+	}
+	vm->info.qemu_pid = (pid_t)pid;
+	vm_set_oom_score(vm, vm->oom_score); /* it may have changed since QEMU was started */
+}
+
+void vm_set_oom_score(struct vm *vm, int score)
+{
+	struct vm_info *i = &vm->info;
+	int r = 0;
+
+	vm->oom_score = score;
+	if (vm->child_runs)
+		r = pids_set_oom_score(i->pid, getpid(), i->start, score);
+	if (r == 0 && i->qemu_pid)
+		r = pids_set_oom_score(i->qemu_pid, i->pid, i->qemu_start, score);
+	if (r < 0)
+		log_debug("oom_score_adj of the VM", "err", strerror(-r));
+}
+
 static void vm_on_info(int code, const struct err *err, const Vmm__Packet *p, void *arg)
 {
 	struct vm *vm = arg;
@@ -157,7 +187,7 @@ static void vm_on_info(int code, const struct err *err, const Vmm__Packet *p, vo
 	(void)snprintf(vm->info.backend, sizeof(vm->info.backend), "%s", p->info->backend);
 	(void)snprintf(vm->info.backend_reason, sizeof(vm->info.backend_reason), "%s",
 		       p->info->backend_reason);
-	vm->info.qemu_pid = (pid_t)p->info->qemu_pid;
+	take_qemu(vm, p->info->qemu_pid);
 	vm->ops->info_changed(vm->arg);
 }
 
@@ -197,7 +227,7 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 		cfg->backend_reason,
 		NULL,
 	};
-	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv, OOM_SCORE_POD);
+	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv, cfg->oom_score_adj);
 	int pidfd = -1, r;
 	pid_t pid = 0;
 
@@ -216,6 +246,9 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 	}
 	vm->child_runs = true;
 	vm->info.pid = pid;
+	vm->oom_score = cfg->oom_score_adj;
+	if (pids_start_time(pid, getpid(), &vm->info.start) < 0)
+		vm->info.start = 0; /* it has died already */
 	return 0;
 }
 

@@ -21,6 +21,7 @@ struct vm_config {
 	const char *backend_reason; /* "" = the user asked for it */
 	const char *log_level, *log_format;
 	uint32_t vcpus, memory_mib;
+	int oom_score_adj;
 	int console_fd; /* borrowed: where the guest's console goes; -1 = nowhere */
 };
 
@@ -29,6 +30,7 @@ struct vm_info {
 	char backend[16];
 	char backend_reason[256];
 	pid_t pid, qemu_pid;
+	uint64_t start, qemu_start; /* of these processes (pids.h) */
 	uint64_t boot_ns, vcpu_start_ns, agent_ready_ns;
 };
 
@@ -55,6 +57,8 @@ const struct vm_info *vm_info(const struct vm *vm);
 void vm_kill(struct vm *vm, const char *why);
 /* The guest is about to power itself off: its end is no failure. */
 void vm_expect_end(struct vm *vm);
+/* oom_score_adj of the monitor and of QEMU, from now on. */
+void vm_set_oom_score(struct vm *vm, int score);
 /* SIGKILLs and reaps the monitor if it still runs. NULL is fine. */
 void vm_free(struct vm *vm);
 

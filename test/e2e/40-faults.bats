@@ -237,6 +237,19 @@ score_of() { cat "/proc/$1/oom_score_adj"; }
 	for q in $(pgrep -P "$monitor"); do
 		[ "$(score_of "$q")" = "$(score_of "$monitor")" ]
 	done
+	# The pod's own value: of its most protected container.
+	pod_json score >"$T/pod.json"
+	container_json low "$BUSYBOX" sleep 1000 | jq '.linux.resources.oom_score_adj = 900' >"$T/low.json"
+	container_json high "$BUSYBOX" sleep 1000 | jq '.linux.resources.oom_score_adj = 400' >"$T/high.json"
+	p=$(crictl runp "$T/pod.json")
+	m=$(vmm_of "$p")
+	c=$(crictl create "$p" "$T/low.json" "$T/pod.json")
+	[ "$(score_of "$m")" = 900 ]
+	c=$(crictl create "$p" "$T/high.json" "$T/pod.json")
+	for q in $m $(pgrep -P "$m"); do [ "$(score_of "$q")" = 400 ]; done
+	crictl rm "$c" >/dev/null
+	for q in $m $(pgrep -P "$m"); do [ "$(score_of "$q")" = 900 ]; done
+	crictl rmp -f "$p" >/dev/null
 	# A registry that takes the connection and says nothing keeps a worker for us.
 	port=$(free_port)
 	python3 -c 'import socket, sys, time

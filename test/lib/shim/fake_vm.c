@@ -515,6 +515,7 @@ int vm_start(struct loop *l, const struct vm_config *cfg, const struct vm_ops *o
 
 	assert_null(the_vm);
 	fake.config = *cfg;
+	fake.oom_score = cfg->oom_score_adj;
 	fake.console = cfg->console_fd < 0 ? -1 : fcntl(cfg->console_fd, F_DUPFD_CLOEXEC, 3);
 	if (fake.start_error)
 		return err_set(err, fake.start_error, "no monitor today");
@@ -568,6 +569,11 @@ void vm_kill(struct vm *vm, const char *why)
 	assert_ptr_equal(vm, the_vm);
 	(void)snprintf(fake.killed, sizeof(fake.killed), "%s", why);
 	fake_end(why);
+}
+
+void vm_set_oom_score(struct vm *vm, int score)
+{
+	fake.oom_score = score;
 }
 
 void vm_expect_end(struct vm *vm)

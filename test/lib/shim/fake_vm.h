@@ -25,6 +25,7 @@ struct fake_vm {
 	bool no_shutdown; /* the guest stays when it is asked to power off */
 	/* What happened. */
 	struct vm_config config; /* of the last vm_start; numbers only */
+	int oom_score;		 /* of the VM */
 	int console;		 /* where the guest's kernel writes; -1 = nowhere */
 	unsigned pings, infos;	 /* asked of the agent, of the monitor; not in `asked` */
 	unsigned clocks;	 /* SetClock came as often, not in `asked` */

@@ -411,6 +411,7 @@ static void handle(Vmm__Request *req, int fd)
 	p.id = req->id;
 	if (req->request_case == VMM__REQUEST__REQUEST_INFO) {
 		info.backend = (char *)"fake";
+		info.qemu_pid = (uint32_t)getppid(); /* a lie: it is the shim */
 		p.body_case = VMM__PACKET__BODY_INFO;
 		p.info = &info;
 	}

@@ -231,9 +231,9 @@ void create_as(const char *id, const struct how *how)
 	TaskV2__CreateTaskRequest req = TASK_V2__CREATE_TASK_REQUEST__INIT;
 	cleanup_free char *bundle = in_tmpdir(id), *config = str_fmt("%s/config.json", bundle);
 	cleanup_free char *text =
-		str_fmt("{\"process\":{\"args\":[\"prog\"],\"cwd\":\"/\"},"
+		str_fmt("{\"process\":{\"args\":[\"prog\"],\"cwd\":\"/\",\"oomScoreAdj\":%d},"
 			"\"linux\":{\"namespaces\":[{\"type\":\"mount\"}%s]}}",
-			how->shared_pids ? "" : ",{\"type\":\"pid\"}");
+			how->oom_score, how->shared_pids ? "" : ",{\"type\":\"pid\"}");
 	Types__Mount m[3], *list[3] = { &m[0], &m[1], &m[2] };
 	struct err err = { 0 };
 	size_t n = 0;

@@ -41,6 +41,7 @@ struct how {
 	const char *out;     /* URI of stdout and stderr; "" = /dev/null */
 	const char *scratch; /* NULL = none */
 	bool shared_pids;
+	int oom_score;
 };
 extern const struct how plain;
 

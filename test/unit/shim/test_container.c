@@ -76,6 +76,30 @@ static void test_names(void **state)
 	assert_int_equal(a.code, -ENOBUFS);
 }
 
+/* The VM is as protected as its most protected container. */
+static void test_oom_score(void **state)
+{
+	const struct how low = { .out = "", .oom_score = 900 };
+	const struct how high = { .out = "", .oom_score = -997 };
+	const struct how too_high = { .out = "", .oom_score = -1000 };
+
+	assert_int_equal(fake.oom_score, 0);
+	create_ok("a", &low);
+	assert_int_equal(fake.oom_score, 900);
+	create_ok("b", &high);
+	assert_int_equal(fake.oom_score, -997);
+	delete_ok("b");
+	assert_int_equal(fake.oom_score, 900);
+	fake.refuse = "CreateContainer";
+	create_as("c", &high);
+	turn();
+	assert_int_equal(a.code, -EINVAL);
+	assert_int_equal(fake.oom_score, 900);
+	fake.refuse = NULL;
+	create_ok("d", &too_high); /* no VM outlives its shim */
+	assert_int_equal(fake.oom_score, -997);
+}
+
 /* A Create that fails leaves nothing, wherever it fails. */
 static void test_create_fails(void **state)
 {
@@ -343,19 +367,13 @@ int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, pod_set_up, pod_tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_life),
-		TEST(test_names),
-		TEST(test_create_fails),
-		TEST(test_early_exit),
-		TEST(test_false_exits),
-		TEST(test_output_first),
-		TEST(test_output_that_does_not_end),
-		TEST(test_output_lost),
-		TEST(test_execs),
-		TEST(test_shared_pids),
-		TEST(test_start_fails),
-		TEST(test_vm_dies),
-		TEST(test_stopped),
+		TEST(test_life),	 TEST(test_names),
+		TEST(test_create_fails), TEST(test_oom_score),
+		TEST(test_early_exit),	 TEST(test_false_exits),
+		TEST(test_output_first), TEST(test_output_that_does_not_end),
+		TEST(test_output_lost),	 TEST(test_execs),
+		TEST(test_shared_pids),	 TEST(test_start_fails),
+		TEST(test_vm_dies),	 TEST(test_stopped),
 	};
 
 	return cmocka_run_group_tests(tests, pod_set_up_files, pod_tear_down_files);

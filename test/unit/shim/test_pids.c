@@ -46,6 +46,41 @@ static void test_pids(void **state)
 	free(path);
 }
 
+static int score_of(pid_t pid)
+{
+	cleanup_free char *path = str_fmt("/proc/%d/oom_score_adj", (int)pid), *text = NULL;
+
+	assert_int_equal(read_file(path, 100, &text, NULL, NULL), 0);
+	return (int)strtol(text, NULL, 10);
+}
+
+/* Of a child alone, and of the one that is meant. */
+static void test_pids_of_children(void **state)
+{
+	uint64_t start = 0, mine = 0;
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		(void)pause();
+		_exit(0);
+	}
+	assert_int_equal(pids_start_time(child, getpid(), &start), 0);
+	assert_true(start > 0);
+	assert_int_equal(pids_start_time(child, child, &mine), -ESRCH);
+	assert_int_equal(pids_start_time(getpid(), getpid(), &mine), -ESRCH);
+	assert_int_equal(pids_start_time(1, getpid(), &mine), -ESRCH);
+	assert_int_equal(mine, 0);
+	assert_int_equal(pids_set_oom_score(child, getpid(), start, 321), 0);
+	assert_int_equal(score_of(child), 321);
+	assert_int_equal(pids_set_oom_score(child, getpid(), start + 1, 400), -ESRCH);
+	assert_int_equal(pids_set_oom_score(child, child, start, 400), -ESRCH);
+	assert_int_equal(score_of(child), 321);
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(pids_start_time(child, getpid(), &start), -ESRCH);
+}
+
 /* A `start` that still runs keeps `delete` out, and a `start` after `delete` gives up. */
 static void test_pids_lock(void **state)
 {
@@ -90,6 +125,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pids),
+		cmocka_unit_test(test_pids_of_children),
 		cmocka_unit_test(test_pids_lock),
 	};
 

@@ -144,10 +144,43 @@ static void test_too_large(void **state)
 	pb_arena_fini(&small);
 }
 
+static void check_score(const Cri__PodSandboxConfig *cfg, bool fixed, int want)
+{
+	int score = 1;
+
+	assert_int_equal(sandbox_config_oom_score(cfg, &score), fixed);
+	assert_int_equal(score, want);
+}
+
+static void test_oom_score(void **state)
+{
+	Cri__LinuxContainerResources res = CRI__LINUX_CONTAINER_RESOURCES__INIT;
+	Cri__LinuxPodSandboxConfig lx = CRI__LINUX_POD_SANDBOX_CONFIG__INIT;
+	Cri__PodSandboxConfig cfg = CRI__POD_SANDBOX_CONFIG__INIT;
+
+	check_score(NULL, false, 0);
+	check_score(&cfg, false, 0);
+	cfg.linux = &lx;
+	check_score(&cfg, false, 0);
+	lx.cgroup_parent = (char *)"/kubepods/besteffort/pod1";
+	check_score(&cfg, false, 1000);
+	lx.cgroup_parent = (char *)"kubepods-burstable-pod1.slice";
+	check_score(&cfg, false, 999);
+	lx.resources = &res;
+	check_score(&cfg, false, 999);
+	res.oom_score_adj = -500;
+	check_score(&cfg, true, -500);
+	res.oom_score_adj = -1000;
+	check_score(&cfg, true, -997);
+	res.oom_score_adj = INT64_MAX;
+	check_score(&cfg, true, 1000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_size, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_oom_score, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_request, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_host_dns, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_too_large, set_up, tear_down),

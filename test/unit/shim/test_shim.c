@@ -211,12 +211,18 @@ static void test_exec(void **state)
 
 static void test_failures(void **state)
 {
+	cleanup_free char *record = NULL, *pids = NULL;
 	const char *layers[] = { layer, NULL };
 	struct answer a = { 0 };
 	struct pod p;
 	char *b;
 
 	up(&p, "failures");
+	/* The monitor says that the shim is its QEMU: nobody kills that for it. */
+	record = str_fmt("%s/husk.pids", p.bundle);
+	assert_int_equal(read_file(record, 4096, &pids, NULL, NULL), 0);
+	assert_non_null(strstr(pids, "vmm "));
+	assert_null(strstr(pids, "qemu "));
 	assert_int_equal(create(&p, "n", "[\"nosuch\"]"), 0);
 	assert_int_equal(task_start(&p, "n", "", &a), -ENOENT);
 	assert_non_null(strstr(a.msg, "\"nosuch\": No such file"));
