@@ -54,7 +54,7 @@ static int socket_path(char *buf, size_t size)
 /* The programs and files of the installation. */
 struct paths {
 	char *vmm, *kernel, *initramfs;
-	char *console; /* of the pod */
+	char *console, *cgroup; /* of the pod */
 };
 
 static int find_paths(const Shim__Options *o, const char *bundle, struct paths *p, struct err *err)
@@ -68,7 +68,8 @@ static int find_paths(const Shim__Options *o, const char *bundle, struct paths *
 	if (r < 0)
 		return r;
 	p->console = str_fmt("%s/console.log", bundle);
-	return p->console ? 0 : err_nomem(err);
+	p->cgroup = str_fmt("%s/" CGROUP_FILE, bundle);
+	return p->console && p->cgroup ? 0 : err_nomem(err);
 }
 
 /* Until the shim's end. */
@@ -99,7 +100,7 @@ static int serve(struct shim *s, struct err *err)
 
 static void daemon_on_event_lost(const char *topic, const char *why, void *arg)
 {
-	log_warn("an event was dropped", "topic", topic, "why", why);
+	log_limited(LOG_WARN, "an event was dropped", "topic", topic, "why", why);
 }
 
 static int run(struct shim *s, const Shim__Options *opts, struct err *err)
@@ -112,6 +113,7 @@ static int run(struct shim *s, const Shim__Options *opts, struct err *err)
 	setup.kernel = paths.kernel;
 	setup.initramfs = paths.initramfs;
 	setup.console = paths.console;
+	setup.cgroup_record = paths.cgroup;
 	if (r == 0)
 		r = loop_new(&s->loop, err);
 	if (r == 0)
@@ -127,6 +129,7 @@ static int run(struct shim *s, const Shim__Options *opts, struct err *err)
 	free(paths.kernel);
 	free(paths.initramfs);
 	free(paths.console);
+	free(paths.cgroup);
 	return r;
 }
 

@@ -2,6 +2,7 @@
  * bundle this is, removes its socket and files, and prints a DeleteResponse. The bundle of a
  * further container of a pod holds no record of processes: nothing is killed then. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,12 +10,14 @@
 #include "base/pb.h"
 #include "base/util.h"
 #include "proto/containerd_task_v2.pb-c.h"
+#include "shim/cgroup.h"
 #include "shim/cmd.h"
 #include "shim/pids.h"
 #include "shim/pod/sandbox.h"
 
 #define KILL_TIMEOUT_MS 3000
 #define ADDRESS_MAX 256
+#define CGROUP_TRIES 50u
 
 static void remove_file(const char *bundle, const char *name)
 {
@@ -44,6 +47,23 @@ static void remove_socket(const char *bundle)
 		(void)unlink(socket);
 }
 
+/* What the record of processes does not have may be in the cgroup still. */
+static void remove_cgroup(const char *bundle)
+{
+	cleanup_free char *record = str_fmt("%s/" CGROUP_FILE, bundle);
+	cleanup_free char *path = NULL;
+
+	if (!record || read_file(record, PATH_MAX, &path, NULL, NULL) < 0)
+		return;
+	if (!str_starts(path, "/sys/fs/cgroup/") || !strstr(path, "/husk-"))
+		return;
+	for (unsigned i = 0; i < CGROUP_TRIES && cgroup_remove(path) == -EBUSY; i++) {
+		(void)!cgroup_kill(path);
+		(void)usleep(KILL_TIMEOUT_MS * 1000 / CGROUP_TRIES / 3);
+	}
+	(void)unlink(record);
+}
+
 int shim_delete(const struct shim_args *args)
 {
 	TaskV2__DeleteResponse resp = TASK_V2__DELETE_RESPONSE__INIT;
@@ -63,6 +83,7 @@ int shim_delete(const struct shim_args *args)
 			err_text(&err));
 		return 1;
 	}
+	remove_cgroup(args->bundle);
 	remove_socket(args->bundle);
 	remove_file(args->bundle, PIDS_FILE);
 	remove_file(args->bundle, "address");

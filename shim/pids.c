@@ -20,8 +20,8 @@
 #define FILE_MAX 4096
 #define STAT_MAX 4096
 
-/* Fields 4 and 22 of /proc/PID/stat; the directory stands for one process, also when its number goes
- * to another one. */
+/* Fields 4 and 22 of /proc/PID/stat. The directory stands for one process, also when its number
+ * goes to another one. */
 static int read_stat(int proc_fd, pid_t *ret_parent, uint64_t *ret_start)
 {
 	cleanup_fd int fd = openat(proc_fd, "stat", O_RDONLY | O_CLOEXEC);

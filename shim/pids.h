@@ -14,6 +14,7 @@
 
 #define PIDS_FILE "husk.pids"
 #define PIDS_LOCK "husk.lock"
+#define CGROUP_FILE "husk.cgroup" /* beside it: the path of the pod's cgroup */
 #define PIDS_MAX 8
 #define PIDS_LOCK_MS 3000 /* containerd gives the whole of `delete` 5 s */
 

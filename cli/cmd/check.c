@@ -1,6 +1,7 @@
 /* husk check, version: what works on this host and why not. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statfs.h>
@@ -113,6 +114,35 @@ static void check_backends(struct check *k)
 		say(k, BAD, "backends", "no backend works: enable KVM, or install qemu-system-x86");
 }
 
+/* Whether the memory of a pod on the host is bounded by more than its VM's size (shim/cgroup.h). */
+static void check_cgroups(struct check *k)
+{
+	static const struct {
+		const char *path, *text;
+		long magic;
+	} kinds[] = {
+		{ "/sys/fs/cgroup", "v2: each pod is in one, with a memory limit",
+		  CGROUP2_SUPER_MAGIC },
+		{ "/sys/fs/cgroup/memory", "v1: each pod is in one, with a memory limit",
+		  CGROUP_SUPER_MAGIC },
+	};
+	struct statfs s;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (statfs(kinds[i].path, &s) < 0 || s.f_type != kinds[i].magic)
+			continue;
+		if (geteuid() != 0)
+			say(k, NOTE, "cgroups", "only root can see whether pods may have some");
+		else if (access(kinds[i].path, W_OK) == 0)
+			say(k, OK, "cgroups", kinds[i].text);
+		else
+			say(k, NOTE, "cgroups", "read-only: pods run in no cgroup of their own");
+		return;
+	}
+	say(k, NOTE, "cgroups",
+	    "none with a memory controller: pods run in no cgroup of their own");
+}
+
 static void check_file(struct check *k, const char *what, const char *rel, const char *hint)
 {
 	cleanup_free char *path = NULL;
@@ -165,7 +195,6 @@ static void check_host(struct check *k)
 {
 	char text[PROBE_FIELD_MAX];
 	struct utsname u;
-	struct statfs fs;
 
 	if (uname(&u) == 0) {
 		(void)snprintf(text, sizeof(text), "%s %s %s", u.sysname, u.release, u.machine);
@@ -173,11 +202,6 @@ static void check_host(struct check *k)
 	}
 	if (geteuid() != 0)
 		say(k, NOTE, "user", "not root: huskd needs root");
-	if (statfs("/sys/fs/cgroup", &fs) == 0)
-		say(k, fs.f_type == 0x63677270 ? OK : NOTE, "cgroups",
-		    fs.f_type == 0x63677270
-			    ? "version 2"
-			    : "not version 2 on the host; guests use version 2 all the same");
 }
 
 static void say_conditions(struct check *k, const Cri__RuntimeStatus *st)
@@ -239,6 +263,7 @@ static int check_run(struct cli *c, int argc, char **argv)
 	check_file(&k, "shim", "containerd-shim-husk-v2", "build it with 'make'");
 	check_file(&k, "image worker", "husk-image-worker", "build it with 'make'");
 	check_confinement(&k);
+	check_cgroups(&k);
 	check_server(&k, c);
 	return k.bad ? 1 : 0;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/check.h"
@@ -39,6 +40,8 @@ void sandbox_fini(struct sandbox *sb)
 	vm_free(vm);
 	waits_run(&sb->ready_waits, -ECANCELED, NULL);
 	waits_run(&sb->stopped_waits, -ECANCELED, NULL);
+	hostgroup_fini(&sb->group);
+	free_ptr(&sb->cgroup_parent);
 	console_free(take_ptr(&sb->console));
 	windows_fini(&sb->windows);
 	pb_arena_fini(&sb->arena);
@@ -95,6 +98,9 @@ static int prepare(struct sandbox *sb, const Cri__PodSandboxConfig *cfg, const c
 		return r;
 	sandbox_config_size(sb->setup->opts, cfg, &sb->vcpus, &sb->memory_mib);
 	sb->oom_fixed = sandbox_config_oom_score(cfg, &sb->oom_score);
+	sb->cgroup_parent = strdup(cfg && cfg->linux ? cfg->linux->cgroup_parent : "");
+	if (!sb->cgroup_parent)
+		return err_nomem(err);
 	set_state(sb, SB_CREATED);
 	return 0;
 }
@@ -182,6 +188,7 @@ static void sandbox_on_info_changed(void *arg)
 	struct sandbox *sb = arg;
 
 	sb->info = *vm_info(sb->vm);
+	hostgroup_set_backend(&sb->group, sb->info.backend);
 	sb->ops->pids_changed(sb->arg);
 }
 
@@ -259,6 +266,20 @@ static void open_console(struct sandbox *sb, int *ret_fd)
 		sb->ops->trouble("no console", &err, sb->arg);
 }
 
+/* A host that does not let us have one runs pods all the same; husk check says so. */
+static void make_group(struct sandbox *sb)
+{
+	struct err err = { 0 };
+	int r;
+
+	if (!sb->setup->cgroup_record)
+		return;
+	r = hostgroup_make(&sb->group, sb->loop, sb->cgroup_parent, sb->setup->id,
+			   sb->setup->cgroup_record, sb->memory_mib, &err);
+	if (r < 0 && r != -EOPNOTSUPP && r != -EROFS && r != -EACCES && r != -EPERM)
+		sb->ops->trouble("no cgroup for the pod", &err, sb->arg);
+}
+
 static int start_vm(struct sandbox *sb, struct err *err)
 {
 	cleanup_fd int console_fd = -1;
@@ -280,6 +301,8 @@ static int start_vm(struct sandbox *sb, struct err *err)
 
 	open_console(sb, &console_fd);
 	cfg.console_fd = console_fd;
+	make_group(sb);
+	cfg.cgroup = sb->group.path;
 	r = vm_start(sb->loop, &cfg, &vm_ops, sb, &sb->vm, &agent_fd, err);
 	if (r < 0)
 		return r;
@@ -312,6 +335,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 	}
 	agent_free(take_ptr(&sb->agent));
 	vm_free(take_ptr(&sb->vm));
+	hostgroup_end(&sb->group);
 	set_state(sb, SB_STOPPED);
 	sb->exited_at = now_real_ns();
 	(void)snprintf(sb->why, sizeof(sb->why), "%s", err_text(&why));
@@ -351,6 +375,7 @@ static void sandbox_on_vm_ended(const char *why, void *arg)
 	/* Calls in flight get their errors before the owner is told. */
 	agent_free(take_ptr(&sb->agent));
 	vm_free(take_ptr(&sb->vm));
+	hostgroup_end(&sb->group);
 	sb->ops->pids_changed(sb->arg);
 	sb->ops->died(asked ? STATUS_KILLED : STATUS_VM_DIED, sb->why, sb->arg);
 	(void)err_set(&err, -EIO, "start the VM: %s", *sb->why ? sb->why : "stopped");

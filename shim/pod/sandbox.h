@@ -24,6 +24,7 @@
 #include "proto/shim.pb-c.h"
 #include "shim/io/console.h"
 #include "shim/pod/guest_clock.h"
+#include "shim/pod/hostgroup.h"
 #include "shim/pod/liveness.h"
 #include "shim/pod/windows.h"
 #include "shim/vm/agent_client.h"
@@ -61,7 +62,8 @@ struct sandbox_setup {
 	const char *id; /* the pod's */
 	const Shim__Options *opts;
 	const char *vmm_path, *kernel, *initramfs;
-	const char *console;		       /* path of the file for the guest's console */
+	const char *console;	   /* path of the file for the guest's console */
+	const char *cgroup_record; /* path of the file that names the cgroup; NULL = no cgroup */
 	const struct liveness_times *liveness; /* NULL = the normal ones */
 };
 
@@ -79,8 +81,10 @@ struct sandbox {
 	uint32_t vcpus, memory_mib;
 	int oom_score;	     /* for the VM: of the pod's containers, or what is known before them */
 	bool oom_fixed;	     /* the configuration of the pod says it */
-	struct vm *vm;	     /* STARTING to the VM's end */
-	struct agent *agent; /* the same */
+	char *cgroup_parent; /* as the client named it; "" = not */
+	struct hostgroup group;
+	struct vm *vm;		  /* STARTING to the VM's end */
+	struct agent *agent;	  /* the same */
 	struct console *console;  /* from the start on; NULL = could not be had */
 	struct liveness liveness; /* while READY */
 	struct guest_clock clock; /* the same */

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "base/spawn.h"
 #include "base/util.h"
+#include "shim/cgroup.h"
 #include "shim/pids.h"
 
 #define CONTROL_FD 3 /* of the monitor: --control-fd */
@@ -228,6 +229,7 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 		NULL,
 	};
 	struct spawn s = spawn_of(cfg->vmm_path, (char *const *)argv, cfg->oom_score_adj);
+	struct err why = { 0 };
 	int pidfd = -1, r;
 	pid_t pid = 0;
 
@@ -249,6 +251,9 @@ static int spawn_monitor(struct vm *vm, const struct vm_config *cfg, int control
 	vm->oom_score = cfg->oom_score_adj;
 	if (pids_start_time(pid, getpid(), &vm->info.start) < 0)
 		vm->info.start = 0; /* it has died already */
+	/* Before it is told to boot: QEMU is born in there. */
+	if (cfg->cgroup && cgroup_add(cfg->cgroup, pid, &why) < 0)
+		log_warn("the pod is in no cgroup of its own", "err", err_text(&why));
 	return 0;
 }
 

@@ -22,7 +22,8 @@ struct vm_config {
 	const char *log_level, *log_format;
 	uint32_t vcpus, memory_mib;
 	int oom_score_adj;
-	int console_fd; /* borrowed: where the guest's console goes; -1 = nowhere */
+	const char *cgroup; /* for monitor and QEMU (cgroup.h); NULL = none */
+	int console_fd;	    /* borrowed: where the guest's console goes; -1 = nowhere */
 };
 
 /* What SandboxInfo tells; CLOCK_MONOTONIC, ns, 0 = not yet. */

@@ -267,6 +267,41 @@ time.sleep(60)' "$port" 3>&- &
 	stop_huskd scores
 }
 
+# The directory of a pod's cgroup: of that hierarchy which has its monitor below "husk-POD".
+group_of() {
+	local path
+	path=$(sed -n 's/^[0-9]*:\(memory\)\?:\(.*\/husk-.*\)$/\2/p' "/proc/$1/cgroup" | head -n 1)
+	[ -n "$path" ] || return 1
+	for root in /sys/fs/cgroup /sys/fs/cgroup/memory; do
+		[ ! -d "$root$path" ] || { echo "$root$path"; return; }
+	done
+	return 1
+}
+
+@test "a pod has a cgroup of its own while it lives, also when everything of it is killed" {
+	[[ "$(husk check)" =~ cgroups ]]
+	[[ "$(husk check)" != *"no cgroup"* ]] || skip "this host lets us have no cgroups"
+	husk run -d --name grouped "$BUSYBOX" sleep 1000
+	ids_of grouped
+	monitor=$(vmm_of "$pod") shim=$(shim_of "$pod")
+	group=$(group_of "$monitor")
+	[[ $group == *"husk-$pod"* ]]
+	for q in $monitor $(pgrep -P "$monitor"); do grep -qxF "$q" "$group/cgroup.procs"; done
+	! grep -qxF "$shim" "$group/cgroup.procs"
+	limit=$(cat "$group/memory.max" 2>/dev/null || cat "$group/memory.limit_in_bytes")
+	[ "$limit" -gt $((256 << 20)) ] && [ "$limit" -lt $((1 << 30)) ]
+	[ ! -e "$group/memory.oom.group" ] || [ "$(cat "$group/memory.oom.group")" = 1 ]
+	husk rm -f grouped
+	[ ! -d "$group" ]
+	husk run -d --name grouped "$BUSYBOX" sleep 1000
+	ids_of grouped
+	monitor=$(vmm_of "$pod") shim=$(shim_of "$pod")
+	group=$(group_of "$monitor")
+	kill -9 "$shim" "$monitor" $(pgrep -P "$monitor")
+	husk rm -f grouped
+	[ ! -d "$group" ]
+}
+
 # The shims' sockets lie in a directory below the state, so the daemon's own may have any name.
 @test "a socket called s, and the words of a shim that cannot start" {
 	dir=$HUSK_E2E/names

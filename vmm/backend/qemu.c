@@ -167,11 +167,14 @@ static int make_args(struct args *a, const struct backend_boot *b, struct err *e
 	     str_fmt("microvm,acpi=off,x-option-roms=off,isa-serial=%s,rtc=on,pit=off,pic=off,"
 		     "memory-backend=mem",
 		     b->console ? "on" : "off"));
-	/* QEMU before 8.1 with a thread per vCPU can loop without end in an int3 that another vCPU
+	/* Translated code: a maximum of 256 MiB, or it takes up to 1 GiB, as the host has memory.
+	 *
+	 * QEMU before 8.1 with a thread per vCPU can loop without end in an int3 that another vCPU
 	 * has patched away (seen with 7.2: a jump label in __schedule). One thread takes turns
 	 * instead.
 	 */
-	arg2(a, "-accel", strdup(b->vcpus > 1 ? "tcg,thread=single" : "tcg"));
+	arg2(a, "-accel",
+	     strdup(b->vcpus > 1 ? "tcg,tb-size=256,thread=single" : "tcg,tb-size=256"));
 	/* TCG runs "rep movsb" byte by byte: without ERMS guests copy by words. */
 	arg2(a, "-cpu", strdup("max,-erms"));
 	arg2(a, "-global", strdup("virtio-mmio.force-legacy=false"));
