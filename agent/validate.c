@@ -116,7 +116,7 @@ static int check_disk(const Agent__Disk *d, const char *field, struct err *err)
 	if (d->first_sector % VM_DISK_ALIGN || d->sectors % VM_DISK_ALIGN || d->sectors == 0 ||
 	    d->sectors > VM_DISK_SECTORS || d->first_sector > VM_DISK_SECTORS - d->sectors)
 		return err_set(err, -EINVAL,
-			       "%s: sectors %llu + %llu: multiples of %u within 8 TiB expected",
+			       "%s: sectors %llu + %llu: multiples of %u within 64 TiB expected",
 			       field, (unsigned long long)d->first_sector,
 			       (unsigned long long)d->sectors, VM_DISK_ALIGN);
 	if (!str_eq(d->fstype, "ext4") && !str_eq(d->fstype, "erofs"))

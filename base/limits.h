@@ -33,8 +33,8 @@
 #define VM_MEMORY_MIB_MIN 64u
 #define VM_MEMORY_MIB_MAX 1048576u
 #define VM_SECTOR_SIZE 512u
-#define VM_DISK_SECTORS ((8ull << 40) / VM_SECTOR_SIZE) /* the one disk: 8 TiB */
-#define VM_DISK_ALIGN 8u				/* sectors; of windows: 4 KiB */
+#define VM_DISK_SECTORS ((64ull << 40) / VM_SECTOR_SIZE) /* the one disk: 64 TiB */
+#define VM_DISK_ALIGN 8u				 /* sectors; of windows: 4 KiB */
 
 /* vsock: the agent connects to the host's port, the host to the agent's for each stream. */
 #define VSOCK_AGENT_PORT 1024u

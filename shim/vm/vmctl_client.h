@@ -17,7 +17,7 @@
 #include "base/loop.h"
 #include "proto/vmm.pb-c.h"
 
-#define VMCTL_REQUESTS_MAX 512u /* unanswered */
+#define VMCTL_REQUESTS_MAX 4096u /* unanswered */
 #define VMCTL_TIMEOUT_MS 20000u
 #define VMCTL_BOOT_TIMEOUT_MS 60000u
 

@@ -22,8 +22,9 @@ static void test_windows(void **state)
 	assert_true(map && b == 8 && n == 16);
 	assert_int_equal(windows_get(w, 1, 2, 4097, false, &c, &n, &map, &err), -EBUSY);
 	assert_int_equal(windows_get(w, 1, 3, 0, false, &c, &n, &map, &err), -EINVAL);
-	assert_int_equal(windows_get(w, 1, 3, (8ull << 40) + 1, true, &c, &n, &map, &err), -ENOSPC);
-	assert_int_equal(windows_get(w, 1, 3, 8ull << 40, true, &c, &n, &map, &err), -ENOSPC);
+	assert_int_equal(windows_get(w, 1, 3, (64ull << 40) + 1, true, &c, &n, &map, &err),
+			 -ENOSPC);
+	assert_int_equal(windows_get(w, 1, 3, 64ull << 40, true, &c, &n, &map, &err), -ENOSPC);
 	assert_false(windows_put(w, a));
 	windows_free(w, a); /* still used */
 	assert_non_null(windows_find(w, a));
@@ -60,10 +61,28 @@ static void test_windows(void **state)
 	free(w);
 }
 
+/* A pod with many containers: each has a scratch disk of 64 GiB, and they share layers. */
+static void test_many(void **state)
+{
+	struct windows w = { 0 };
+	uint64_t first, n;
+	struct err err = { 0 };
+	bool map;
+
+	for (uint64_t i = 0; i < 256 && w.n < POD_DISKS_MAX; i++) {
+		assert_ok(windows_get(&w, 1, i, 64ull << 30, false, &first, &n, &map, &err), &err);
+		for (uint64_t k = 0; k < 20 && w.n < POD_DISKS_MAX; k++)
+			assert_ok(windows_get(&w, 2, k, 1ull << 30, true, &first, &n, &map, &err),
+				  &err);
+	}
+	windows_fini(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_windows),
+		cmocka_unit_test(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
