@@ -112,7 +112,8 @@ static void shim_on_pids_changed(void *arg)
 
 static void shim_on_trouble(const char *what, const struct err *err, void *arg)
 {
-	log_warn(what, "err", err ? err_text(err) : "");
+	log_limited(LOG_WARN, "trouble that the pod survives", "what", what, "err",
+		    err ? err_text(err) : "");
 }
 
 void shim_init(struct shim *s, const struct sandbox_setup *setup,

@@ -42,7 +42,7 @@ void vm_init(struct vm *vm, struct loop *loop, const struct vm_config *config,
 	virtio_blk_init(&vm->blk, &vm->windows);
 	virtio_vsock_init(&vm->vsock, loop, VM_GUEST_CID);
 	console_init(&vm->console);
-	virtio_rng_init(&vm->rng);
+	virtio_rng_init(&vm->rng, loop);
 	vm->devices[0] = &vm->blk.dev;
 	vm->devices[1] = &vm->vsock.dev;
 	vm->devices[2] = &vm->rng.dev;
@@ -54,6 +54,7 @@ void vm_fini(struct vm *vm)
 		vm->ops->free(vm->backend);
 	vm->backend = NULL;
 	console_fini(&vm->console);
+	virtio_rng_fini(&vm->rng);
 	virtio_vsock_fini(&vm->vsock);
 	virtio_blk_fini(&vm->blk);
 	window_fini(&vm->windows);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,6 +65,15 @@ int crilog_open(const char *path, struct crilog **ret, struct err *err)
 	return 0;
 }
 
+/* /dev/null, /dev/full and their kin: "mem" in Documentation/admin-guide/devices.txt. */
+#define MEMORY_DEVICES 1
+
+bool crilog_never_waits(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) ||
+	       (S_ISCHR(st->st_mode) && major(st->st_rdev) == MEMORY_DEVICES);
+}
+
 int crilog_reopen(struct crilog *log, struct err *err)
 {
 	/* O_NONBLOCK: a FIFO in this place must not stop the shim. */
@@ -75,7 +85,7 @@ int crilog_reopen(struct crilog *log, struct err *err)
 		return err_errno(err, -errno, "log %s", log->path);
 	if (fstat(fd, &st) < 0)
 		return err_errno(err, -errno, "log %s", log->path);
-	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
+	if (!crilog_never_waits(&st))
 		return err_set(err, -EINVAL, "log %s is not a regular file", log->path);
 	fd_close(&log->fd);
 	log->fd = take_fd(&fd);

@@ -35,6 +35,9 @@ struct crilog_stream {
 	size_t held_n;
 };
 
+/* Writing to such a file does not wait for a reader, as it would for a FIFO or a terminal. */
+struct stat;
+bool crilog_never_waits(const struct stat *st);
 /* `data` was read at `real_ns` (CLOCK_REALTIME). -errno: lines were lost; the next ones may not
  * be. */
 int crilog_write(struct crilog_stream *s, const uint8_t *data, size_t n, int64_t real_ns);

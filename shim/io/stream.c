@@ -280,9 +280,14 @@ static int open_fifo(struct stream *s, const char *path, struct err *err)
 
 static int open_file(struct stream *s, const char *path, struct err *err)
 {
+	struct stat st;
+
 	s->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
-	if (s->fd < 0)
+	if (s->fd < 0 || fstat(s->fd, &st) < 0)
 		return err_errno(err, -errno, "open %s", path);
+	/* A FIFO or a terminal that nobody reads would stop the shim. */
+	if (!crilog_never_waits(&st))
+		return err_set(err, -EINVAL, "%s is not a regular file", path);
 	if (fd_set_nonblock(s->fd, false) < 0)
 		return err_errno(err, -errno, "open %s", path);
 	s->sink = SINK_FILE;

@@ -90,8 +90,8 @@ static void task_events_on_deleted(const struct container *c, void *arg)
 
 static void task_events_on_output_lost(const struct proc *p, const struct err *err, void *arg)
 {
-	log_warn("output is lost", "container", p->container, "exec", p->exec_id, "err",
-		 err_text(err));
+	log_limited(LOG_WARN, "output is lost", "container", p->container, "exec", p->exec_id,
+		    "err", err_text(err));
 }
 
 const struct container_ops task_events = {

@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (ftruncate(ram, RAM) < 0 || fcntl(ram, F_ADD_SEALS, F_SEAL_SHRINK) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return 0;
-	virtio_rng_init(&rng);
+	virtio_rng_init(&rng, loop);
 	fuzz_assert(vhost_user_init(&vu, loop, &rng.dev, sv[1], on_failed, NULL, NULL) == 0);
 	for (int i = 0; i < MESSAGES_MAX && cur_left(&c) > 0 && vu.fd >= 0; i++) {
 		send_message(sv[0], &c, ram, event);

@@ -16,7 +16,6 @@
 #define SHUT_BOTH 3u
 
 /* Tell the guest when this much was forwarded that it does not know of. */
-#define CREDIT_STEP (VSOCK_BUF_ALLOC / 4)
 
 /* Packets that a connection owes the guest. */
 enum { TODO_REQUEST = 1, TODO_RESPONSE = 2, TODO_SHUTDOWN = 4, TODO_CREDIT = 8, TODO_RST = 16 };
@@ -41,6 +40,7 @@ struct vsock_conn {
 	bool queued, dead;   /* in t->ready, in t->dead */
 	/* Credit, 5.10.6.3; all modulo 2^32. */
 	uint32_t tx_cnt, peer_alloc, peer_fwd; /* to the guest */
+	uint32_t told_alloc;		       /* what the guest may have under way */
 	uint32_t fwd_cnt, told_fwd;	       /* from the guest */
 };
 
@@ -65,6 +65,18 @@ struct vsock_conn *vsock_conn_find(struct vsock_conns *t, uint32_t host_port, ui
 	return NULL;
 }
 
+static uint32_t buf_alloc(const struct vsock_conns *t)
+{
+	return t->kept < VSOCK_KEPT_MAX / 2 ? VSOCK_BUF_ALLOC : VSOCK_BUF_ALLOC_SHORT;
+}
+
+static void drop_out(struct vsock_conn *c)
+{
+	check(c->t->kept >= buf_len(&c->out));
+	c->t->kept -= buf_len(&c->out);
+	buf_fini(&c->out);
+}
+
 static int conn_new(struct vsock_conns *t, uint32_t host_port, uint32_t guest_port,
 		    struct vsock_conn **ret)
 {
@@ -81,6 +93,7 @@ static int conn_new(struct vsock_conns *t, uint32_t host_port, uint32_t guest_po
 	c->guest_port = guest_port;
 	c->fd = -1;
 	buf_init(&c->out, VSOCK_BUF_ALLOC);
+	c->told_alloc = VSOCK_BUF_ALLOC;
 	TAILQ_INSERT_TAIL(bucket(t, host_port, guest_port), c, in_table);
 	c->listed = true;
 	TAILQ_INSERT_TAIL(&t->all, c, in_all);
@@ -101,7 +114,7 @@ static void conn_close_fd(struct vsock_conn *c)
 	uint8_t scrap[4096];
 
 	ev_io_del(&c->io);
-	buf_fini(&c->out);
+	drop_out(c);
 	c->readable = false;
 	if (c->fd < 0)
 		return;
@@ -242,7 +255,7 @@ static void host_shut(struct vsock_conn *c, uint32_t how)
 	if (c->shut_host & SHUT_SEND)
 		c->readable = false;
 	if (c->shut_host & SHUT_RECEIVE)
-		buf_fini(&c->out);
+		drop_out(c);
 	if (c->gone) {
 		conn_close_fd(c);
 		if (!c->todo)
@@ -339,10 +352,11 @@ bool vsock_conn_emit(struct vsock_conn *c, struct vsock_hdr *h, const struct iov
 			.len = (uint32_t)len,
 			.op = (uint16_t)op,
 			.flags = op == VSOCK_OP_SHUTDOWN ? c->shut_host : 0,
-			.buf_alloc = VSOCK_BUF_ALLOC,
+			.buf_alloc = buf_alloc(c->t),
 			.fwd_cnt = c->fwd_cnt,
 		};
 		c->told_fwd = c->fwd_cnt;
+		c->told_alloc = h->buf_alloc;
 		c->todo &= ~pays[op];
 		if (op == VSOCK_OP_RST)
 			conn_forget(c);
@@ -372,14 +386,14 @@ struct vsock_conn *vsock_conns_next(struct vsock_conns *t)
 static void forwarded(struct vsock_conn *c, size_t n)
 {
 	c->fwd_cnt += (uint32_t)n;
-	if (c->fwd_cnt - c->told_fwd >= CREDIT_STEP && !c->gone)
+	if (c->fwd_cnt - c->told_fwd >= c->told_alloc / 4 && !c->gone)
 		conn_owe(c, TODO_CREDIT);
 }
 
 /* Everything is written: what was waiting for that? */
 static void drained(struct vsock_conn *c)
 {
-	buf_fini(&c->out);
+	drop_out(c);
 	if (c->gone) {
 		conn_close_fd(c);
 		if (!c->todo)
@@ -409,6 +423,7 @@ static void write_out(struct vsock_conn *c)
 		return;
 	}
 	buf_consume(&c->out, (size_t)n);
+	c->t->kept -= (size_t)n;
 	forwarded(c, (size_t)n);
 	if (buf_len(&c->out) == 0)
 		drained(c);
@@ -427,7 +442,7 @@ static void take_data(struct vsock_conn *c, const struct iovec *iov, unsigned n,
 		forwarded(c, len); /* there is no reader; the guest knows */
 		return;
 	}
-	if (len > VSOCK_BUF_ALLOC - buf_len(&c->out)) {
+	if (len > VSOCK_BUF_ALLOC - buf_len(&c->out) || c->t->kept > VSOCK_KEPT_MAX) {
 		vsock_conn_reset(c); /* more than it has credit for */
 		return;
 	}
@@ -449,6 +464,7 @@ static void take_data(struct vsock_conn *c, const struct iovec *iov, unsigned n,
 			vsock_conn_reset(c);
 			return;
 		}
+		c->t->kept += part[i].iov_len;
 	}
 	conn_watch(c);
 }

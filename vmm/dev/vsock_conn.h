@@ -24,6 +24,10 @@
 
 #define VSOCK_CONNS_MAX 1023u
 #define VSOCK_BUF_ALLOC (256 * KIB) /* what the guest may have under way on a connection */
+/* Of all connections together, kept for host sockets that do not take it: from a half of it on the
+ * guest is told that it may send less, beyond all of it connections are reset. */
+#define VSOCK_KEPT_MAX (32 * MIB)
+#define VSOCK_BUF_ALLOC_SHORT (16 * KIB)
 #define VSOCK_PACKET_MAX (64 * KIB) /* data of one packet */
 #define VSOCK_CONNECT_TIMEOUT_NS (10 * NS_PER_S)
 #define VSOCK_CLOSE_TIMEOUT_NS (5 * NS_PER_S)
@@ -61,6 +65,7 @@ struct vsock_conns {
 	struct vsock_list all;
 	struct vsock_list table[VSOCK_BUCKETS]; /* those that a packet of the guest can mean */
 	unsigned n;				/* all that are not dead */
+	size_t kept;				/* bytes in `out` of all */
 	struct vsock_list ready;		/* may have a packet for the guest */
 	struct vsock_list dead;			/* freed by vsock_conns_reap */
 };

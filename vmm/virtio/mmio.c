@@ -406,7 +406,7 @@ static void apply_registers(struct virtio_mmio *m)
 	if (!(status & S_DRIVER_OK) || (status & S_NEEDS_RESET))
 		return;
 	if (!apply_queues(m, want, features)) {
-		log_debug("virtio-mmio: queue refused", "device", m->dev->ops->name);
+		log_limited(LOG_DEBUG, "virtio-mmio: queue refused", "device", m->dev->ops->name);
 		stop_device(m);
 		pthread_mutex_lock(&m->lock);
 		if (!m->want_reset)

@@ -103,7 +103,7 @@ void virtq_disable(struct virtq *q)
 static int broken(struct virtq *q, const char *why)
 {
 	q->broken = true;
-	log_debug("virtqueue broken by its driver", "why", why);
+	log_limited(LOG_DEBUG, "virtqueue broken by its driver", "why", why);
 	return 0;
 }
 

@@ -3,6 +3,8 @@
 #include "test/lib/unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -226,6 +228,29 @@ static void test_output_that_does_not_end(void **state)
 	assert_string_equal(heard, "created(a) started(a) exited(a)");
 }
 
+/* What a write would wait for is no file for output: the shim would stand still. */
+static void test_output_waits(void **state)
+{
+	cleanup_free char *fifo = in_tmpdir("output"), *uri = str_fmt("file://%s", fifo);
+	struct how how = { .out = uri };
+
+	(void)unlink(fifo);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	create_as("a", &how);
+	assert_true(a.n == 1 && a.code < 0);
+	how.out = "file:///dev/ptmx";
+	create_as("a", &how);
+	assert_true(a.n == 1 && a.code == -EINVAL);
+	assert_text(a.err.msg, "is not a regular file");
+	/* Neither with a reader that does not read. */
+	assert_true(open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC) >= 0);
+	how.out = uri;
+	create_as("a", &how);
+	assert_true(a.n == 1 && a.code == -EINVAL);
+	how.out = "file:///dev/null";
+	create_ok("a", &how);
+}
+
 /* Output that cannot be written is told once for each stream, until it can be again. */
 static void test_output_lost(void **state)
 {
@@ -371,9 +396,10 @@ int main(void)
 		TEST(test_create_fails), TEST(test_oom_score),
 		TEST(test_early_exit),	 TEST(test_false_exits),
 		TEST(test_output_first), TEST(test_output_that_does_not_end),
-		TEST(test_output_lost),	 TEST(test_execs),
-		TEST(test_shared_pids),	 TEST(test_start_fails),
-		TEST(test_vm_dies),	 TEST(test_stopped),
+		TEST(test_output_lost),	 TEST(test_output_waits),
+		TEST(test_execs),	 TEST(test_shared_pids),
+		TEST(test_start_fails),	 TEST(test_vm_dies),
+		TEST(test_stopped),
 	};
 
 	return cmocka_run_group_tests(tests, pod_set_up_files, pod_tear_down_files);

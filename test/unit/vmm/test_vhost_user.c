@@ -53,7 +53,7 @@ static int setup(void **state)
 	memset(&d, 0, sizeof(d));
 	assert_int_equal(loop_new(&loop, NULL), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
-	virtio_rng_init(&rng);
+	virtio_rng_init(&rng, loop);
 	assert_int_equal(vhost_user_init(&vu, loop, &rng.dev, sv[1], on_failed, NULL, NULL), 0);
 	front = sv[0];
 	ram_fd = memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
