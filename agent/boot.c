@@ -88,6 +88,11 @@ int boot_set_up(struct err *err)
 		return err_errno(err, r, "lo");
 	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
 		return err_errno(err, -errno, "RLIMIT_NOFILE");
+	/* A container that gets hold of /vminitd or of any other file of ours (its first process
+	 * was ours before exec) finds it read-only: the file system, not only this mount of
+	 * it. */
+	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
+		return err_errno(err, -errno, "make the initramfs read-only");
 	return boot_run_dir(BOOT_RUN_DIR, err);
 }
 
