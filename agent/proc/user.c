@@ -159,8 +159,8 @@ static int find_group(struct span group, const char *name, gid_t *ret, struct er
 }
 
 /* spec = "user[:group]", both a name or a number. */
-static int by_spec(const char *spec, struct span passwd, struct span group, struct user *u,
-		   struct err *err)
+static int by_spec(const char *spec, struct span passwd, struct span group, bool join,
+		   struct user *u, struct err *err)
 {
 	char name[AGENT_NAME_MAX + 1];
 	const char *colon = strchr(spec, ':');
@@ -183,9 +183,13 @@ static int by_spec(const char *spec, struct span passwd, struct span group, stru
 		u->uid = id;
 		(void)find_user(passwd, NULL, &id, u, &found);
 	}
-	if (colon && colon[1] != '\0')
-		return find_group(group, colon + 1, &u->gid, err);
-	return found.n ? join_groups(group, found, u, err) : 0;
+	if (colon && colon[1] != '\0') {
+		int r = find_group(group, colon + 1, &u->gid, err);
+
+		if (r < 0)
+			return r;
+	}
+	return found.n && join ? join_groups(group, found, u, err) : 0;
 }
 
 int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, const char *group,
@@ -205,8 +209,10 @@ int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, co
 		r = add_group(ret, u->additional_gids[i], err);
 	if (r < 0)
 		return r;
-	if (u && !str_empty(u->name))
-		return by_spec(u->name, pw, gr, ret, err);
+	if (u && !str_empty(u->name)) {
+		r = by_spec(u->name, pw, gr, !u->strict_groups, ret, err);
+		return r == 0 ? add_group(ret, ret->gid, err) : r;
+	}
 	/* Numbers were given: /etc/passwd only knows the home directory. */
 	uid = ret->uid;
 	gid = ret->gid;

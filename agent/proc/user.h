@@ -24,10 +24,11 @@ struct user {
 	char home[USER_HOME_MAX]; /* "/" when /etc/passwd does not say */
 };
 
-/* Who runs a process, by the rules of agent.proto's User (NULL = root). The rules for names are
- * Docker's: a name wins over a number; a number that /etc/passwd does not know has group 0; groups
- * of /etc/group are joined only when no group was named. -ENOENT: no such user or group; -E2BIG:
- * more than PROCESS_GROUPS_MAX groups. */
+/* Who runs a process, by the rules of agent.proto's User (NULL = root), which are those of other
+ * CRI runtimes: a name wins over a number; a number that /etc/passwd does not know has group 0;
+ * the groups of /etc/group that list the user are joined, also when a group was named, unless
+ * strict_groups. The primary group is among the groups: who drops it later does not lose it.
+ * -ENOENT: no such user or group; -E2BIG: more than PROCESS_GROUPS_MAX groups. */
 int user_resolve(const Agent__User *u, const char *passwd, size_t passwd_len, const char *group,
 		 size_t group_len, struct user *ret, struct err *err) must_check;
 /* The same, with the files read below `root` as far as they are needed; missing ones are empty. */

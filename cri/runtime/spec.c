@@ -194,6 +194,8 @@ static int build_user(struct build *b, json_t *process, struct err *err)
 	if (r < 0)
 		return r;
 	put(b, user, "username", json_string(name));
+	if (b->sc && b->sc->supplemental_groups_policy == CRI__SUPPLEMENTAL_GROUPS_POLICY__Strict)
+		put(b, user, "strictGroups", json_true());
 	put(b, process, "user", json_incref(user));
 	return 0;
 }

@@ -185,9 +185,10 @@ static int check_container_security(const struct spec_input *in,
 		if (r < 0)
 			return r;
 	}
-	if (sc->supplemental_groups_policy != CRI__SUPPLEMENTAL_GROUPS_POLICY__Merge)
-		return err_set(err, -ENOSYS,
-			       "supplemental_groups_policy Strict is not implemented yet");
+	if (sc->supplemental_groups_policy != CRI__SUPPLEMENTAL_GROUPS_POLICY__Merge &&
+	    sc->supplemental_groups_policy != CRI__SUPPLEMENTAL_GROUPS_POLICY__Strict)
+		return err_set(err, -EINVAL, "supplemental_groups_policy %d is not known",
+			       (int)sc->supplemental_groups_policy);
 	if (sc->n_supplemental_groups > PROCESS_GROUPS_MAX)
 		return err_set(err, -EINVAL, "more than %u supplemental groups",
 			       PROCESS_GROUPS_MAX);

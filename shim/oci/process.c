@@ -108,11 +108,24 @@ static int process_gids(struct oci *o, const char *path, json_t *v)
 	return 0;
 }
 
-/* `username` is ours on Linux: the user of the image, by name, as in an image configuration. */
+static int process_strict_groups(struct oci *o, const char *path, json_t *v)
+{
+	bool strict = false;
+	int r = oci_bool(o, path, v, &strict);
+
+	o->process->user->strict_groups = strict;
+	return r;
+}
+
+/* `username` is ours on Linux: the user of the image, by name, as in an image configuration; so is
+ * `strictGroups`: CRI's policy Strict for the groups of such a user. */
 static const struct oci_field user_fields[] = {
-	{ "uid", OCI_TAKE, process_uid },	    { "gid", OCI_TAKE, process_gid },
-	{ "umask", OCI_TAKE, process_umask },	    { "additionalGids", OCI_TAKE, process_gids },
+	{ "uid", OCI_TAKE, process_uid },
+	{ "gid", OCI_TAKE, process_gid },
+	{ "umask", OCI_TAKE, process_umask },
+	{ "additionalGids", OCI_TAKE, process_gids },
 	{ "username", OCI_TAKE, process_username },
+	{ "strictGroups", OCI_TAKE, process_strict_groups },
 };
 
 static int process_user(struct oci *o, const char *path, json_t *v)

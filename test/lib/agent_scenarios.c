@@ -140,7 +140,7 @@ static void test_user_and_cwd(void **state)
 	s.process.no_new_privileges = true;
 	out = run_to_end(&s, &status);
 	assert_int_equal(status, 0);
-	assert_text(out, "uid=1000(app) gid=1000(app) groups=2000(extra)");
+	assert_text(out, "uid=1000(app) gid=1000(app) groups=1000(app),2000(extra)");
 	assert_text(
 		out,
 		"/made/for/it\n0027\n/home/app\nout\nNoNewPrivs:\t1\nCapEff:\t0000000000000000");

@@ -48,9 +48,10 @@ static void test_names(void **state)
 	assert_int_equal(u.uid, 1000);
 	assert_int_equal(u.gid, 1001);
 	assert_string_equal(u.home, "/home/app");
-	assert_int_equal(u.n_groups, 2);
+	assert_int_equal(u.n_groups, 3);
 	assert_int_equal(u.groups[0], 10);
 	assert_int_equal(u.groups[1], 2000);
+	assert_int_equal(u.groups[2], 1001); /* the primary one */
 	assert_int_equal(resolve("last"), 0);
 	assert_string_equal(u.home, "/last");
 	assert_int_equal(resolve("nobody"), -ENOENT);
@@ -67,7 +68,7 @@ static void test_numbers(void **state)
 {
 	assert_int_equal(resolve("1000"), 0);
 	assert_int_equal(u.gid, 1001);
-	assert_int_equal(u.n_groups, 2); /* the user is known by its number, too */
+	assert_int_equal(u.n_groups, 3); /* the user is known by its number, too */
 	assert_int_equal(resolve("4000"), 0);
 	assert_int_equal(u.uid, 4000);
 	assert_int_equal(u.gid, 0);
@@ -83,7 +84,14 @@ static void test_groups(void **state)
 {
 	assert_int_equal(resolve("app:wheel"), 0);
 	assert_int_equal(u.gid, 10);
-	assert_int_equal(u.n_groups, 0); /* a group was named: no others */
+	/* A group was named: it is the primary one, and the user's others are joined all the
+	 * same. */
+	assert_int_equal(u.n_groups, 2);
+	assert_int_equal(u.groups[0], 10);
+	assert_int_equal(u.groups[1], 2000);
+	assert_int_equal(resolve("1000:3000"), 0);
+	assert_int_equal(u.n_groups, 3);
+	assert_int_equal(u.groups[2], 3000);
 	assert_int_equal(resolve("0:2000"), 0);
 	assert_int_equal(u.gid, 55); /* the group called 2000 */
 	assert_int_equal(resolve("0:3000"), 0);
@@ -116,8 +124,17 @@ static void test_ids(void **state)
 	assert_int_equal(
 		user_resolve(&spec, passwd, sizeof(passwd) - 1, group, sizeof(group) - 1, &u, &err),
 		0);
-	assert_int_equal(u.n_groups, 4);
+	assert_int_equal(u.n_groups, 5);
 	assert_int_equal(u.gid, 1001);
+	/* Strict: what was asked for, and nothing of /etc/group. */
+	spec.strict_groups = true;
+	assert_int_equal(
+		user_resolve(&spec, passwd, sizeof(passwd) - 1, group, sizeof(group) - 1, &u, &err),
+		0);
+	assert_int_equal(u.n_groups, 3);
+	assert_int_equal(u.groups[0], 5);
+	assert_int_equal(u.groups[1], 6);
+	assert_int_equal(u.groups[2], 1001);
 	assert_int_equal(user_resolve(NULL, NULL, 0, NULL, 0, &u, &err), 0);
 	assert_int_equal(u.uid, 0);
 	assert_string_equal(u.home, "/");

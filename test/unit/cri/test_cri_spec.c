@@ -298,7 +298,12 @@ static void test_user(void **state)
 	refused(&f, -EINVAL, "out of range");
 	groups[0] = 1;
 	f.sc.supplemental_groups_policy = CRI__SUPPLEMENTAL_GROUPS_POLICY__Strict;
-	refused(&f, -ENOSYS, "Strict");
+	j = build(&f);
+	u = json_object_get(json_object_get(j, "process"), "user");
+	assert_true(json_is_true(json_object_get(u, "strictGroups")));
+	json_decref(j);
+	f.sc.supplemental_groups_policy = (Cri__SupplementalGroupsPolicy)7;
+	refused(&f, -EINVAL, "policy");
 }
 
 #define BIT(n) (1ull << (n))
