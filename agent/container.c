@@ -2,12 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/klog.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/rootfs/path.h"
 #include "base/check.h"
 #include "base/pb.h"
 #include "base/util.h"
@@ -16,6 +17,10 @@
  */
 #define REMOVE_PATIENCE_NS (5 * NS_PER_S)
 #define REMOVE_STEP_NS (1 * NS_PER_MS)
+/* syslog(2); the second is `loglevel=` of the guest's command line. */
+#define SYSLOG_CONSOLE_LEVEL 8
+#define CONSOLE_QUIET 1
+#define CONSOLE_LEVEL 5
 
 /* The arrows of container.h; no other function assigns the state. */
 static void set_state(struct container *c, enum container_state to)
@@ -234,7 +239,7 @@ static int start_process(struct container *c, const char *exec_id, const Agent__
 		.spec = spec,
 		.cgroup = c->cgroup,
 		.rootfs = first ? -1 : c->rootfs.mnt,
-		.first_pidfd = first ? first->pidfd : -1,
+		.first = first,
 	};
 	struct process *p;
 	int r = process_start(&job, call, &p, err);
@@ -299,39 +304,6 @@ int container_process(struct container *c, const char *exec_id, struct process *
 		       exec_id, c->id);
 }
 
-static int signal_all(struct container *c, int sig, struct err *err)
-{
-	cleanup_free pid_t *pids = NULL;
-	size_t n = 0;
-	int r;
-
-	if (sig == SIGKILL) {
-		r = cgroup_kill(c->cgroup);
-		return r < 0 ? err_errno(err, r, "cgroup.kill") : 0;
-	}
-	r = cgroup_pids(c->cgroup, &pids, &n, err);
-	for (size_t i = 0; i < n; i++)
-		(void)kill(pids[i], sig); /* gone meanwhile is as good */
-	return r;
-}
-
-int container_signal(struct container *c, const Agent__SignalProcessRequest *req, struct err *err)
-{
-	struct process *p;
-	int r = container_process(c, req->exec_id, &p, err);
-
-	if (req->signal == 0 || req->signal > (uint32_t)SIGRTMAX)
-		return err_set(err, -EINVAL, "signal %u: 1 to %d expected", req->signal, SIGRTMAX);
-	if (req->all) {
-		if (*req->exec_id)
-			return err_set(err, -EINVAL, "all: with a single process");
-		if (c->state == CONTAINER_CREATED)
-			return r;
-		return signal_all(c, (int)req->signal, err);
-	}
-	return r == 0 ? process_signal(p, (int)req->signal, err) : r;
-}
-
 int container_pids(const struct container *c, pid_t **ret, size_t *ret_n, struct err *err)
 {
 	return cgroup_pids(c->cgroup, ret, ret_n, err);
@@ -354,15 +326,32 @@ static int remove_step(struct container *c)
 	return r;
 }
 
+/* The kernel says so on the console, as for a file system that broke. This one did not. */
+static void discard_disks(const struct container *c)
+{
+	uint64_t level;
+
+	if (read_number_at(AT_FDCWD, "/proc/sys/kernel/printk", NULL, &level) < 0 ||
+	    level <= CONSOLE_QUIET) /* another removal is at it */
+		level = CONSOLE_LEVEL;
+	(void)klogctl(SYSLOG_CONSOLE_LEVEL, NULL, CONSOLE_QUIET);
+	for (size_t i = 0; i < c->rootfs.n_disks; i++)
+		disk_discard(&c->agent->disks, c->rootfs.disks[i]);
+	(void)klogctl(SYSLOG_CONSOLE_LEVEL, NULL, (int)level);
+}
+
 /* In a process of its own: unmounting writes back what the container has left in the page cache,
  * and the kernel gives up some references a moment later than the last process. */
 static int container_remove_work(void *arg)
 {
 	struct timespec pause = { .tv_nsec = REMOVE_STEP_NS };
 	uint64_t end = now_mono_ns() + REMOVE_PATIENCE_NS;
+	struct container *c = arg;
 	int r;
 
-	while ((r = remove_step(arg)) == -EBUSY && now_mono_ns() < end) {
+	if (c->discard)
+		discard_disks(c);
+	while ((r = remove_step(c)) == -EBUSY && now_mono_ns() < end) {
 		nanosleep(&pause, NULL);
 		if (pause.tv_nsec < 64 * (long)REMOVE_STEP_NS)
 			pause.tv_nsec *= 2;
@@ -401,10 +390,10 @@ static void container_remove_done(struct worker *w, int result)
 	a->on_removed(a);
 }
 
-int container_remove(struct container *c, struct ttrpc_call *call, struct err *err)
+int container_remove(struct container *c, bool discard, struct ttrpc_call *call, struct err *err)
 {
 	size_t n = 0;
-	int r;
+	int keep[3], r;
 
 	if (c->state != CONTAINER_CREATED && c->state != CONTAINER_STOPPED)
 		return err_set(err, -EBUSY, "container %s is running", c->id);
@@ -425,8 +414,12 @@ int container_remove(struct container *c, struct ttrpc_call *call, struct err *e
 		}
 	}
 	c->rootfs.n_disks = n;
-	r = worker_start(&c->agent->reaper, &c->worker, container_remove_work, c,
-			 container_remove_done);
+	c->discard = discard;
+	keep[0] = c->agent->cgroups.pod;
+	keep[1] = c->agent->disks.fd;
+	keep[2] = c->cgroup;
+	r = worker_start(&c->agent->reaper, &c->worker, container_remove_work, c, keep,
+			 ARRAY_SIZE(keep), container_remove_done);
 	if (r < 0)
 		return err_errno(err, r, "remove container %s", c->id);
 	set_state(c, CONTAINER_REMOVING);

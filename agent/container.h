@@ -43,6 +43,7 @@ struct container {
 	unsigned n_processes;
 	struct process *gone_first; /* ended; its event waits for those of the execs */
 	struct worker worker;	    /* removal */
+	bool discard;		    /* ... throws away what the writable disks hold */
 	struct ttrpc_call *remove;
 };
 
@@ -56,12 +57,11 @@ int container_create(struct agent *a, const Agent__CreateContainerRequest *req,
 int container_start(struct container *c, struct ttrpc_call *call, struct err *err) must_check;
 int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
 		   struct ttrpc_call *call, struct err *err) must_check;
-int container_remove(struct container *c, struct ttrpc_call *call, struct err *err) must_check;
+int container_remove(struct container *c, bool discard, struct ttrpc_call *call,
+		     struct err *err) must_check;
 /* "" = the first process. -ENOENT: gone; -EBUSY: not started yet. */
 int container_process(struct container *c, const char *exec_id, struct process **ret,
 		      struct err *err) must_check;
-int container_signal(struct container *c, const Agent__SignalProcessRequest *req,
-		     struct err *err) must_check;
 /* Pids of all its processes, in the guest's root pid namespace. The caller frees *ret. */
 int container_pids(const struct container *c, pid_t **ret, size_t *ret_n,
 		   struct err *err) must_check;

@@ -22,6 +22,12 @@
 #define AGENT_CGROUP_DEPTH 64  /* nested cgroups that a container may make */
 #define AGENT_CGROUPS_MAX 4096 /* descendants that a container may make */
 
+/* A child that has not come to exec after so long is ended, unless it only waits for its turn on
+ * the CPU or for a disk: a container of 10m CPU with 200 busy threads is slow, not stuck. Such a
+ * one gets the longer time, which is less than the shim waits for an answer. */
+#define AGENT_START_LIMIT_S 10u
+#define AGENT_START_SLOW_LIMIT_S 50u
+
 #define AGENT_STREAMS_MAX 8192u	     /* streams that a process names, all containers */
 #define AGENT_UNCLAIMED_MAX 256u     /* connections whose id no process has named yet */
 #define AGENT_SUBSCRIBERS_MAX 8u     /* open Events streams */

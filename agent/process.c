@@ -13,6 +13,7 @@
 
 #include "agent/proc/child.h"
 #include "agent/proc/ns.h"
+#include "agent/proc/procfs.h"
 #include "base/check.h"
 #include "base/process.h"
 #include "base/util.h"
@@ -64,6 +65,13 @@ static void advance(struct process *p)
 	p->ops->gone(p);
 }
 
+static void report_end(struct process *p)
+{
+	ev_timer_del(&p->start_timer);
+	ev_io_del(&p->report_io);
+	fd_close(&p->report_fd);
+}
+
 static int claim(struct process *p, int i, int fd, bool tty, struct err *err)
 {
 	int r = stdio_claim(&p->agent->stdio, p->owner, p->want[i],
@@ -106,6 +114,41 @@ static void take_tty(struct process *p, int fd_in)
 	p->tty = take_fd(&fd);
 }
 
+/* ---- the time limit ---- */
+
+/* Says what a child that has not come to exec is doing. True: it may need more time. */
+static bool is_slow(const struct process *p, char stage[PROCFS_NAME_MAX])
+{
+	char state;
+
+	snprintf(stage, PROCFS_NAME_MAX, "start");
+	if (procfs_state(p->pid, &state, stage) < 0)
+		return true; /* it has ended: its report and exit are on their way */
+	return state == 'R' || state == 'D';
+}
+
+static void process_on_start_timer(struct ev_timer *t)
+{
+	struct process *p = t->arg;
+	char stage[PROCFS_NAME_MAX], text[160];
+	uint64_t passed_s = (now_mono_ns() - p->started_ns) / NS_PER_S;
+	bool slow = is_slow(p, stage);
+
+	if (slow && passed_s < AGENT_START_SLOW_LIMIT_S &&
+	    ev_timer_add(p->agent->loop, t, NS_PER_S, process_on_start_timer, p) == 0)
+		return;
+	snprintf(text, sizeof(text), "the program was not reached within %u s: %s",
+		 (unsigned)passed_s,
+		 slow ? "there was no CPU time or disk for it"
+		      : "something in the container stopped its start");
+	refuse_start(p, stage, -ETIMEDOUT, text);
+	/* Dying takes CPU time, too, which its container may not have. With SIGKILL pending it does
+	 * not come back from the kernel, so it is nobody's way out of the cgroup. */
+	cgroup_take_out(p->agent->cfg.cgroup_dir, p->pid);
+}
+
+/* ---- reports ---- */
+
 /* False when there is nothing more to come. */
 static bool read_report(struct process *p)
 {
@@ -126,8 +169,7 @@ static bool read_report(struct process *p)
 	/* No report that the child ever sends: its end does not say that the program runs. */
 	if (r < 0 && p->failure.kind == 0)
 		refuse_start(p, "report", r, strerror(-r));
-	ev_io_del(&p->report_io);
-	fd_close(&p->report_fd);
+	report_end(p);
 	return false;
 }
 
@@ -149,10 +191,7 @@ static void process_on_exit(struct child *child, int status)
 	/* The child reports before it ends, and no other process holds the socket. */
 	for (int i = 0; i < 4 && p->report_fd >= 0; i++)
 		(void)read_report(p);
-	if (p->report_fd >= 0) {
-		ev_io_del(&p->report_io);
-		fd_close(&p->report_fd);
-	}
+	report_end(p);
 	advance(p);
 }
 
@@ -160,9 +199,8 @@ void process_free(struct process *p)
 {
 	if (!p)
 		return;
-	ev_io_del(&p->report_io);
+	report_end(p);
 	reaper_del(&p->agent->reaper, &p->child);
-	fd_close(&p->report_fd);
 	fd_close(&p->pidfd);
 	fd_close(&p->tty);
 	if (p->start)
@@ -220,9 +258,9 @@ static int namespaces(const struct process_job *job, int *ret_ns, uint64_t *ret_
 {
 	const Agent__CreateContainerRequest *c = job->container;
 
-	*ret_ns = job->first_pidfd;
+	*ret_ns = job->first ? job->first->pidfd : -1;
 	*ret_flags = 0;
-	if (job->first_pidfd >= 0)
+	if (job->first)
 		return 0;
 	*ret_flags = CLONE_NEWNS;
 	if (!str_empty(c->hostname))
@@ -235,28 +273,58 @@ static int namespaces(const struct process_job *job, int *ret_ns, uint64_t *ret_
 	return 0;
 }
 
+/* A container that has handed controllers down to cgroups of its own (systemd, Docker in it) can
+ * have no process beside them: the exec joins the first process, where that one has moved to. */
+static pid_t clone_beside_first(struct process *p, const struct process_job *job, int ns,
+				struct clone_job *clone)
+{
+	cleanup_fd int cgroup = -1;
+	pid_t pid = cgroup_open_of(job->cgroup, job->container->id, job->first->pid, &cgroup);
+
+	if (pid < 0)
+		return pid;
+	clone->cgroup = cgroup;
+	return ns_clone(&p->agent->pidns, ns, clone, &p->pidfd);
+}
+
+noreturn_fn static void run_child(const struct process *p, const struct process_job *job,
+				  const struct child_fds *e, bool nested)
+{
+	const struct child_job child = {
+		.run_dir = p->agent->cfg.run_dir,
+		.container = job->container,
+		.process = job->spec,
+		.init_pidfd = job->first ? job->first->pidfd : -1,
+		.nested = nested,
+		.rootfs = job->rootfs,
+		.report = e->report,
+		.std = { e->child[0], e->child[1], e->child[2] },
+	};
+
+	child_run(&child);
+}
+
 static int clone_child(struct process *p, const struct process_job *job, const struct child_fds *e,
 		       struct err *err)
 {
-	uint64_t flags;
-	int ns, r = namespaces(job, &ns, &flags, err);
+	const int keep[] = { e->child[0], e->child[1], e->child[2],
+			     e->report,	  job->rootfs, job->first ? job->first->pidfd : -1 };
+	struct clone_job clone = { .cgroup = job->cgroup,
+				   .keep = keep,
+				   .n_keep = ARRAY_SIZE(keep) };
+	bool nested = false;
+	int ns, r = namespaces(job, &ns, &clone.flags, err);
 
 	if (r < 0)
 		return r;
-	p->pid = ns_clone(&p->agent->pidns, ns, flags, job->cgroup, &p->pidfd);
-	if (p->pid == 0) {
-		struct child_job child = {
-			.run_dir = p->agent->cfg.run_dir,
-			.container = job->container,
-			.process = job->spec,
-			.init_pidfd = job->first_pidfd,
-			.rootfs = job->rootfs,
-			.report = e->report,
-			.std = { e->child[0], e->child[1], e->child[2] },
-		};
-
-		child_run(&child);
+	p->pid = ns_clone(&p->agent->pidns, ns, &clone, &p->pidfd);
+	if (job->first && (p->pid == -EBUSY || p->pid == -EOPNOTSUPP)) {
+		nested = true;
+		p->pid = clone_beside_first(p, job, ns, &clone);
 	}
+	if (p->pid == 0)
+		run_child(p, job, e, nested);
+	p->tag = nested ? "uts" : "cgroup";
 	/* The kernel's words for a pid namespace whose init is gone: the container is on its way
 	 * out. */
 	if (p->pid == -ENOMEM || p->pid == -ESRCH || p->pid == -EINVAL)
@@ -280,6 +348,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 	p->agent = a;
 	p->owner = job->owner;
 	p->ops = job->ops;
+	p->started_ns = now_mono_ns();
 	p->report_fd = p->pidfd = p->tty = -1;
 	memcpy(p->exec_id, job->exec_id, strlen(job->exec_id) + 1); /* bounded by validate.c */
 	if (stdio) {
@@ -290,6 +359,9 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 	r = make_fds(p, job->spec, &e, err);
 	if (r == 0)
 		r = ev_io_add(a->loop, &p->report_io, p->report_fd, EPOLLIN, process_on_report, p);
+	if (r == 0)
+		r = ev_timer_add(a->loop, &p->start_timer, AGENT_START_LIMIT_S * NS_PER_S,
+				 process_on_start_timer, p);
 	if (r == 0)
 		r = clone_child(p, job, &e, err);
 	child_fds_close(&e);

@@ -39,12 +39,16 @@ struct process {
 	char exec_id[CONTAINER_ID_MAX + 1]; /* "" = the container's first */
 	pid_t pid;
 	int pidfd;
-	int tty;	     /* terminal's master, -1 = none (yet) */
+	const char
+		*tag; /* exec: the namespace that all it starts share, and nobody else (child.h) */
+	int tty;      /* terminal's master, -1 = none (yet) */
 	uint64_t want[3];    /* ids of its streams, 0 = /dev/null */
 	uint64_t claimed[3]; /* those that are its own already */
 	uint64_t oom_kills;  /* the owner's: of the container when it started */
 	struct child child;
 	struct ev_io report_io;
+	struct ev_timer start_timer; /* until the program runs */
+	uint64_t started_ns;
 	int report_fd;		  /* -1 = the child has said all */
 	struct report failure;	  /* kind 0 = none */
 	struct ttrpc_call *start; /* to be answered; NULL = done */
@@ -62,8 +66,8 @@ struct process_job {
 	const Agent__CreateContainerRequest *container;
 	const Agent__Process *spec;
 	int cgroup;
-	int rootfs;	 /* first process: the container's detached root mount; else -1 */
-	int first_pidfd; /* exec: of the first process, whose namespaces it joins; else -1 */
+	int rootfs; /* first process: the container's detached root mount; else -1 */
+	const struct process *first; /* exec: whose namespaces it joins; else NULL */
 };
 
 /* Starts it; `call` is answered when the outcome is known. The caller owns *ret. On failure the

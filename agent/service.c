@@ -15,6 +15,7 @@
 #include "agent/creates.h"
 #include "agent/sandbox.h"
 #include "agent/shutdown.h"
+#include "agent/signals.h"
 #include "agent/validate.h"
 #include "base/log.h"
 #include "base/ttrpc/ttrpc.h"
@@ -99,17 +100,14 @@ static void service_exec_process(struct ttrpc_call *call, const ProtobufCMessage
 static void service_signal_process(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__SignalProcessRequest *req = (const void *)msg;
-	Agent__SignalProcessResponse resp = AGENT__SIGNAL_PROCESS_RESPONSE__INIT;
 	struct container *c;
 	struct err err = { 0 };
 	int r = find_container(arg, req->id, &c, &err);
 
 	if (r == 0)
-		r = container_signal(c, req, &err);
+		r = signals_send(c, req, call, &err);
 	if (r < 0)
 		refuse(call, r, &err);
-	else
-		ttrpc_reply(call, &resp.base);
 }
 
 static void service_resize_tty(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
@@ -140,7 +138,7 @@ static void service_remove_container(struct ttrpc_call *call, const ProtobufCMes
 	int r = find_container(arg, req->id, &c, &err);
 
 	if (r == 0)
-		r = container_remove(c, call, &err);
+		r = container_remove(c, req->discard, call, &err);
 	if (r < 0)
 		refuse(call, r, &err);
 }

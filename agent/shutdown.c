@@ -54,9 +54,12 @@ static void shutdown_done(struct worker *w, int result)
 
 void agent_shutdown(struct agent *a)
 {
+	const int keep[] = { a->cgroups.pod, a->disks.fd };
+
 	if (a->ending)
 		return;
 	a->ending = true;
-	if (worker_start(&a->reaper, &a->end_worker, shutdown_work, a, shutdown_done) < 0)
+	if (worker_start(&a->reaper, &a->end_worker, shutdown_work, a, keep, ARRAY_SIZE(keep),
+			 shutdown_done) < 0)
 		a->cfg.power_off(a->cfg.arg);
 }

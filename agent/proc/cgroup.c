@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/proc/devfilter.h"
+#include "agent/proc/procfs.h"
 #include "agent/limits.h"
 #include "agent/rootfs/path.h"
 #include "base/util.h"
@@ -195,6 +196,16 @@ int cgroup_kill(int fd)
 	return write_at(fd, "cgroup.kill", "1");
 }
 
+void cgroup_take_out(const char *root, pid_t pid)
+{
+	cleanup_free char *path = str_fmt("%s/cgroup.procs", root);
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", (int)pid);
+	if (path)
+		(void)!write_at(AT_FDCWD, path, text);
+}
+
 uint64_t cgroup_oom_kills(int fd)
 {
 	uint64_t n;
@@ -301,6 +312,28 @@ int cgroup_pids(int fd, pid_t **ret, size_t *ret_n, struct err *err)
 	}
 	*ret = p.list;
 	*ret_n = p.n;
+	return 0;
+}
+
+int cgroup_open_of(int cgroup, const char *id, pid_t pid, int *ret_fd)
+{
+	cleanup_free char *path = NULL;
+	cleanup_free char *mark = str_fmt("/pod/%s", id);
+	const char *below;
+	int fd, r = mark ? procfs_cgroup(pid, &path) : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	/* The first one is ours: what the container has named is behind it. */
+	below = strstr(path, mark);
+	below = below ? below + strlen(mark) : NULL;
+	if (!below || (*below && *below != '/'))
+		return -ESRCH;
+	below += strspn(below, "/");
+	fd = openat(cgroup, *below ? below : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
 	return 0;
 }
 

@@ -38,11 +38,16 @@ int cgroup_create(struct cgroups *c, const Agent__CreateContainerRequest *req, i
 void cgroup_unwatch(struct cgroups *c, int wd);
 /* SIGKILL to all in it and below. */
 int cgroup_kill(int fd) must_check;
+/* Moves a process that is being killed to `root`, where it gets CPU time to die. Best effort. */
+void cgroup_take_out(const char *root, pid_t pid);
 /* Count of OOM kills so far; 0 where it cannot be known. */
 uint64_t cgroup_oom_kills(int fd);
 /* Pids (of the reader's pid namespace) in it and below, at most AGENT_PIDS_MAX. The caller frees
  * *ret. */
 int cgroup_pids(int fd, pid_t **ret, size_t *ret_n, struct err *err) must_check;
+/* The cgroup of a container's process `pid`: `cgroup` itself (of the container `id`), or one
+ * below it that the container has made. The caller owns *ret_fd. -ESRCH: it is nowhere there. */
+int cgroup_open_of(int cgroup, const char *id, pid_t pid, int *ret_fd) must_check;
 /* Removes <pod>/<id> and what a container made below it. -EBUSY: something still runs. Missing = 0.
  */
 int cgroup_remove(int pod, const char *id) must_check;

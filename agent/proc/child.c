@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/close_range.h>
+#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,7 +35,6 @@
  * take minutes, programs that want many can raise it. */
 #define NOFILE_SOFT 1024
 #define NOFILE_HARD 524288
-#define FDS_KEPT_MAX 8
 
 /* Ends the child: reports where and why. */
 noreturn_fn static void child_fail(const struct child_job *j, const char *stage, int code,
@@ -65,31 +65,14 @@ static void must_err(const struct child_job *j, const char *stage, int code, con
 		child_fail(j, stage, code, err_text(err));
 }
 
-/* ---- descriptors ---- */
-
-static int child_fd_order(const void *a, const void *b)
+/* The stage that the child is in is its name: so the agent can say where one hangs, and `ps`
+ * shows it. */
+static void enter_stage(const char *name)
 {
-	return *(const int *)a - *(const int *)b;
+	(void)prctl(PR_SET_NAME, name, 0, 0, 0);
 }
 
-/* The agent's channel and all else that is not ours is closed before anything of the container can
- * look at this process. */
-static void close_others(const struct child_job *j)
-{
-	int keep[FDS_KEPT_MAX] = { j->report, j->rootfs, j->init_pidfd,
-				   j->std[0], j->std[1], j->std[2] };
-	unsigned next = 3;
-
-	qsort(keep, 6, sizeof(keep[0]), child_fd_order);
-	for (int i = 0; i < 6; i++) {
-		if (keep[i] < (int)next)
-			continue;
-		if ((unsigned)keep[i] > next)
-			(void)close_range(next, (unsigned)keep[i] - 1, 0);
-		next = (unsigned)keep[i] + 1;
-	}
-	(void)close_range(next, ~0u, 0);
-}
+/* ---- standard streams ---- */
 
 /* fds[] become 0, 1, 2; none of them is below 3. */
 static void set_std(const struct child_job *j, const int fds[3])
@@ -163,11 +146,16 @@ static int enter_new(const struct child_job *j, struct tty *tty)
 /* A running container: all namespaces of its first process. Net is the pod's already. */
 static int enter_running(const struct child_job *j, struct tty *tty)
 {
+	int own = j->nested ? CLONE_NEWUTS : CLONE_NEWCGROUP;
 	struct err err = { 0 };
 	int root;
 
-	if (setns(j->init_pidfd, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
+	/* Both ways: a cgroup namespace has the cgroup as its root that it is made in. */
+	if (setns(j->init_pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+					 (j->nested ? CLONE_NEWCGROUP : 0)) < 0)
 		must(j, "namespace", -errno, "join the container");
+	if (unshare(own) < 0)
+		must(j, "namespace", -errno, "mark the exec");
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		must(j, "namespace", -errno, "/");
@@ -337,17 +325,24 @@ void child_run(const struct child_job *job)
 	static struct user u; /* the list of groups is large */
 	int root, r;
 
-	close_others(job);
 	/* Until exec the process has a copy of the agent's memory: the container's processes, which
 	 * see it in their pid namespace, may not trace it or open what /proc shows of it. */
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (setsid() < 0)
 		must(job, "session", -errno, "setsid");
+	/* The session keyring would be the agent's, one for all containers of the pod. */
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
+		must(job, "keyring", -errno, "session keyring");
 	set_oom_score_adj(job);
+	enter_stage("mount");
 	root = job->init_pidfd < 0 ? enter_new(job, &tty) : enter_running(job, &tty);
+	enter_stage("stdio");
 	set_stdio(job, &tty);
+	enter_stage("user");
 	must_err(job, "user", user_lookup(root, p->user, &u, &err), &err);
+	enter_stage("cwd");
 	set_cwd(job, root);
+	enter_stage("capabilities");
 	set_rlimits(job);
 	own_std(job, &u);
 	umask(p->user && p->user->umask ? p->user->umask : DEFAULT_UMASK);
@@ -355,6 +350,7 @@ void child_run(const struct child_job *job)
 	must(job, what, r, what);
 	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		must(job, "capabilities", -errno, "no_new_privs");
+	enter_stage("exec");
 	/* Only 0, 1 and 2 reach the program. */
 	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
 		must(job, "exec", -errno, "close_range");

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "agent/proc/caps.h"
-#include "agent/proc/clone.h"
 #include "agent/rootfs/mnt.h"
 #include "agent/rootfs/mounts.h"
 #include "base/util.h"
@@ -32,13 +31,13 @@ void ns_fini(struct pidns *n)
 	fd_close(&n->own);
 }
 
-pid_t ns_clone(struct pidns *n, int ns, uint64_t flags, int cgroup, int *ret_pidfd)
+pid_t ns_clone(struct pidns *n, int ns, const struct clone_job *job, int *ret_pidfd)
 {
 	pid_t pid;
 
 	if (ns >= 0 && setns(ns, CLONE_NEWPID) < 0)
 		return -errno;
-	pid = clone_process(flags, cgroup, ret_pidfd);
+	pid = clone_process(job, ret_pidfd);
 	if (pid == 0)
 		return 0;
 	/* Going back to our own cannot fail; if it did, all that follows would be born in the wrong
@@ -85,10 +84,11 @@ static void ns_on_pause_exit(struct child *c, int status)
 int ns_pod_pid(struct pidns *n, int *ret_ns, struct err *err)
 {
 	char path[48]; /* "/proc/" + pid + "/ns/pid" */
+	const struct clone_job job = { .flags = CLONE_NEWPID | CLONE_NEWNS, .cgroup = -1 };
 	pid_t pid;
 
 	if (n->pod < 0) {
-		pid = clone_process(CLONE_NEWPID | CLONE_NEWNS, -1, NULL);
+		pid = clone_process(&job, NULL);
 		if (pid < 0)
 			return err_errno(err, pid, "the pod's pid namespace");
 		if (pid == 0)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "agent/proc/clone.h"
 #include "agent/proc/reap.h"
 #include "base/compiler.h"
 #include "base/err.h"
@@ -31,7 +32,7 @@ void ns_fini(struct pidns *n);
  * is borrowed. */
 int ns_pod_pid(struct pidns *n, int *ret_ns, struct err *err) must_check;
 /* clone_process in the pid namespace `ns` (a namespace's descriptor or a pidfd; -1 = no other than
- * flags say). */
-pid_t ns_clone(struct pidns *n, int ns, uint64_t flags, int cgroup, int *ret_pidfd) must_check;
+ * its flags say). */
+pid_t ns_clone(struct pidns *n, int ns, const struct clone_job *job, int *ret_pidfd) must_check;
 
 #endif

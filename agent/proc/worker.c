@@ -14,9 +14,10 @@ static void worker_on_exit(struct child *c, int status)
 }
 
 int worker_start(struct reaper *r, struct worker *w, int (*fn)(void *arg), void *arg,
-		 void (*done)(struct worker *, int))
+		 const int *keep, size_t n_keep, void (*done)(struct worker *, int))
 {
-	pid_t pid = clone_process(0, -1, NULL);
+	const struct clone_job job = { .cgroup = -1, .keep = keep, .n_keep = n_keep };
+	pid_t pid = clone_process(&job, NULL);
 
 	if (pid < 0)
 		return pid;

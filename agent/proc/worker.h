@@ -13,9 +13,10 @@ struct worker {
 	void (*done)(struct worker *w, int result);
 };
 
-/* Runs fn(arg) in a child. `done` gets what it returned, 0 or -errno (down to -255); -EIO: the
- * child was killed. -errno: there is no child. */
+/* Runs fn(arg) in a child, which keeps the descriptors of `keep` (clone.h) alone. `done` gets
+ * what it returned, 0 or -errno (down to -255); -EIO: the child was killed. -errno: there is no
+ * child. */
 int worker_start(struct reaper *r, struct worker *w, int (*fn)(void *arg), void *arg,
-		 void (*done)(struct worker *, int)) must_check;
+		 const int *keep, size_t n_keep, void (*done)(struct worker *, int)) must_check;
 
 #endif

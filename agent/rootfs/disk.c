@@ -15,6 +15,10 @@
 
 #define SECTOR 512ll
 
+/* Of the kernel's fs/ext4/ext4.h, which is not among the headers for user space. */
+#define EXT4_IOC_SHUTDOWN _IOR('X', 125, uint32_t)
+#define EXT4_GOING_FLAGS_NOLOGFLUSH 2
+
 int disks_init(struct disks *ds, const char *device, const char *run_dir, struct err *err)
 {
 	memset(ds, 0, sizeof(*ds));
@@ -170,6 +174,19 @@ void disk_forget(struct disk *d)
 	check(d->refs > 0);
 	if (--d->refs == 0)
 		*d = (struct disk){ 0 };
+}
+
+void disk_discard(const struct disks *ds, const struct disk *d)
+{
+	cleanup_free char *path = disk_path(ds, d);
+	uint32_t how = EXT4_GOING_FLAGS_NOLOGFLUSH;
+	cleanup_fd int fd = -1;
+
+	if (d->readonly || !path)
+		return;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		(void)ioctl(fd, EXT4_IOC_SHUTDOWN, &how);
 }
 
 int disk_detach(const struct disks *ds, const struct disk *d)

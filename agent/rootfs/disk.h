@@ -41,6 +41,9 @@ bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec);
 void disk_forget(struct disk *d);
 /* Where it is mounted. The caller frees; NULL: out of memory. */
 char *disk_path(const struct disks *ds, const struct disk *d) must_check;
+/* A writable disk that is thrown away: what is in the page cache is not written back any more,
+ * and all who still use it get EIO. Best effort. */
+void disk_discard(const struct disks *ds, const struct disk *d);
 /* Unmounts and removes the partition. May block for long (writes back): for a worker process. Can
  * be called again. -EBUSY: something of it is still in use. */
 int disk_detach(const struct disks *ds, const struct disk *d) must_check;

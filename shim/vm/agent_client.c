@@ -224,6 +224,9 @@ int agent_remove_container(struct agent *a, const char *id, ttrpc_done done, voi
 {
 	Agent__RemoveContainerRequest req = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 
+	/* A scratch disk lives as long as its container. */
+	req.discard = true;
+
 	req.id = (char *)id;
 	return call(a, "RemoveContainer", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
 }

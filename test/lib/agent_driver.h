@@ -68,7 +68,9 @@ void drive_expect(int fd, const char *want);
 int images_make(const char *dir);
 void image_path(char *out, size_t size, const char *dir, const char *name);
 
-/* agent_scenarios.c: run against `drv`. Failures. */
+/* agent_scenarios.c: run against `drv`, first. Failures. */
 int agent_scenarios(const char *name);
+/* agent_hostile.c: what hostile and unlucky containers do. Failures. */
+int agent_hostile(const char *name);
 
 #endif

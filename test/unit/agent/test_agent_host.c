@@ -175,7 +175,10 @@ static int test_all(void)
 {
 	Agent__ShutdownRequest req = AGENT__SHUTDOWN_REQUEST__INIT;
 	struct err err = { 0 };
-	int sv[2], streams, failed, status;
+	int sv[2], streams, failed, status, keep[2];
+	const struct clone_job job = {
+		.flags = CLONE_NEWPID, .cgroup = -1, .keep = keep, .n_keep = 2
+	};
 	pid_t pid;
 
 	snprintf(stream_addr, sizeof(stream_addr), "%s/streams", dir);
@@ -183,11 +186,12 @@ static int test_all(void)
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return 1;
 	fflush(stdout);
-	pid = clone_process(CLONE_NEWPID, -1, NULL);
+	keep[0] = sv[1];
+	keep[1] = streams;
+	pid = clone_process(&job, NULL);
 	if (pid < 0)
 		return skipped("no pid namespace to be had");
 	if (pid == 0) {
-		close(sv[0]);
 		signal(SIGPIPE, SIG_IGN);
 		exit(agent_main(sv[1], streams));
 	}
@@ -196,6 +200,7 @@ static int test_all(void)
 	drv.connect = connect_stream;
 	driver_init(&drv, sv[0]);
 	failed = agent_scenarios("agent on this host");
+	failed += agent_hostile("hostile containers on this host");
 	if (!drv.lost)
 		(void)drive_code(&drv, "Shutdown", &req);
 	driver_fini(&drv);

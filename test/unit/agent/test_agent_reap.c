@@ -2,6 +2,7 @@
 #include "test/lib/unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -50,7 +51,8 @@ static void on_end(struct child *c, int status)
 
 static pid_t child_with(int code, int sig)
 {
-	pid_t pid = clone_process(0, -1, NULL);
+	const struct clone_job job = { .cgroup = -1 };
+	pid_t pid = clone_process(&job, NULL);
 
 	assert_true(pid >= 0);
 	if (pid == 0) {
@@ -118,10 +120,44 @@ static void test_worker(void **state)
 		struct worker w;
 		int what = cases[i].what;
 
-		assert_int_equal(worker_start(&reaper, &w, work, &what, on_worker), 0);
+		assert_int_equal(worker_start(&reaper, &w, work, &what, NULL, 0, on_worker), 0);
 		wait_done(i + 1);
 		assert_int_equal(last_status, cases[i].result);
 	}
+}
+
+/* The descriptors of `fds` that are open in here, as bits. */
+static int open_fds(void *arg)
+{
+	const int *fds = arg;
+	int bits = 0;
+
+	for (int i = 0; i < 6; i++)
+		bits |= fcntl(fds[i], F_GETFD) >= 0 ? 1 << i : 0;
+	return -bits;
+}
+
+/* No copy of the agent keeps the pipes of others open. */
+static void test_worker_descriptors(void **state)
+{
+	struct worker w;
+	int fds[6], keep[4];
+
+	for (int i = 0; i < 6; i += 2)
+		assert_int_equal(pipe(fds + i), 0);
+	/* In any order, twice, and one that is not there. */
+	keep[0] = fds[4];
+	keep[1] = -1;
+	keep[2] = fds[1];
+	keep[3] = fds[4];
+	assert_int_equal(worker_start(&reaper, &w, open_fds, fds, keep, 4, on_worker), 0);
+	wait_done(1);
+	assert_int_equal(last_status, -(1 << 1 | 1 << 4));
+	assert_int_equal(worker_start(&reaper, &w, open_fds, fds, NULL, 0, on_worker), 0);
+	wait_done(2);
+	assert_int_equal(last_status, 0);
+	for (int i = 0; i < 6; i++)
+		close(fds[i]);
 }
 
 int main(void)
@@ -130,6 +166,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_worker, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_worker_descriptors, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

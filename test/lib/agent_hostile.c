@@ -1,0 +1,326 @@
+/* What hostile and unlucky containers do to the guest, to each other, and to what is run in
+ * them. */
+#include "test/lib/unit.h"
+#include "test/lib/agent_requests.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#define CAP_SYS_PTRACE_BIT (1ull << 19)
+
+static size_t count_pids(const char *id)
+{
+	Agent__ListProcessesRequest req = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	Agent__ListProcessesResponse *l;
+	size_t n;
+
+	req.id = (char *)id;
+	l = (void *)drive(&drv, "ListProcesses", &req);
+	assert_non_null(l);
+	n = l->n_pids;
+	agent__list_processes_response__free_unpacked(l, NULL);
+	return n;
+}
+
+static void assert_pings(uint64_t max_ms)
+{
+	Agent__PingRequest req = AGENT__PING_REQUEST__INIT;
+	uint64_t begin = now_mono_ns();
+
+	assert_int_equal(drive_code(&drv, "Ping", &req), 0);
+	assert_true(now_mono_ns() - begin < max_ms * NS_PER_MS);
+}
+
+/* Runs an exec and gives its output. */
+static char *exec_script(const char *id, const char *exec_id, const char *script)
+{
+	struct exec e;
+	int out;
+
+	request_exec(&e, id, exec_id, script);
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	do_exec_ok(&e);
+	return drive_read_all(out, NULL);
+}
+
+/* /proc/sys without the usual read-only paths: whatever the kernel would start for a container, it
+ * would start as the guest's root. */
+static void test_helpers(void **state)
+{
+	struct setup s;
+	char *out;
+
+	if (!drv.in_vm)
+		skip(); /* it is this host's kernel */
+	request_container(
+		&s,
+		"echo '|/proc/%P/root/bin/busybox touch /proc/%P/root/escaped' "
+		">/proc/sys/kernel/core_pattern && echo written\n"
+		"ulimit -c unlimited; sleep 1000 & sleep 0.2; kill -SEGV $!; wait $!; sleep 1\n"
+		"[ -e /escaped ] && echo escaped\n"
+		"for f in /proc/sys/kernel/modprobe /proc/sys/kernel/hotplug "
+		"/sys/kernel/uevent_helper; do [ -e $f ] && echo $f; done; echo end");
+	s.req.n_readonly_paths = s.req.n_masked_paths = 0;
+	out = run_to_end(&s, NULL);
+	assert_string_equal(out, "written\nend\n");
+	/* Leave it as it was: others dump cores, too. */
+	request_container(&s, "echo core >/proc/sys/kernel/core_pattern");
+	s.req.n_readonly_paths = s.req.n_masked_paths = 0;
+	(void)run_to_end(&s, NULL);
+}
+
+/* The pause process is a copy of the agent: its program cannot be written to. */
+static void test_own_program(void **state)
+{
+	struct setup s;
+	char *out;
+
+	if (!drv.in_vm)
+		skip(); /* the test's own program, on a disk of this host */
+	request_container(&s, "echo x 2>&1 >>/proc/1/exe | tail -n 1");
+	s.args[2] = (char *)"(echo x >>/proc/1/exe) 2>&1";
+	s.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
+	s.caps.bounding = s.caps.effective = s.caps.permitted = DEFAULT_CAPS | CAP_SYS_PTRACE_BIT;
+	out = run_to_end(&s, NULL);
+	assert_text(out, "Read-only file system");
+}
+
+/* Every process that comes is stopped at once, also those that are still on their way to exec. */
+static void test_stopped_starts(void **state)
+{
+	struct setup s;
+	unsigned failed = 0;
+
+	/* A long /etc/passwd keeps those that come busy for a while. */
+	request_container(&s,
+			  "i=0; while [ $((i += 1)) -le 13 ]; do cat /etc/passwd /etc/passwd >/p; "
+			  "mv /p /etc/passwd; done; while :; do kill -STOP -1; done");
+	do_create(&s);
+	do_start_ok(s.id);
+	for (int i = 0; i < 200 && failed == 0; i++) {
+		Agent__StartContainerResponse *r;
+		struct exec e;
+		char name[16];
+
+		snprintf(name, sizeof(name), "e%d", i);
+		request_exec(&e, s.id, name, "exit 0");
+		e.user.name = (char *)"4000";
+		r = (void *)drive(&drv, "ExecProcess", &e.req);
+		if (!r)
+			fail_msg("exec: %s", err_text(&drv.err));
+		if (r->failure) {
+			failed++;
+			assert_int_equal(r->failure->error, ETIMEDOUT);
+			assert_true(strlen(r->failure->stage) > 0);
+			assert_text(r->failure->message, "stopped");
+			print_message("[ figure   ] stopped in stage \"%s\"\n", r->failure->stage);
+			assert_int_equal(do_kill(s.id, name, SIGKILL, false), -ENOENT);
+		} else {
+			/* It came through, and may be stopped behind its exec. */
+			(void)do_kill(s.id, name, SIGKILL, false);
+			(void)drive_exit(&drv, s.id, name);
+		}
+		start_free(r);
+		assert_pings(5000);
+	}
+	assert_int_equal(failed, 1);
+	assert_int_equal(count_pids(s.id), 1);
+	stop_idle(&s);
+}
+
+/* 200 busy threads under a hundredth of a CPU: slow is not stuck, and nobody else suffers. */
+static void test_starved_start(void **state)
+{
+	Agent__CreateContainerRequest__CgroupEntry limit =
+		AGENT__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
+	Agent__CreateContainerRequest__CgroupEntry *list[1] = { &limit };
+	Agent__StartContainerResponse *r;
+	struct setup s;
+	struct exec e;
+	uint64_t begin;
+
+	if (!drv.in_vm)
+		skip(); /* the host may have no cpu controller in v2 */
+	request_container(
+		&s, "i=0; while [ $((i += 1)) -le 200 ]; do while :; do :; done & done; wait");
+	limit.key = (char *)"cpu.max";
+	limit.value = (char *)"1000 100000";
+	s.req.cgroup = list;
+	s.req.n_cgroup = 1;
+	do_create(&s);
+	do_start_ok(s.id);
+	for (int i = 0; i < 100 && count_pids(s.id) < 50; i++)
+		usleep(200000);
+	begin = now_mono_ns();
+	request_exec(&e, s.id, "probe", "exit 0");
+	r = (void *)drive(&drv, "ExecProcess", &e.req);
+	if (!r)
+		fail_msg("exec: %s",
+			 err_text(&drv.err)); /* no answer: the shim would be in the dark */
+	print_message("[ figure   ] exec beside %zu busy processes: %s after %llu ms\n",
+		      count_pids(s.id), r->failure ? r->failure->message : "runs",
+		      (unsigned long long)(now_mono_ns() - begin) / 1000000);
+	if (r->failure) {
+		assert_int_equal(r->failure->error, ETIMEDOUT);
+		assert_true(now_mono_ns() - begin > 40 * NS_PER_S);
+	}
+	start_free(r);
+	assert_pings(2000);
+	assert_string_equal(run_script("echo others", NULL), "others\n");
+	assert_int_equal(do_kill(s.id, "", SIGKILL, true), 0);
+	(void)drive_exit(&drv, s.id, "");
+	do_remove(s.id);
+}
+
+static const char family[] =
+	"trap '' TERM HUP\n"
+	"(trap '' TERM HUP; setsid sh -c 'sleep 1000 & sleep 1000; true' &)\n" /* another session */
+	"( (setsid setsid sh -c 'while :; do sleep 1000; done' & ) & )\n"      /* forked twice */
+	"nohup sleep 1000 >/dev/null 2>&1 &\n"
+	"sleep 0.5; echo ready; sleep 1000; true";
+
+static void kill_family(const char *id, size_t before)
+{
+	struct exec e;
+	int out;
+
+	request_exec(&e, id, "family", family);
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	do_exec_ok(&e);
+	drive_expect(out, "ready");
+	assert_true(count_pids(id) >= before + 6);
+	assert_int_equal(do_kill(id, "family", SIGKILL, true), 0);
+	assert_int_equal(drive_exit(&drv, id, "family")->status, 137);
+	assert_int_equal(count_pids(id), before);
+	(void)drive_read_all(out, NULL);
+}
+
+/* Nothing of an exec is left when all of it is killed, and nothing else is touched. */
+static void test_exec_family(void **state)
+{
+	struct setup s;
+	struct exec other;
+
+	start_idle(&s);
+	request_exec(&other, s.id, "other", "sleep 1000; true");
+	do_exec_ok(&other);
+	for (int i = 0; i < 100 && count_pids(s.id) < 4; i++)
+		usleep(50000);
+	kill_family(s.id, 4);
+	assert_string_equal(exec_script(s.id, "see", "cat /proc/self/cgroup | grep ^0:"), "0::/\n");
+	(void)drive_exit(&drv, s.id, "see");
+	stop_idle(&s);
+}
+
+/* A container that runs containers: its cgroup cannot hold processes any more. */
+static void test_nested_cgroups(void **state)
+{
+	struct setup s;
+	int out;
+
+	if (!drv.in_vm)
+		skip(); /* the host may have no controller in v2 */
+	request_container(&s,
+			  "set -e; cd /sys/fs/cgroup; mkdir init; echo 1 >init/cgroup.procs\n"
+			  "echo +memory >cgroup.subtree_control; echo nested; exec sleep 1000");
+	s.req.privileged = true;
+	s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS;
+	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
+	s.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	do_create(&s);
+	do_start_ok(s.id);
+	drive_expect(out, "nested");
+	assert_string_equal(exec_script(s.id, "probe", "grep ^0: /proc/self/cgroup; hostname"),
+			    "0::/init\nseed\n");
+	assert_int_equal(drive_exit(&drv, s.id, "probe")->status, 0);
+	kill_family(s.id, 1);
+	assert_int_equal(do_kill(s.id, "", SIGKILL, false), 0);
+	(void)drive_exit(&drv, s.id, "");
+	close(out);
+	do_remove(s.id);
+}
+
+/* Each container has a session keyring of its own. */
+static void test_keyrings(void **state)
+{
+	static const char script[] =
+		"awk '$8 == \"keyring\" && $9 == \"_ses:\" { print $1 }' /proc/keys";
+	char *first, *second, *rest;
+	unsigned fresh = 0;
+
+	if (!drv.in_vm)
+		skip(); /* whatever this host's /proc/keys shows */
+	first = strdup(run_script(script, NULL));
+	second = run_script(script, NULL);
+	/* Those of earlier containers may be on their way out still; each has one more. */
+	for (char *id = strtok_r(second, "\n", &rest); id; id = strtok_r(NULL, "\n", &rest))
+		fresh += !strstr(first, id);
+	assert_int_equal(fresh, 1);
+	free(first);
+}
+
+/* A signal to all reaches all, and those alone. */
+static void test_signal_to_all(void **state)
+{
+	struct setup s, other;
+
+	start_idle(&other);
+	request_container(&s,
+			  "for i in 1 2 3 4 5; do sleep 1000 & done; trap 'exit 9' USR1; "
+			  "while :; do wait; done");
+	do_create(&s);
+	do_start_ok(s.id);
+	for (int i = 0; i < 100 && count_pids(s.id) < 6; i++)
+		usleep(50000);
+	assert_int_equal(do_kill(s.id, "", SIGUSR1, true), 0);
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 9);
+	assert_int_equal(count_pids(other.id), 2);
+	stop_idle(&other);
+	do_remove(s.id);
+}
+
+/* A disk that is thrown away is not written back first. */
+static void test_discard(void **state)
+{
+	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
+	struct setup s;
+	uint64_t begin;
+	unsigned status;
+
+	if (!drv.in_vm)
+		skip(); /* the console of this host */
+	request_container(&s, "dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null");
+	s.scratch.first_sector = DISK_SCRATCH(SCRATCHES - 1); /* nobody uses it after this */
+	do_create(&s);
+	do_start_ok(s.id);
+	assert_int_equal(drive_exit(&drv, s.id, "")->status, 0);
+	rm.id = s.id;
+	rm.discard = true;
+	begin = now_mono_ns();
+	assert_int_equal(drive_code(&drv, "RemoveContainer", &rm), 0);
+	print_message("[ figure   ] removal with 8 MiB dropped: %llu us\n",
+		      (unsigned long long)(now_mono_ns() - begin) / 1000);
+	(void)run_script("true", &status);
+	assert_int_equal(status, 0);
+}
+
+int agent_hostile(const char *name)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_helpers),	       cmocka_unit_test(test_own_program),
+		cmocka_unit_test(test_stopped_starts), cmocka_unit_test(test_starved_start),
+		cmocka_unit_test(test_exec_family),    cmocka_unit_test(test_nested_cgroups),
+		cmocka_unit_test(test_keyrings),       cmocka_unit_test(test_signal_to_all),
+		cmocka_unit_test(test_discard),
+	};
+
+	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);
+}
