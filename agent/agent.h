@@ -29,6 +29,8 @@ struct agent_config {
 	const char *disk;	/* "/dev/vda" */
 	int stream_listener;	/* taken over */
 	bool vsock;		/* the listener is a vsock one: only the host may connect */
+	/* Kernel parameters of the guest, before those of the pod; NULL = as they are. */
+	int (*set_defaults)(struct err *err);
 	void (*power_off)(void *arg);
 	void *arg;
 };

@@ -13,11 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/proc/sysctl.h"
 #include "agent/rootfs/mnt.h"
 #include "base/util.h"
 
 /* The default of fs.nr_open; three streams for each process of each container. */
 #define NOFILE_MAX 1048576
+#define SIGPENDING_MAX 127000 /* of a node with 32 GiB */
 
 static const struct {
 	const char *fstype, *path, *data;
@@ -70,6 +72,9 @@ int boot_run_dir(const char *run_dir, struct err *err)
 int boot_set_up(struct err *err)
 {
 	const struct rlimit nofile = { NOFILE_MAX, NOFILE_MAX };
+	/* The kernel's come from its memory: a pod of 256 MiB had 940 processes for each user. */
+	const struct rlimit nproc = { RLIM_INFINITY, RLIM_INFINITY };
+	const struct rlimit signals = { SIGPENDING_MAX, SIGPENDING_MAX };
 	int r = cover_root();
 
 	if (r < 0)
@@ -88,12 +93,42 @@ int boot_set_up(struct err *err)
 		return err_errno(err, r, "lo");
 	if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
 		return err_errno(err, -errno, "RLIMIT_NOFILE");
+	if (setrlimit(RLIMIT_NPROC, &nproc) < 0 || setrlimit(RLIMIT_SIGPENDING, &signals) < 0)
+		return err_errno(err, -errno, "RLIMIT_NPROC, RLIMIT_SIGPENDING");
 	/* A container that gets hold of /vminitd or of any other file of ours (its first process
 	 * was ours before exec) finds it read-only: the file system, not only this mount of
 	 * it. */
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		return err_errno(err, -errno, "make the initramfs read-only");
 	return boot_run_dir(BOOT_RUN_DIR, err);
+}
+
+int boot_set_defaults(struct err *err)
+{
+	static const struct {
+		const char *name, *value;
+	} defaults[] = {
+		{ "fs.file-max", "9223372036854775807" },
+		{ "fs.inotify.max_user_instances", "8192" },
+		{ "fs.inotify.max_user_watches", "1048576" },
+		{ "fs.epoll.max_user_watches", "4194304" },
+		{ "kernel.pid_max", "4194304" },
+		{ "kernel.threads-max", "4194304" },
+		{ "vm.max_map_count", "1048576" },
+		{ "vm.overcommit_memory", "1" },
+		{ "net.ipv4.ip_unprivileged_port_start", "0" },
+		{ "net.ipv4.ping_group_range", "0 2147483647" },
+		{ "net.ipv4.tcp_rmem", "4096 131072 6291456" },
+		{ "net.ipv4.tcp_wmem", "4096 16384 4194304" },
+		{ "net.ipv4.tcp_max_tw_buckets", "262144" },
+		{ "net.ipv4.tcp_max_syn_backlog", "4096" },
+		{ "net.netfilter.nf_conntrack_max", "262144" },
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(defaults); i++)
+		r = sysctl_write(defaults[i].name, defaults[i].value, err);
+	return r;
 }
 
 void boot_power_off(void)

@@ -69,6 +69,7 @@ static int main_serve(struct guest *g, struct loop *loop, int channel, int strea
 		.disk = BOOT_DISK,
 		.stream_listener = streams,
 		.vsock = true,
+		.set_defaults = boot_set_defaults,
 		.power_off = main_power_off,
 	};
 	int r = agent_init(&g->agent, loop, &cfg, err);

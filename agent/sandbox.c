@@ -99,6 +99,8 @@ int sandbox_create(struct agent *a, const Agent__CreateSandboxRequest *req, stru
 	if (sethostname(hostname, strlen(hostname)) < 0)
 		return err_errno(err, -errno, "create sandbox: hostname");
 	r = make_files(a, req, hostname, err);
+	if (r == 0 && a->cfg.set_defaults)
+		r = a->cfg.set_defaults(err);
 	for (size_t i = 0; r == 0 && i < req->n_sysctls; i++)
 		r = sysctl_write(req->sysctls[i]->key, req->sysctls[i]->value, err);
 	if (r == 0)

@@ -70,6 +70,8 @@ void image_path(char *out, size_t size, const char *dir, const char *name);
 
 /* agent_scenarios.c: run against `drv`, first. Failures. */
 int agent_scenarios(const char *name);
+/* agent_guest.c: what a guest's kernel gives; only in a VM. Failures. */
+int agent_guest(const char *name);
 /* agent_hostile.c: what hostile and unlucky containers do. Failures. */
 int agent_hostile(const char *name);
 

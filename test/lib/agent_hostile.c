@@ -274,7 +274,7 @@ static void test_signal_to_all(void **state)
 
 	start_idle(&other);
 	request_container(&s,
-			  "for i in 1 2 3 4 5; do sleep 1000 & done; trap 'exit 9' USR1; "
+			  "trap 'exit 9' USR1; for i in 1 2 3 4 5; do sleep 1000 & done; "
 			  "while :; do wait; done");
 	do_create(&s);
 	do_start_ok(s.id);

@@ -539,49 +539,6 @@ static void test_create_while_removing(void **state)
 	}
 }
 
-static int64_t guest_realtime(void)
-{
-	char *out = run_script("date +%s", NULL);
-
-	return strtoll(out, NULL, 10);
-}
-
-static int64_t guest_uptime_ms(void)
-{
-	char *out = run_script("cut -d' ' -f1 /proc/uptime", NULL);
-
-	return (int64_t)(strtod(out, NULL) * 1000);
-}
-
-/* The wall clock goes where the host says, forth and back; the monotonic one only forth. */
-static void test_clock(void **state)
-{
-	static const int64_t days[] = { 300, 1, 1000, 500 };
-	Agent__SetClockRequest req = AGENT__SET_CLOCK_REQUEST__INIT;
-	int64_t up = 0, now, diff;
-
-	if (!drv.in_vm)
-		skip(); /* it is this host's clock */
-	for (size_t i = 0; i < ARRAY_SIZE(days); i++) {
-		req.realtime_ns = days[i] * 86400 * (int64_t)NS_PER_S;
-		assert_int_equal(drive_code(&drv, "SetClock", &req), 0);
-		diff = guest_realtime() - days[i] * 86400;
-		assert_in_range(diff, 0, 20);
-		now = guest_uptime_ms();
-		assert_true(now >= up);
-		up = now;
-	}
-	/* Little is not worth a jump: the clock does not go back by it. */
-	req.realtime_ns = now_real_ns();
-	assert_int_equal(drive_code(&drv, "SetClock", &req), 0);
-	now = guest_realtime();
-	req.realtime_ns = now_real_ns() - 300 * (int64_t)NS_PER_MS;
-	assert_int_equal(drive_code(&drv, "SetClock", &req), 0);
-	assert_true(guest_realtime() >= now);
-	diff = guest_realtime();
-	assert_in_range(now_real_ns() / (int64_t)NS_PER_S + 1 - diff, 0, 20);
-}
-
 static void test_latency(void **state)
 {
 	struct setup s;
@@ -773,7 +730,6 @@ int agent_scenarios(const char *name)
 		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_privileged),
 		cmocka_unit_test(test_create_while_removing),
-		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_latency),
 		cmocka_unit_test(test_tty),
 		cmocka_unit_test(test_exec),

@@ -77,6 +77,7 @@ static int test_all(const char *kernel, const char *initramfs, const char *backe
 	driver_init(&drv, vm.agent);
 	vm.agent = -1;
 	failed = agent_scenarios("agent in a VM");
+	failed += agent_guest("the guest");
 	failed += agent_hostile("hostile containers in a VM");
 	if (drive_code(&drv, "Shutdown", &req) < 0 && !drv.lost) {
 		printf("shutdown: %s\n", err_text(&drv.err));
