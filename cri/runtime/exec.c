@@ -306,6 +306,7 @@ static void exec_kill(struct exec *e)
 	req.id = e->c->id;
 	req.exec_id = e->id;
 	req.signal = SIGKILL;
+	req.all = true; /* with what it has started, whatever became of its parent or session */
 	if (e->added && !e->exited)
 		(void)call_task(e, "Kill", &req.base, EXEC_KILL_MS, exec_on_kill_sent);
 }

@@ -58,6 +58,12 @@ setup() { T=$BATS_TEST_TMPDIR; }
 	[[ $stderr == *"exited with 3"* ]]
 	run ! --separate-stderr crictl exec -s --timeout 1 "$ct" sleep 100
 	[[ $stderr == *"code = DeadlineExceeded"*"timed out after 1 s"* ]]
+	# Nothing of it is left, neither a child, nor one with a session of its own, nor an orphan of it.
+	run ! --separate-stderr crictl exec -s --timeout 1 "$ct" sh -c \
+		'trap "" TERM HUP; setsid sleep 4321 & (setsid sleep 4321 &); sleep 4321; true'
+	[[ $stderr == *"timed out after 1 s"* ]]
+	exec_is_gone() { ! crictl exec -s "$ct" ps | grep -q "sleep 432[1]"; }
+	wait_until 10 exec_is_gone
 	run ! --separate-stderr crictl exec -s "$ct" /no/such/command
 	[[ $stderr == *"code = Unknown"*"start "*"/no/such/command"*": No such file or directory"* ]]
 
@@ -90,7 +96,7 @@ setup() { T=$BATS_TEST_TMPDIR; }
 		[ "$(crictl exec -s "$a" readlink /proc/self/ns/$ns)" = "$(crictl exec -s "$b" readlink /proc/self/ns/$ns)" ]
 	done
 	for ns in pid mnt cgroup; do
-		[ "$(crictl exec -s "$a" readlink /proc/self/ns/$ns)" != "$(crictl exec -s "$b" readlink /proc/self/ns/$ns)" ]
+		[ "$(crictl exec -s "$a" readlink /proc/1/ns/$ns)" != "$(crictl exec -s "$b" readlink /proc/1/ns/$ns)" ]
 	done
 	crictl exec -s "$a" sh -c 'echo shared >/dev/shm/x'
 	[ "$(crictl exec -s "$b" cat /dev/shm/x)" = shared ]
