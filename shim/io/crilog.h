@@ -17,6 +17,7 @@
 
 #define CRILOG_LINE_MAX 16384u /* content bytes of one line */
 
+struct stat;
 struct crilog; /* one file, shared by the streams of a process */
 
 /* Opens `path` (absolute) for appending; makes it (0640) and its parent directories. */
@@ -36,7 +37,6 @@ struct crilog_stream {
 };
 
 /* Writing to such a file does not wait for a reader, as it would for a FIFO or a terminal. */
-struct stat;
 bool crilog_never_waits(const struct stat *st);
 /* `data` was read at `real_ns` (CLOCK_REALTIME). -errno: lines were lost; the next ones may not
  * be. */
