@@ -67,6 +67,13 @@ char *path_container_data(const struct huskd *d, const char *id)
 	return below(path_containers_data(d), id);
 }
 
+char *path_scratch(const struct huskd *d, const char *id)
+{
+	cleanup_free char *dir = path_container_data(d, id);
+
+	return dir ? str_fmt("%s/scratch.ext4", dir) : NULL;
+}
+
 char *path_exec(const struct huskd *d, const char *exec_id)
 {
 	return below(path_execs(d), exec_id);

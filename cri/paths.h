@@ -39,6 +39,7 @@ char *path_shims(const struct huskd *d); /* the sockets of the shims */
 char *path_pod(const struct huskd *d, const char *pod_id);
 char *path_container(const struct huskd *d, const char *id);
 char *path_container_data(const struct huskd *d, const char *id);
+char *path_scratch(const struct huskd *d, const char *id); /* the disk in the data directory */
 char *path_exec(const struct huskd *d, const char *exec_id);
 
 #endif

@@ -15,6 +15,7 @@
 #include "image/job/save.h"
 #include "image/job/verify.h"
 #include "image/reference.h"
+#include "image/store/gc.h"
 #include "image/store/holds.h"
 #include "image/store/images.h"
 #include "image/store/layers.h"
@@ -153,6 +154,11 @@ int image_layers(struct image_store *s, const char *id, char ***ret, struct err 
 int image_scratch_create(struct image_store *s, const char *path, struct err *err)
 {
 	return scratch_create(s->store, path, err);
+}
+
+void image_discard(struct image_store *s, const char *path)
+{
+	gc_discard(s->store, path);
 }
 
 /* ---- disk use ---- */

@@ -177,6 +177,10 @@ int image_layers(struct image_store *s, const char *id, char ***ret, struct err 
 #define IMAGE_SCRATCH_SIZE (64 * GIB)
 int image_scratch_create(struct image_store *s, const char *path, struct err *err) must_check;
 
+/* Removes a container's disk, or another file on the store's file system: its name is free at once,
+ * its blocks soon, by the thread for slow disks. A missing one is fine. */
+void image_discard(struct image_store *s, const char *path);
+
 /* ---- disk use ---- */
 
 struct image_fs_usage {

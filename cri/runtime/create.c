@@ -27,11 +27,13 @@ static int make_scratch(struct container *c, char **ret, struct err *err)
 {
 	struct huskd *d = c->pod->huskd;
 	cleanup_free char *dir = path_container_data(d, c->id);
-	char *path = dir ? str_fmt("%s/scratch.ext4", dir) : NULL;
+	char *path = path_scratch(d, c->id);
 	int r;
 
-	if (!path)
+	if (!path || !dir) {
+		free(path);
 		return err_nomem(err);
+	}
 	r = mkdir_p(dir, 0700, err);
 	if (r == 0)
 		r = image_scratch_create(d->images, path, err);

@@ -32,6 +32,7 @@ static struct {
 	struct rpc *rpc;
 	char dir[64];
 	int locks[2];
+	unsigned discards;		 /* disks of containers, not removed on the loop */
 	unsigned holds, releases;	 /* of the image */
 	size_t exec_stdout, exec_stderr; /* bytes of the last ExecSync */
 } g;
@@ -97,6 +98,12 @@ int image_layers(struct image_store *s, const char *id, char ***ret, struct err 
 int image_scratch_create(struct image_store *s, const char *path, struct err *err)
 {
 	return write_file_atomic(path, "", 0, 0600, false, err);
+}
+
+void image_discard(struct image_store *s, const char *path)
+{
+	if (unlink(path) == 0)
+		g.discards++;
 }
 
 /* ---- huskd, on the server's thread ---- */
@@ -377,7 +384,7 @@ static void shim_fails(const char *method, enum rpc_code code, const char *text)
 static void life(void **state)
 {
 	char pod[65], a[65], b[65];
-	unsigned releases = g.releases;
+	unsigned releases = g.releases, discards = g.discards;
 
 	run_pod("life", pod, 0, NULL);
 	create(pod, "a", a, 0, NULL);
@@ -392,6 +399,7 @@ static void life(void **state)
 	remove_pod(pod);
 	assert_int_equal(g.d.state.n_pods, 0);
 	assert_int_equal(g.releases, releases + 2);
+	assert_int_equal(g.discards, discards + 2);
 }
 
 /* What a client of RunPodSandbox is told: the pod's name, then what the shim said. */
