@@ -190,3 +190,18 @@ reopen_log() { crictl logs -r "$1" >/dev/null; }
 	[[ ${output,,} == *"argument list too long"* ]]
 	crictl rmp -f "$pod"
 }
+
+# kubelet has no limit of its own. Each has a disk of 64 GiB in the VM's one disk.
+@test "two hundred and fifty containers in one pod" {
+	pod_json many | jq '.linux.resources = {}' >"$T/pod.json"
+	pod=$(crictl runp "$T/pod.json")
+	for i in $(seq 250); do
+		container_json "c$i" "$BUSYBOX" sleep 1000 >"$T/c.json"
+		ct=$(crictl create "$pod" "$T/c.json" "$T/pod.json")
+	done
+	crictl start "$ct"
+	run -0 --separate-stderr crictl exec -s "$ct" echo works
+	[ "$output" = works ]
+	[ "$(crictl ps -a -q -p "$pod" | wc -l)" = 250 ]
+	crictl rmp -f "$pod"
+}
