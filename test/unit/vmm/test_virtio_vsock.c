@@ -503,6 +503,46 @@ static void test_resets_pile_up(void **state)
 	assert_int_equal(resets, 250);
 }
 
+/* Hosts that do not read, on ever more connections: the guest is told to send less, and what is
+ * kept for all of them together has an end. */
+static void test_kept(void **state)
+{
+	int fds[200], small = 4096, sv[2], n = 0;
+	uint32_t told = VSOCK_BUF_ALLOC, port = 0;
+	bool reset = false;
+	struct packet p;
+
+	post_rx(32);
+	for (; n < 200 && !reset; n++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv), 0);
+		assert_int_equal(setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)),
+				 0);
+		fds[n] = sv[0];
+		assert_int_equal(virtio_vsock_connect(&vs, GUEST_PORT, sv[1], NULL), 0);
+		for (; receive(&p); post_rx(1)) {
+			if (p.op == REQUEST) {
+				port = p.src_port;
+				told = p.buf_alloc;
+			}
+		}
+		p = make(RESPONSE, port, GUEST_PORT);
+		transmit(&p, NULL, 0);
+		/* A guest that does not care what it was told. */
+		for (int i = 0; i < 4; i++)
+			rw(port, data, 60000);
+		for (; receive(&p); post_rx(1))
+			reset = reset || p.op == RST;
+		assert_true(vs.conns.kept <= VSOCK_KEPT_MAX + VSOCK_PACKET_MAX);
+	}
+	assert_true(reset);
+	assert_true(n > 100);
+	assert_int_equal(told, VSOCK_BUF_ALLOC_SHORT);
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+	rounds();
+	assert_int_equal(vs.conns.kept, 0);
+}
+
 static void test_limit(void **state)
 {
 	int sv[2], n = 0, r;
@@ -548,7 +588,8 @@ int main(void)
 		T(test_agent),		 T(test_connect),	 T(test_refused),
 		T(test_credit_of_guest), T(test_credit_of_host), T(test_half_close),
 		T(test_host_closes),	 T(test_guest_closes),	 T(test_hostile),
-		T(test_resets_pile_up),	 T(test_limit),		 T(test_reset),
+		T(test_resets_pile_up),	 T(test_limit),		 T(test_kept),
+		T(test_reset),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
