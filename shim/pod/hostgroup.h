@@ -11,8 +11,10 @@
 #include "base/loop.h"
 
 /* What a VM takes on the host beyond its memory: programs, page tables (1/128), and for QEMU the
- * code that it translates (its tb-size) and itself. Measured: monitor 2 MiB, QEMU 83 MiB idle. */
-#define HOSTGROUP_KVM_MIB 64u
+ * code that it translates (its tb-size) and itself. Measured: monitor 2 MiB, QEMU 83 MiB idle. The
+ * host's cache of the pod's disks counts, too: it is given up before anybody is killed, but a pod
+ * that writes must have some. */
+#define HOSTGROUP_KVM_MIB 256u
 #define HOSTGROUP_QEMU_MIB 512u
 
 /* Embedded in its owner, all zero = none. */
