@@ -15,6 +15,7 @@
 #include "image/job/save.h"
 #include "image/job/verify.h"
 #include "image/reference.h"
+#include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/holds.h"
 #include "image/store/images.h"
@@ -122,6 +123,14 @@ int image_tag(struct image_store *s, const char *ref, const char *name, char **r
 	      struct err *err)
 {
 	return names_tag(s->store, ref, name, ret_name, err);
+}
+
+int image_sync(struct image_store *s, void (*done)(void *arg, int code, const struct err *err),
+	       void *arg, struct err *err)
+{
+	struct disk_sync *sync;
+
+	return disk_sync(s->store, done, arg, &sync, err);
 }
 
 int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err)

@@ -145,10 +145,15 @@ int image_untag(struct image_store *s, const char *ref, bool force, struct image
 		struct err *err) must_check;
 /* One more name for an image; a name that another image has moves over. `name` is without digest,
  * without tag = latest; *ret_name (may be NULL) is it in full, the caller frees. -ENOENT, -EINVAL.
- */
+ * It survives this process; a loss of power only after an image_sync. */
 int image_tag(struct image_store *s, const char *ref, const char *name, char **ret_name,
 	      struct err *err) must_check;
-/* Pinned images are marked for the kubelet's garbage collection, and never pruned. -ENOENT. */
+/* `done` comes when what the calls before this one have changed is on the disk; never from inside.
+ * It cannot be cancelled. image_store_close waits for it. */
+int image_sync(struct image_store *s, void (*done)(void *arg, int code, const struct err *err),
+	       void *arg, struct err *err) must_check;
+/* Pinned images are marked for the kubelet's garbage collection, and never pruned. -ENOENT.
+ * Lasting as a name of image_tag is. */
 int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err) must_check;
 
 /* ---- use by containers ---- */

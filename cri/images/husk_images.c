@@ -97,25 +97,52 @@ void husk_images_handle_inspect(struct rpc_call *call, const ProtobufCMessage *m
 	rpc_reply(call, &resp.base);
 }
 
+struct tag {
+	struct rpc_call *call;
+	char *name;
+};
+
+static void tag_free(struct tag *t)
+{
+	free(t->name);
+	free(t);
+}
+
+static void husk_images_on_tag_synced(void *arg, int code, const struct err *err)
+{
+	Husk__TagImageResponse resp = HUSK__TAG_IMAGE_RESPONSE__INIT;
+	struct tag *t = arg;
+
+	resp.name = t->name;
+	if (code == 0)
+		rpc_reply(t->call, &resp.base);
+	else
+		rpc_reply_err(t->call, code, err);
+	tag_free(t);
+}
+
 void husk_images_handle_tag(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__TagImageRequest *req = (const void *)msg;
-	Husk__TagImageResponse resp = HUSK__TAG_IMAGE_RESPONSE__INIT;
 	struct huskd *d = arg;
 	cleanup_image_info struct image_info *i = NULL;
-	cleanup_free char *name = NULL;
+	struct tag *t = calloc(1, sizeof(*t));
 	struct err err = { 0 };
-	int r = find_image(d, req->image, &i, &err);
+	int r = t ? find_image(d, req->image, &i, &err) : err_nomem(&err);
 
-	if (r == 0)
-		r = image_tag(d->images, req->image, req->name, &name, &err);
+	if (r == 0) {
+		t->call = call;
+		r = image_tag(d->images, req->image, req->name, &t->name, &err);
+	}
+	if (r == 0) {
+		log_info("image has a new name", "id", i->id, "name", t->name);
+		r = image_sync(d->images, husk_images_on_tag_synced, t, &err);
+	}
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
-		return;
+		if (t)
+			tag_free(t);
 	}
-	log_info("image has a new name", "id", i->id, "name", name);
-	resp.name = name;
-	rpc_reply(call, &resp.base);
 }
 
 void husk_images_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)

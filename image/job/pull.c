@@ -10,6 +10,7 @@
 #include "image/job/fetcher.h"
 #include "image/job/pull_internal.h"
 #include "image/store/blobs.h"
+#include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/images.h"
 #include "image/store/space.h"
@@ -28,6 +29,7 @@ static void pull_free(struct image_pull *p)
 	for (size_t k = 0; k < p->n_groups; k++)
 		merge_free(p->groups[k].merge);
 	merge_free(p->top_merge);
+	disk_sync_forget(p->sync);
 	/* Not earlier: an ingest file that is given back wakes layers of this pull, too. */
 	ev_timer_del(&p->work_timer);
 	ev_timer_del(&p->progress_timer);
@@ -79,14 +81,33 @@ static void pull_on_stop(struct job *j, const struct err *why)
 	pull_fail(container_of(j, struct image_pull, job), why->code, &err);
 }
 
-static void pull_succeed(struct image_pull *p)
+static void pull_on_synced(void *arg, int code, const struct err *err)
 {
 	struct image_pull_result res = { 0 };
+	struct image_pull *p = arg;
 	char id[DIGEST_LEN + 1];
 	image_done_fn done = p->done;
+	struct err copy = *err;
+
+	arg = p->arg;
+	p->sync = NULL;
+	if (code < 0) {
+		pull_fail(p, code, &copy);
+		return;
+	}
+	memcpy(id, p->manifest.config_digest, sizeof(id));
+	res.id = id;
+	res.total_ns = now_mono_ns() - p->start_ns;
+	res.fetch_ns = p->fetched_ns ? p->fetched_ns - p->start_ns : res.total_ns;
+	pull_end(p, 0);
+	done(arg, 0, &res, &copy);
+}
+
+/* All layers are there: the image can be seen now, and is reported when it is on the disk. */
+static void pull_add_image(struct image_pull *p)
+{
 	char *disks[MERGE_MAX_DISKS + 2] = { NULL };
 	struct err err = { 0 };
-	void *arg = p->arg;
 	struct image_commit c = {
 		.id = p->manifest.config_digest,
 		.config = p->config_bytes,
@@ -107,16 +128,16 @@ static void pull_succeed(struct image_pull *p)
 	if (*p->top)
 		disks[p->n_groups] = p->top;
 	r = images_add(p->jobs->store, &c, &err);
+	if (r == 0)
+		r = disk_sync(p->jobs->store, pull_on_synced, p, &p->sync, &err);
 	if (r < 0) {
 		pull_fail(p, r, &err);
 		return;
 	}
-	memcpy(id, p->manifest.config_digest, sizeof(id));
-	res.id = id;
-	res.total_ns = now_mono_ns() - p->start_ns;
-	res.fetch_ns = p->fetched_ns ? p->fetched_ns - p->start_ns : res.total_ns;
-	pull_end(p, 0);
-	done(arg, 0, &res, &err);
+	p->step = PULL_SYNC;
+	/* A fetch process that ends now, or fails, is nobody's business any more. */
+	fetcher_free(p->fetcher);
+	p->fetcher = NULL;
 }
 
 /* ---- progress ---- */
@@ -200,7 +221,7 @@ static void pull_on_work(struct ev_timer *t)
 	if (r < 0)
 		pull_fail(p, r, &err);
 	else if (all && (!p->changed || show_progress(p)))
-		pull_succeed(p);
+		pull_add_image(p);
 }
 
 void pull_schedule(struct image_pull *p)

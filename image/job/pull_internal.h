@@ -12,9 +12,10 @@
 #include "image/store/blobs.h"
 
 struct fetcher;
+struct disk_sync;
 struct unpacker;
 
-enum pull_step { PULL_MANIFEST, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS };
+enum pull_step { PULL_MANIFEST, PULL_PLATFORM, PULL_CONFIG, PULL_LAYERS, PULL_SYNC };
 
 enum layer_state {
 	LAYER_WAITING,	 /* nothing has been done */
@@ -77,6 +78,7 @@ struct image_pull {
 	size_t n_layers;
 	struct pull_group groups[MERGE_MAX_DISKS];
 	size_t n_groups;
+	struct disk_sync *sync;	  /* while the finished image goes to the disk */
 	struct merge *top_merge;  /* while it makes the disk on top */
 	bool top_known;		  /* `top` is what it will be */
 	char top[DIGEST_LEN + 1]; /* "" = none */

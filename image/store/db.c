@@ -170,12 +170,6 @@ int db_exists(struct store *s, struct err *err, const char *sql, ...)
 	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
 }
 
-void db_durable(struct store *s, bool on)
-{
-	(void)sqlite3_exec(s->db, on ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL",
-			   NULL, NULL, NULL);
-}
-
 int db_begin(struct store *s, struct err *err)
 {
 	return sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
@@ -244,7 +238,7 @@ static void reserve(struct store *s, const char *path)
 
 int db_setup(struct store *s, struct err *err)
 {
-	cleanup_free char *path = str_fmt("%s/images.db", s->dir);
+	cleanup_free char *path = str_fmt("%s/" DB_FILE, s->dir);
 	int c;
 
 	if (!path)

@@ -13,6 +13,8 @@
 
 struct store;
 
+#define DB_FILE "images.db" /* in the directory of the store */
+
 /* Opens the database and brings it to the shape of this version. -ENOTSUP: of a newer one. */
 int db_setup(struct store *s, struct err *err) must_check;
 /* A statement with text arguments; NULL ends them. */
@@ -26,8 +28,6 @@ int db_error(struct store *s, struct err *err);
 int db_begin(struct store *s, struct err *err) must_check;
 /* Commits when r == 0, else undoes; returns r, or the failure of the commit. */
 int db_end(struct store *s, int r, struct err *err) must_check;
-/* Transactions from here on wait for the disk, or not (which is how it starts). */
-void db_durable(struct store *s, bool on);
 /* All first columns of a query, as a string vector that the caller frees. */
 int db_strings(struct store *s, char ***ret, struct err *err, const char *sql, ...)
 	__attribute__((sentinel)) must_check;

@@ -1,6 +1,7 @@
 #include "image/store/disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "image/store/db.h"
+#include "image/store/internal.h"
 
 struct queue {
 	struct disk_job *first, **last;
@@ -195,4 +198,84 @@ void disk_unlink(struct disk *d, const char *path)
 	r->job.work = disk_remove_work;
 	r->job.done = disk_remove_done;
 	disk_add(d, &r->job);
+}
+
+/* ---- sync ---- */
+
+struct disk_sync {
+	struct disk_job job;
+	struct store *s;
+	const char *layers_dir; /* NULL = nothing new is in it */
+	char *log;		/* SQLite's write-ahead log */
+	disk_sync_fn done;
+	void *arg;
+};
+
+/*
+ * In the disk thread. SQLite has written the rows to its log and not waited (synchronous=NORMAL);
+ * a sync of that file by anybody makes them last. It has no locks on it that our close would drop
+ * (those are on the -shm file). Without a log everything is in the database already.
+ */
+static int sync_log(const char *path, struct err *err)
+{
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || fdatasync(fd) < 0)
+		return err_errno(err, -errno, "sync %s", path);
+	return 0;
+}
+
+static int disk_sync_work(struct disk_job *j, struct err *err)
+{
+	struct disk_sync *y = container_of(j, struct disk_sync, job);
+	int r = y->layers_dir ? store_sync_dir(y->layers_dir, err) : 0;
+
+	return r == 0 ? sync_log(y->log, err) : r;
+}
+
+static void disk_sync_done(struct disk_job *j, int code, const struct err *err)
+{
+	struct disk_sync *y = container_of(j, struct disk_sync, job);
+	disk_sync_fn done = y->done;
+	void *arg = y->arg;
+	struct err copy = *err;
+
+	if (code < 0 && y->layers_dir)
+		y->s->layers_unsynced = true;
+	free(y->log);
+	free(y);
+	if (done)
+		done(arg, code, &copy);
+}
+
+int disk_sync(struct store *s, disk_sync_fn done, void *arg, struct disk_sync **ret,
+	      struct err *err)
+{
+	struct disk_sync *y = calloc(1, sizeof(*y));
+
+	if (y)
+		y->log = str_fmt("%s/" DB_FILE "-wal", s->dir);
+	if (!y || !y->log) {
+		free(y);
+		return err_nomem(err);
+	}
+	y->s = s;
+	y->done = done;
+	y->arg = arg;
+	if (s->layers_unsynced)
+		y->layers_dir = s->layers_dir;
+	s->layers_unsynced = false;
+	y->job.work = disk_sync_work;
+	y->job.done = disk_sync_done;
+	disk_add(s->disk, &y->job);
+	*ret = y;
+	return 0;
+}
+
+void disk_sync_forget(struct disk_sync *y)
+{
+	if (y)
+		y->done = NULL;
 }

@@ -10,6 +10,7 @@
 
 struct disk;
 struct loop;
+struct store;
 
 /* Embedded in its owner, which must stay until `done`. */
 struct disk_job {
@@ -27,5 +28,14 @@ void disk_free(struct disk *d);
 void disk_add(struct disk *d, struct disk_job *j);
 /* Removes a file soon; `path` must not be used again. */
 void disk_unlink(struct disk *d, const char *path);
+
+/* What was written so far, rows as well as the names of layers' files, survives a loss of power
+ * when `done` comes; never from inside this call. *ret is valid until then. */
+struct disk_sync;
+typedef void (*disk_sync_fn)(void *arg, int code, const struct err *err);
+int disk_sync(struct store *s, disk_sync_fn done, void *arg, struct disk_sync **ret,
+	      struct err *err) must_check;
+/* `done` does not come any more; the disk goes on. NULL is fine. */
+void disk_sync_forget(struct disk_sync *y);
 
 #endif

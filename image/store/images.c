@@ -117,16 +117,9 @@ static int add_rows(struct store *s, const struct image_commit *c, struct err *e
 
 int images_add(struct store *s, const struct image_commit *c, struct err *err)
 {
-	int r = layers_sync(s, err);
+	int r = db_begin(s, err);
 
-	if (r < 0)
-		return r;
-	db_durable(s, true);
-	r = db_begin(s, err);
-	if (r == 0)
-		r = db_end(s, add_rows(s, c, err), err);
-	db_durable(s, false);
-	return r;
+	return r == 0 ? db_end(s, add_rows(s, c, err), err) : r;
 }
 
 /* ---- look-up ---- */
@@ -472,13 +465,9 @@ int images_pin(struct store *s, const char *ref, bool pinned, struct err *err)
 	char id[DIGEST_LEN + 1];
 	int r = images_resolve(s, ref ? ref : "", id, NULL, err);
 
-	if (r < 0)
-		return r;
-	db_durable(s, true);
-	r = db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
-		   pinned ? "1" : "0", id, NULL);
-	db_durable(s, false);
-	return r;
+	return r < 0 ? r
+		     : db_run(s, err, "UPDATE images SET pinned=CAST(? AS INTEGER) WHERE id=?",
+			      pinned ? "1" : "0", id, NULL);
 }
 
 /* ---- what uses what ---- */

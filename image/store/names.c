@@ -178,9 +178,7 @@ int names_tag(struct store *s, const char *ref, const char *name, char **ret_nam
 	copy = strdup(to);
 	if (!copy)
 		return err_nomem(err);
-	db_durable(s, true);
 	r = copy_name(s, id, from, to, err);
-	db_durable(s, false);
 	if (r == 0 && ret_name)
 		*ret_name = take_ptr(&copy);
 	return r;

@@ -3,19 +3,19 @@
  * It knows no process and no registry; the jobs (image/job) fill it. A directory belongs to one
  * store at a time. Loop thread only; work that blocks on the disk has a thread beside it (disk.h).
  *
- * <dir>/images.db SQLite: layers, blobs, images, names, holds             db.h
- * <dir>/layers/sha256/<hex of diff id>.ext4                                  layers.h <dir>/blobs/,
- * ingest/                                                  blobs.h <dir>/tmp/              layers
- * being made; emptied at each start <dir>/scratch-*.ext4   template of a container's disk
- * scratch.h <dir>/lock            flock'ed while open
+ *	<dir>/images.db		SQLite: layers, blobs, images, names, holds	db.h
+ *	<dir>/layers/sha256/<hex of diff id>.ext4				layers.h
+ *	<dir>/blobs/, ingest/							blobs.h
+ *	<dir>/tmp/		layers being made; emptied at each start
+ *	<dir>/scratch-*.ext4	template of a container's disk			scratch.h
+ *	<dir>/lock		flock'ed while open
  *
  * What survives kill -9 and power loss: an image that a pull has reported, with its names, whole;
  * and names given and pins set by hand. Rules that make it so:
  * - The worker syncs a layer's file before it says that it is done; then rename, then row.
  * - Rows are written without waiting for the disk (SQLite's synchronous=NORMAL: none is lost but by
- *   a loss of power, and then the latest ones, never one in between). Only the transaction that
- *   makes an image visible waits, and with it all before; the directory of layers is synced just
- *   before it. So the loop waits for the disk twice in a pull.
+ *   a loss of power, and then the latest ones, never one in between). Who reports an image or a
+ *   name waits for the disk before (disk_sync), in its thread: the loop never does.
  * - Deleting: row, then file. A row that comes back after power was lost has no file then.
  * A crash leaves at most files without a row and rows without a file; the next open removes both
  * (and the images that need them), so that every image that can be seen is whole.

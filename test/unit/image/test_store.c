@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "image/image.h"
 #include "image/manifest.h"
+#include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/holds.h"
 #include "image/store/images.h"
@@ -578,6 +579,58 @@ static void scratch(void **state)
 	store_close(s);
 }
 
+static int synced; /* code of the last one, 1 = none came */
+
+static void on_synced(void *arg, int code, const struct err *err)
+{
+	synced = code;
+	loop_stop(arg, 0);
+}
+
+static void sync_now(struct store *s)
+{
+	struct disk_sync *y;
+	struct err err = { 0 };
+
+	synced = 1;
+	assert_ok(disk_sync(s, on_synced, s->loop, &y, &err), &err);
+	assert_int_equal(synced, 1); /* never from inside */
+	assert_int_equal(loop_run(s->loop), 0);
+}
+
+/* What a pull has reported is on the disk; the loop does not wait for it. */
+static void syncing(void **state)
+{
+	char id[DIGEST_LEN + 1];
+	cleanup_free char *dir = path_in("layers/sha256"), *away = path_in("layers/away");
+	struct store *s = store_dir_open();
+	struct disk_sync *y;
+	struct err err = { 0 };
+
+	sync_now(s);
+	assert_int_equal(synced, 0);
+	put_image(s, "h.example/a:1", "u", DIGEST("1"), NULL, id);
+	assert_true(s->layers_unsynced);
+	sync_now(s);
+	assert_int_equal(synced, 0);
+	assert_false(s->layers_unsynced);
+	/* A failure is told, and the next one tries again. */
+	s->layers_unsynced = true;
+	assert_int_equal(rename(dir, away), 0);
+	sync_now(s);
+	assert_int_equal(synced, -ENOENT);
+	assert_true(s->layers_unsynced);
+	assert_int_equal(rename(away, dir), 0);
+	sync_now(s);
+	assert_int_equal(synced, 0);
+	/* One that nobody waits for any more. */
+	synced = 1;
+	assert_ok(disk_sync(s, on_synced, s->loop, &y, &err), &err);
+	disk_sync_forget(y);
+	store_close(s);
+	assert_int_equal(synced, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -596,6 +649,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(prune, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(locked, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(use_of_disk, store_dir_setup, store_dir_teardown),
+		cmocka_unit_test_setup_teardown(syncing, store_dir_setup, store_dir_teardown),
 		cmocka_unit_test_setup_teardown(scratch, store_dir_setup, store_dir_teardown),
 	};
 
