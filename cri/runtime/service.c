@@ -68,7 +68,6 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 	resp.status = &status;
 	resp.n_runtime_handlers = ARRAY_SIZE(handlers);
 	resp.runtime_handlers = handlers;
-	features.supplemental_groups_policy = true;
 	resp.features = &features;
 	if (req->verbose) {
 		json_t *j =
