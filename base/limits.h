@@ -10,7 +10,7 @@
 
 /* A pod: huskd and shim refuse more, the agent has room for as many. */
 #define POD_CONTAINERS_MAX 256u
-#define POD_DISKS_MAX 255u /* attached in the guest at once: layers, and one for each container */
+#define POD_DISKS_MAX 640u /* attached in the guest at once: layers, and one for each container */
 
 /* A container: shim (OCI) and huskd (CRI) refuse more, the agent refuses the request. */
 #define CONTAINER_ID_MAX 128u	     /* bytes; also of pods and execs */

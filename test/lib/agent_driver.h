@@ -20,6 +20,11 @@
 #define DISK_TOP DISK_SECTORS
 #define DISK_SCRATCH(n) ((uint64_t)(2 + (n)) * DISK_SECTORS)
 #define SCRATCHES 40
+/* The last ones are for tests that leave something behind; the others are used in turn. */
+#define SCRATCHES_KEPT 4
+/* In a VM only: more windows of the lower layer than a disk has partitions by default. */
+#define DISK_MORE(n) ((uint64_t)(2 + SCRATCHES + 16 + (n)) * DISK_SECTORS)
+#define MORE_DISKS 400
 
 struct driver {
 	struct loop *loop;

@@ -2,8 +2,11 @@
 #include "test/lib/unit.h"
 #include "test/lib/agent_requests.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 
+#include "base/limits.h"
 #include "base/util.h"
 
 static int64_t guest_realtime(void)
@@ -72,11 +75,47 @@ static void test_defaults(void **state)
 	assert_string_equal(run_to_end(&s, NULL), "0\t2147483647\nport 80\n");
 }
 
+/* A pod of as many containers as there may be, each with two layers of its own: beyond the 255
+ * partitions that a kernel gives a disk without our patch. */
+static void test_many_containers(void **state)
+{
+	struct setup s;
+	char *out, id[16];
+	int n = MIN_OF(MORE_DISKS / 2, (int)POD_CONTAINERS_MAX);
+
+	for (int i = 0; i < (int)POD_CONTAINERS_MAX; i++) {
+		request_container(&s, "exec sleep 1000");
+		snprintf(id, sizeof(id), "many%d", i);
+		s.req.id = id;
+		s.rootfs.upper = NULL;
+		s.req.n_mounts = 0;
+		s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+		request_disk(&s.base, DISK_MORE(2 * (i % n)), true);
+		request_disk(&s.top, DISK_MORE(2 * (i % n) + 1), true);
+		do_create(&s);
+		if (i % 16 == 0 || i == (int)POD_CONTAINERS_MAX - 1)
+			do_start_ok(id);
+	}
+	request_container(&s, "true");
+	assert_int_equal(drive_code(&drv, "CreateContainer", &s.req), -EINVAL);
+	for (int i = 0; i < (int)POD_CONTAINERS_MAX; i++) {
+		snprintf(id, sizeof(id), "many%d", i);
+		if (i % 16 == 0 || i == (int)POD_CONTAINERS_MAX - 1) {
+			assert_int_equal(do_kill(id, "", SIGKILL, false), 0);
+			(void)drive_exit(&drv, id, "");
+		}
+		do_remove(id);
+	}
+	out = run_script("echo room", NULL);
+	assert_string_equal(out, "room\n");
+}
+
 int agent_guest(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_many_containers),
 	};
 
 	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);

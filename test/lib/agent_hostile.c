@@ -100,6 +100,7 @@ static void test_stopped_starts(void **state)
 	request_container(&s,
 			  "i=0; while [ $((i += 1)) -le 13 ]; do cat /etc/passwd /etc/passwd >/p; "
 			  "mv /p /etc/passwd; done; while :; do kill -STOP -1; done");
+	s.scratch.first_sector = DISK_SCRATCH(SCRATCHES - 3);
 	do_create(&s);
 	do_start_ok(s.id);
 	for (int i = 0; i < 200 && failed == 0; i++) {

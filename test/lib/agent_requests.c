@@ -64,7 +64,7 @@ void request_container(struct setup *s, const char *script)
 	request_disk(&s->base, DISK_BASE, true);
 	request_disk(&s->top, DISK_TOP, true);
 	request_disk(&s->scratch, DISK_SCRATCH(next_scratch), false);
-	next_scratch = (next_scratch + 1) % SCRATCHES;
+	next_scratch = (next_scratch + 1) % (SCRATCHES - SCRATCHES_KEPT);
 	s->lower[0] = &s->base;
 	s->lower[1] = &s->top;
 	s->rootfs.lower = s->lower;

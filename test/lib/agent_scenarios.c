@@ -696,7 +696,10 @@ static void test_hostile_paths(void **state)
 	Agent__StartContainerResponse *r;
 
 	/* The container swaps what an exec's set-up looks at. */
-	start_idle(&s);
+	request_container(&s, "exec sleep 1000");
+	s.scratch.first_sector = DISK_SCRATCH(SCRATCHES - 2);
+	do_create(&s);
+	do_start_ok(s.id);
 	request_exec(&e, s.id, "swap",
 		     "rm /etc/passwd; mkfifo /etc/passwd; rm -rf /etc/group;"
 		     "ln -s /proc/1/root/etc/group /etc/group; echo ok");

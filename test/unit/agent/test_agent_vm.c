@@ -45,6 +45,8 @@ static void map_all(const char *dir)
 {
 	map(dir, "base", DISK_BASE, true);
 	map(dir, "top", DISK_TOP, true);
+	for (int i = 0; i < MORE_DISKS; i++)
+		map(dir, "base", DISK_MORE(i), true);
 	for (int i = 0; i < SCRATCHES; i++) {
 		char name[32], from[300], to[300];
 		cleanup_fd int in = -1, out = -1;
