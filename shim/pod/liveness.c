@@ -10,10 +10,14 @@ static void ask(struct liveness_peer *p);
 static void dead(struct liveness *l, const struct liveness_peer *p)
 {
 	unsigned long long s = (now_mono_ns() - p->since_ns) / NS_PER_S;
+	bool guest = p == &l->guest;
 	char why[80];
 
+	/* Through a monitor that is silent no agent can answer. */
+	if (l->monitor.lost + 1 >= LIVENESS_LOST_MAX)
+		guest = false;
 	(void)snprintf(why, sizeof(why), "%s died: no answer for %llu s",
-		       p == &l->guest ? "agent" : "monitor", s);
+		       guest ? "agent" : "monitor", s);
 	liveness_stop(l);
 	l->ops->dead(why, l->arg);
 }
