@@ -17,8 +17,9 @@ static void manifest_json_freep(json_t **j)
  * The parser's memory is many times the text's size when there are many small values: depth and
  * number of values are counted before it sees them. Not a syntax check.
  */
-static int count_nodes(const char *p, size_t len, struct err *err)
+int manifest_json_limits(const void *data, size_t len, struct err *err)
 {
+	const char *p = data;
 	unsigned depth = 0, nodes = 0;
 	bool string = false;
 
@@ -66,7 +67,7 @@ static int load(const void *data, size_t len, const char *what, json_t **ret, st
 	if (len > IMAGE_MAX_DOCUMENT)
 		return err_set(err, -EFBIG, "%s of more than %zu MiB", what,
 			       IMAGE_MAX_DOCUMENT / MIB);
-	r = count_nodes(data, len, err);
+	r = manifest_json_limits(data, len, err);
 	if (r < 0)
 		return err_wrap(err, r, "%s", what);
 	j = json_loadb(data, len, JSON_REJECT_DUPLICATES, &e);

@@ -42,6 +42,10 @@ struct manifest {
 int manifest_parse(const void *data, size_t len, const char *arch, struct manifest *ret,
 		   char ret_choice[DIGEST_LEN + 1], struct err *err) must_check;
 
+/* Depth and number of the values of a JSON text, before a parser sees it. -EFBIG. Not a check of
+ * its syntax. */
+int manifest_json_limits(const void *data, size_t len, struct err *err) must_check;
+
 /* The configuration; the caller fills nothing before and calls image_config_fini after. */
 int image_config_parse(const void *data, size_t len, struct image_config *ret,
 		       struct err *err) must_check;

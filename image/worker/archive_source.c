@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "image/limits.h"
+#include "image/manifest.h"
 #include "image/wire.h"
 
 #define TYPE_MANIFEST "application/vnd.oci.image.manifest.v1+json"
@@ -96,6 +97,11 @@ static int read_json(const struct archive *a, const struct archive_entry *e, jso
 	cleanup_free char *text = NULL;
 	int r = read_document(a, e, &text, err);
 
+	if (r == 0) {
+		r = manifest_json_limits(text, e->size, err);
+		if (r < 0)
+			r = err_wrap(err, r, "%.100s", e->name);
+	}
 	if (r < 0)
 		return r;
 	*ret = json_loadb(text, e->size, JSON_REJECT_DUPLICATES, NULL);
