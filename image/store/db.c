@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "base/limits.h"
 #include "base/util.h"
@@ -229,11 +230,13 @@ static int migrate(struct store *s, struct err *err)
 static void reserve(struct store *s, const char *path)
 {
 	cleanup_free char *wal = str_fmt("%s-wal", path);
-	int on = 1;
+	struct statvfs st;
+	bool small = statvfs(s->dir, &st) == 0 &&
+		     (uint64_t)st.f_blocks * st.f_frsize < 8 * DB_WAL_RESERVE;
+	int on = wal && !small && file_reserve(wal, DB_WAL_RESERVE) == 0;
 
+	/* A log without it is no reserve: on so small a disk it would only take room. */
 	(void)sqlite3_file_control(s->db, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
-	if (wal)
-		(void)!file_reserve(wal, DB_WAL_RESERVE);
 }
 
 int db_setup(struct store *s, struct err *err)

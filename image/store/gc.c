@@ -16,8 +16,6 @@
 #include "image/store/internal.h"
 #include "image/store/layers.h"
 
-#define ROOM_AGAIN_NS (200 * NS_PER_MS)
-
 struct lease {
 	struct store *s;
 	struct lease *next;
@@ -97,7 +95,10 @@ void lease_end(struct lease *l, bool forget_it)
 	free(l->digests);
 	free(l);
 	/* What cannot be deleted now is deleted by the next collection. */
-	(void)!gc_collect(s, NULL);
+	if (s->room_wanted)
+		gc_make_room(s);
+	else
+		(void)!gc_collect(s, NULL);
 }
 
 /* ---- collection ---- */
@@ -156,7 +157,8 @@ int gc_collect(struct store *s, struct err *err)
 
 /* ---- making room ---- */
 
-/* Rows cannot be written on a disk that is full to the last byte. */
+/* Where the log of the database has no room of its own (db.c), rows cannot be written on a disk
+ * that is full to the last byte. */
 static int try_make_room(struct store *s)
 {
 	int r = ingest_drop_unowned(s, NULL);
@@ -173,26 +175,19 @@ static int try_make_room(struct store *s)
 	return r < 0 ? r : gc_collect(s, NULL);
 }
 
-static void gc_on_room_timer(struct ev_timer *t)
-{
-	gc_make_room(t->arg);
-}
-
-/* What dying processes and the disk thread still have is free in a moment. */
+/* What dying processes and the disk thread still have is free in a moment: if this fails, the next
+ * lease that ends, and the end of the store, try again. */
 void gc_make_room(struct store *s)
 {
 	s->room_wanted = try_make_room(s) < 0;
-	if (s->room_wanted)
-		(void)!ev_timer_add(s->loop, &s->room_timer, ROOM_AGAIN_NS, gc_on_room_timer, s);
 }
 
 void gc_make_room_at_end(struct store *s)
 {
 	const struct timespec pause = { 0, 20 * 1000 * 1000 };
 
-	ev_timer_del(&s->room_timer);
 	for (int k = 0; s->room_wanted && k < 20; k++) {
-		s->room_wanted = try_make_room(s) < 0;
+		gc_make_room(s);
 		if (s->room_wanted) /* children of children die on their own time */
 			(void)nanosleep(&pause, NULL);
 	}

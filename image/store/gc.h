@@ -32,8 +32,8 @@ bool lease_covers(const struct store *s, const char *digest);
 
 /* Deletes layers and blobs that nothing protects. */
 int gc_collect(struct store *s, struct err *err) must_check;
-/* The disk is full: removes all that is only kept for later pulls, and tries again for a while
- * where that cannot be done at once. */
+/* The disk is full: removes all that is only kept for later pulls; what cannot be removed now, when
+ * the next lease ends. */
 void gc_make_room(struct store *s);
 
 /* ---- the store's own ---- */

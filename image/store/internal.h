@@ -32,7 +32,6 @@ struct store {
 	uint64_t reserve;     /* bytes that stay free; 0 = by the size of the file system */
 	bool layers_unsynced; /* the directory */
 	bool room_wanted;     /* see gc_make_room */
-	struct ev_timer room_timer;
 	uint64_t tmp_serial;
 };
 

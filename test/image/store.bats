@@ -101,6 +101,31 @@ exact() {
 	tool verify
 }
 
+@test "a disk that somebody else has filled: the store opens, images go, and pulls work again" {
+	local id
+	mkdir -p "$STORE"
+	mount -t tmpfs -o size=64m none "$STORE"
+	tool pull "$TORTURE"
+	tool pull "$BUSYBOX"
+	tool hold "$(tool get "$TORTURE" | cut -d' ' -f1)" box
+	cat /dev/zero >"$STORE/full" 2>/dev/null || true
+	[ "$(df --output=avail "$STORE" | tail -1)" -eq 0 ]
+	tool get "$BUSYBOX"
+	cat /dev/zero >>"$STORE/full" 2>/dev/null || true
+	# a container goes, and its image
+	tool rm "$TORTURE"
+	tool release box
+	cat /dev/zero >>"$STORE/full" 2>/dev/null || true
+	tool rm "$BUSYBOX"
+	[ -z "$(tool list)" ]
+	[ -z "$(ls "$STORE/layers/sha256" "$STORE/tmp" | grep ext4)" ]
+	# room is back
+	rm "$STORE/full"
+	tool pull "$BUSYBOX"
+	tool verify
+	umount "$STORE"
+}
+
 # bomb DIR: an OCI layout "bomb" of one layer, 400 MB of the same line as 400 kB.
 bomb() {
 	python3 - "$1/bomb" <<-'PY'
