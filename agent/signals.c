@@ -27,8 +27,10 @@ struct work {
 	struct ttrpc_call *call;
 	int cgroup; /* the container's; the worker has a copy of its own */
 	int signo;
-	/* Of an exec: the namespace that all it started share; NULL = all of the container. */
+	/* Of an exec: the namespace that all it started share; NULL = all of the container. It is
+	 * held open: the kernel gives the number of one that is gone to the next exec at once. */
 	const char *tag;
+	int tag_fd; /* the worker has a copy of its own; -1 = none */
 	uint64_t tag_id;
 };
 
@@ -117,7 +119,7 @@ static void signals_done(struct worker *worker, int result)
 
 static int start_work(struct container *c, const struct work *what, struct err *err)
 {
-	const int keep[] = { c->cgroup };
+	const int keep[] = { c->cgroup, what->tag_fd };
 	struct work *w = malloc(sizeof(*w));
 	int r;
 
@@ -134,23 +136,28 @@ static int start_work(struct container *c, const struct work *what, struct err *
 	return err_errno(err, r, "signal %d to all", what->signo);
 }
 
-/* The tag of an exec's processes. False: there is none (yet), only the one process is to be
- * signalled. */
-static bool find_tag(struct container *c, const struct process *p, uint64_t *ret)
+/* The tag of an exec's processes, with a descriptor that the caller closes. False: there is none
+ * (yet), only the one process is to be signalled. */
+static bool find_tag(struct container *c, const struct process *p, struct work *w)
 {
 	struct process *first;
 	uint64_t others;
 
-	return p->tag && container_process(c, "", &first, NULL) == 0 &&
-	       procfs_namespace(p->pid, p->tag, ret) == 0 &&
-	       procfs_namespace(first->pid, p->tag, &others) == 0 && *ret != others &&
-	       procfs_namespace(getpid(), p->tag, &others) == 0 && *ret != others;
+	if (!p->tag || container_process(c, "", &first, NULL) < 0)
+		return false;
+	w->tag_fd = procfs_open_namespace(p->pid, p->tag, &w->tag_id);
+	if (w->tag_fd >= 0 && procfs_namespace(first->pid, p->tag, &others) == 0 &&
+	    w->tag_id != others && procfs_namespace(getpid(), p->tag, &others) == 0 &&
+	    w->tag_id != others)
+		return true;
+	fd_close(&w->tag_fd);
+	return false;
 }
 
 static int to_all(struct container *c, struct process *p, int signo, struct ttrpc_call *call,
 		  bool *ret_later, struct err *err)
 {
-	struct work w = { .call = call, .signo = signo };
+	struct work w = { .call = call, .signo = signo, .tag_fd = -1 };
 	int r;
 
 	if (!p && signo == SIGKILL) {
@@ -158,12 +165,14 @@ static int to_all(struct container *c, struct process *p, int signo, struct ttrp
 		return r < 0 ? err_errno(err, r, "cgroup.kill") : 0;
 	}
 	if (p) {
-		if (!find_tag(c, p, &w.tag_id))
+		if (!find_tag(c, p, &w))
 			return process_signal(p, signo, err);
 		w.tag = p->tag;
 	}
 	*ret_later = true;
-	return start_work(c, &w, err);
+	r = start_work(c, &w, err);
+	fd_close(&w.tag_fd);
+	return r;
 }
 
 int signals_send(struct container *c, const Agent__SignalProcessRequest *req,

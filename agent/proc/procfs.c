@@ -58,6 +58,20 @@ int procfs_namespace(pid_t pid, const char *which, uint64_t *ret)
 	return 0;
 }
 
+int procfs_open_namespace(pid_t pid, const char *which, uint64_t *ret_id)
+{
+	char path[PROC_PATH_MAX];
+	cleanup_fd int fd = -1;
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, which);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	*ret_id = st.st_ino;
+	return take_fd(&fd);
+}
+
 int procfs_cgroup(pid_t pid, char **ret)
 {
 	char path[PROC_PATH_MAX];

@@ -18,6 +18,9 @@
 int procfs_state(pid_t pid, char *ret_state, char name[PROCFS_NAME_MAX]) must_check;
 /* Identity of a namespace ("cgroup", "uts", ...). -ENOENT, -ESRCH: gone, or a zombie. */
 int procfs_namespace(pid_t pid, const char *which, uint64_t *ret) must_check;
+/* The same with a descriptor, which the caller closes: until then no other namespace gets that
+ * identity. */
+int procfs_open_namespace(pid_t pid, const char *which, uint64_t *ret_id) must_check;
 /* Its path in the cgroup v2 hierarchy, as the caller's namespace sees it. The caller frees. */
 int procfs_cgroup(pid_t pid, char **ret) must_check;
 

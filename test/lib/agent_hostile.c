@@ -220,6 +220,37 @@ static void test_exec_family(void **state)
 }
 
 /* A container that runs containers: its cgroup cannot hold processes any more. */
+/* The next exec comes while the one before is being killed: it has nothing to do with that, though
+ * the kernel gives it the numbers that have just become free. */
+static void test_exec_after_kill(void **state)
+{
+	Agent__SignalProcessRequest kill = AGENT__SIGNAL_PROCESS_REQUEST__INIT;
+	char killed[16], next[16];
+	struct setup s;
+	struct exec one, two;
+	int r1, r2;
+
+	start_idle(&s);
+	for (int i = 0; i < 10; i++) {
+		snprintf(killed, sizeof(killed), "killed%d", i);
+		snprintf(next, sizeof(next), "next%d", i);
+		request_exec(&one, s.id, killed, "sleep 1000 & sleep 1000 & sleep 1000");
+		do_exec_ok(&one);
+		usleep(20000);
+		request_exec(&two, s.id, next, "exit 7");
+		kill.id = s.id;
+		kill.exec_id = killed;
+		kill.signal = SIGKILL;
+		kill.all = true;
+		drive_two(&drv, "SignalProcess", &kill, &r1, "ExecProcess", &two.req, &r2);
+		assert_int_equal(r1, 0);
+		assert_int_equal(r2, 0);
+		assert_int_equal(drive_exit(&drv, s.id, killed)->status, 128 + SIGKILL);
+		assert_int_equal(drive_exit(&drv, s.id, next)->status, 7);
+	}
+	stop_idle(&s);
+}
+
 static void test_nested_cgroups(void **state)
 {
 	struct setup s;
@@ -318,9 +349,9 @@ int agent_hostile(const char *name)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_helpers),	       cmocka_unit_test(test_own_program),
 		cmocka_unit_test(test_stopped_starts), cmocka_unit_test(test_starved_start),
-		cmocka_unit_test(test_exec_family),    cmocka_unit_test(test_nested_cgroups),
-		cmocka_unit_test(test_keyrings),       cmocka_unit_test(test_signal_to_all),
-		cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_exec_family),    cmocka_unit_test(test_exec_after_kill),
+		cmocka_unit_test(test_nested_cgroups), cmocka_unit_test(test_keyrings),
+		cmocka_unit_test(test_signal_to_all),  cmocka_unit_test(test_discard),
 	};
 
 	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);
