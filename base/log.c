@@ -66,8 +66,12 @@ static void sink_open(int fd)
 		(void)close(sink.fd);
 	sink.fd = fd;
 	sink.kind = SINK_PLAIN;
-	if (fstat(fd, &st) < 0)
+	/* No kind at all: an eventfd or such, that a library had before main, by the number of a
+	 * stream that was closed. A line is not for it. */
+	if (fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) == 0) {
+		sink.fd = -1;
 		return;
+	}
 	if (S_ISSOCK(st.st_mode))
 		sink.kind = SINK_SOCKET;
 	if (!S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode))

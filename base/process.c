@@ -1,6 +1,7 @@
 #include "base/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,6 +26,20 @@ int raise_nofile(rlim_t want)
 		return 0;
 	l.rlim_cur = want;
 	return setrlimit(RLIMIT_NOFILE, &l) < 0 ? -errno : 0;
+}
+
+int open_std_fds(void)
+{
+	int fd;
+
+	/* The lowest that is free is taken. Not CLOEXEC: a standard stream is inherited. */
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return -errno;
+	(void)close(fd);
+	return 0;
 }
 
 int program_path(const char *given, const char *name, char **ret, struct err *err)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/process.h"
 #include "base/util.h"
 #include "cli/cli.h"
 
@@ -89,6 +90,8 @@ int main(int argc, char **argv)
 	const struct command *cmd;
 	int o;
 
+	if (open_std_fds() < 0)
+		return EXIT_FAILURE;
 	/* gRPC's own messages are for its developers; errors come back as a status. */
 	(void)setenv("GRPC_VERBOSITY", "NONE", 0);
 	while ((o = next_option(NULL, argc, argv, "+:hv", options)) != -1) {

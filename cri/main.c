@@ -154,8 +154,12 @@ int main(int argc, char **argv)
 	struct err err = { 0 };
 	enum config_action action = CONFIG_RUN;
 	enum log_level level = LOG_INFO;
-	int r = config_load(argc, argv, &d.config, &action, &err);
+	int r;
 
+	/* Else a database or a lock may have the log's number. */
+	if (open_std_fds() < 0)
+		return 1;
+	r = config_load(argc, argv, &d.config, &action, &err);
 	if (r < 0) {
 		(void)fprintf(stderr, "huskd: %s\n", err_text(&err));
 		return 2;

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -347,12 +349,39 @@ static void full_terminal(void **state)
 	(void)close(master);
 }
 
+/* With standard error closed its number may be an eventfd of a library: a line would be a number
+ * there, and wake somebody. */
+static void not_a_stream(void **state)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int other = memfd_create("database", MFD_CLOEXEC);
+	uint64_t n;
+
+	assert_true(fd >= 0 && other >= 0);
+	log_init("prog", fd, LOG_INFO, false);
+	log_info("a line");
+	assert_int_equal(read(fd, &n, sizeof(n)), -1);
+	assert_int_equal(errno, EAGAIN);
+	/* And one that is closed, whatever has its number later. */
+	(void)close(fd);
+	log_init("prog", fd, LOG_INFO, false);
+	assert_int_equal(dup2(other, fd), fd);
+	log_info("a line");
+	assert_int_equal(lseek(fd, 0, SEEK_END), 0);
+	(void)close(fd);
+	(void)close(other);
+	log_init("prog", pipe_fds[1], LOG_INFO, false);
+	log_info("works");
+	assert_non_null(strstr(logged(), "log lines lost"));
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(levels),
+		T(not_a_stream),
 		T(text_lines),
 		T(dates),
 		T(json_lines),

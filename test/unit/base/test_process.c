@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,6 +31,34 @@ static void signals(void **state)
 	assert_int_equal(pidfd_signal(fd, SIGKILL), -ESRCH);
 	(void)close(fd);
 	assert_int_equal(pidfd_signal(-1, SIGKILL), -ESRCH);
+}
+
+/* Those that are closed, and no others. */
+static void standard_streams(void **state)
+{
+	pid_t pid = fork();
+	struct stat null, st[3];
+	int status, before;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		before = dup(STDOUT_FILENO);
+		(void)close(STDIN_FILENO);
+		(void)close(STDERR_FILENO);
+		if (open_std_fds() < 0 || stat("/dev/null", &null) < 0 ||
+		    fstat(STDIN_FILENO, &st[0]) < 0 || fstat(STDOUT_FILENO, &st[1]) < 0 ||
+		    fstat(STDERR_FILENO, &st[2]) < 0)
+			_exit(1);
+		if (st[0].st_rdev != null.st_rdev || st[2].st_rdev != null.st_rdev)
+			_exit(2);
+		if (fstat(before, &st[0]) < 0 || st[0].st_ino != st[1].st_ino ||
+		    st[0].st_dev != st[1].st_dev)
+			_exit(3);
+		_exit(dup(STDOUT_FILENO) == before + 1 ? 0 : 4);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static rlim_t soft(void)
@@ -81,6 +110,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(signals),
+		cmocka_unit_test(standard_streams),
 		cmocka_unit_test(open_files),
 		cmocka_unit_test(paths),
 	};
