@@ -53,11 +53,12 @@ static const struct embedded {
 	unsigned char flip;
 	bool unless_zero; /* then the address is of another form */
 } embedded[] = {
-	{ "::ffff:0:0", 96, { 12, 13, 14, 15 }, 0 },	 /* v4-mapped */
-	{ "::", 96, { 12, 13, 14, 15 }, 0 },		 /* v4-compatible */
-	{ "::ffff:0:0:0", 96, { 12, 13, 14, 15 }, 0 },	 /* v4-translated, RFC 2765 */
-	{ "64:ff9b::", 96, { 12, 13, 14, 15 }, 0 },	 /* NAT64, RFC 6052 */
-	{ "64:ff9b:1::", 48, { 12, 13, 14, 15 }, 0 },	 /* the same with a /96 of one's own */
+	{ "::ffff:0:0", 96, { 12, 13, 14, 15 }, 0 },   /* v4-mapped */
+	{ "::", 96, { 12, 13, 14, 15 }, 0 },	       /* v4-compatible */
+	{ "::ffff:0:0:0", 96, { 12, 13, 14, 15 }, 0 }, /* v4-translated, RFC 2765 */
+	{ "64:ff9b::", 96, { 12, 13, 14, 15 }, 0 },    /* NAT64, RFC 6052 */
+	/* the same with a /96 of one's own, whose end is not zero, */
+	{ "64:ff9b:1::", 48, { 12, 13, 14, 15 }, 0, true },
 	{ "64:ff9b:1::", 48, { 6, 7, 9, 10 }, 0, true }, /* or the /48 */
 	{ "2002::", 16, { 2, 3, 4, 5 }, 0 },		 /* 6to4 */
 	{ "2001::", 32, { 4, 5, 6, 7 }, 0 },		 /* Teredo: its server */

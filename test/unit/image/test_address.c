@@ -102,6 +102,8 @@ static void ipv4_inside_of_ipv6(void **state)
 		{ "64:ff9b:1::8.8.8.8", PRIV },
 		{ "64:ff9b:1::a9fe:a9fe", META },
 		{ "64:ff9b:1:a9fe:a9:fe00::", META },
+		{ "64:ff9b:1:808:8:800::", PRIV },
+		{ "64:ff9b:1:7f00:0:100::", LOOP },
 		{ "2002:a9fe:a9fe::1", META },
 		{ "2002:7f00:1::1", LOOP },
 		{ "2002:a00:1::1", PRIV },
