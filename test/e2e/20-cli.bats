@@ -137,7 +137,7 @@ load helpers
 		;;
 	*)
 		jq -e '.status.conditions[] | select(.type == "RuntimeReady") | .status and .reason == ""' <<<"$output"
-		! grep -F 'falls back' "$HUSK_E2E/main/huskd.log"
+		run -1 grep -F 'falls back' "$HUSK_E2E/main/huskd.log"
 		;;
 	esac
 }

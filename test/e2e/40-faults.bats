@@ -287,7 +287,7 @@ group_of() {
 	group=$(group_of "$monitor")
 	[[ $group == *"husk-$pod"* ]]
 	for q in $monitor $(pgrep -P "$monitor"); do grep -qxF "$q" "$group/cgroup.procs"; done
-	! grep -qxF "$shim" "$group/cgroup.procs"
+	run -1 grep -xF "$shim" "$group/cgroup.procs"
 	limit=$(cat "$group/memory.max" 2>/dev/null || cat "$group/memory.limit_in_bytes")
 	[ "$limit" -gt $((256 << 20)) ] && [ "$limit" -lt $((1 << 30)) ]
 	[ ! -e "$group/memory.oom.group" ] || [ "$(cat "$group/memory.oom.group")" = 1 ]

@@ -2,6 +2,7 @@
 # The image library against a real registry and a misbehaving one. Needs root and the packages of
 # hack/install-deps. HUSK_BUILD is the build directory (default: build).
 
+bats_require_minimum_version 1.5.0
 load common
 
 setup_file() {
@@ -200,7 +201,7 @@ umount_image() {
 	: >"$WORK/mock.log"
 	IMAGE_TOOL_PROGRESS=1 run tool pull "$MOCK/ok/second"
 	[[ $output == *shared* ]]
-	! grep -q "$base" "$WORK/mock.log"
+	run -1 grep "$base" "$WORK/mock.log"
 	[ "$(ls "$STORE/layers/sha256" | wc -l)" = 2 ]
 	# the base stays as long as one of the two needs it
 	tool rm "$MOCK/ok/good"
