@@ -49,6 +49,20 @@ int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct e
 	return program_path(worker, "husk-image-worker", &ps->worker, err);
 }
 
+/* In a user namespace not every number is a user; the kernel refuses to become another one. */
+static bool are_mapped(uint32_t first, uint32_t n)
+{
+	FILE *f = fopen("/proc/self/uid_map", "re");
+	unsigned long long inside, outside, count;
+	bool found = !f; /* a kernel without user namespaces */
+
+	while (f && !found && fscanf(f, "%llu %llu %llu", &inside, &outside, &count) == 3)
+		found = first >= inside && first + (uint64_t)n <= inside + count;
+	if (f)
+		(void)fclose(f);
+	return found;
+}
+
 /* Only the host's own file: a directory service may be on the other end of a slow line. */
 int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err)
 {
@@ -67,6 +81,12 @@ int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err
 		(void)fclose(f);
 	if (r < 0)
 		return r;
+	if (n && !are_mapped(first, n)) {
+		log_warn(
+			"this user namespace has no users for image workers: all are nobody "
+			"(images.worker-uid-first)");
+		n = 0;
+	}
 	ps->uid_first = first;
 	ps->uids = n;
 	/* Where several huskd share a host, they need not begin with the same one. */

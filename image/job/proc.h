@@ -28,7 +28,8 @@ struct procs {
 /* worker: NULL = the one in the directory of the running program. */
 int procs_init(struct procs *ps, struct loop *loop, const char *worker, struct err *err) must_check;
 /* From now on each child has a uid that none of the others has, of `n` from `first` on. -EINVAL:
- * one of them is a user of this host. -EAGAIN (proc_start): more children than uids. */
+ * one of them is a user of this host. Where a user namespace does not have
+ * them all stay "nobody", and the log says so. -EAGAIN (proc_start): more children than uids. */
 int procs_set_uids(struct procs *ps, uint32_t first, uint32_t n, struct err *err) must_check;
 /* Kills all children and waits for them. Fine for what procs_init has failed on or has not seen. */
 void procs_close(struct procs *ps);

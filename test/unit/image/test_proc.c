@@ -4,7 +4,9 @@
 #include "test/lib/unit.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -92,6 +94,26 @@ static void no_user_of_the_host_is_a_worker(void **state)
 	assert_int_equal(procs_set_uids(&procs, 60000, 10000, &err), -EINVAL);
 	assert_text(err_text(&err), "nobody");
 	assert_ok(procs_set_uids(&procs, PROC_UID_FIRST, PROC_UIDS, &err), &err);
+}
+
+/* huskd in a container that has 65,536 users, say: here it has none at all. */
+static void a_user_namespace_without_those_users(void **state)
+{
+	struct err err = { 0 };
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (unshare(CLONE_NEWUSER) < 0)
+			_exit(1);
+		if (procs_set_uids(&procs, PROC_UID_FIRST, PROC_UIDS, &err) < 0)
+			_exit(2);
+		_exit(procs.uids == 0 ? 0 : 3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 /* ---- what a worker says ---- */
@@ -185,6 +207,8 @@ int main(int argc, char **argv)
 						tear_down),
 		cmocka_unit_test_setup_teardown(a_worker_cannot_flood_the_log, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(no_user_of_the_host_is_a_worker, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_user_namespace_without_those_users, set_up,
+						tear_down),
 	};
 
 	if (argc == 2 && (str_eq(argv[1], "forge") || str_eq(argv[1], "flood")))
