@@ -18,6 +18,7 @@
 
 #define PROBE_OUTPUT_MAX (64 * KIB)
 #define PROBE_FIELD_MAX 400
+#define CONTROLLERS_MAX 4096
 
 enum verdict { OK, NOTE, BAD };
 
@@ -114,6 +115,21 @@ static void check_backends(struct check *k)
 		say(k, BAD, "backends", "no backend works: enable KVM, or install qemu-system-x86");
 }
 
+/* v2 has one tree for all controllers; not every kernel has this one, or has it switched on. */
+static bool controls_memory(const char *v2)
+{
+	cleanup_free char *path = str_fmt("%s/cgroup.controllers", v2);
+	cleanup_free char *text = NULL;
+	char *word, *save = NULL;
+
+	if (!path || read_file(path, CONTROLLERS_MAX, &text, NULL, NULL) < 0)
+		return false;
+	for (word = strtok_r(text, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
+		if (str_eq(word, "memory"))
+			return true;
+	return false;
+}
+
 /* Whether the memory of a pod on the host is bounded by more than its VM's size (shim/cgroup.h). */
 static void check_cgroups(struct check *k)
 {
@@ -133,6 +149,10 @@ static void check_cgroups(struct check *k)
 			continue;
 		if (geteuid() != 0)
 			say(k, NOTE, "cgroups", "only root can see whether pods may have some");
+		else if (kinds[i].magic == CGROUP2_SUPER_MAGIC && !controls_memory(kinds[i].path))
+			say(k, NOTE, "cgroups",
+			    "v2 without the memory controller: each pod is in one, without a "
+			    "limit");
 		else if (access(kinds[i].path, W_OK) == 0)
 			say(k, OK, "cgroups", kinds[i].text);
 		else
