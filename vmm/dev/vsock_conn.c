@@ -15,8 +15,6 @@
 #define SHUT_SEND 2u	/* ... sends no more */
 #define SHUT_BOTH 3u
 
-/* Tell the guest when this much was forwarded that it does not know of. */
-
 /* Packets that a connection owes the guest. */
 enum { TODO_REQUEST = 1, TODO_RESPONSE = 2, TODO_SHUTDOWN = 4, TODO_CREDIT = 8, TODO_RST = 16 };
 
@@ -65,9 +63,10 @@ struct vsock_conn *vsock_conn_find(struct vsock_conns *t, uint32_t host_port, ui
 	return NULL;
 }
 
-static uint32_t buf_alloc(const struct vsock_conns *t)
+/* Never less than it was told before: the guest may have used that up. */
+static uint32_t buf_alloc(const struct vsock_conn *c)
 {
-	return t->kept < VSOCK_KEPT_MAX / 2 ? VSOCK_BUF_ALLOC : VSOCK_BUF_ALLOC_SHORT;
+	return c->t->n <= VSOCK_CONNS_WIDE ? VSOCK_BUF_ALLOC : c->told_alloc;
 }
 
 static void drop_out(struct vsock_conn *c)
@@ -93,7 +92,7 @@ static int conn_new(struct vsock_conns *t, uint32_t host_port, uint32_t guest_po
 	c->guest_port = guest_port;
 	c->fd = -1;
 	buf_init(&c->out, VSOCK_BUF_ALLOC);
-	c->told_alloc = VSOCK_BUF_ALLOC;
+	c->told_alloc = VSOCK_BUF_ALLOC_SHORT;
 	TAILQ_INSERT_TAIL(bucket(t, host_port, guest_port), c, in_table);
 	c->listed = true;
 	TAILQ_INSERT_TAIL(&t->all, c, in_all);
@@ -352,7 +351,7 @@ bool vsock_conn_emit(struct vsock_conn *c, struct vsock_hdr *h, const struct iov
 			.len = (uint32_t)len,
 			.op = (uint16_t)op,
 			.flags = op == VSOCK_OP_SHUTDOWN ? c->shut_host : 0,
-			.buf_alloc = buf_alloc(c->t),
+			.buf_alloc = buf_alloc(c),
 			.fwd_cnt = c->fwd_cnt,
 		};
 		c->told_fwd = c->fwd_cnt;
@@ -386,6 +385,7 @@ struct vsock_conn *vsock_conns_next(struct vsock_conns *t)
 static void forwarded(struct vsock_conn *c, size_t n)
 {
 	c->fwd_cnt += (uint32_t)n;
+	/* Not for each byte: when it is a good part of what the guest may send. */
 	if (c->fwd_cnt - c->told_fwd >= c->told_alloc / 4 && !c->gone)
 		conn_owe(c, TODO_CREDIT);
 }

@@ -23,12 +23,17 @@
 #include "base/loop.h"
 
 #define VSOCK_CONNS_MAX 1023u
-#define VSOCK_BUF_ALLOC (256 * KIB) /* what the guest may have under way on a connection */
-/* Of all connections together, kept for host sockets that do not take it: from a half of it on the
- * guest is told that it may send less, beyond all of it connections are reset. */
+#define VSOCK_BUF_ALLOC (256 * KIB)	 /* what the guest may have under way on a connection */
+#define VSOCK_BUF_ALLOC_SHORT (16 * KIB) /* the same when there are more connections than .. */
+#define VSOCK_CONNS_WIDE 64u
+/* Of all connections together, kept for host sockets that do not take it; beyond it connections are
+ * reset. A guest that sends what it was told it may does not come there. */
 #define VSOCK_KEPT_MAX (32 * MIB)
-#define VSOCK_BUF_ALLOC_SHORT (16 * KIB)
 #define VSOCK_PACKET_MAX (64 * KIB) /* data of one packet */
+_Static_assert(VSOCK_CONNS_WIDE *VSOCK_BUF_ALLOC +
+			       (VSOCK_CONNS_MAX - VSOCK_CONNS_WIDE) * VSOCK_BUF_ALLOC_SHORT <=
+		       VSOCK_KEPT_MAX,
+	       "no honest guest is cut off");
 #define VSOCK_CONNECT_TIMEOUT_NS (10 * NS_PER_S)
 #define VSOCK_CLOSE_TIMEOUT_NS (5 * NS_PER_S)
 #define VSOCK_BUCKETS 256u /* a power of two */
