@@ -57,7 +57,13 @@ static void test_kill(void **state)
 	}
 	assert_ok(r, &err);
 	assert_ok(cgroup_make(own, &err), &err); /* again is fine */
-	assert_ok(cgroup_limit_memory(own, 300 * MIB, &err), &err);
+	r = cgroup_limit_memory(own, 300 * MIB, &err);
+	if (r == -ENOENT) { /* v2, and nothing that counts memory comes down to it */
+		assert_int_equal(cgroup_remove(own), 0);
+		print_message("skipped: %s\n", err_text(&err));
+		skip();
+	}
+	assert_ok(r, &err);
 	for (int i = 0; i < 3; i++) {
 		child[i] = fork();
 		if (child[i] == 0) {
