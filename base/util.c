@@ -217,6 +217,13 @@ int file_reserve(const char *path, uint64_t n)
 	return fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)n) < 0 ? -errno : 0;
 }
 
+uint64_t disk_reserve(uint64_t total)
+{
+	uint64_t least = MAX_OF(total / 80, (uint64_t)(256 * MIB));
+
+	return MIN_OF(MIN_OF(least, (uint64_t)(2 * GIB)), total / 40);
+}
+
 int write_all(int fd, const void *data, size_t len)
 {
 	const char *p = data;

@@ -75,6 +75,11 @@ int write_file_atomic(const char *path, const void *data, size_t len, mode_t mod
  * them cannot fail for lack of room later. Its size stays. -ENOSPC; -EOPNOTSUPP of some file
  * systems. */
 int file_reserve(const char *path, uint64_t n) must_check;
+/* Free bytes that a file system of `total` bytes must have for a new pod or container: an
+ * eightieth, from 256 MiB to 2 GiB, but a fortieth of a small one at most. What runs needs them:
+ * the database, writes of containers, and the removals that make room again. Pulls stop well before
+ * (images.reserve-mib); what runs stops writing when half of it is gone, too. */
+uint64_t disk_reserve(uint64_t total);
 /* write() until done; -errno. For blocking descriptors. */
 int write_all(int fd, const void *data, size_t len) must_check;
 int mkdir_p(const char *path, mode_t mode, struct err *err) must_check;

@@ -123,13 +123,6 @@ int path_prepare(const struct huskd *d, int ret_locks[2], struct err *err)
 
 /* ---- room on the disks ---- */
 
-uint64_t path_space_least(uint64_t total)
-{
-	uint64_t least = MAX_OF(total / 80, (uint64_t)(256 * MIB));
-
-	return MIN_OF(MIN_OF(least, (uint64_t)(2 * GIB)), total / 40);
-}
-
 static int check_space(const char *dir, const char *remedy, struct err *err)
 {
 	struct statvfs st;
@@ -138,7 +131,7 @@ static int check_space(const char *dir, const char *remedy, struct err *err)
 	if (statvfs(dir, &st) < 0)
 		return 0; /* whoever writes there will say it */
 	available = (uint64_t)st.f_bavail * st.f_frsize;
-	least = path_space_least((uint64_t)st.f_blocks * st.f_frsize);
+	least = disk_reserve((uint64_t)st.f_blocks * st.f_frsize);
 	if (available >= least)
 		return 0;
 	return err_set(err, -ENOSPC,

@@ -17,11 +17,6 @@ struct huskd;
  * closed, by the caller, also after a failure: -1 = none. -EBUSY: another huskd has one of them. */
 int path_prepare(const struct huskd *d, int ret_locks[2], struct err *err) must_check;
 
-/* Free bytes that a file system of `total` bytes must have for a new pod or container: an
- * eightieth, from 256 MiB to 2 GiB, but a fortieth of a small one at most. What runs needs them:
- * the database, writes of containers, and the removals that make room again. Pulls stop well before
- * (images.reserve-mib). */
-uint64_t path_space_least(uint64_t total);
 /* -ENOSPC, with the directory and what to do: root or state have less. */
 int path_check_space(const struct huskd *d, struct err *err) must_check;
 

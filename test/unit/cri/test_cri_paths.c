@@ -83,10 +83,10 @@ static void room_to_leave(void **state)
 	char nowhere[] = "/no/such/directory";
 	const struct huskd d = { .config = { .root = nowhere, .state = nowhere } };
 
-	assert_int_equal(path_space_least(200 * MIB), 5 * MIB);
-	assert_int_equal(path_space_least(10240 * MIB), 256 * MIB);
-	assert_int_equal(path_space_least(80 * GIB), GIB);
-	assert_int_equal(path_space_least(1024 * GIB), 2 * GIB);
+	assert_int_equal(disk_reserve(200 * MIB), 5 * MIB);
+	assert_int_equal(disk_reserve(10240 * MIB), 256 * MIB);
+	assert_int_equal(disk_reserve(80 * GIB), GIB);
+	assert_int_equal(disk_reserve(1024 * GIB), 2 * GIB);
 	assert_int_equal(path_check_space(&d, NULL), 0);
 }
 
