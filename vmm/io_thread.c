@@ -51,7 +51,7 @@ static void wait_for_work(struct io_thread *t)
 	pthread_mutex_lock(&t->lock);
 	p[1].fd = t->kick;
 	pthread_mutex_unlock(&t->lock);
-	if (poll(p, 2, -1) < 0)
+	if (poll(p, 2, t->again_ms) < 0)
 		return;
 	if (p[0].revents)
 		drain(t->wake);
@@ -101,7 +101,7 @@ int io_thread_start(struct io_thread *t, const char *name, bool (*work)(void *ar
 	int r;
 
 	check(!t->runs);
-	*t = (struct io_thread){ .work = work, .arg = arg, .kick = -1 };
+	*t = (struct io_thread){ .work = work, .arg = arg, .again_ms = -1, .kick = -1 };
 	t->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (t->wake < 0)
 		return err_errno(err, -errno, "thread %s", name);

@@ -24,6 +24,8 @@ struct io_thread {
 	bool (*work)(void *arg);
 	void *arg;
 	int wake; /* owned eventfd */
+	/* Set by `work`: it is done again after so long without a kick; -1 = only after one. */
+	int again_ms;
 
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;

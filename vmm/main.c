@@ -207,7 +207,7 @@ static int main_serve(const struct options *o, const struct vm_config *config, s
 	struct loop *loop = NULL;
 	struct ev_signal sig;
 	struct vmctl ctl;
-	struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
+	struct vm_events events = { vmctl_agent_connected, vmctl_ended, vmctl_disk_room, &ctl };
 	int r = loop_new(&loop, err);
 
 	if (r < 0)

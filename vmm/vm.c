@@ -53,6 +53,7 @@ void vm_fini(struct vm *vm)
 	if (vm->ops)
 		vm->ops->free(vm->backend);
 	vm->backend = NULL;
+	ev_io_del(&vm->room_io);
 	console_fini(&vm->console);
 	virtio_rng_fini(&vm->rng);
 	virtio_vsock_fini(&vm->vsock);
@@ -117,6 +118,27 @@ static void vm_on_ended(void *arg, enum end_reason reason, const char *message)
 	vm->events.ended(vm->events.arg, reason, message);
 }
 
+static void vm_on_room(struct ev_io *io, uint32_t events)
+{
+	struct vm *vm = io->arg;
+	struct blk_room room;
+
+	virtio_blk_room(&vm->blk, &room);
+	if (vm->state == VM_RUNNING)
+		vm->events.disk_room(vm->events.arg, &room);
+}
+
+/* Again is fine. */
+static int start_disk(struct vm *vm, struct err *err)
+{
+	int r = virtio_blk_start(&vm->blk, err);
+
+	if (r < 0 || vm->room_io.loop)
+		return r;
+	r = ev_io_add(vm->loop, &vm->room_io, vm->blk.room_fd, EPOLLIN, vm_on_room, vm);
+	return r < 0 ? err_errno(err, r, "disk") : 0;
+}
+
 static int wrong_state(const struct vm *vm, struct err *err)
 {
 	return err_set(err, -EPROTO, "the VM is %s", vm_state_name(vm->state));
@@ -167,7 +189,7 @@ int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 	if (r == 0 && !vm->ops)
 		r = choose_backend(vm, err);
 	if (r == 0)
-		r = virtio_blk_start(&vm->blk, err);
+		r = start_disk(vm, err);
 	if (r < 0)
 		return r;
 	console_set_sink(&vm->console, take_fd(b->console_fd));

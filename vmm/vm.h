@@ -36,6 +36,8 @@ struct vm_config { /* all borrowed */
 struct vm_events {
 	void (*agent_connected)(void *arg);
 	void (*ended)(void *arg, enum end_reason reason, const char *message);
+	/* The room for what the guest writes got low, or is there again. */
+	void (*disk_room)(void *arg, const struct blk_room *room);
 	void *arg;
 };
 
@@ -55,6 +57,7 @@ struct vm {
 
 	struct window_table windows;
 	struct virtio_blk blk;
+	struct ev_io room_io; /* of blk.room_fd */
 	struct virtio_vsock vsock;
 	struct console console;
 	struct virtio_rng rng;

@@ -88,6 +88,36 @@ void vmctl_ended(void *arg, enum end_reason reason, const char *message)
 		log_error("event lost", "event", "Ended", "err", strerror(-r));
 }
 
+static void send_room(struct vmctl *c)
+{
+	Vmm__DiskRoom d = VMM__DISK_ROOM__INIT;
+	Vmm__Packet p = VMM__PACKET__INIT;
+	int r;
+
+	if (!c->room_due || c->n_queued > 0)
+		return;
+	c->room_due = false;
+	d.full = c->room.full;
+	d.free = c->room.free;
+	d.least = c->room.least;
+	d.file = c->room.file;
+	p.body_case = VMM__PACKET__BODY_DISK_ROOM;
+	p.disk_room = &d;
+	r = put(c, &p);
+	if (r < 0)
+		log_error("event lost", "event", "DiskRoom", "err", strerror(-r));
+}
+
+/* Only the last one counts: a client that does not read gets one, however often it changes. */
+void vmctl_disk_room(void *arg, const struct blk_room *room)
+{
+	struct vmctl *c = arg;
+
+	c->room = *room;
+	c->room_due = true;
+	send_room(c);
+}
+
 /* ---- requests ---- */
 
 static int vmctl_boot(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
@@ -238,6 +268,7 @@ static void vmctl_on_packet(struct ev_io *io, uint32_t events)
 
 	if (events & EPOLLOUT)
 		flush(c);
+	send_room(c);
 	for (int i = 0; i < PACKETS_PER_ROUND && r > 0 && c->n_queued == 0; i++)
 		r = receive(c, data, &err);
 	/* The client is gone, and what it left unread by us does not matter. */

@@ -14,7 +14,8 @@
 #include "base/loop.h"
 #include "vmm/vm.h"
 
-/* The socket is not read while something waits to be sent: an answer and the two events at most. */
+/* The socket is not read while something waits to be sent: an answer, the two events that come
+ * once, and the last DiskRoom at most. */
 #define VMCTL_QUEUE_MAX 4
 
 struct vmctl_packet {
@@ -29,6 +30,8 @@ struct vmctl {
 	struct vm *vm; /* borrowed */
 	struct vmctl_packet queue[VMCTL_QUEUE_MAX];
 	unsigned n_queued;
+	struct blk_room room; /* the last one */
+	bool room_due;	      /* to be sent when the queue is empty */
 	/* The client closed the socket (code 0), or broke the protocol (-EBADMSG...). Once. */
 	void (*closed)(void *arg, int code, const char *why);
 	void *arg;
@@ -43,6 +46,7 @@ void vmctl_fini(struct vmctl *c);
 /* The events; `arg` is the vmctl. Fit into struct vm_events. */
 void vmctl_agent_connected(void *arg);
 void vmctl_ended(void *arg, enum end_reason reason, const char *message);
+void vmctl_disk_room(void *arg, const struct blk_room *room);
 
 /* Serves one packet that was received: the parser, apart from its socket. Descriptors that it uses
  * are set to -1. -EBADMSG: malformed; -errno: no answer could be queued. */

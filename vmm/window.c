@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -11,6 +12,7 @@
 #include "vmm/iov.h"
 
 #define ZERO_CHUNK (64 * KIB)
+#define ROOM_FS_MAX 8 /* file systems that are looked at; one is usual */
 
 void window_init(struct window_table *t)
 {
@@ -42,14 +44,13 @@ static unsigned find_window(const struct window_table *t, uint64_t sector)
 	return lo;
 }
 
-static int check_file(int fd, bool readonly, struct err *err)
+static int check_file(int fd, bool readonly, struct stat *ret, struct err *err)
 {
-	struct stat st;
 	int flags;
 
-	if (fstat(fd, &st) < 0)
+	if (fstat(fd, ret) < 0)
 		return err_errno(err, -errno, "window's file");
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+	if (!S_ISREG(ret->st_mode) && !S_ISBLK(ret->st_mode))
 		return err_set(err, -EINVAL, "a window needs a regular file or a block device");
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0)
@@ -65,6 +66,7 @@ static int check_file(int fd, bool readonly, struct err *err)
 int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd, bool readonly,
 	       struct err *err)
 {
+	struct stat st;
 	unsigned i;
 	int r;
 
@@ -79,14 +81,19 @@ int window_map(struct window_table *t, uint64_t first, uint64_t sectors, int fd,
 			       (unsigned long long)t->w[i].first);
 	if (t->n == WINDOWS_MAX)
 		return err_set(err, -ENOSPC, "more than %u windows", WINDOWS_MAX);
-	r = check_file(fd, readonly, err);
+	r = check_file(fd, readonly, &st, err);
 	if (r < 0)
 		return r;
 	check(i == 0 || t->w[i - 1].first + t->w[i - 1].sectors <= first);
 	pthread_mutex_lock(&t->lock);
 	memmove(&t->w[i + 1], &t->w[i], (t->n - i) * sizeof(t->w[0]));
 	t->w[i] = (struct window){
-		.first = first, .sectors = sectors, .fd = fd, .readonly = readonly
+		.first = first,
+		.sectors = sectors,
+		.fd = fd,
+		.readonly = readonly,
+		.regular = S_ISREG(st.st_mode),
+		.dev = st.st_dev,
 	};
 	t->n++;
 	pthread_mutex_unlock(&t->lock);
@@ -110,7 +117,7 @@ int window_unmap(struct window_table *t, uint64_t first, int *ret_fd, struct err
 /* A piece of a request: bytes that lie in one window, or in none (fd -1). */
 struct piece {
 	int fd;
-	bool readonly;
+	bool readonly, regular;
 	off_t off; /* in the window's file */
 	uint64_t len;
 };
@@ -130,6 +137,7 @@ static struct piece piece_at(struct window_table *t, uint64_t sector, uint64_t l
 	} else if (i < t->n) {
 		p.fd = w->fd;
 		p.readonly = w->readonly;
+		p.regular = w->regular;
 		p.off = (off_t)((sector - w->first) * VM_SECTOR_SIZE);
 		p.len = MIN_OF(len, (w->first + w->sectors - sector) * VM_SECTOR_SIZE);
 	}
@@ -170,6 +178,14 @@ static int window_read_piece(const struct piece *p, const struct iovec *iov, uns
 	return 0;
 }
 
+/* What a failed write means for the guest. A project's or user's quota is room, too. */
+static int write_error(const struct piece *p, int r)
+{
+	if (r == -EDQUOT)
+		r = -ENOSPC;
+	return r == -ENOSPC && !p->regular ? -EIO : r;
+}
+
 static int window_write_piece(const struct piece *p, const struct iovec *iov, unsigned n)
 {
 	if (p->readonly)
@@ -182,7 +198,7 @@ static int window_write_piece(const struct piece *p, const struct iovec *iov, un
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r <= 0)
-			return r < 0 ? -errno : -EIO;
+			return r < 0 ? write_error(p, -errno) : -EIO;
 		done += (size_t)r;
 	}
 	return 0;
@@ -229,7 +245,7 @@ static int write_zeros(const struct piece *p)
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r <= 0)
-			return r < 0 ? -errno : -EIO;
+			return r < 0 ? write_error(p, -errno) : -EIO;
 		done += (uint64_t)r;
 	}
 	return 0;
@@ -251,11 +267,59 @@ int window_discard(struct window_table *t, uint64_t sector, uint64_t sectors, bo
 			continue;
 		if (r < 0 && zero)
 			r = write_zeros(&p);
-		else if (r < 0)
-			r = errno == EOPNOTSUPP ? 0 : -errno;
+		else if (r < 0) /* a hole may need room, too; it was only wished */
+			r = errno == EOPNOTSUPP || errno == ENOSPC || errno == EDQUOT ? 0 : -errno;
 		if (r < 0)
 			return r;
 		done += p.len;
 	}
 	return 0;
+}
+
+struct room_fs {
+	dev_t dev;
+	int fd;
+};
+
+/* One file of each file system; how many. */
+static unsigned writable_fs(struct window_table *t, struct room_fs fs[ROOM_FS_MAX])
+{
+	unsigned n = 0, k;
+
+	pthread_mutex_lock(&t->lock);
+	for (unsigned i = 0; i < t->n && n < ROOM_FS_MAX; i++) {
+		const struct window *w = &t->w[i];
+
+		if (w->readonly || !w->regular)
+			continue;
+		for (k = 0; k < n && fs[k].dev != w->dev; k++)
+			;
+		if (k == n)
+			fs[n++] = (struct room_fs){ .dev = w->dev, .fd = w->fd };
+	}
+	pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
+void window_room(struct window_table *t, struct window_room *ret)
+{
+	struct room_fs fs[ROOM_FS_MAX];
+	unsigned n = writable_fs(t, fs);
+	int64_t spare = INT64_MAX;
+	struct statvfs st;
+
+	*ret = (struct window_room){ .free = UINT64_MAX, .fd = -1 };
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t free, least;
+
+		/* One without a size has no end, either. */
+		if (fstatvfs(fs[i].fd, &st) < 0 || st.f_blocks == 0)
+			continue;
+		free = (uint64_t)st.f_bavail * st.f_frsize;
+		least = disk_reserve((uint64_t)st.f_blocks * st.f_frsize) / 2;
+		if ((int64_t)(free - least) >= spare)
+			continue;
+		spare = (int64_t)(free - least);
+		*ret = (struct window_room){ .free = free, .least = least, .fd = fs[i].fd };
+	}
 }

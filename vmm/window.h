@@ -4,6 +4,9 @@
  * writes without a window or to a read-only one fail with -EIO. Data moves straight between the
  * files and guest memory.
  *
+ * A write for which the file system has no room (-ENOSPC) may be tried again later as a whole; it
+ * may have written a part. A file that is full by itself, a block device, gives -EIO instead.
+ *
  * Windows are mapped and unmapped on the main loop; one other thread may read and write meanwhile.
  * Unmapping takes a window from the table and gives its file to the caller, who closes it when that
  * thread is through with what it has in hand.
@@ -14,6 +17,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include "base/compiler.h"
@@ -27,6 +31,8 @@ struct window {
 	uint64_t sectors; /* > 0 */
 	int fd;		  /* owned */
 	bool readonly;
+	bool regular; /* a file, not a block device */
+	dev_t dev;    /* where the file is */
 };
 
 struct window_table {
@@ -53,5 +59,14 @@ int window_write(struct window_table *t, uint64_t sector, const struct iovec *io
 		 size_t len) must_check;
 /* Punches holes; `zero`: the range must read as zeros after it, otherwise that is only wished. */
 int window_discard(struct window_table *t, uint64_t sector, uint64_t sectors, bool zero) must_check;
+
+/* Of the file systems that have writable windows' files: the one with the least to spare. */
+struct window_room {
+	uint64_t free;	/* bytes; UINT64_MAX = there is no such file system */
+	uint64_t least; /* that should stay free: half of what new pods leave (disk_reserve) */
+	int fd;		/* a file there, the table's; -1 = none */
+};
+/* On the thread that reads and writes. */
+void window_room(struct window_table *t, struct window_room *ret);
 
 #endif

@@ -26,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					  .kernel = "/nonexistent",
 					  .initramfs = "/nonexistent",
 					  .qemu_path = "/nonexistent" };
-	const struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
+	const struct vm_events events = { vmctl_agent_connected, vmctl_ended, vmctl_disk_room,
+					  &ctl };
 	int r;
 	size_t n_fds;
 

@@ -1,8 +1,13 @@
 #include "vmm/dev/blk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include "base/check.h"
+#include "base/log.h"
 #include "base/util.h"
 
 /* 5.2.3 */
@@ -16,6 +21,7 @@
 enum { BLK_T_IN = 0, BLK_T_OUT = 1, BLK_T_FLUSH = 4, BLK_T_GET_ID = 8 };
 enum { BLK_T_DISCARD = 11, BLK_T_WRITE_ZEROES = 13 };
 enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
+#define BLK_S_NO_ROOM 0x80 /* never shown to the driver */
 #define BLK_ID_LEN 20
 #define BLK_WRITE_ZEROES_F_UNMAP 1u
 
@@ -53,6 +59,7 @@ struct blk_request {
 	struct blk_header h;
 	const struct virtq_chain *c;
 	size_t written; /* bytes given to the driver, without the status */
+	size_t stored;	/* bytes that went to a file */
 };
 
 static bool on_disk(uint64_t sector, uint64_t sectors)
@@ -62,7 +69,7 @@ static bool on_disk(uint64_t sector, uint64_t sectors)
 
 static uint8_t status_of(int r)
 {
-	return r < 0 ? BLK_S_IOERR : BLK_S_OK;
+	return r == -ENOSPC ? BLK_S_NO_ROOM : r < 0 ? BLK_S_IOERR : BLK_S_OK;
 }
 
 static uint8_t do_rw(struct virtio_blk *b, struct blk_request *q)
@@ -79,6 +86,7 @@ static uint8_t do_rw(struct virtio_blk *b, struct blk_request *q)
 		return BLK_S_IOERR;
 	if (!in) {
 		n = iov_slice(c->iov, c->n_out, sizeof(q->h), len, iov, ARRAY_SIZE(iov));
+		q->stored = len;
 		return status_of(window_write(b->windows, q->h.sector, iov, n, len));
 	}
 	n = iov_slice(c->iov + c->n_out, c->n_in, 0, len, iov, ARRAY_SIZE(iov));
@@ -100,14 +108,16 @@ static uint8_t do_ranges(struct virtio_blk *b, struct blk_request *q)
 	iov_read(q->c->iov, q->c->n_out, sizeof(q->h), ranges, len);
 	for (size_t i = 0; i < len / sizeof(ranges[0]); i++) {
 		const struct blk_range *g = &ranges[i];
+		int r;
 
 		/* Discard knows no flag, write zeroes one (5.2.6.2). */
 		if (g->flags & ~(zero ? BLK_WRITE_ZEROES_F_UNMAP : 0u))
 			return BLK_S_UNSUPP;
 		if (g->sectors > max || !on_disk(g->sector, g->sectors))
 			return BLK_S_IOERR;
-		if (window_discard(b->windows, g->sector, g->sectors, zero) < 0)
-			return BLK_S_IOERR;
+		r = window_discard(b->windows, g->sector, g->sectors, zero);
+		if (r < 0)
+			return status_of(r);
 	}
 	return BLK_S_OK;
 }
@@ -140,8 +150,9 @@ static uint8_t blk_serve(struct virtio_blk *b, struct blk_request *q)
 	}
 }
 
-/* Serves a chain and gives it back. Bytes moved, for the round's account. */
-static size_t handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_chain *c)
+/* Serves a chain and gives it back. False: there is no room for it, and the chain may be kept. */
+static bool handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_chain *c,
+		   bool may_keep)
 {
 	struct blk_request q = { .c = c };
 	uint8_t status;
@@ -149,14 +160,122 @@ static size_t handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_
 	/* Without a header or a place for the status there is nothing to answer (5.2.6). */
 	if (c->out_len < sizeof(q.h) || c->in_len < 1) {
 		virtq_push(vq, c->head, 0);
-		return 0;
+		return true;
 	}
 	iov_read(c->iov, c->n_out, 0, &q.h, sizeof(q.h));
 	status = blk_serve(b, &q);
+	b->unlooked += q.stored;
+	if (status == BLK_S_NO_ROOM && may_keep)
+		return false;
+	if (status == BLK_S_NO_ROOM)
+		status = BLK_S_IOERR;
 	iov_write(c->iov + c->n_out, c->n_in, c->in_len - 1, &status, 1);
 	/* "Used length" counts from the first byte; the status is the last one. */
 	virtq_push(vq, c->head, q.written == c->in_len - 1 ? c->in_len : (uint32_t)q.written);
-	return (size_t)c->out_len + c->in_len;
+	return true;
+}
+
+/* ---- a full file system ---- */
+
+/* A driver that keeps the rules has no more requests under way than its queue has entries. */
+static void serve_new(struct virtio_blk *b, struct virtq *vq, const struct virtq_chain *c)
+{
+	if (handle(b, vq, c, b->n_kept < ARRAY_SIZE(b->kept)))
+		return;
+	if (b->n_kept == 0)
+		b->retry_ns = now_mono_ns() + BLK_RETRY_MS * NS_PER_MS;
+	b->kept[b->n_kept++] = c->head;
+}
+
+static bool take_retry(struct virtio_blk *b)
+{
+	bool retry;
+
+	pthread_mutex_lock(&b->lock);
+	retry = b->retry;
+	b->retry = false;
+	pthread_mutex_unlock(&b->lock);
+	return retry || now_mono_ns() >= b->retry_ns;
+}
+
+/* All of them: each may be another file, and one whose window is gone gets its IOERR. */
+static void serve_kept(struct virtio_blk *b, struct virtq *vq)
+{
+	unsigned n = b->n_kept, still = 0;
+	struct virtq_chain c;
+	bool paused = false;
+
+	/* Chains of a queue that was disabled meanwhile are forgotten, and so are they. */
+	if (n != vq->in_flight)
+		n = b->n_kept = 0;
+	if (n == 0 || !take_retry(b))
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		paused = paused || io_thread_pausing(&b->thread);
+		if (!paused) {
+			if (virtq_again(vq, b->kept[i], &c) == 0)
+				break; /* a broken queue takes no answers */
+			if (handle(b, vq, &c, true))
+				continue;
+		}
+		b->kept[still++] = b->kept[i];
+	}
+	b->n_kept = still;
+	if (still == 0)
+		b->look_ns = 0; /* there may be room again */
+	/* The release of a pause wakes the thread. */
+	b->retry_ns = paused ? 0 : now_mono_ns() + BLK_RETRY_MS * NS_PER_MS;
+}
+
+static void tell_room(struct virtio_blk *b, const struct window_room *w)
+{
+	struct blk_room room = { .full = b->full, .least = w->least };
+	uint64_t one = 1;
+	char link[40];
+	ssize_t n = 0;
+
+	if (w->fd >= 0) {
+		room.free = w->free;
+		(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", w->fd);
+		n = readlink(link, room.file, sizeof(room.file) - 1);
+	}
+	room.file[n > 0 ? n : 0] = '\0';
+	pthread_mutex_lock(&b->lock);
+	b->room = room;
+	pthread_mutex_unlock(&b->lock);
+	if (b->room_fd >= 0 && write(b->room_fd, &one, sizeof(one)) < 0)
+		log_debug("disk: an eventfd fails");
+}
+
+static void look_at_room(struct virtio_blk *b)
+{
+	struct window_room w;
+	uint64_t least, spare;
+	bool full;
+
+	window_room(b->windows, &w);
+	least = b->full ? w.least + w.least / 2 : w.least;
+	full = b->n_kept > 0 || w.free < least;
+	spare = w.free > w.least ? w.free - w.least : 0;
+	b->step = MIN_OF(MAX_OF(spare / 2, (uint64_t)BLK_ROOM_STEP_MIN), (uint64_t)BLK_ROOM_STEP);
+	b->unlooked = 0;
+	b->look_ns = now_mono_ns() + BLK_ROOM_MS * NS_PER_MS;
+	if (full == b->full)
+		return;
+	b->full = full;
+	tell_room(b, &w);
+}
+
+/* At the end of a round: looks when it is time to, and says when the next one is due. Others write
+ * to the file system, too, so that a guest that writes little looks after some time. */
+static void mind_room(struct virtio_blk *b)
+{
+	bool surprise = b->n_kept > 0 && !b->full;
+	bool much = b->unlooked > 0 && b->unlooked >= b->step;
+
+	if (surprise || much || ((b->unlooked > 0 || b->full) && now_mono_ns() >= b->look_ns))
+		look_at_room(b);
+	b->thread.again_ms = b->n_kept ? BLK_RETRY_MS : b->full ? BLK_ROOM_MS : -1;
 }
 
 /* ---- the thread ---- */
@@ -188,18 +307,22 @@ static bool blk_work(void *arg)
 	bool more;
 
 	close_files(b);
+	b->thread.again_ms = -1;
 	if (!b->dev.started)
 		return false;
 	virtq_disarm(vq);
+	serve_kept(b, vq);
 	do {
 		while (n < ROUND_REQUESTS && bytes < ROUND_BYTES &&
 		       !io_thread_pausing(&b->thread) && virtq_pop(vq, &c) > 0) {
-			bytes += handle(b, vq, &c);
+			serve_new(b, vq, &c);
+			bytes += (size_t)c.out_len + c.in_len;
 			n++;
 		}
 		more = n >= ROUND_REQUESTS || bytes >= ROUND_BYTES || io_thread_pausing(&b->thread);
 	} while (!more && virtq_arm(vq));
 	virtio_flush(&b->dev, 0);
+	mind_room(b);
 	return more;
 }
 
@@ -239,6 +362,7 @@ void virtio_blk_close(struct virtio_blk *b, int fd)
 	bool later;
 
 	pthread_mutex_lock(&b->lock);
+	b->retry = true;
 	later = b->thread.runs && b->n_closing < ARRAY_SIZE(b->closing);
 	if (later)
 		b->closing[b->n_closing++] = fd;
@@ -293,18 +417,40 @@ void virtio_blk_init(struct virtio_blk *b, struct window_table *windows)
 	b->dev = (struct virtio_dev){ .ops = &blk_ops };
 	b->windows = windows;
 	b->thread = (struct io_thread){ 0 };
+	b->n_kept = 0;
+	b->unlooked = b->step = b->look_ns = 0;
+	b->full = false;
+	b->room_fd = -1;
+	b->room = (struct blk_room){ 0 };
+	b->retry = false;
 	b->n_closing = 0;
 	pthread_mutex_init(&b->lock, NULL); /* default attributes: cannot fail on Linux */
 }
 
 int virtio_blk_start(struct virtio_blk *b, struct err *err)
 {
+	if (b->room_fd < 0)
+		b->room_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (b->room_fd < 0)
+		return err_errno(err, -errno, "disk");
 	return b->thread.runs ? 0 : io_thread_start(&b->thread, "blk", blk_work, b, err);
+}
+
+void virtio_blk_room(struct virtio_blk *b, struct blk_room *ret)
+{
+	uint64_t n;
+
+	if (b->room_fd >= 0 && read(b->room_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		log_debug("disk: an eventfd fails");
+	pthread_mutex_lock(&b->lock);
+	*ret = b->room;
+	pthread_mutex_unlock(&b->lock);
 }
 
 void virtio_blk_fini(struct virtio_blk *b)
 {
 	io_thread_stop(&b->thread);
 	close_files(b);
+	fd_close(&b->room_fd);
 	pthread_mutex_destroy(&b->lock);
 }

@@ -156,6 +156,8 @@ static int ring_try_start(struct vhost_user_ring *r)
 	e = virtq_enable(q, &v->mem, &l, VIRTQ_SIZE_MAX, v->features);
 	if (e < 0)
 		return e;
+	q->in_flight = r->in_flight;
+	r->in_flight = 0;
 	e = watch(r);
 	if (e < 0) {
 		virtq_disable(q);
@@ -243,8 +245,8 @@ static int map_region(struct guestmem *mem, const struct mem_region *g, int fd)
 	return e;
 }
 
-/* It may come while the rings run: they let go of the old table first. No chain is in flight
- * between two callbacks. */
+/* It may come while the rings run: they let go of the old table first. Chains that a device keeps
+ * are known to it by their heads alone. */
 static int vhost_user_set_mem_table(struct vhost_user *v)
 {
 	struct mem_table t = { 0 };
@@ -257,8 +259,10 @@ static int vhost_user_set_mem_table(struct vhost_user *v)
 		return -EINVAL;
 	for (unsigned i = 0; i < v->dev->ops->n_queues; i++) {
 		ran[i] = virtq_enabled(&v->dev->queues[i]);
-		if (ran[i])
-			ring_stop(&v->rings[i]);
+		if (!ran[i])
+			continue;
+		v->rings[i].in_flight = v->dev->queues[i].in_flight;
+		ring_stop(&v->rings[i]);
 	}
 	guestmem_fini(&v->mem);
 	for (unsigned i = 0; r == 0 && i < t.n; i++)

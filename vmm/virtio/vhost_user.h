@@ -27,6 +27,7 @@ struct vhost_user;
 struct vhost_user_ring {
 	struct vhost_user *owner;
 	uint16_t num, base;
+	uint16_t in_flight; /* that outlive a change of guest memory */
 	bool have_addr, enabled, have_kick;
 	uint64_t desc, avail, used; /* guest addresses */
 	int kick, call;		    /* owned eventfds, -1 = none */

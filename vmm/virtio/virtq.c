@@ -180,10 +180,20 @@ static const char *walk(const struct virtq *q, struct virtq_chain *c,
 	return "chain longer than its table";
 }
 
+static int look_up(struct virtq *q, uint16_t head, struct virtq_chain *c)
+{
+	const char *why;
+
+	c->head = head;
+	c->n_out = c->n_in = 0;
+	c->out_len = c->in_len = 0;
+	why = walk(q, c, q->desc, q->size, head, true);
+	return why ? broken(q, why) : 1;
+}
+
 int virtq_pop(struct virtq *q, struct virtq_chain *c)
 {
 	uint16_t ready, head;
-	const char *why;
 
 	if (!q->mem || q->broken)
 		return 0;
@@ -193,15 +203,18 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	if (ready > q->size)
 		return broken(q, "more chains than descriptors");
 	head = load16(&q->avail->ring[q->next_avail & (q->size - 1)]);
-	c->head = head;
-	c->n_out = c->n_in = 0;
-	c->out_len = c->in_len = 0;
-	why = walk(q, c, q->desc, q->size, head, true);
-	if (why)
-		return broken(q, why);
+	if (look_up(q, head, c) == 0)
+		return 0;
 	q->next_avail++;
 	q->in_flight++;
 	return 1;
+}
+
+int virtq_again(struct virtq *q, uint16_t head, struct virtq_chain *c)
+{
+	if (!q->mem || q->broken)
+		return 0;
+	return look_up(q, head, c);
 }
 
 void virtq_unpop(struct virtq *q)

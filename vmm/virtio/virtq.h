@@ -76,6 +76,9 @@ static inline bool virtq_enabled(const struct virtq *q)
 int virtq_pop(struct virtq *q, struct virtq_chain *c) must_check;
 /* Puts back the chain popped last (only that one, and not pushed yet). */
 void virtq_unpop(struct virtq *q);
+/* A chain that was popped and not pushed yet, anew: the driver may have changed it, or guest memory
+ * may be mapped elsewhere. 1 = filled in, 0 = the queue is broken. */
+int virtq_again(struct virtq *q, uint16_t head, struct virtq_chain *c) must_check;
 /* Gives a chain that was popped back with `written` bytes; the driver sees it after
  * virtq_publish. */
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written);

@@ -34,7 +34,8 @@ static int setup(void **state)
 					  .kernel = "/nonexistent/vmlinux",
 					  .initramfs = "/nonexistent/initramfs",
 					  .qemu_path = "/nonexistent/qemu" };
-	const struct vm_events events = { vmctl_agent_connected, vmctl_ended, &ctl };
+	const struct vm_events events = { vmctl_agent_connected, vmctl_ended, vmctl_disk_room,
+					  &ctl };
 
 	n_closed = 0;
 	assert_int_equal(loop_new(&loop, NULL), 0);
@@ -222,6 +223,39 @@ static void test_deaf_client(void **state)
 	assert_int_equal(seen, sent);
 }
 
+/* Of the news of the disk only the last counts, and it comes when the client reads again. */
+static void test_disk_room(void **state)
+{
+	struct blk_room room = { .full = true, .free = 10, .least = 20, .file = "/disk" };
+	unsigned filled = 0, rooms = 0;
+	bool full = false;
+	Vmm__Packet *p;
+
+	vmctl_disk_room(&ctl, &room);
+	p = receive();
+	assert_non_null(p);
+	assert_int_equal(p->id, 0);
+	assert_int_equal(p->body_case, VMM__PACKET__BODY_DISK_ROOM);
+	assert_true(p->disk_room->full && p->disk_room->free == 10 && p->disk_room->least == 20);
+	assert_string_equal(p->disk_room->file, "/disk");
+	vmm__packet__free_unpacked(p, NULL);
+	while (ctl.n_queued == 0 && filled++ < 100000)
+		vmctl_agent_connected(&ctl);
+	for (int i = 0; i < 11; i++) {
+		room.full = i % 2;
+		vmctl_disk_room(&ctl, &room);
+	}
+	assert_int_equal(ctl.n_queued, 1);
+	while ((p = receive()) || (rounds(), p = receive())) {
+		rooms += p->body_case == VMM__PACKET__BODY_DISK_ROOM;
+		full |= p->disk_room && p->disk_room->full;
+		vmm__packet__free_unpacked(p, NULL);
+		rounds();
+	}
+	assert_int_equal(rooms, 1);
+	assert_false(full);
+}
+
 static void test_malformed(void **state)
 {
 	send_bytes("\xff\xff\xff\xff", 4, NULL, 0);
@@ -285,9 +319,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_windows),      T(test_states),	   T(test_info),
-		T(test_deaf_client),  T(test_malformed),   T(test_too_long),
-		T(test_too_many_fds), T(test_client_gone), T(test_wrong_socket),
+		T(test_windows),      T(test_states),	 T(test_info),	       T(test_deaf_client),
+		T(test_malformed),    T(test_too_long),	 T(test_too_many_fds), T(test_client_gone),
+		T(test_wrong_socket), T(test_disk_room),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
