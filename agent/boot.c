@@ -116,6 +116,9 @@ int boot_set_defaults(struct err *err)
 		{ "kernel.threads-max", "4194304" },
 		{ "vm.max_map_count", "1048576" },
 		{ "vm.overcommit_memory", "1" },
+		/* What waits to be written has to fit into what the host keeps free for it. */
+		{ "vm.dirty_bytes", "33554432" },
+		{ "vm.dirty_background_bytes", "8388608" },
 		{ "net.ipv4.ip_unprivileged_port_start", "0" },
 		{ "net.ipv4.ping_group_range", "0 2147483647" },
 		{ "net.ipv4.tcp_rmem", "4096 131072 6291456" },

@@ -192,6 +192,22 @@ static void service_set_clock(struct ttrpc_call *call, const ProtobufCMessage *m
 		ttrpc_reply(call, &resp.base);
 }
 
+static void service_set_disk_room(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const Agent__SetDiskRoomRequest *req = (const void *)msg;
+	Agent__SetDiskRoomResponse resp = AGENT__SET_DISK_ROOM_RESPONSE__INIT;
+	struct agent *a = arg;
+	struct err err = { 0 };
+	int r = disks_set_full(&a->disks, req->full);
+
+	if (r < 0)
+		r = err_errno(&err, r, "disks");
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
+}
+
 static void service_shutdown(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	Agent__ShutdownResponse resp = AGENT__SHUTDOWN_RESPONSE__INIT;
@@ -212,6 +228,7 @@ static const struct ttrpc_method methods[] = {
 	{ "Events", service_events, .streams = true },
 	{ "Ping", service_ping },
 	{ "SetClock", service_set_clock },
+	{ "SetDiskRoom", service_set_disk_room },
 	{ "Shutdown", service_shutdown },
 	{ NULL },
 };

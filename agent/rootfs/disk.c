@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/blkpg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "agent/rootfs/mnt.h"
+#include "agent/rootfs/path.h"
 #include "base/check.h"
 #include "base/util.h"
 
@@ -56,12 +59,18 @@ static int disk_blkpg(const struct disks *ds, const struct disk *d, int op)
 	return ioctl(ds->fd, BLKPG, &arg) < 0 ? -errno : 0;
 }
 
-/* The node is there when BLKPG returns: devtmpfs makes it before the partition is announced. */
-static int mount_disk(struct disks *ds, const struct disk *d, struct err *err)
+static char *node_of(const struct disks *ds, const struct disk *d)
 {
 	size_t n = strlen(ds->device);
 	bool digit = ds->device[n - 1] >= '0' && ds->device[n - 1] <= '9';
-	cleanup_free char *node = str_fmt("%s%s%d", ds->device, digit ? "p" : "", slot_of(ds, d));
+
+	return str_fmt("%s%s%d", ds->device, digit ? "p" : "", slot_of(ds, d));
+}
+
+/* The node is there when BLKPG returns: devtmpfs makes it before the partition is announced. */
+static int mount_disk(struct disks *ds, const struct disk *d, struct err *err)
+{
+	cleanup_free char *node = node_of(ds, d);
 	cleanup_free char *path = disk_path(ds, d);
 	cleanup_fd int mnt = -1;
 	/* A read-only layer is never written to, not even to replay a journal. For the scratch
@@ -134,6 +143,9 @@ int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struc
 		if (s->refs == 0 && !d)
 			d = s;
 	}
+	/* Mounting writes, and this loop must not wait for room. */
+	if (ds->full && !want->readonly)
+		return err_set(err, -ENOSPC, "no space left on the host for the container's disk");
 	if (!d)
 		return err_set(err, -ENOSPC, "%u disks are attached already", POD_DISKS_MAX);
 	*d = (struct disk){
@@ -174,6 +186,49 @@ void disk_forget(struct disk *d)
 	check(d->refs > 0);
 	if (--d->refs == 0)
 		*d = (struct disk){ 0 };
+}
+
+/* ext4's reserved clusters are for its own needs, such as the tree of a file whose blocks were
+ * promised: where all are reserved nobody gets a new promise, not even root. */
+static int set_full(const struct disks *ds, struct disk *d, bool full)
+{
+	cleanup_free char *node = node_of(ds, d);
+	cleanup_free char *mount = disk_path(ds, d);
+	char file[100], value[24];
+	struct statfs st;
+	int r;
+
+	if (!node || !mount)
+		return -ENOMEM;
+	snprintf(file, sizeof(file), "/sys/fs/ext4/%s/reserved_clusters", strrchr(node, '/') + 1);
+	if (statfs(mount, &st) < 0)
+		return -errno;
+	r = full ? read_number_at(AT_FDCWD, file, NULL, &d->reserved) : 0;
+	if (r < 0)
+		return r;
+	/* It has to be less than there are; the root directory has one of them. */
+	snprintf(value, sizeof(value), "%llu",
+		 (unsigned long long)(full ? st.f_blocks - 1 : d->reserved));
+	r = write_at(AT_FDCWD, file, value);
+	if (r == 0)
+		d->full = full;
+	return r;
+}
+
+int disks_set_full(struct disks *ds, bool full)
+{
+	int first = 0;
+
+	ds->full = full;
+	for (size_t i = 0; i < POD_DISKS_MAX; i++) {
+		struct disk *d = &ds->slots[i];
+		bool ours = d->refs > 0 && !d->readonly && !d->detaching;
+		int r = ours && full != d->full ? set_full(ds, d, full) : 0;
+
+		if (first == 0)
+			first = r;
+	}
+	return first;
 }
 
 void disk_discard(const struct disks *ds, const struct disk *d)

@@ -19,12 +19,15 @@ struct disk {
 	bool stuck;	/* ... and nothing is under way that would change that */
 	uint64_t first_sector, sectors;
 	bool readonly, erofs;
+	bool full;	   /* nobody gets new blocks of it */
+	uint64_t reserved; /* blocks that ext4 kept for its own needs before that */
 };
 
 struct disks {
 	const char *device;		  /* "/dev/vda"; borrowed */
 	char *dir;			  /* "<run>/disks" */
 	int fd;				  /* of the device, -1 = not opened yet */
+	bool full;			  /* the host has no room for what is written */
 	struct disk slots[POD_DISKS_MAX]; /* slot i is partition i + 1 */
 };
 
@@ -33,7 +36,7 @@ int disks_init(struct disks *ds, const char *device, const char *run_dir,
 	       struct err *err) must_check;
 void disks_fini(struct disks *ds);
 /* Attaches and mounts on first use. -EINVAL: known with other properties; -EBUSY: writable and in
- * use, or on its way out; -ENOSPC: too many. */
+ * use, or on its way out; -ENOSPC: too many, or writable while the host is full. */
 int disk_get(struct disks *ds, const Agent__Disk *d, struct disk **ret, struct err *err) must_check;
 /* True while one of the disks is on its way out: disk_get would refuse it now, but not later. */
 bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec);
@@ -41,6 +44,10 @@ bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec);
 void disk_forget(struct disk *d);
 /* Where it is mounted. The caller frees; NULL: out of memory. */
 char *disk_path(const struct disks *ds, const struct disk *d) must_check;
+/* The host has no room any more, or has it again. Full: whoever writes to a writable disk gets
+ * ENOSPC at once. What was promised room before, and waits in the page cache, still goes out. The
+ * first error; the other disks are done all the same. */
+int disks_set_full(struct disks *ds, bool full) must_check;
 /* A writable disk that is thrown away: what is in the page cache is not written back any more,
  * and all who still use it get EIO. Best effort. */
 void disk_discard(const struct disks *ds, const struct disk *d);

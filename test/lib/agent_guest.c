@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/limits.h"
 #include "base/util.h"
@@ -110,12 +111,73 @@ static void test_many_containers(void **state)
 	assert_string_equal(out, "room\n");
 }
 
+/* An exec in container `id`: its output, valid until the next. */
+static char *exec_out(const char *id, const char *exec_id, const char *script)
+{
+	struct exec e;
+	int out;
+
+	request_exec(&e, id, exec_id, script);
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	do_exec_ok(&e);
+	return drive_read_all(out, NULL);
+}
+
+static void set_disk_room(bool full)
+{
+	Agent__SetDiskRoomRequest req = AGENT__SET_DISK_ROOM_REQUEST__INIT;
+
+	req.full = full;
+	if (drive_code(&drv, "SetDiskRoom", &req) < 0)
+		fail_msg("SetDiskRoom: %s", err_text(&drv.err));
+}
+
+/* A host without room is a disk that is full for its containers, root or not; what was written
+ * before goes out, and when there is room they go on as if nothing had been. */
+static void test_disk_room(void **state)
+{
+	struct setup s, late;
+	char *out;
+
+	start_idle(&s);
+	out = exec_out(s.id, "a", "dd if=/dev/zero of=/old bs=64k count=16 2>&1 && echo old");
+	assert_text(out, "old");
+	set_disk_room(true);
+	set_disk_room(true);
+	out = exec_out(s.id, "b",
+		       "exec 2>&1; dd if=/dev/zero of=/new bs=64k count=16; echo $?; "
+		       "dd if=/dev/zero of=/old bs=64k count=8 conv=notrunc,fsync && echo over; "
+		       "sync && echo synced; cat /old | wc -c; df -k / | awk 'END { print $4 }'");
+	assert_text(out, "No space left on device");
+	assert_text(out, "\n1\n");
+	assert_text(out, "over\n");
+	assert_text(out, "synced\n1048576\n0\n");
+	assert_null(strstr(out, "nput/output"));
+	/* A container that is to write cannot come. */
+	request_container(&late, "true");
+	assert_int_equal(drive_code(&drv, "CreateContainer", &late.req),
+			 -ENOBUFS); /* the code of the RPC */
+	assert_text(err_text(&drv.err), "no space left on the host");
+	set_disk_room(false);
+	out = exec_out(s.id, "c",
+		       "exec 2>&1; dd if=/dev/zero of=/new bs=64k count=32 conv=fsync && echo new; "
+		       "df -k / | awk 'END { print ($4 > 0) }'");
+	assert_text(out, "new\n1\n");
+	do_create(&late);
+	do_start_ok(late.id);
+	(void)drive_exit(&drv, late.id, "");
+	do_remove(late.id);
+	stop_idle(&s);
+}
+
 int agent_guest(const char *name)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_many_containers),
+		cmocka_unit_test(test_disk_room),
 	};
 
 	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);

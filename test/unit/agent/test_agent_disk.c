@@ -84,6 +84,27 @@ static void test_alone(void **state)
 	assert_null(got);
 }
 
+/* While the host has no room nothing is mounted that writes, and what cannot be set is told. */
+static void test_full(void **state)
+{
+	struct disk *got = NULL;
+	Agent__Disk want = disk_at(64);
+
+	assert_int_equal(disks_set_full(&ds, true), 0);
+	assert_int_equal(disk_get(&ds, &want, &got, &err), -ENOENT);
+	want.readonly = false;
+	assert_int_equal(disk_get(&ds, &want, &got, &err), -ENOSPC);
+	assert_text(err.msg, "no space left on the host");
+	assert_int_equal(disks_set_full(&ds, false), 0);
+	assert_int_equal(disk_get(&ds, &want, &got, &err), -ENOENT);
+	(void)attached(0, 8, true);
+	assert_int_equal(disks_set_full(&ds, true), 0);
+	assert_int_equal(disks_set_full(&ds, false), 0);
+	(void)attached(1, 128, false);
+	assert_int_equal(disks_set_full(&ds, true), -ENOENT);
+	assert_false(ds.slots[1].full);
+}
+
 static void test_leaving(void **state)
 {
 	struct disk *d = attached(0, 64, true);
@@ -126,6 +147,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_shared, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_alone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_leaving, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_full, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
 	};
 
