@@ -1,6 +1,7 @@
 #include "shim/shim.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -116,6 +117,25 @@ static void shim_on_trouble(const char *what, const struct err *err, void *arg)
 		    err ? err_text(err) : "");
 }
 
+/* What it says is the monitor's word: cut, and not too often. */
+static void shim_on_disk_room(const Vmm__DiskRoom *room, void *arg)
+{
+	char text[300];
+
+	if (!room->full) {
+		log_limited(LOG_INFO, "the host's disk has room again: containers can write");
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "%.200s: %llu MiB are free, %llu have to stay free",
+		       room->file, (unsigned long long)(room->free / MIB),
+		       (unsigned long long)(room->least / MIB));
+	log_limited(
+		LOG_WARN,
+		"the host's disk is full: containers that write get ENOSPC until there is room; "
+		"remove containers or images (husk rm, husk rmi, husk prune), or make room",
+		"disk", text);
+}
+
 void shim_init(struct shim *s, const struct sandbox_setup *setup,
 	       const struct container_ops *container_ops)
 {
@@ -126,6 +146,7 @@ void shim_init(struct shim *s, const struct sandbox_setup *setup,
 		.died = shim_on_died,
 		.ended = shim_on_ended,
 		.pids_changed = shim_on_pids_changed,
+		.disk_room = shim_on_disk_room,
 		.trouble = shim_on_trouble,
 	};
 

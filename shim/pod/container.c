@@ -259,6 +259,7 @@ void container_free(struct container *c)
 	containers_weigh(c->all);
 	ev_timer_del(&c->drain_timer);
 	ev_timer_del(&c->quiet_timer);
+	ev_timer_del(&c->killed_timer);
 	if (c->delete_done) {
 		(void)err_set(&err, -ECANCELED, "the shim ends");
 		c->delete_done(NULL, -ECANCELED, &err, c->delete_arg);
@@ -374,6 +375,26 @@ static void revoke_windows(struct container *c)
 {
 	for (size_t i = 0; i < c->rootfs->n; i++)
 		sandbox_revoke_window(c->all->sandbox, c->rootfs->disks[i].first);
+}
+
+static void container_on_killed_timer(struct ev_timer *t)
+{
+	struct container *c = t->arg;
+	struct sandbox *sb = c->all->sandbox;
+
+	if (c->init.state == PROC_STOPPED || !sb->room.full)
+		return;
+	sb->ops->trouble("a killed container waits for room on the host: its writes are dropped",
+			 NULL, sb->arg);
+	revoke_windows(c);
+}
+
+void container_killed(struct container *c)
+{
+	/* Without memory for a timer it waits for the host. */
+	if (c->rootfs)
+		(void)!ev_timer_add(c->all->loop, &c->killed_timer, KILLED_ROOM_NS,
+				    container_on_killed_timer, c);
 }
 
 static void container_on_removed(const struct ttrpc_result *res, void *arg)

@@ -20,6 +20,7 @@
 
 #define EXECS_MAX 250u			 /* a container; the agent allows 256 processes */
 #define DELETE_DRAIN_NS (10 * NS_PER_S)	 /* a Delete waits as long for a slow reader */
+#define KILLED_ROOM_NS (3 * NS_PER_S)	 /* a killed container waits as long for room on the host */
 #define DELETE_QUIET_NS (20 * NS_PER_MS) /* nothing came: the guest has no more output */
 
 struct container;
@@ -62,7 +63,7 @@ struct container {
 	bool deleting;
 	container_done delete_done; /* while a slow reader is waited for, else NULL */
 	void *delete_arg;
-	struct ev_timer drain_timer, quiet_timer;
+	struct ev_timer drain_timer, quiet_timer, killed_timer;
 };
 
 void containers_init(struct containers *cs, struct loop *l, struct sandbox *sb,
@@ -86,6 +87,10 @@ int container_delete_exec(struct proc *p, struct err *err) must_check;
 /* Exactly one `done`, now or later; with code 0 the container is freed after it. -EBUSY while
  * processes run. */
 void container_delete(struct container *c, container_done done, void *arg);
+
+/* SIGKILL was sent to its first process. What waits for a write cannot die, and where the host has
+ * no room that may be for ever: such a container's writable disk is taken from the guest then. */
+void container_killed(struct container *c);
 
 /* ---- what the sandbox says ---- */
 void containers_exited(struct containers *cs, const Agent__ExitEvent *ev);

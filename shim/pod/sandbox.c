@@ -27,6 +27,7 @@ static void stop_watching(struct sandbox *sb)
 {
 	liveness_stop(&sb->liveness);
 	guest_clock_stop(&sb->clock);
+	disk_room_stop(&sb->room);
 }
 
 void sandbox_fini(struct sandbox *sb)
@@ -192,11 +193,21 @@ static void sandbox_on_info_changed(void *arg)
 	sb->ops->pids_changed(sb->arg);
 }
 
+static void sandbox_on_disk_room(const Vmm__DiskRoom *room, void *arg)
+{
+	struct sandbox *sb = arg;
+
+	if (sb->room.full != !!room->full)
+		sb->ops->disk_room(room, sb->arg);
+	disk_room_set(&sb->room, room->full);
+}
+
 static void sandbox_on_vm_ended(const char *why, void *arg);
 
 static const struct vm_ops vm_ops = {
 	.agent_connected = sandbox_on_agent_connected,
 	.info_changed = sandbox_on_info_changed,
+	.disk_room = sandbox_on_disk_room,
 	.ended = sandbox_on_vm_ended,
 };
 
@@ -207,6 +218,7 @@ static void sandbox_on_beat(void *arg)
 	struct sandbox *sb = arg;
 
 	guest_clock_set(&sb->clock);
+	disk_room_beat(&sb->room);
 	unmap_unused(sb);
 }
 
@@ -226,6 +238,7 @@ static void start_watching(struct sandbox *sb)
 
 	liveness_start(&sb->liveness, sb->loop, sb->setup->liveness, sb->agent, sb->vm,
 		       &liveness_ops, sb);
+	disk_room_start(&sb->room, sb->agent);
 	if (guest_clock_start(&sb->clock, sb->loop, sb->agent, &err) < 0)
 		sb->ops->trouble("the guest's clock follows the host's late", &err, sb->arg);
 }

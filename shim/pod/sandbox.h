@@ -23,6 +23,7 @@
 #include "proto/cri.pb-c.h"
 #include "proto/shim.pb-c.h"
 #include "shim/io/console.h"
+#include "shim/pod/disk_room.h"
 #include "shim/pod/guest_clock.h"
 #include "shim/pod/hostgroup.h"
 #include "shim/pod/liveness.h"
@@ -53,6 +54,8 @@ struct sandbox_ops {
 	void (*ended)(void *arg);
 	/* The host's processes of the pod are others now. */
 	void (*pids_changed)(void *arg);
+	/* The host's disk has no room for what the pod writes, or has it again; for the log. */
+	void (*disk_room)(const Vmm__DiskRoom *room, void *arg);
 	/* Something went wrong that the pod survives; for the log. */
 	void (*trouble)(const char *what, const struct err *err, void *arg);
 };
@@ -88,6 +91,7 @@ struct sandbox {
 	struct console *console;  /* from the start on; NULL = could not be had */
 	struct liveness liveness; /* while READY */
 	struct guest_clock clock; /* the same */
+	struct disk_room room;	  /* the same */
 	struct windows windows;
 	uint64_t next_stream;
 	struct vm_info info; /* outlives the VM */

@@ -275,6 +275,8 @@ static void task_on_kill(struct ttrpc_call *call, const ProtobufCMessage *msg, v
 				 task_on_passed, call);
 		if (r < 0)
 			ttrpc_reply_err(call, r, NULL);
+		else if (req->signal == SIGKILL && !proc_is_exec(p))
+			container_killed(container_of_proc(p));
 	}
 }
 

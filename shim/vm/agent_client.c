@@ -260,3 +260,11 @@ int agent_set_clock(struct agent *a, int64_t realtime_ns, ttrpc_done done, void 
 	req.realtime_ns = realtime_ns;
 	return call(a, "SetClock", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
 }
+
+int agent_set_disk_room(struct agent *a, bool full, ttrpc_done done, void *arg)
+{
+	Agent__SetDiskRoomRequest req = AGENT__SET_DISK_ROOM_REQUEST__INIT;
+
+	req.full = full;
+	return call(a, "SetDiskRoom", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
+}

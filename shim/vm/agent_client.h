@@ -52,5 +52,7 @@ int agent_shutdown(struct agent *a, ttrpc_done done, void *arg) must_check;
 int agent_ping(struct agent *a, uint64_t timeout_ms, ttrpc_done done, void *arg) must_check;
 /* CLOCK_REALTIME of the guest, ns. */
 int agent_set_clock(struct agent *a, int64_t realtime_ns, ttrpc_done done, void *arg) must_check;
+/* Whether the host is out of room for what containers write. */
+int agent_set_disk_room(struct agent *a, bool full, ttrpc_done done, void *arg) must_check;
 
 #endif

@@ -121,6 +121,9 @@ static void vm_on_event(const Vmm__Packet *p, void *arg)
 		vm->info.agent_ready_ns = p->agent_connected->agent_ready_ns;
 		vm->ops->agent_connected(vm->arg);
 		break;
+	case VMM__PACKET__BODY_DISK_ROOM:
+		vm->ops->disk_room(p->disk_room, vm->arg);
+		break;
 	case VMM__PACKET__BODY_ENDED:
 		(void)snprintf(text, sizeof(text), "%s%s%s", end_reason(p->ended->reason),
 			       *p->ended->message ? ": " : "", p->ended->message);

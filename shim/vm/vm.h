@@ -40,6 +40,7 @@ struct vm;
 struct vm_ops {
 	void (*agent_connected)(void *arg); /* the guest serves: streams may be opened */
 	void (*info_changed)(void *arg);    /* pids are known */
+	void (*disk_room)(const Vmm__DiskRoom *room, void *arg); /* low, or there again */
 	/* Once: the VM is gone and the monitor reaped. `why` is for people, "" after vm_kill. The
 	 * VM may be freed. */
 	void (*ended)(const char *why, void *arg);

@@ -24,7 +24,7 @@
 struct vmctl;
 
 struct vmctl_ops {
-	/* AgentConnected or Ended. */
+	/* AgentConnected, Ended or DiskRoom. */
 	void (*event)(const Vmm__Packet *p, void *arg);
 	/* The connection is unusable: end of file, or a packet that breaks the protocol. Every open
 	 * request has got its error before; nothing more comes. */

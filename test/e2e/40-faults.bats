@@ -368,3 +368,82 @@ group_of() {
 	umount "$mnt"
 	[ "$ok" = 1 ]
 }
+
+# What a container wrote is never lost for lack of room on the host, and it is told as any program is.
+@test "a full disk: containers get ENOSPC, siblings go on, and all can write again when there is room" {
+	mnt=$HUSK_E2E/filling dir=$HUSK_E2E/filling.d img=$T/filling.img
+	mkdir -p "$mnt"
+	truncate -s 12G "$img" # nothing of it is used but what is written
+	mkfs.ext4 -q -F -m 0 "$img"
+	mount -o loop "$img" "$mnt"
+	export HUSK_ENDPOINT=unix://$dir/husk.sock CRI_CONFIG_FILE=$dir/crictl.yaml
+	avail_mib() { echo $(($(df --output=avail -k "$mnt" | tail -n 1) / 1024)); }
+	leave_mib() { # of the file system, by a file that is not written
+		rm -f "$mnt/filler"
+		sync -f "$mnt"
+		fallocate -l $(($(avail_mib) - $1))M "$mnt/filler"
+	}
+	in_ct() { local c=$1; shift; crictl exec -s --timeout 120 "$c" sh -c "$*"; }
+	ticks() { crictl logs "$sibling" | wc -l; }
+	ticking() { local n; n=$(ticks); sleep 2; [ "$(ticks)" -gt "$n" ]; }
+	can_write() { run in_ct "$writer" 'dd if=/dev/zero of=/again bs=64k count=32 conv=fsync 2>&1'; [ "$status" = 0 ]; }
+	check() {
+		start_huskd filling.d --root "$mnt/root" || return 1
+		crictl pull "$BUSYBOX" >/dev/null || return 1
+		pod_json filling >"$T/pod.json"
+		container_json writer "$BUSYBOX" sh -c 'trap "exit 0" TERM; while :; do sleep 0.2; done' >"$T/writer.json"
+		container_json sibling "$BUSYBOX" sh -c 'trap "exit 0" TERM; while :; do echo t | tee -a /ticks; sleep 0.2; done' >"$T/sibling.json"
+		pod=$(crictl runp "$T/pod.json") || return 1
+		writer=$(crictl create "$pod" "$T/writer.json" "$T/pod.json") || return 1
+		sibling=$(crictl create "$pod" "$T/sibling.json" "$T/pod.json") || return 1
+		crictl start "$writer" >/dev/null && crictl start "$sibling" >/dev/null || return 1
+		leave_mib 270
+		step="writes until the disk is full"
+		run in_ct "$writer" 'i=0; while [ $i -lt 100 ]; do dd if=/dev/zero bs=64k count=64 2>&1 >>/big || break; i=$((i+1)); done; echo end $i'
+		[[ $output == *"No space left on device"*"end "* && $output != *"nput/output error"* && $output != *"end 100"* ]] || return 1
+		run in_ct "$writer" 'sync; cat /big | wc -c; df -k / | tail -n 1'
+		[ "$status" = 0 ] || return 1
+		grep "host's disk is full" "$dir/huskd.log" | grep -q "$mnt/root" || return 1
+		step="a sibling goes on"
+		wait_until 30 ticking || return 1
+		step="writes again"
+		rm "$mnt/filler"
+		wait_until 15 can_write || return 1
+		run in_ct "$writer" 'echo x >/f && sync /f && echo synced'
+		[[ $output == *synced* ]] || return 1
+		grep -q "disk has room again" "$dir/huskd.log" || return 1
+		step="what was written with nothing left at all"
+		leave_mib 0
+		dd if=/dev/zero of="$mnt/rest" bs=64k 2>/dev/null
+		in_ct "$writer" 'dd if=/dev/zero of=/kept bs=64k count=64 2>/dev/null; sync; echo kept >/done' >"$T/kept" 2>&1 &
+		kept=$!
+		sleep 10
+		kill -0 "$kept" || return 1 # it waits for room
+		wait_until 30 ticking || return 1
+		rm "$mnt/filler" "$mnt/rest"
+		wait "$kept" || return 1
+		wait_until 15 can_write || return 1
+		run in_ct "$writer" 'cat /done; sync /kept && cat /kept | wc -c; dd if=/dev/zero of=/f bs=64k count=1 conv=fsync'
+		[[ $status = 0 && $output == *kept*4194304* ]] || return 1
+		run -0 crictl inspect -o go-template --template '{{.status.state}}' "$writer"
+		[ "$output" = CONTAINER_RUNNING ] || return 1
+		step="removal while a write waits"
+		leave_mib 0
+		dd if=/dev/zero of="$mnt/rest" bs=64k 2>/dev/null
+		in_ct "$writer" 'dd if=/dev/zero of=/lost bs=64k count=64 2>/dev/null; sync' >/dev/null 2>&1 &
+		kept=$!
+		sleep 3
+		kill -0 "$kept" || return 1
+		run -0 crictl rm -f "$writer"
+		run -0 crictl ps -aq
+		[[ $output != *"${writer:0:12}"* ]] || return 1
+		wait_until 30 ticking
+	}
+	check && ok=1 || ok=0
+	[ "$ok" = 1 ] || { echo "step: $step"; echo "$output"; avail_mib; tail -n 20 "$dir/huskd.log"; }
+	rm -f "$mnt/filler" "$mnt/rest"
+	remove_all_pods filling.d || true
+	stop_huskd filling.d
+	umount "$mnt"
+	[ "$ok" = 1 ]
+}

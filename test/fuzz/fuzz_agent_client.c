@@ -95,6 +95,7 @@ static void ask(struct agent *a)
 	due += agent_list_processes(a, "c", on_other, NULL) == 0;
 	due += agent_ping(a, 1000, on_other, NULL) == 0;
 	due += agent_set_clock(a, 1, on_other, NULL) == 0;
+	due += agent_set_disk_room(a, true, on_other, NULL) == 0;
 	due += agent_shutdown(a, on_other, NULL) == 0;
 }
 

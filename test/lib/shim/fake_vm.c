@@ -247,7 +247,18 @@ static void agent_on_set_clock(struct ttrpc_call *call, const ProtobufCMessage *
 		answer_empty(call);
 }
 
+static void agent_on_set_disk_room(struct ttrpc_call *call, const ProtobufCMessage *m, void *arg)
+{
+	const Agent__SetDiskRoomRequest *req = (const void *)m;
+
+	fake.rooms++;
+	fake.disk_full = req->full;
+	if (!special(call, "SetDiskRoom", false))
+		answer_empty(call);
+}
+
 static const struct ttrpc_method methods[] = {
+	{ "SetDiskRoom", agent_on_set_disk_room },
 	{ "Ping", agent_on_ping },
 	{ "SetClock", agent_on_set_clock },
 	{ "CreateSandbox", agent_on_create_sandbox },
@@ -486,6 +497,14 @@ static void monitor_on_control(struct ev_io *io, uint32_t ev)
 	handle(req, &fd);
 	fd_close(&fd);
 	vmm__request__free_unpacked(req, NULL);
+}
+
+void fake_disk_room(bool full)
+{
+	Vmm__DiskRoom room = VMM__DISK_ROOM__INIT;
+
+	room.full = full;
+	the_vm->ops->disk_room(&room, the_vm->arg);
 }
 
 void fake_monitor_deaf(bool deaf)

@@ -30,6 +30,8 @@ struct fake_vm {
 	unsigned pings, infos;	 /* asked of the agent, of the monitor; not in `asked` */
 	unsigned clocks;	 /* SetClock came as often, not in `asked` */
 	int64_t clock_ns;	 /* last */
+	unsigned rooms;		 /* SetDiskRoom came as often, not in `asked` */
+	bool disk_full;		 /* last */
 	char asked[4096]; /* "CreateSandbox StartContainer(a) ExecProcess(a,x) ...", oldest first */
 	unsigned mapped, unmapped, unmap_missed;
 	char killed[200]; /* why of the last vm_kill; "-" = never */
@@ -51,6 +53,7 @@ unsigned fake_held(void);
 
 void fake_exit(const char *id, const char *exec_id, uint32_t status, bool oom_killed);
 void fake_oom(const char *id);
+void fake_disk_room(bool full);	   /* the monitor says so */
 void fake_lose_event(void);	   /* the next one leaves a gap behind */
 void fake_monitor_deaf(bool deaf); /* it takes no request, those that come meanwhile wait */
 void fake_hang_up(void);	   /* the agent's channel ends */

@@ -11,7 +11,8 @@
 extern struct loop *loop;
 extern struct sandbox sb;
 extern struct containers all;
-extern char *scratch; /* a file for a writable disk */
+extern char *scratch;		/* a file for a writable disk */
+extern const char *trouble_due; /* what sandbox_ops.trouble may say; NULL = nothing */
 extern char heard
 	[2000]; /* what the owner was told, oldest first: "created(a) started(a) exited(a,x)" */
 

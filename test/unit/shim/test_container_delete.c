@@ -218,6 +218,38 @@ static void test_start_late(void **state)
 	delete_ok("a");
 }
 
+static void run_for(uint64_t ns)
+{
+	uint64_t end = now_mono_ns() + ns;
+
+	while (now_mono_ns() < end)
+		assert_true(loop_once(loop, 10) >= 0);
+}
+
+/* What cannot die because the host has no room for its writes loses its disk, and then it can. */
+static void test_killed_on_full_disk(void **state)
+{
+	struct how how = { .out = "", .scratch = scratch };
+
+	create_ok("a", &how);
+	start_ok("a", "");
+	container_killed(container_find(&all, "a"));
+	run_for(KILLED_ROOM_NS + 100 * NS_PER_MS);
+	assert_int_equal(fake.unmapped, 0);
+	fake_disk_room(true);
+	container_killed(container_find(&all, "a"));
+	turn();
+	assert_int_equal(fake.unmapped, 0);
+	trouble_due = "a killed container waits for room";
+	run_for(KILLED_ROOM_NS + 100 * NS_PER_MS);
+	trouble_due = NULL;
+	assert_int_equal(fake.unmapped, 1);
+	fake_exit("a", "", 137, false);
+	turn();
+	delete_ok("a");
+	assert_int_equal(fake.unmap_missed, 0);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, pod_set_up, pod_tear_down)
@@ -225,7 +257,7 @@ int main(void)
 		TEST(test_delete_drains),	 TEST(test_delete_flushes),
 		TEST(test_delete_and_end),	 TEST(test_delete_refused),
 		TEST(test_delete_takes_scratch), TEST(test_create_late),
-		TEST(test_start_late),
+		TEST(test_start_late),		 TEST(test_killed_on_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, pod_set_up_files, pod_tear_down_files);

@@ -36,6 +36,10 @@ static void on_died(uint32_t status, const char *why, void *arg)
 {
 }
 
+static void on_disk_room(const Vmm__DiskRoom *room, void *arg)
+{
+}
+
 static void on_trouble(const char *what, const struct err *err, void *arg)
 {
 	fail_msg("%s: %s", what, err ? err_text(err) : "");
@@ -48,6 +52,7 @@ static const struct sandbox_ops ops = {
 	.died = on_died,
 	.ended = on_nothing,
 	.pids_changed = on_nothing,
+	.disk_room = on_disk_room,
 	.trouble = on_trouble,
 };
 
@@ -274,6 +279,21 @@ static void test_clock_is_set(void **state)
 	assert_int_equal(fake.clocks, 2);
 }
 
+/* A guest that could not be told of the host's disk is told with the next beat. */
+static void test_disk_room_again(void **state)
+{
+	up();
+	fake.refuse = "SetDiskRoom";
+	fake_disk_room(true);
+	run_for(200);
+	assert_true(fake.rooms >= 2 && fake.rooms <= fake.pings + 2);
+	fake.refuse = NULL;
+	run_for(100);
+	fake.rooms = 0;
+	run_for(200);
+	assert_int_equal(fake.rooms, 0);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
@@ -287,6 +307,7 @@ int main(void)
 		TEST(test_work_is_late),
 		TEST(test_clock),
 		TEST(test_clock_is_set),
+		TEST(test_disk_room_again),
 	};
 
 	return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);

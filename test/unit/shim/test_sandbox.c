@@ -62,6 +62,11 @@ static void sandbox_pids_changed(void *arg)
 	hear("pids", NULL);
 }
 
+static void sandbox_disk_room(const Vmm__DiskRoom *room, void *arg)
+{
+	hear(room->full ? "full" : "room", NULL);
+}
+
 static void sandbox_trouble(const char *what, const struct err *err, void *arg)
 {
 	hear("trouble", what);
@@ -74,6 +79,7 @@ static const struct sandbox_ops ops = {
 	.died = sandbox_died,
 	.ended = sandbox_ended,
 	.pids_changed = sandbox_pids_changed,
+	.disk_room = sandbox_disk_room,
 	.trouble = sandbox_trouble,
 };
 
@@ -506,6 +512,39 @@ static void test_windows(void **state)
 	assert_non_null(windows_find(&sb.windows, a));
 }
 
+/* The guest is told once each way, one call at a time, and the last word counts. */
+static void test_disk_room(void **state)
+{
+	start();
+	fake_disk_room(true);
+	turn(); /* before it was there to be told */
+	assert_int_equal(sb.state, SB_READY);
+	assert_true(fake.rooms == 1 && fake.disk_full);
+	assert_text(heard, "full");
+	heard[0] = 0;
+	fake_disk_room(true);
+	turn();
+	assert_int_equal(fake.rooms, 1);
+	fake.hold = "SetDiskRoom";
+	for (int i = 0; i < 5; i++) {
+		fake_disk_room(i % 2);
+		turn();
+	}
+	assert_true(fake.rooms == 2 && !fake.disk_full);
+	fake_disk_room(true);
+	fake.hold = NULL;
+	fake_answer();
+	turn();
+	assert_true(fake.rooms == 3 && fake.disk_full);
+	assert_string_equal(heard, "room full room full room full");
+	/* While it ends there is nothing more to say. */
+	fake.no_shutdown = true;
+	sandbox_stop(&sb);
+	fake_disk_room(false);
+	turn();
+	assert_int_equal(fake.rooms, 3);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
@@ -525,6 +564,7 @@ int main(void)
 		TEST(test_windows),
 		TEST(test_guest_panics),
 		TEST(test_no_console),
+		TEST(test_disk_room),
 	};
 
 	return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);
