@@ -28,7 +28,8 @@ struct unpacker {
 	struct ev_io io;
 	struct buf in;
 	char id[DIGEST_LEN + 1];
-	char **want; /* the diff ids of a merged disk; NULL = one layer, with one of its own */
+	char **want;  /* the diff ids of a merged disk; NULL = one layer, with one of its own */
+	size_t disks; /* that `inherit` reads; 0 for the others */
 	struct layer_facts facts;
 	uint32_t entries;
 	unpacker_done_fn done;
@@ -82,6 +83,10 @@ static int check_ids(struct unpacker *u, const Worker__UnpackReport *rep, struct
 
 	if (rep->n_diff_ids != n) {
 		err_set(err, -EPROTO, "%zu digests for %zu layers", rep->n_diff_ids, n);
+		return proc_err_protocol(u->mode, err);
+	}
+	if (rep->disks != u->disks) {
+		err_set(err, -EPROTO, "%u disks of %zu", rep->disks, u->disks);
 		return proc_err_protocol(u->mode, err);
 	}
 	for (size_t k = 0; u->want && k < n; k++)
@@ -297,6 +302,7 @@ int unpacker_new_inherited(struct procs *ps, const char *path, const char *id, c
 	if (r < 0)
 		return r;
 	u->mode = args[0];
+	u->disks = n;
 	r = set_want(u, NULL, 0); /* no tars, no digests of theirs */
 	r = r < 0 ? err_nomem(err) : start(ps, u, args, fds[0], more, n - 1, err);
 	if (r < 0) {

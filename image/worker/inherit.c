@@ -75,6 +75,7 @@ static int inherit(size_t n, const uint8_t uuid[16], Worker__UnpackReport *rep, 
 
 	if (r < 0)
 		return err_nomem(err);
+	rep->disks = (uint32_t)n;
 	tree_spool(t, WORKER_OUT_FD, SPOOL_OFFSET);
 	for (size_t k = 0; r == 0 && k < n; k++) {
 		r = k ? tree_next_layer(t, err) : 0;

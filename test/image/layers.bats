@@ -199,6 +199,8 @@ check_deep() {
 @test "an image that names its parents has no disk more than layers; the root is a directory, too" {
 	tool pull "$MOCK/ok/named"
 	[ "$(disks "$MOCK/ok/named" | wc -l)" = 2 ]
+	tool pull "$MOCK/ok/fresh"
+	[ "$(disks "$MOCK/ok/fresh" | wc -l)" = 2 ]
 	tool pull "$MOCK/ok/root"
 	mount_image "$MOCK/ok/root"
 	is . 751 99
