@@ -304,6 +304,29 @@ static void test_ring_outside(void **state)
 	close(kick);
 }
 
+/* Chains that a device keeps (dev/blk.h) are its own still when guest memory is mapped anew, and
+ * nobody's when the ring was stopped. */
+static void test_chains_kept(void **state)
+{
+	struct virtq *q = &rng.dev.queues[0];
+	int kick = eventfd(0, EFD_NONBLOCK), call = eventfd(0, EFD_NONBLOCK);
+
+	start_ring(kick, call);
+	assert_true(virtq_enabled(q));
+	q->in_flight = 3;
+	send_table(GUEST_RAM, 0);
+	assert_true(virtq_enabled(q));
+	assert_int_equal(q->in_flight, 3);
+	send_state(SET_ENABLE, 0, 0);
+	assert_false(virtq_enabled(q));
+	send_state(SET_ENABLE, 0, 1);
+	assert_true(virtq_enabled(q));
+	assert_int_equal(q->in_flight, 0);
+	assert_string_equal(why, "");
+	close(kick);
+	close(call);
+}
+
 /* What is no eventfd is not read and written as one: a pipe without a writer would spin. */
 static void test_no_eventfd(void **state)
 {
@@ -369,8 +392,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_ring),	T(test_reply_ack), T(test_hostile), T(test_ring_outside),
-		T(test_pieces), T(test_config),	   T(test_closed),  T(test_no_eventfd),
+		T(test_ring),	      T(test_reply_ack),  T(test_hostile),
+		T(test_ring_outside), T(test_pieces),	  T(test_config),
+		T(test_closed),	      T(test_no_eventfd), T(test_chains_kept),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
