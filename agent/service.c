@@ -197,13 +197,10 @@ static void service_set_disk_room(struct ttrpc_call *call, const ProtobufCMessag
 	const Agent__SetDiskRoomRequest *req = (const void *)msg;
 	Agent__SetDiskRoomResponse resp = AGENT__SET_DISK_ROOM_RESPONSE__INIT;
 	struct agent *a = arg;
-	struct err err = { 0 };
 	int r = disks_set_full(&a->disks, req->full);
 
 	if (r < 0)
-		r = err_errno(&err, r, "disks");
-	if (r < 0)
-		refuse(call, r, &err);
+		ttrpc_reply_err(call, r, NULL);
 	else
 		ttrpc_reply(call, &resp.base);
 }
