@@ -15,6 +15,7 @@
 
 #include "agent/proc/sysctl.h"
 #include "agent/rootfs/mnt.h"
+#include "base/log.h"
 #include "base/util.h"
 
 /* The default of fs.nr_open; three streams for each process of each container. */
@@ -129,8 +130,14 @@ int boot_set_defaults(struct err *err)
 	};
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(defaults); i++)
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(defaults); i++) {
 		r = sysctl_write(defaults[i].name, defaults[i].value, err);
+		/* Somebody's own kernel (--kernel) may do without: a default is no demand. */
+		if (r == -EINVAL) {
+			log_warn("default not set", "err", err_text(err));
+			r = 0;
+		}
+	}
 	return r;
 }
 

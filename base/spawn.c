@@ -86,8 +86,8 @@ no_sanitize static int child_score(const char *score)
 	if (n == 0)
 		return 0;
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == EACCES ? 0 : -errno;
+	if (fd < 0) /* a /proc that is read-only, or not there */
+		return errno == EACCES || errno == EROFS || errno == ENOENT ? 0 : -errno;
 	/* Only less than the caller's is refused with EACCES. */
 	if (write(fd, score, n) < 0 && errno != EACCES)
 		r = -errno;

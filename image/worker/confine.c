@@ -112,6 +112,7 @@ static const int basic_calls[] = {
 	SCMP_SYS(newfstatat),	 SCMP_SYS(lseek),
 	SCMP_SYS(getpid),	 SCMP_SYS(getrusage),
 	SCMP_SYS(clock_gettime), SCMP_SYS(restart_syscall),
+	SCMP_SYS(gettimeofday),	 SCMP_SYS(time), /* where the vDSO cannot read the clock */
 	SCMP_SYS(readv),	 SCMP_SYS(writev),
 	SCMP_SYS(rt_sigreturn),	 SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(sched_yield),	 SCMP_SYS(sysinfo) /* qsort asks for the size of memory */,
