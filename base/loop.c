@@ -40,7 +40,7 @@ struct loop {
 	bool stop;
 	size_t n_io;	    /* descriptors watched, our own two among them */
 	uint64_t budget_ns; /* of a callback; 0 = not measured */
-	int sched_fd;	    /* -1 = not opened yet */
+	int sched_fd;	    /* -1 = not measured */
 
 	/* The batch in hand; deleting a source clears its entries. */
 	struct epoll_event batch[BATCH];
@@ -79,8 +79,6 @@ static uint64_t waited_ns(struct loop *l)
 	char text[64], *second;
 	ssize_t n;
 
-	if (l->sched_fd < 0)
-		l->sched_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	n = l->sched_fd < 0 ? -1 : pread(l->sched_fd, text, sizeof(text) - 1, 0);
 	if (n <= 0)
 		return 0;
@@ -347,6 +345,8 @@ int loop_new(struct loop **ret, struct err *err)
 	l->tail = &l->head;
 	l->sched_fd = -1;
 	l->budget_ns = budget_of_environment();
+	if (l->budget_ns > 0) /* of this thread, which is the one that runs it */
+		l->sched_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	pthread_mutex_init(&l->lock, NULL);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	tfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -365,6 +365,7 @@ int loop_new(struct loop **ret, struct err *err)
 fail:
 	fd_close(&tfd);
 	fd_close(&efd);
+	fd_close(&l->sched_fd);
 	fd_close(&l->epfd);
 	pthread_mutex_destroy(&l->lock);
 	free(l);

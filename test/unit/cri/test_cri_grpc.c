@@ -386,18 +386,28 @@ static void cancel_asked_for_too_late(void **state)
 /* The request reaches the loop after the news that its client is gone: nothing is started. */
 static void cancelled_before_it_is_handled(void **state)
 {
-	int stops = __atomic_load_n(&g.stops, __ATOMIC_SEQ_CST);
+	int stops;
 	struct answer a;
+	bool both = false;
 
-	__atomic_store_n(&order.mode, 1, __ATOMIC_SEQ_CST);
-	a = ask(RT "StopContainer", "", 0, 300);
-	assert_int_equal(a.code, GRPC_STATUS_DEADLINE_EXCEEDED);
-	assert_true(kept(2));
-	__atomic_store_n(&order.mode, 0, __ATOMIC_SEQ_CST);
-	for (int i = 1; i >= 0; i--)
-		assert_int_equal(
-			__real_loop_post(order.kept[i].loop, order.kept[i].fn, order.kept[i].arg),
-			0);
+	/* What an earlier call still had to say can take the place of this one's first word. */
+	for (int tries = 0; tries < 5 && !both; tries++) {
+		stops = __atomic_load_n(&g.stops, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&order.mode, 1, __ATOMIC_SEQ_CST);
+		a = ask(RT "StopContainer", "", 0, 300);
+		assert_int_equal(a.code, GRPC_STATUS_DEADLINE_EXCEEDED);
+		both = kept(2);
+		__atomic_store_n(&order.mode, 0, __ATOMIC_SEQ_CST);
+		for (int i = __atomic_load_n(&order.n, __ATOMIC_SEQ_CST) - 1; i >= 0; i--)
+			assert_int_equal(__real_loop_post(order.kept[i].loop, order.kept[i].fn,
+							  order.kept[i].arg),
+					 0);
+		if (!both) {
+			(void)usleep(500000);
+			__atomic_store_n(&order.n, 0, __ATOMIC_SEQ_CST);
+		}
+	}
+	assert_true(both);
 	a = ask(RT "Version", "", 0, 10000);
 	assert_int_equal(a.code, GRPC_STATUS_OK);
 	assert_int_equal(__atomic_load_n(&g.stops, __ATOMIC_SEQ_CST), stops);
