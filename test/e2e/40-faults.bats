@@ -147,12 +147,16 @@ same_clock() {
 	run -0 husk rm -f steps
 }
 
+# After a pull a worker reads the disks once more, in idle time, and huskd writes down what it has found.
+no_image_worker() { ! pgrep -P "$(huskd_pid "$1")" -f husk-image-worker >/dev/null; }
+
 # With a store of its own below $1, which is frozen meanwhile. No `set -e` in here: each step says what comes of it.
 pod_on_frozen_disk() {
 	local writer
 	export HUSK_ENDPOINT=unix://$HUSK_E2E/frozen/husk.sock
 	husk pull "$BUSYBOX" >/dev/null 2>&1 && husk run -d --name ice "$BUSYBOX" sleep 1000 &&
-		husk exec ice echo there && fsfreeze -f "$1" || return 1
+		husk exec ice echo there && wait_until 120 no_image_worker frozen && sleep 1 &&
+		fsfreeze -f "$1" || return 1
 	husk exec ice sh -c 'dd if=/dev/zero of=/file bs=1M count=20 && sync' >"$T/writer" 2>&1 3>&- &
 	writer=$!
 	# Calls for the monitor and the agent meanwhile. What runs in there may need the disk, and wait for it.
