@@ -1,14 +1,12 @@
 #include "agent/container.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/klog.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/rootfs/path.h"
 #include "base/check.h"
 #include "base/pb.h"
 #include "base/util.h"
@@ -17,10 +15,9 @@
  */
 #define REMOVE_PATIENCE_NS (5 * NS_PER_S)
 #define REMOVE_STEP_NS (1 * NS_PER_MS)
-/* syslog(2); the second is `loglevel=` of the guest's command line. */
-#define SYSLOG_CONSOLE_LEVEL 8
-#define CONSOLE_QUIET 1
-#define CONSOLE_LEVEL 5
+/* syslog(2). The kernel remembers the level of the first CONSOLE_OFF, so that two may overlap. */
+#define SYSLOG_CONSOLE_OFF 6
+#define SYSLOG_CONSOLE_ON 7
 
 /* The arrows of container.h; no other function assigns the state. */
 static void set_state(struct container *c, enum container_state to)
@@ -329,15 +326,10 @@ static int remove_step(struct container *c)
 /* The kernel says so on the console, as for a file system that broke. This one did not. */
 static void discard_disks(const struct container *c)
 {
-	uint64_t level;
-
-	if (read_number_at(AT_FDCWD, "/proc/sys/kernel/printk", NULL, &level) < 0 ||
-	    level <= CONSOLE_QUIET) /* another removal is at it */
-		level = CONSOLE_LEVEL;
-	(void)klogctl(SYSLOG_CONSOLE_LEVEL, NULL, CONSOLE_QUIET);
+	(void)klogctl(SYSLOG_CONSOLE_OFF, NULL, 0);
 	for (size_t i = 0; i < c->rootfs.n_disks; i++)
 		disk_discard(&c->agent->disks, c->rootfs.disks[i]);
-	(void)klogctl(SYSLOG_CONSOLE_LEVEL, NULL, (int)level);
+	(void)klogctl(SYSLOG_CONSOLE_ON, NULL, 0);
 }
 
 /* In a process of its own: unmounting writes back what the container has left in the page cache,
