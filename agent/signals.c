@@ -1,14 +1,12 @@
 #include "agent/signals.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/limits.h"
 #include "agent/proc/cgroup.h"
 #include "agent/proc/procfs.h"
 #include "agent/proc/worker.h"
@@ -23,7 +21,6 @@
 
 struct work {
 	struct worker worker;
-	struct agent *agent;
 	struct ttrpc_call *call;
 	int cgroup; /* the container's; the worker has a copy of its own */
 	int signo;
@@ -126,7 +123,6 @@ static int start_work(struct container *c, const struct work *what, struct err *
 	if (!w)
 		return err_nomem(err);
 	*w = *what;
-	w->agent = c->agent;
 	w->cgroup = c->cgroup;
 	r = worker_start(&c->agent->reaper, &w->worker, signals_work, w, keep, ARRAY_SIZE(keep),
 			 signals_done);
@@ -143,7 +139,7 @@ static bool find_tag(struct container *c, const struct process *p, struct work *
 	struct process *first;
 	uint64_t others;
 
-	if (!p->tag || container_process(c, "", &first, NULL) < 0)
+	if (container_process(c, "", &first, NULL) < 0)
 		return false;
 	w->tag_fd = procfs_open_namespace(p->pid, p->tag, &w->tag_id);
 	if (w->tag_fd >= 0 && procfs_namespace(first->pid, p->tag, &others) == 0 &&
