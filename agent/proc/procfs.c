@@ -5,34 +5,25 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/util.h"
 
 #define PROC_PATH_MAX 48 /* "/proc/" + pid + "/ns/" + name */
-#define STAT_MAX 512
-#define CGROUP_MAX (16 * KIB)
+#define FILE_MAX (16 * KIB)
 
-static int read_text(pid_t pid, const char *name, char *buf, size_t size)
+static int read_text(pid_t pid, const char *name, char **ret)
 {
 	char path[PROC_PATH_MAX];
-	cleanup_fd int fd = -1;
-	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, buf, size - 1);
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	return 0;
+	return read_file(path, FILE_MAX, ret, NULL, NULL);
 }
 
 int procfs_state(pid_t pid, char *ret_state, char name[PROCFS_NAME_MAX])
 {
-	char text[STAT_MAX];
+	cleanup_free char *text = NULL;
 	const char *begin, *end;
-	int r = read_text(pid, "stat", text, sizeof(text));
+	int r = read_text(pid, "stat", &text);
 
 	if (r < 0)
 		return r;
@@ -43,18 +34,6 @@ int procfs_state(pid_t pid, char *ret_state, char name[PROCFS_NAME_MAX])
 		return -EPROTO;
 	snprintf(name, PROCFS_NAME_MAX, "%.*s", (int)(end - begin - 1), begin + 1);
 	*ret_state = end[2];
-	return 0;
-}
-
-int procfs_namespace(pid_t pid, const char *which, uint64_t *ret)
-{
-	char path[PROC_PATH_MAX];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, which);
-	if (stat(path, &st) < 0)
-		return -errno;
-	*ret = st.st_ino;
 	return 0;
 }
 
@@ -72,16 +51,19 @@ int procfs_open_namespace(pid_t pid, const char *which, uint64_t *ret_id)
 	return take_fd(&fd);
 }
 
+int procfs_namespace(pid_t pid, const char *which, uint64_t *ret)
+{
+	cleanup_fd int fd = procfs_open_namespace(pid, which, ret);
+
+	return fd < 0 ? fd : 0;
+}
+
 int procfs_cgroup(pid_t pid, char **ret)
 {
-	char path[PROC_PATH_MAX];
 	cleanup_free char *text = NULL;
 	const char *line;
-	size_t len;
-	int r;
+	int r = read_text(pid, "cgroup", &text);
 
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-	r = read_file(path, CGROUP_MAX, &text, &len, NULL);
 	if (r < 0)
 		return r;
 	/* The line of v2; a host that has v1, too (tests), has others before it. */
