@@ -161,18 +161,24 @@ static bool walk_strings(const ProtobufCMessage *m, bool repair)
 	return valid;
 }
 
-bool pb_strings_valid(const ProtobufCMessage *m)
+int pb_repair(const ProtobufCMessage **m, ProtobufCMessage **ret_copy)
 {
-	return walk_strings(m, false);
+	ProtobufCMessage *copy = NULL;
+
+	if (*m && !walk_strings(*m, false)) {
+		copy = pb_clone(*m);
+		if (!copy)
+			return -ENOMEM;
+		(void)walk_strings(copy, true);
+		*m = copy;
+	}
+	*ret_copy = copy;
+	return 0;
 }
 
-ProtobufCMessage *pb_clone_repaired(const ProtobufCMessage *m)
+void pb_freep(ProtobufCMessage **m)
 {
-	ProtobufCMessage *copy = pb_clone(m);
-
-	if (copy)
-		(void)walk_strings(copy, true);
-	return copy;
+	protobuf_c_message_free_unpacked(*m, NULL);
 }
 
 const char *pb_any_type(const Wkt__Any *any)

@@ -47,10 +47,14 @@ uint8_t *pb_pack(const ProtobufCMessage *m, size_t *ret_len) must_check;
  * protobuf_c_message_free_unpacked. NULL: out of memory. */
 ProtobufCMessage *pb_clone(const ProtobufCMessage *m) must_check;
 
-/* Are all its strings UTF-8, down to the innermost message? Go refuses any other message. */
-bool pb_strings_valid(const ProtobufCMessage *m);
-/* A deep copy as pb_clone gives, with strings as utf8_repair leaves them. NULL: out of memory. */
-ProtobufCMessage *pb_clone_repaired(const ProtobufCMessage *m) must_check;
+/* Go refuses a message with a string that is not UTF-8, down to the innermost one. Such a *m (NULL
+ * is fine) is replaced by a copy with strings as utf8_repair leaves them, which is also *ret_copy,
+ * for the caller to free; else that is NULL. -ENOMEM. */
+int pb_repair(const ProtobufCMessage **m, ProtobufCMessage **ret_copy) must_check;
+
+/* What pb_clone and pb_repair gave; NULL is fine. */
+void pb_freep(ProtobufCMessage **m);
+#define cleanup_pb cleanup_with(pb_freep)
 
 /* The full name of the message inside, without the "type.googleapis.com/" that some put in front.
  * NULL has the type "". Valid as long as `any`. */

@@ -101,32 +101,18 @@ static int put_frame(struct buf *out, uint32_t stream_id, enum ttrpc_type type, 
 	return 0;
 }
 
-static void codec_free_copy(ProtobufCMessage **copy)
-{
-	if (*copy)
-		protobuf_c_message_free_unpacked(*copy, NULL);
-}
-
 /* What goes back to a client may have a guest's text in it, or half a character of it where it was
  * cut. A Go client would refuse the whole message, with the exit code that it asked for. */
 static int put_answer(struct buf *out, uint32_t stream_id, enum ttrpc_type type, uint8_t flags,
 		      const ProtobufCMessage *head, uint8_t tag, const ProtobufCMessage *body)
 {
-	ProtobufCMessage *cleanup_with(codec_free_copy) good_head = NULL;
-	ProtobufCMessage *cleanup_with(codec_free_copy) good_body = NULL;
+	cleanup_pb ProtobufCMessage *head_copy = NULL;
+	cleanup_pb ProtobufCMessage *body_copy = NULL;
+	int r = pb_repair(&head, &head_copy);
 
-	if (head && !pb_strings_valid(head)) {
-		good_head = pb_clone_repaired(head);
-		if (!good_head)
-			return -ENOMEM;
-	}
-	if (body && !pb_strings_valid(body)) {
-		good_body = pb_clone_repaired(body);
-		if (!good_body)
-			return -ENOMEM;
-	}
-	return put_frame(out, stream_id, type, flags, good_head ? good_head : head, tag,
-			 good_body ? good_body : body);
+	if (r == 0)
+		r = pb_repair(&body, &body_copy);
+	return r == 0 ? put_frame(out, stream_id, type, flags, head, tag, body) : r;
 }
 
 int ttrpc_put_request(struct buf *out, uint32_t stream_id, uint8_t flags,
@@ -147,19 +133,17 @@ int ttrpc_put_status(struct buf *out, uint32_t stream_id, enum rpc_code code, co
 	Ttrpc__Response resp = TTRPC__RESPONSE__INIT;
 	Rpc__Status status = RPC__STATUS__INIT;
 	Wkt__Any any = WKT__ANY__INIT, *any_p = &any;
-	ProtobufCMessage *cleanup_with(codec_free_copy) good = NULL;
+	cleanup_pb ProtobufCMessage *copy = NULL;
 	cleanup_free uint8_t *packed = NULL;
 	size_t n;
+	int r;
 
 	status.code = (int32_t)code;
 	status.message = (char *)msg;
 	resp.status = &status;
-	if (detail && !pb_strings_valid(detail)) {
-		good = pb_clone_repaired(detail);
-		if (!good)
-			return -ENOMEM;
-		detail = good;
-	}
+	r = pb_repair(&detail, &copy);
+	if (r < 0)
+		return r;
 	if (detail) {
 		n = protobuf_c_message_get_packed_size(detail);
 		if (n > TTRPC_MESSAGE_MAX)

@@ -233,23 +233,17 @@ static void call_answer(struct rpc_call *c, grpc_byte_buffer *message, enum rpc_
 /* NULL: too large, then *ret_code says so. A NULL message packs to nothing. */
 static grpc_byte_buffer *pack(const ProtobufCMessage *m, int *ret_code)
 {
-	size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
-	ProtobufCMessage *good = NULL;
+	cleanup_pb ProtobufCMessage *copy = NULL;
 	grpc_slice slice;
 	grpc_byte_buffer *b;
+	size_t n;
+	int r = pb_repair(&m, &copy);
 
-	if (m && !pb_strings_valid(m)) {
-		good = pb_clone_repaired(m);
-		if (!good) {
-			*ret_code = -ENOMEM;
-			return NULL;
-		}
-		b = pack(good, ret_code);
-		protobuf_c_message_free_unpacked(good, NULL);
-		return b;
-	}
-	if (n > RPC_MESSAGE_MAX) {
-		*ret_code = -ENOBUFS;
+	n = r == 0 && m ? protobuf_c_message_get_packed_size(m) : 0;
+	if (n > RPC_MESSAGE_MAX)
+		r = -ENOBUFS;
+	if (r < 0) {
+		*ret_code = r;
 		return NULL;
 	}
 	slice = grpc_slice_malloc(n);
