@@ -95,7 +95,6 @@ static struct lap lap_start(struct loop *l)
 	return (struct lap){ .wall = now_mono_ns(), .cpu = cpu_ns(), .waited = waited_ns(l) };
 }
 
-/* `fn` is the callback: its source may be gone by now. */
 static void lap_end(struct loop *l, struct lap start, const char *kind, uintptr_t fn)
 {
 	char at[24], ms[24], cpu_ms[24];
@@ -117,6 +116,17 @@ static void lap_end(struct loop *l, struct lap start, const char *kind, uintptr_
 	log_warn("a callback took long", "source", kind, "callback", at, "ms", ms, "cpu_ms",
 		 cpu_ms);
 }
+
+/* fn(...), measured. The callback may free its source. */
+#define call_measured(l, kind, fn, ...)                                                            \
+	do {                                                                                       \
+		struct loop *l_ = (l);                                                             \
+		__typeof__(fn) fn_ = (fn);                                                         \
+		struct lap lap_ = lap_start(l_);                                                   \
+                                                                                                   \
+		fn_(__VA_ARGS__);                                                                  \
+		lap_end(l_, lap_, (kind), (uintptr_t)fn_);                                         \
+	} while (0)
 
 static uint64_t budget_of_environment(void)
 {
@@ -269,8 +279,6 @@ static void loop_run_timers(struct ev_io *io, uint32_t events)
 	struct loop *l = io->arg;
 	uint64_t n, now = now_mono_ns();
 	struct ev_timer *t;
-	struct lap lap;
-	uintptr_t fn;
 
 	(void)!read(io->fd, &n, sizeof(n));
 	l->armed_ns = 0;
@@ -278,10 +286,7 @@ static void loop_run_timers(struct ev_io *io, uint32_t events)
 	while (l->heap_n && l->heap[0]->at_ns <= now) {
 		t = l->heap[0];
 		ev_timer_del(t);
-		fn = (uintptr_t)t->cb;
-		lap = lap_start(l);
-		t->cb(t);
-		lap_end(l, lap, "timer", fn);
+		call_measured(l, "timer", t->cb, t);
 	}
 	timers_arm(l);
 }
@@ -312,7 +317,6 @@ static void loop_run_posts(struct ev_io *io, uint32_t events)
 {
 	struct loop *l = io->arg;
 	struct post *p, *next;
-	struct lap lap;
 	uint64_t n;
 
 	pthread_mutex_lock(&l->lock);
@@ -323,9 +327,7 @@ static void loop_run_posts(struct ev_io *io, uint32_t events)
 	pthread_mutex_unlock(&l->lock);
 	for (; p; p = next) {
 		next = p->next;
-		lap = lap_start(l);
-		p->fn(p->arg);
-		lap_end(l, lap, "post", (uintptr_t)p->fn);
+		call_measured(l, "post", p->fn, p->arg);
 		free(p);
 	}
 }
@@ -395,17 +397,13 @@ void loop_free(struct loop *l)
 static void dispatch(struct loop *l, struct ev_io *io, uint32_t events)
 {
 	void (*fn)(struct ev_io *, uint32_t) = io->cb;
-	struct lap lap;
 
 	/* Those measure each callback that they call. */
 	if (fn == loop_run_timers || fn == loop_run_posts || fn == loop_on_signal ||
-	    fn == loop_on_child) {
+	    fn == loop_on_child)
 		fn(io, events);
-		return;
-	}
-	lap = lap_start(l);
-	fn(io, events);
-	lap_end(l, lap, "descriptor", (uintptr_t)fn);
+	else
+		call_measured(l, "descriptor", fn, io, events);
 }
 
 int loop_once(struct loop *l, int timeout_ms)
@@ -458,17 +456,11 @@ void loop_stop(struct loop *l, int result)
 static void loop_on_signal(struct ev_io *io, uint32_t events)
 {
 	struct ev_signal *s = io->arg;
-	struct loop *l = io->loop;
 	struct signalfd_siginfo si;
-	uintptr_t fn = (uintptr_t)s->cb;
-	struct lap lap;
 
 	/* One each time: the callback may delete the source. Level-triggered, so the rest comes. */
-	if (read(s->fd, &si, sizeof(si)) != sizeof(si))
-		return;
-	lap = lap_start(l);
-	s->cb(s, (int)si.ssi_signo);
-	lap_end(l, lap, "signal", fn);
+	if (read(s->fd, &si, sizeof(si)) == sizeof(si))
+		call_measured(io->loop, "signal", s->cb, s, (int)si.ssi_signo);
 }
 
 int ev_signal_add(struct loop *l, struct ev_signal *s, const int *signals, size_t n,
@@ -509,8 +501,6 @@ static void loop_on_child(struct ev_io *io, uint32_t events)
 {
 	struct ev_child *c = io->arg;
 	struct loop *l = io->loop;
-	uintptr_t fn = (uintptr_t)c->cb;
-	struct lap lap;
 	int status = 0;
 	pid_t r;
 
@@ -521,9 +511,7 @@ static void loop_on_child(struct ev_io *io, uint32_t events)
 		return;
 	ev_child_del(c);
 	/* Reaped by somebody else: the status is lost, the death is not. */
-	lap = lap_start(l);
-	c->cb(c, r < 0 ? W_EXITCODE(255, 0) : status);
-	lap_end(l, lap, "child", fn);
+	call_measured(l, "child", c->cb, c, r < 0 ? W_EXITCODE(255, 0) : status);
 }
 
 int ev_child_add(struct loop *l, struct ev_child *c, pid_t pid, int pidfd,
