@@ -25,9 +25,10 @@ _Static_assert(LOG_LINE_MAX <= PIPE_BUF, "a line is one write");
 /* How a line is written without waiting. The descriptor is borrowed and its description may be
  * shared with other processes, so O_NONBLOCK is not ours to set there. */
 enum sink_kind {
-	SINK_PLAIN,  /* a file: write; also what a program has before log_init */
+	SINK_PLAIN,  /* a file: write */
 	SINK_OWN,    /* a pipe or terminal, by a description of our own with O_NONBLOCK */
-	SINK_POLL,   /* one that cannot be opened again: written when poll has room for a line */
+	SINK_POLL,   /* one that cannot be opened again, and what a program has before log_init:
+			written when poll has room for a line */
 	SINK_SOCKET, /* MSG_DONTWAIT */
 };
 
