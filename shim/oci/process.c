@@ -236,40 +236,26 @@ static int process_args(struct oci *o, const char *path, json_t *v)
 	return oci_strings(o, path, v, PROCESS_ARGS_MAX, &o->process->n_args, &o->process->args);
 }
 
-/* Appends room for n variables to those that are there: "env" and its hexadecimal part come in any
- * order. */
-static int env_grow(struct oci *o, const char *path, json_t *v, ProtobufCBinaryData **ret)
+/* Appends to what is there: "env" and its hexadecimal part come in any order. */
+static int process_env(struct oci *o, const char *path, json_t *v)
 {
-	size_t old = o->process->n_env, n = json_array_size(v);
+	size_t old = o->process->n_env, n = 0;
 	ProtobufCBinaryData *list;
+	char **strings = NULL;
+	int r = oci_strings(o, path, v, PROCESS_ARGS_MAX - old, &n, &strings);
 
-	if (!json_is_array(v))
-		return oci_bad(o, path, "is not a list");
-	if (n > PROCESS_ARGS_MAX - old)
-		return oci_bad(o, path, "has too many entries");
+	if (r < 0)
+		return r;
 	list = oci_alloc(o, (old + n) * sizeof(*list));
 	if (!list)
 		return oci_oom(o);
 	if (old)
 		memcpy(list, o->process->env, old * sizeof(*list));
-	*ret = list + old;
+	for (size_t i = 0; i < n; i++)
+		list[old + i] = (ProtobufCBinaryData){ strlen(strings[i]), (uint8_t *)strings[i] };
 	o->process->env = list;
 	o->process->n_env = old + n;
 	return 0;
-}
-
-static int process_env(struct oci *o, const char *path, json_t *v)
-{
-	ProtobufCBinaryData *list = NULL;
-	int r = env_grow(o, path, v, &list);
-	char *s = NULL;
-
-	for (size_t i = 0; r == 0 && i < json_array_size(v); i++) {
-		r = oci_string(o, path, json_array_get(v, i), &s);
-		if (r == 0)
-			list[i] = (ProtobufCBinaryData){ strlen(s), (uint8_t *)s };
-	}
-	return r;
 }
 
 static int hex_digit(char c)
@@ -279,29 +265,31 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
+/* In place: a byte never comes before its digits. */
+static int hex_decode(struct oci *o, const char *path, ProtobufCBinaryData *b)
+{
+	if (b->len % 2)
+		return oci_bad(o, path, "is not hexadecimal");
+	b->len /= 2;
+	for (size_t i = 0; i < b->len; i++) {
+		int high = hex_digit((char)b->data[2 * i]);
+		int low = hex_digit((char)b->data[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return oci_bad(o, path, "is not hexadecimal");
+		b->data[i] = (uint8_t)(high << 4 | low);
+	}
+	return 0;
+}
+
 /* Of huskd: values that are not UTF-8. */
 static int process_env_hex(struct oci *o, const char *path, json_t *v)
 {
-	ProtobufCBinaryData *list = NULL;
-	int r = env_grow(o, path, v, &list);
-	char *s = NULL;
+	size_t old = o->process->n_env;
+	int r = process_env(o, path, v);
 
-	for (size_t i = 0; r == 0 && i < json_array_size(v); i++) {
-		r = oci_string(o, path, json_array_get(v, i), &s);
-		if (r < 0)
-			break;
-		list[i] = (ProtobufCBinaryData){ strlen(s) / 2, (uint8_t *)s };
-		if (strlen(s) % 2)
-			return oci_bad(o, path, "is not hexadecimal");
-		/* In place: a byte never comes before its digits. */
-		for (size_t k = 0; k < list[i].len; k++) {
-			int high = hex_digit(s[2 * k]), low = hex_digit(s[2 * k + 1]);
-
-			if (high < 0 || low < 0)
-				return oci_bad(o, path, "is not hexadecimal");
-			s[k] = (char)(high << 4 | low);
-		}
-	}
+	for (size_t i = old; r == 0 && i < o->process->n_env; i++)
+		r = hex_decode(o, path, &o->process->env[i]);
 	return r;
 }
 
