@@ -25,7 +25,6 @@ struct agent {
 /* A call in flight: the owner's callback behind the check for an agent that is gone. */
 struct pending {
 	struct agent *agent;
-	bool may_break; /* it ends the guest, and the channel with it */
 	ttrpc_done done;
 	void *arg;
 };
@@ -143,7 +142,7 @@ static void agent_on_done(const struct ttrpc_result *res, void *arg)
 
 	/* Neither is an answer that the agent ever gives: whoever gives it is not to be trusted
 	 * with a pod. */
-	if (!p->may_break && (res->code == -ECONNRESET || res->code == -ECANCELED))
+	if (res->code == -ECONNRESET || res->code == -ECANCELED)
 		set_lost(p->agent, "the agent's channel ended");
 	p->done(res, p->arg);
 	free(p);
@@ -160,10 +159,7 @@ static int call(struct agent *a, const char *method, const ProtobufCMessage *req
 	p = malloc(sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	*p = (struct pending){ .agent = a,
-			       .done = done,
-			       .arg = arg,
-			       .may_break = timeout_ms == AGENT_SHUTDOWN_TIMEOUT_MS };
+	*p = (struct pending){ .agent = a, .done = done, .arg = arg };
 	r = ttrpc_client_call(a->client, &agent__agent__descriptor, method, req, timeout_ms,
 			      agent_on_done, p);
 	if (r < 0)
@@ -224,10 +220,9 @@ int agent_remove_container(struct agent *a, const char *id, ttrpc_done done, voi
 {
 	Agent__RemoveContainerRequest req = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
 
+	req.id = (char *)id;
 	/* A scratch disk lives as long as its container. */
 	req.discard = true;
-
-	req.id = (char *)id;
 	return call(a, "RemoveContainer", &req.base, AGENT_CALL_TIMEOUT_MS, done, arg);
 }
 
