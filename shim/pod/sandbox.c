@@ -329,8 +329,9 @@ static int start_vm(struct sandbox *sb, struct err *err)
 	r = agent_create_sandbox(sb->agent, sb->req, sandbox_on_created, sb);
 	if (r == 0)
 		r = agent_events(sb->agent);
-	/* The boot has failed already: the monitor's answer, on its way, has the reason. */
-	if (r == -ECONNRESET || r == -EPIPE)
+	/* The boot has failed already: the monitor's answer, on its way, has the reason. Without
+	 * it the end of the channel is what is told (sandbox_on_agent_lost). */
+	if (r == -ECONNRESET)
 		return 0;
 	return r < 0 ? err_errno(err, r, "agent") : 0;
 }
