@@ -15,7 +15,6 @@
 #define DRAIN_ROUNDS 32 /* a pipe holds 64 KiB */
 
 struct console {
-	struct loop *loop;
 	char *path;
 	int file;    /* -1 = cannot be written */
 	size_t size; /* of the file */
@@ -168,33 +167,27 @@ int console_new(struct loop *l, const char *path, struct console **ret, int *ret
 		struct err *err)
 {
 	struct console *c = calloc(1, sizeof(*c));
-	int p[2], r;
+	int p[2] = { -1, -1 }, r = 0;
 
 	if (!c)
 		return err_nomem(err);
-	*c = (struct console){ .loop = l,
+	*c = (struct console){ .path = strdup(path),
 			       .file = -1,
-			       .pipe = -1,
 			       .tokens = CONSOLE_BURST,
 			       .filled_ns = now_mono_ns() };
-	c->path = strdup(path);
-	if (!c->path) {
-		console_free(c);
-		return err_nomem(err);
-	}
-	if (pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0) {
-		r = err_errno(err, -errno, "console");
-		console_free(c);
-		return r;
-	}
+	if (!c->path)
+		r = -ENOMEM;
+	if (r == 0 && pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0)
+		r = -errno;
 	c->pipe = p[0];
-	r = open_file(c);
+	if (r == 0)
+		r = open_file(c);
 	if (r == 0)
 		r = ev_io_add(l, &c->io, c->pipe, EPOLLIN, console_on_output, c);
 	if (r < 0) {
 		fd_close(&p[1]);
 		console_free(c);
-		return err_errno(err, r, "console %s", path);
+		return r == -ENOMEM ? err_nomem(err) : err_errno(err, r, "console %s", path);
 	}
 	*ret_fd = p[1];
 	*ret = c;
