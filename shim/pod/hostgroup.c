@@ -18,6 +18,15 @@ static uint64_t limit_of(uint32_t memory_mib, uint32_t more_mib)
 	return (memory_mib + memory_mib / 128 + (uint64_t)more_mib) * MIB;
 }
 
+/* A group without a limit still ends as one. */
+static void set_limit(const struct hostgroup *g, uint32_t more_mib)
+{
+	struct err err = { 0 };
+
+	if (cgroup_limit_memory(g->path, limit_of(g->memory_mib, more_mib), &err) < 0)
+		log_debug("no memory limit for the pod", "err", err_text(&err));
+}
+
 static void forget(struct hostgroup *g)
 {
 	ev_timer_del(&g->timer);
@@ -28,12 +37,10 @@ static void forget(struct hostgroup *g)
 int hostgroup_make(struct hostgroup *g, struct loop *l, const char *parent, const char *id,
 		   const char *record, uint32_t memory_mib, struct err *err)
 {
-	uint64_t limit = limit_of(memory_mib, HOSTGROUP_QEMU_MIB);
-	struct err why = { 0 };
 	int r;
 
 	*g = (struct hostgroup){ .loop = l, .memory_mib = memory_mib };
-	r = cgroup_path(parent, id, limit, &g->path, err);
+	r = cgroup_path(parent, id, limit_of(memory_mib, HOSTGROUP_QEMU_MIB), &g->path, err);
 	if (r < 0)
 		return r;
 	g->record = strdup(record);
@@ -45,19 +52,14 @@ int hostgroup_make(struct hostgroup *g, struct loop *l, const char *parent, cons
 		forget(g);
 		return r;
 	}
-	/* A group without a limit still ends as one. */
-	if (cgroup_limit_memory(g->path, limit, &why) < 0)
-		log_debug("no memory limit for the pod", "err", err_text(&why));
+	set_limit(g, HOSTGROUP_QEMU_MIB);
 	return 0;
 }
 
 void hostgroup_set_backend(struct hostgroup *g, const char *backend)
 {
-	struct err err = { 0 };
-
-	if (g->path && str_eq(backend, "kvm") &&
-	    cgroup_limit_memory(g->path, limit_of(g->memory_mib, HOSTGROUP_KVM_MIB), &err) < 0)
-		log_debug("no memory limit for the pod", "err", err_text(&err));
+	if (g->path && str_eq(backend, "kvm"))
+		set_limit(g, HOSTGROUP_KVM_MIB);
 }
 
 /* True: it is gone, or nothing more can be done. */
