@@ -232,6 +232,7 @@ struct container *container_new(struct containers *cs, const TaskV2__CreateTaskR
 	if (!c)
 		return NULL;
 	c->all = cs;
+	c->oom_score_adj = INT_MAX;
 	c->id = strdup(req->id);
 	c->bundle = strdup(req->bundle);
 	setup.container = c->id;
@@ -280,10 +281,8 @@ void containers_weigh(const struct containers *cs)
 {
 	int score = INT_MAX;
 
-	for (const struct container *c = cs->first; c; c = c->next) {
-		if (c->weighed)
-			score = MIN_OF(score, c->oom_score_adj);
-	}
+	for (const struct container *c = cs->first; c; c = c->next)
+		score = MIN_OF(score, c->oom_score_adj);
 	if (score != INT_MAX)
 		sandbox_set_oom_score(cs->sandbox, score);
 }

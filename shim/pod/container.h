@@ -57,8 +57,7 @@ struct container {
 	struct proc *execs;
 	size_t n_execs;
 	struct rootfs *rootfs;
-	int oom_score_adj; /* of its first process, as its client wants it */
-	bool weighed;	   /* it has one */
+	int oom_score_adj; /* of its first process, as its client wants it; INT_MAX = not known */
 	bool own_pids;	   /* the end of its first process is the end of all */
 	bool deleting;
 	container_done delete_done; /* while a slow reader is waited for, else NULL */

@@ -191,7 +191,6 @@ static int create_prepare(struct create *op, const TaskV2__CreateTaskRequest *re
 	if (r < 0)
 		return r;
 	c->oom_score_adj = op->spec.req->process->oom_score_adj;
-	c->weighed = true;
 	containers_weigh(c->all);
 	c->own_pids = op->spec.req->pid_namespace == AGENT__NAMESPACE_MODE__PRIVATE;
 	c->init.command = str_fmt("%.200s", op->spec.req->process->args[0]);
