@@ -10,13 +10,9 @@
 
 #define EVERYTHING 400 /* enough rounds of the loop for a few requests and their answers */
 
-struct loop *loop;
-struct sandbox sb;
 struct containers all;
-static Shim__Options opts;
-static struct sandbox_setup setup;
 char *scratch;
-static char *layer, *console;
+static char *layer;
 char heard[2000];
 
 static void hear(const char *what, const char *id, const char *exec_id)
@@ -181,7 +177,6 @@ int pod_set_up_files(void **state)
 	if (tmpdir_make(state) != 0)
 		return -1;
 	layer = in_tmpdir("layer");
-	console = in_tmpdir("console.log");
 	scratch = in_tmpdir("scratch");
 	write_text(layer, "x");
 	write_text(scratch, "x");
@@ -191,7 +186,6 @@ int pod_set_up_files(void **state)
 int pod_tear_down_files(void **state)
 {
 	free(layer);
-	free(console);
 	free(scratch);
 	return tmpdir_remove(state);
 }
@@ -200,18 +194,9 @@ int pod_set_up(void **state)
 {
 	struct err err = { 0 };
 
-	shim__options__init(&opts);
-	setup = (struct sandbox_setup){ .id = "pod-1",
-					.opts = &opts,
-					.vmm_path = "/vmm",
-					.kernel = "/kernel",
-					.initramfs = "/initramfs",
-					.console = console };
 	heard[0] = 0;
 	a = w = (struct answer){ 0 };
-	assert_ok(loop_new(&loop, &err), &err);
-	fake_vm_init(loop);
-	sandbox_init(&sb, loop, &setup, &sandbox_ops, NULL);
+	sandbox_fixture_begin(&sandbox_ops);
 	containers_init(&all, loop, &sb, &container_ops, NULL);
 	assert_ok(sandbox_prepare(&sb, NULL, &err), &err);
 	assert_ok(sandbox_start(&sb, &err), &err);
@@ -226,8 +211,7 @@ int pod_tear_down(void **state)
 	sandbox_fini(&sb);
 	containers_fini(&all);
 	assert_int_equal(all.n, 0);
-	fake_vm_fini();
-	loop_free(loop);
+	sandbox_fixture_end();
 	return 0;
 }
 

@@ -1,15 +1,13 @@
 /*
- * A pod for tests of containers: a sandbox over a VM that pretends (fake_vm.h), READY, its
- * containers, and requests to them in short. Whatever goes wrong in here fails the test.
+ * A pod for tests of containers: the sandbox of sandbox_fixture.h, READY, its containers, and
+ * requests to them in short. Whatever goes wrong in here fails the test.
  */
 #ifndef HUSK_TEST_LIB_SHIM_POD_FIXTURE_H
 #define HUSK_TEST_LIB_SHIM_POD_FIXTURE_H
 
 #include "shim/pod/container.h"
-#include "shim/pod/sandbox.h"
+#include "test/lib/shim/sandbox_fixture.h"
 
-extern struct loop *loop;
-extern struct sandbox sb;
 extern struct containers all;
 extern char *scratch;		/* a file for a writable disk */
 extern const char *trouble_due; /* what sandbox_ops.trouble may say; NULL = nothing */

@@ -8,17 +8,11 @@
 #include <unistd.h>
 
 #include "base/util.h"
-#include "shim/pod/sandbox.h"
 #include "test/lib/shim/fake_vm.h"
+#include "test/lib/shim/sandbox_fixture.h"
 #include "test/lib/tmpdir.h"
 
 static const struct liveness_times quick = { .period_ms = 60, .timeout_ms = 40 };
-
-static struct loop *loop;
-static struct sandbox sb;
-static Shim__Options opts;
-static struct sandbox_setup setup;
-static char *console;
 
 static void on_exited(const Agent__ExitEvent *ev, void *arg)
 {
@@ -58,39 +52,16 @@ static const struct sandbox_ops ops = {
 
 static int set_up(void **state)
 {
-	struct err err = { 0 };
-
-	shim__options__init(&opts);
-	console = in_tmpdir("console.log");
-	setup = (struct sandbox_setup){ .id = "pod-1",
-					.opts = &opts,
-					.vmm_path = "/vmm",
-					.kernel = "/kernel",
-					.initramfs = "/initramfs",
-					.console = console,
-					.liveness = &quick };
-	assert_ok(loop_new(&loop, &err), &err);
-	fake_vm_init(loop);
-	sandbox_init(&sb, loop, &setup, &ops, NULL);
+	sandbox_fixture_begin(&ops);
+	setup.liveness = &quick;
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	sandbox_fini(&sb);
-	fake_vm_fini();
-	(void)unlink(console);
-	free(console);
-	loop_free(loop);
+	sandbox_fixture_end();
 	return 0;
-}
-
-static void run_for(uint64_t ms)
-{
-	uint64_t end = now_mono_ns() + ms * NS_PER_MS;
-
-	while (now_mono_ns() < end)
-		assert_true(loop_once(loop, 5) >= 0);
 }
 
 static void up(void)

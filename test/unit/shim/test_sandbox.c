@@ -3,19 +3,13 @@
 #include "test/lib/unit.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/util.h"
-#include "shim/pod/sandbox.h"
 #include "test/lib/shim/fake_vm.h"
+#include "test/lib/shim/sandbox_fixture.h"
 #include "test/lib/tmpdir.h"
 
-static struct loop *loop;
-static struct sandbox sb;
-static Shim__Options opts;
-static struct sandbox_setup setup;
-static char *console;
 static char heard[400]; /* the ops that were called, oldest first */
 
 static void hear(const char *what, const char *more)
@@ -109,30 +103,15 @@ static void wait_stopped(struct waiter *w)
 
 static int set_up(void **state)
 {
-	struct err err = { 0 };
-
-	shim__options__init(&opts);
-	console = in_tmpdir("console.log");
-	setup = (struct sandbox_setup){ .id = "pod-1",
-					.opts = &opts,
-					.vmm_path = "/vmm",
-					.kernel = "/kernel",
-					.initramfs = "/initramfs",
-					.console = console };
 	heard[0] = 0;
-	assert_ok(loop_new(&loop, &err), &err);
-	fake_vm_init(loop);
-	sandbox_init(&sb, loop, &setup, &ops, NULL);
+	sandbox_fixture_begin(&ops);
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	sandbox_fini(&sb);
-	fake_vm_fini();
-	(void)unlink(console);
-	free(console);
-	loop_free(loop);
+	sandbox_fixture_end();
 	return 0;
 }
 
