@@ -23,6 +23,7 @@ struct fake_vm {
 	bool refuse_unmap;
 	bool keep_disks;  /* a guest that never says it let go of one */
 	bool no_shutdown; /* the guest stays when it is asked to power off */
+	bool no_channel;  /* the boot fails at once: the agent's end is closed before any call */
 	/* What happened. */
 	struct vm_config config; /* of the last vm_start; numbers only */
 	int oom_score;		 /* of the VM */

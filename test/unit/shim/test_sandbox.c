@@ -312,6 +312,32 @@ static void test_dies_early(void **state)
 	assert_text(ready.err.msg, "start the VM: no kernel");
 }
 
+/* Before the first call to the agent is sent: the monitor's words count here, too. */
+static void test_boot_fails_at_once(void **state)
+{
+	static struct waiter ready = { .name = "R" };
+
+	fake.no_channel = true;
+	start();
+	sandbox_when_ready(&sb, waiter_on_run, &ready);
+	turn();
+	assert_false(ready.done);
+	fake_end("monitor failed: no kernel");
+	until(SB_STOPPED, 1000);
+	assert_string_equal(sb.why, "monitor failed: no kernel");
+	assert_string_equal(fake.killed, "-");
+	assert_text(ready.err.msg, "start the VM: monitor failed: no kernel");
+}
+
+/* The same, and the monitor says nothing. */
+static void test_boot_fails_silently(void **state)
+{
+	fake.no_channel = true;
+	start();
+	until(SB_STOPPED, 2000);
+	assert_string_equal(sb.why, "agent died: the agent's channel ended");
+}
+
 /* The agent's end alone says little: the VM's own reason counts if it comes soon. */
 static void test_agent_lost(void **state)
 {
@@ -541,6 +567,8 @@ int main(void)
 		TEST(test_end),
 		TEST(test_fini),
 		TEST(test_windows),
+		TEST(test_boot_fails_at_once),
+		TEST(test_boot_fails_silently),
 		TEST(test_guest_panics),
 		TEST(test_no_console),
 		TEST(test_disk_room),
