@@ -187,17 +187,6 @@ static void serve_new(struct virtio_blk *b, struct virtq *vq, const struct virtq
 	b->kept[b->n_kept++] = c->head;
 }
 
-static bool take_retry(struct virtio_blk *b)
-{
-	bool retry;
-
-	pthread_mutex_lock(&b->lock);
-	retry = b->retry;
-	b->retry = false;
-	pthread_mutex_unlock(&b->lock);
-	return retry || now_mono_ns() >= b->retry_ns;
-}
-
 /* All of them: each may be another file, and one whose window is gone gets its IOERR. */
 static void serve_kept(struct virtio_blk *b, struct virtq *vq)
 {
@@ -208,7 +197,7 @@ static void serve_kept(struct virtio_blk *b, struct virtq *vq)
 	/* Chains of a queue that was disabled meanwhile are forgotten, and so are they. */
 	if (n != vq->in_flight)
 		n = b->n_kept = 0;
-	if (n == 0 || !take_retry(b))
+	if (n == 0 || now_mono_ns() < b->retry_ns)
 		return;
 	for (unsigned i = 0; i < n; i++) {
 		paused = paused || io_thread_pausing(&b->thread);
@@ -280,6 +269,7 @@ static void mind_room(struct virtio_blk *b)
 
 /* ---- the thread ---- */
 
+/* Requests that are kept may have lost their window by it: they are tried in this round. */
 static void close_files(struct virtio_blk *b)
 {
 	unsigned n;
@@ -292,6 +282,8 @@ static void close_files(struct virtio_blk *b)
 		if (n)
 			fd = b->closing[--b->n_closing];
 		pthread_mutex_unlock(&b->lock);
+		if (n)
+			b->retry_ns = 0;
 		fd_close(&fd);
 	} while (n > 1);
 }
@@ -362,7 +354,6 @@ void virtio_blk_close(struct virtio_blk *b, int fd)
 	bool later;
 
 	pthread_mutex_lock(&b->lock);
-	b->retry = true;
 	later = b->thread.runs && b->n_closing < ARRAY_SIZE(b->closing);
 	if (later)
 		b->closing[b->n_closing++] = fd;
@@ -372,6 +363,7 @@ void virtio_blk_close(struct virtio_blk *b, int fd)
 		return;
 	}
 	io_thread_hold(&b->thread);
+	b->retry_ns = 0;
 	fd_close(&fd);
 	io_thread_release(&b->thread);
 }
@@ -422,7 +414,6 @@ void virtio_blk_init(struct virtio_blk *b, struct window_table *windows)
 	b->full = false;
 	b->room_fd = -1;
 	b->room = (struct blk_room){ 0 };
-	b->retry = false;
 	b->n_closing = 0;
 	pthread_mutex_init(&b->lock, NULL); /* default attributes: cannot fail on Linux */
 }

@@ -60,7 +60,6 @@ struct virtio_blk {
 	int room_fd;		  /* owned eventfd: virtio_blk_room has news; -1 = not started */
 	pthread_mutex_t lock;	  /* of what follows */
 	struct blk_room room;	  /* as the thread saw it last */
-	bool retry;		  /* those that are kept may have lost their window */
 	int closing[WINDOWS_MAX]; /* files of windows that are gone, for the thread */
 	unsigned n_closing;
 };
