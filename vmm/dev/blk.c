@@ -6,7 +6,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/check.h"
 #include "base/log.h"
 #include "base/util.h"
 
@@ -59,7 +58,6 @@ struct blk_request {
 	struct blk_header h;
 	const struct virtq_chain *c;
 	size_t written; /* bytes given to the driver, without the status */
-	size_t stored;	/* bytes that went to a file */
 };
 
 static bool on_disk(uint64_t sector, uint64_t sectors)
@@ -86,7 +84,7 @@ static uint8_t do_rw(struct virtio_blk *b, struct blk_request *q)
 		return BLK_S_IOERR;
 	if (!in) {
 		n = iov_slice(c->iov, c->n_out, sizeof(q->h), len, iov, ARRAY_SIZE(iov));
-		q->stored = len;
+		b->unlooked += len;
 		return status_of(window_write(b->windows, q->h.sector, iov, n, len));
 	}
 	n = iov_slice(c->iov + c->n_out, c->n_in, 0, len, iov, ARRAY_SIZE(iov));
@@ -164,7 +162,6 @@ static bool handle(struct virtio_blk *b, struct virtq *vq, const struct virtq_ch
 	}
 	iov_read(c->iov, c->n_out, 0, &q.h, sizeof(q.h));
 	status = blk_serve(b, &q);
-	b->unlooked += q.stored;
 	if (status == BLK_S_NO_ROOM && may_keep)
 		return false;
 	if (status == BLK_S_NO_ROOM)
