@@ -74,6 +74,11 @@ typedef int (*handler)(struct vhost_user *v);
 
 /* ---- rings ---- */
 
+static unsigned index_of(const struct vhost_user_ring *r)
+{
+	return (unsigned)(r - r->owner->rings);
+}
+
 static void vhost_user_on_kick(struct ev_io *io, uint32_t events)
 {
 	struct vhost_user_ring *r = io->arg;
@@ -85,7 +90,7 @@ static void vhost_user_on_kick(struct ev_io *io, uint32_t events)
 			ev_io_del(&r->kick_io);
 		return;
 	}
-	d->ops->notify(d, (unsigned)(r - r->owner->rings));
+	d->ops->notify(d, index_of(r));
 }
 
 static void vhost_user_interrupt(struct virtio_transport *t, unsigned queue)
@@ -101,12 +106,7 @@ static void vhost_user_interrupt(struct virtio_transport *t, unsigned queue)
 
 static struct virtq *queue_of(struct vhost_user_ring *r)
 {
-	return &r->owner->dev->queues[r - r->owner->rings];
-}
-
-static unsigned index_of(const struct vhost_user_ring *r)
-{
-	return (unsigned)(r - r->owner->rings);
+	return &r->owner->dev->queues[index_of(r)];
 }
 
 static void unwatch(struct vhost_user_ring *r)
