@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -10,8 +9,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/util.h"
-
-#define STACK (256 * KIB) /* touched as needed */
+#include "vmm/thread.h"
 
 /* False: the end. */
 static bool begin(struct io_thread *t)
@@ -78,23 +76,6 @@ static void *io_thread_main(void *arg)
 	return NULL;
 }
 
-static int create(struct io_thread *t)
-{
-	sigset_t all, old;
-	pthread_attr_t attr;
-	int r = pthread_attr_init(&attr);
-
-	if (r != 0)
-		return -r;
-	(void)pthread_attr_setstacksize(&attr, STACK);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&t->thread, &attr, io_thread_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return -r;
-}
-
 int io_thread_start(struct io_thread *t, const char *name, bool (*work)(void *arg), void *arg,
 		    struct err *err)
 {
@@ -108,7 +89,7 @@ int io_thread_start(struct io_thread *t, const char *name, bool (*work)(void *ar
 	/* Default attributes: cannot fail on Linux. */
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->changed, NULL);
-	r = create(t);
+	r = thread_start(&t->thread, io_thread_main, t);
 	if (r < 0) {
 		fd_close(&t->wake);
 		return err_errno(err, r, "thread %s", name);

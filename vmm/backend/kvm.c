@@ -26,9 +26,9 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "vmm/backend/cmdline.h"
+#include "vmm/thread.h"
 
 #define KICK_SIGNAL SIGUSR2
-#define VCPU_STACK (256 * KIB) /* touched as needed */
 
 /* ---- from the vCPU threads to the main loop ---- */
 
@@ -172,22 +172,13 @@ static void *kvm_vcpu_main(void *arg)
 
 static int start_vcpus(struct backend *b, struct err *err)
 {
-	sigset_t all, old;
-	pthread_attr_t attr;
-	int r = pthread_attr_init(&attr);
+	int r = 0;
 
-	if (r != 0)
-		return err_errno(err, -r, "vCPU threads");
-	(void)pthread_attr_setstacksize(&attr, VCPU_STACK);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (unsigned i = 0; i < b->n_vcpus && r == 0; i++) {
-		r = pthread_create(&b->vcpus[i].thread, &attr, kvm_vcpu_main, &b->vcpus[i]);
+		r = thread_start(&b->vcpus[i].thread, kvm_vcpu_main, &b->vcpus[i]);
 		b->vcpus[i].has_thread = r == 0;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return r == 0 ? 0 : err_errno(err, -r, "vCPU threads");
+	return r == 0 ? 0 : err_errno(err, r, "vCPU threads");
 }
 
 /* Main loop. No vCPU runs when this returns. */
