@@ -55,21 +55,26 @@ static int put(struct vmctl *c, const Vmm__Packet *p)
 	return 0;
 }
 
+static void put_event(struct vmctl *c, const char *name, const Vmm__Packet *p)
+{
+	int r = put(c, p);
+
+	if (r < 0)
+		log_error("event lost", "event", name, "err", strerror(-r));
+}
+
 void vmctl_agent_connected(void *arg)
 {
 	struct vmctl *c = arg;
 	Vmm__AgentConnected a = VMM__AGENT_CONNECTED__INIT;
 	Vmm__Packet p = VMM__PACKET__INIT;
-	int r;
 
 	a.boot_ns = c->vm->times.boot;
 	a.vcpu_start_ns = c->vm->times.vcpu_start;
 	a.agent_ready_ns = c->vm->times.agent_ready;
 	p.body_case = VMM__PACKET__BODY_AGENT_CONNECTED;
 	p.agent_connected = &a;
-	r = put(c, &p);
-	if (r < 0)
-		log_error("event lost", "event", "AgentConnected", "err", strerror(-r));
+	put_event(c, "AgentConnected", &p);
 }
 
 void vmctl_ended(void *arg, enum end_reason reason, const char *message)
@@ -77,22 +82,18 @@ void vmctl_ended(void *arg, enum end_reason reason, const char *message)
 	struct vmctl *c = arg;
 	Vmm__Ended e = VMM__ENDED__INIT;
 	Vmm__Packet p = VMM__PACKET__INIT;
-	int r;
 
 	e.reason = (Vmm__EndReason)reason;
 	e.message = (char *)message;
 	p.body_case = VMM__PACKET__BODY_ENDED;
 	p.ended = &e;
-	r = put(c, &p);
-	if (r < 0)
-		log_error("event lost", "event", "Ended", "err", strerror(-r));
+	put_event(c, "Ended", &p);
 }
 
 static void send_room(struct vmctl *c)
 {
 	Vmm__DiskRoom d = VMM__DISK_ROOM__INIT;
 	Vmm__Packet p = VMM__PACKET__INIT;
-	int r;
 
 	if (!c->room_due || c->n_queued > 0)
 		return;
@@ -103,9 +104,7 @@ static void send_room(struct vmctl *c)
 	d.file = c->room.file;
 	p.body_case = VMM__PACKET__BODY_DISK_ROOM;
 	p.disk_room = &d;
-	r = put(c, &p);
-	if (r < 0)
-		log_error("event lost", "event", "DiskRoom", "err", strerror(-r));
+	put_event(c, "DiskRoom", &p);
 }
 
 /* Only the last one counts: a client that does not read gets one, however often it changes. */
