@@ -33,8 +33,9 @@
 #define BLK_DISCARD_SECTORS_MAX (1u << 15)	/* 16 MiB in one range: 64 MiB */
 #define BLK_WRITE_ZEROES_SECTORS_MAX (1u << 14) /* 8 MiB: where holes fail they are written */
 
-#define BLK_RETRY_MS 1000	 /* of requests that are kept */
-#define BLK_ROOM_MS 5000	 /* a look at the file system while it is full */
+#define BLK_RETRY_MS 1000 /* of requests that are kept */
+/* Between two looks at the file system while it is full; otherwise a write looks after so long. */
+#define BLK_ROOM_MS 5000
 #define BLK_ROOM_STEP (16 * MIB) /* written between two looks; less when it gets close */
 #define BLK_ROOM_STEP_MIN (1 * MIB)
 
