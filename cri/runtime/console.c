@@ -15,9 +15,15 @@ static bool is_console(const char *name)
 	return str_eq(name, NAME) || str_eq(name, NAME ".1");
 }
 
-static bool is_other(const char *name)
+/* The next entry that is no console; NULL = there is none. */
+static const struct dirent *next_other(DIR *d)
 {
-	return !str_eq(name, ".") && !str_eq(name, "..") && !is_console(name);
+	const struct dirent *e;
+
+	while ((e = readdir(d)))
+		if (!str_eq(e->d_name, ".") && !str_eq(e->d_name, "..") && !is_console(e->d_name))
+			break;
+	return e;
 }
 
 int console_keep(const char *bundle, struct err *err)
@@ -28,11 +34,10 @@ int console_keep(const char *bundle, struct err *err)
 
 	if (!d)
 		return errno == ENOENT ? 0 : err_errno(err, -errno, "open %s", bundle);
-	while (r == 0 && (e = readdir(d))) {
+	while (r == 0 && (e = next_other(d))) {
 		cleanup_free char *path = str_fmt("%s/%s", bundle, e->d_name);
 
-		if (is_other(e->d_name))
-			r = path ? remove_tree(path, err) : err_nomem(err);
+		r = path ? remove_tree(path, err) : err_nomem(err);
 	}
 	closedir(d);
 	return r;
@@ -41,13 +46,11 @@ int console_keep(const char *bundle, struct err *err)
 bool console_alone(const char *bundle)
 {
 	DIR *d = opendir(bundle);
-	const struct dirent *e;
-	bool alone = true;
+	bool alone;
 
 	if (!d)
 		return errno == ENOENT;
-	while (alone && (e = readdir(d)))
-		alone = !is_other(e->d_name);
+	alone = !next_other(d);
 	closedir(d);
 	return alone;
 }
