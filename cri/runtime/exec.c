@@ -24,8 +24,7 @@ struct stream {
 	int fd;
 	struct ev_io io;
 	struct buf buf;
-	bool open;	/* end of file has not come */
-	size_t counted; /* of the buffer, in huskd's exec_bytes */
+	bool open; /* end of file has not come */
 };
 
 /*
@@ -59,11 +58,12 @@ static void stream_close(struct stream *s)
 
 static void stream_fini(struct stream *s)
 {
+	struct huskd *d = s->exec->huskd;
+
 	stream_close(s);
+	check(d->exec_bytes >= buf_len(&s->buf));
+	d->exec_bytes -= buf_len(&s->buf);
 	buf_fini(&s->buf);
-	check(s->exec->huskd->exec_bytes >= s->counted);
-	s->exec->huskd->exec_bytes -= s->counted;
-	s->counted = 0;
 }
 
 static void exec_unref(struct exec *e)
@@ -216,10 +216,8 @@ static ssize_t stream_read(struct stream *s)
 
 	if (room > 0) {
 		n = buf_read_fd(&s->buf, s->fd, room);
-		if (n > 0) {
-			s->counted += (size_t)n;
+		if (n > 0)
 			d->exec_bytes += (size_t)n;
-		}
 		return n;
 	}
 	n = read(s->fd, junk, sizeof(junk));
