@@ -57,23 +57,14 @@ static int set_image(struct env *e, const char *kv, struct err *err)
 
 static int set_config(struct env *e, const Cri__KeyValue *kv, struct err *err)
 {
-	size_t n = kv->value.len, key_len = kv->key ? strlen(kv->key) : 0;
-	char *s;
+	const char *value = kv->value.len ? (const char *)kv->value.data : "";
 
 	if (str_empty(kv->key) || strchr(kv->key, '='))
 		return err_set(err, -EINVAL, "environment variable with a bad name \"%.200s\"",
 			       kv->key);
-	if (n && memchr(kv->value.data, 0, n))
+	if (memchr(value, 0, kv->value.len))
 		return err_set(err, -EINVAL, "environment variable %.200s: NUL byte", kv->key);
-	s = malloc(key_len + n + 2);
-	if (s) {
-		memcpy(s, kv->key, key_len);
-		s[key_len] = '=';
-		if (n)
-			memcpy(s + key_len + 1, kv->value.data, n);
-		s[key_len + 1 + n] = '\0';
-	}
-	return env_set(e, kv->key, s, err);
+	return env_set(e, kv->key, str_fmt("%s=%.*s", kv->key, (int)kv->value.len, value), err);
 }
 
 static int fill(struct env *e, const struct spec_input *in, struct err *err)
