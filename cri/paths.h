@@ -6,8 +6,6 @@
 #ifndef HUSK_CRI_PATHS_H
 #define HUSK_CRI_PATHS_H
 
-#include <stdint.h>
-
 #include "base/compiler.h"
 #include "base/err.h"
 
@@ -17,7 +15,8 @@ struct huskd;
  * closed, by the caller, also after a failure: -1 = none. -EBUSY: another huskd has one of them. */
 int path_prepare(const struct huskd *d, int ret_locks[2], struct err *err) must_check;
 
-/* -ENOSPC, with the directory and what to do: root or state have less. */
+/* -ENOSPC, with the directory and what to do: root or state have less free than disk_reserve()
+ * (base/util.h) leaves to what runs. */
 int path_check_space(const struct huskd *d, struct err *err) must_check;
 
 char *path_db(const struct huskd *d);
