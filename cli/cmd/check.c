@@ -60,6 +60,19 @@ static int capture(const char *path, char *const *argv, char **ret, struct err *
 	return r < 0 ? err_errno(err, r, "%s", path) : 0;
 }
 
+/* What `program --probe` tells of this host; the caller drops *ret. NULL: it printed no JSON. */
+static int ask(const char *program, json_t **ret, struct err *err)
+{
+	cleanup_free char *path = NULL, *text = NULL;
+	char *argv[] = { (char *)program, (char *)"--probe", NULL };
+	int r = program_path(NULL, program, &path, err);
+
+	if (r == 0)
+		r = capture(path, argv, &text, err);
+	*ret = r == 0 ? json_loads(text, 0, NULL) : NULL;
+	return r;
+}
+
 /* husk-vmm --probe: {"kvm": {"usable": BOOL, "reason": TEXT, "fix": TEXT}, "qemu": {...}, "auto":
  * NAME} */
 static bool say_backend(struct check *k, const json_t *probe, const char *name)
@@ -78,9 +91,8 @@ static bool say_backend(struct check *k, const json_t *probe, const char *name)
 }
 
 /* How many of them work; -EPROTO when the answer could not be read, which has been said then. */
-static int say_backends(struct check *k, const char *text)
+static int say_backends(struct check *k, json_t *probe)
 {
-	json_t *probe = json_loads(text, 0, NULL);
 	const char *chosen = NULL;
 	int n = 0;
 
@@ -96,23 +108,19 @@ static int say_backends(struct check *k, const char *text)
 					  : "qemu: without KVM pods are slow, and QEMU's emulation "
 					    "is no border against a hostile guest; 'backend: kvm' "
 					    "refuses it");
-	json_decref(probe);
 	return n;
 }
 
 static void check_backends(struct check *k)
 {
-	cleanup_free char *path = NULL, *text = NULL;
-	char *argv[] = { (char *)"husk-vmm", (char *)"--probe", NULL };
 	struct err err = { 0 };
-	int r = program_path(NULL, "husk-vmm", &path, &err);
+	json_t *probe;
 
-	if (r == 0)
-		r = capture(path, argv, &text, &err);
-	if (r < 0)
+	if (ask("husk-vmm", &probe, &err) < 0)
 		say(k, BAD, "husk-vmm", err_text(&err));
-	else if (say_backends(k, text) == 0)
+	else if (say_backends(k, probe) == 0)
 		say(k, BAD, "backends", "no backend works: enable KVM, or install qemu-system-x86");
+	json_decref(probe);
 }
 
 /* v2 has one tree for all controllers; not every kernel has this one, or has it switched on. */
@@ -185,18 +193,13 @@ static void check_file(struct check *k, const char *what, const char *rel, const
  * left (SECURITY.md). */
 static void check_confinement(struct check *k)
 {
-	cleanup_free char *path = NULL, *text = NULL;
-	char *argv[] = { (char *)"husk-image-worker", (char *)"--probe", NULL };
 	struct err err = { 0 };
-	json_t *probe = NULL;
+	json_t *probe;
 	char line[PROBE_FIELD_MAX];
-	int abi = 0, r = program_path(NULL, "husk-image-worker", &path, &err);
+	int abi = 0;
 
-	if (r == 0)
-		r = capture(path, argv, &text, &err);
-	if (r < 0)
+	if (ask("husk-image-worker", &probe, &err) < 0)
 		return; /* the check of the file says it */
-	probe = json_loads(text, 0, NULL);
 	if (!probe || json_unpack(probe, "{s:i}", "landlock", &abi) < 0) {
 		say(k, BAD, "confinement", "husk-image-worker --probe printed no JSON");
 	} else if (abi) {
