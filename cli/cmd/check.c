@@ -234,14 +234,12 @@ static void say_conditions(struct check *k, const Cri__RuntimeStatus *st)
 	for (size_t i = 0; i < st->n_conditions; i++) {
 		const Cri__RuntimeCondition *c = st->conditions[i];
 
-		(void)snprintf(text, sizeof(text), "%s%s%s",
-			       c->status ? "yes" : "no: ", c->status ? "" : c->reason,
-			       !c->status	       ? " - "
-			       : str_empty(c->message) ? ""
-						       : ", but ");
-		if (!c->status || !str_empty(c->message))
-			(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s",
-				       c->message);
+		if (!c->status)
+			(void)snprintf(text, sizeof(text), "no: %s - %s", c->reason, c->message);
+		else if (str_empty(c->message))
+			(void)snprintf(text, sizeof(text), "yes");
+		else
+			(void)snprintf(text, sizeof(text), "yes, but %s", c->message);
 		say(k, c->status && str_empty(c->message) ? OK : NOTE, c->type, text);
 	}
 }
