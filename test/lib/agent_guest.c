@@ -111,19 +111,6 @@ static void test_many_containers(void **state)
 	assert_string_equal(out, "room\n");
 }
 
-/* An exec in container `id`: its output, valid until the next. */
-static char *exec_out(const char *id, const char *exec_id, const char *script)
-{
-	struct exec e;
-	int out;
-
-	request_exec(&e, id, exec_id, script);
-	e.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, e.stdio.stdout_stream);
-	do_exec_ok(&e);
-	return drive_read_all(out, NULL);
-}
-
 static void set_disk_room(bool full)
 {
 	Agent__SetDiskRoomRequest req = AGENT__SET_DISK_ROOM_REQUEST__INIT;
@@ -141,14 +128,15 @@ static void test_disk_room(void **state)
 	char *out;
 
 	start_idle(&s);
-	out = exec_out(s.id, "a", "dd if=/dev/zero of=/old bs=64k count=16 2>&1 && echo old");
+	out = exec_script(s.id, "a", "dd if=/dev/zero of=/old bs=64k count=16 2>&1 && echo old");
 	assert_text(out, "old");
 	set_disk_room(true);
 	set_disk_room(true);
-	out = exec_out(s.id, "b",
-		       "exec 2>&1; dd if=/dev/zero of=/new bs=64k count=16; echo $?; "
-		       "dd if=/dev/zero of=/old bs=64k count=8 conv=notrunc,fsync && echo over; "
-		       "sync && echo synced; cat /old | wc -c; df -k / | awk 'END { print $4 }'");
+	out = exec_script(
+		s.id, "b",
+		"exec 2>&1; dd if=/dev/zero of=/new bs=64k count=16; echo $?; "
+		"dd if=/dev/zero of=/old bs=64k count=8 conv=notrunc,fsync && echo over; "
+		"sync && echo synced; cat /old | wc -c; df -k / | awk 'END { print $4 }'");
 	assert_text(out, "No space left on device");
 	assert_text(out, "\n1\n");
 	assert_text(out, "over\n");
@@ -160,9 +148,10 @@ static void test_disk_room(void **state)
 			 -ENOBUFS); /* the code of the RPC */
 	assert_text(err_text(&drv.err), "no space left on the host");
 	set_disk_room(false);
-	out = exec_out(s.id, "c",
-		       "exec 2>&1; dd if=/dev/zero of=/new bs=64k count=32 conv=fsync && echo new; "
-		       "df -k / | awk 'END { print ($4 > 0) }'");
+	out = exec_script(
+		s.id, "c",
+		"exec 2>&1; dd if=/dev/zero of=/new bs=64k count=32 conv=fsync && echo new; "
+		"df -k / | awk 'END { print ($4 > 0) }'");
 	assert_text(out, "new\n1\n");
 	do_create(&late);
 	do_start_ok(late.id);

@@ -35,19 +35,6 @@ static void assert_pings(uint64_t max_ms)
 	assert_true(now_mono_ns() - begin < max_ms * NS_PER_MS);
 }
 
-/* Runs an exec and gives its output. */
-static char *exec_script(const char *id, const char *exec_id, const char *script)
-{
-	struct exec e;
-	int out;
-
-	request_exec(&e, id, exec_id, script);
-	e.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, e.stdio.stdout_stream);
-	do_exec_ok(&e);
-	return drive_read_all(out, NULL);
-}
-
 /* /proc/sys without the usual read-only paths: whatever the kernel would start for a container, it
  * would start as the guest's root. */
 static void test_helpers(void **state)

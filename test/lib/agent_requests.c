@@ -214,3 +214,15 @@ void do_exec_ok(struct exec *e)
 		fail_msg("exec: %s: %s", r->failure->stage, r->failure->message);
 	start_free(r);
 }
+
+char *exec_script(const char *id, const char *exec_id, const char *script)
+{
+	struct exec e;
+	int out;
+
+	request_exec(&e, id, exec_id, script);
+	e.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, e.stdio.stdout_stream);
+	do_exec_ok(&e);
+	return drive_read_all(out, NULL);
+}

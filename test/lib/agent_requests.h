@@ -52,6 +52,8 @@ Agent__StartContainerResponse *do_start(const char *id); /* freed by start_free 
 void start_free(Agent__StartContainerResponse *r);
 void do_start_ok(const char *id);
 void do_exec_ok(struct exec *e);
+/* One more command in a container: its standard output, valid until the next. */
+char *exec_script(const char *id, const char *exec_id, const char *script);
 void do_remove(const char *id);
 /* 0 or -errno. */
 int do_kill(const char *id, const char *exec_id, int sig, bool all);

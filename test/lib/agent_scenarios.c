@@ -294,16 +294,14 @@ static void test_exec(void **state)
 	Agent__StartContainerResponse *r;
 	Agent__ListProcessesRequest lr = AGENT__LIST_PROCESSES_REQUEST__INIT;
 	Agent__ListProcessesResponse *l;
+	char *text;
 	int out, in;
 
 	start_idle(&s);
-	request_exec(
-		&e, s.id, "one",
+	text = exec_script(
+		s.id, "one",
 		"hostname; echo $$ >/tmp/pid; [ $(cat /proc/1/comm) = sh ] && echo same; exit 5");
-	e.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, e.stdio.stdout_stream);
-	do_exec_ok(&e);
-	assert_string_equal(drive_read_all(out, NULL), "seed\nsame\n");
+	assert_string_equal(text, "seed\nsame\n");
 	assert_int_equal(drive_exit(&drv, s.id, "one")->status, 5);
 
 	request_exec(&e, s.id, "bad", "");
@@ -361,7 +359,6 @@ static void test_pod_pid_namespace(void **state)
 {
 	struct setup a, b;
 	struct exec e;
-	int out;
 
 	request_container(&a, "sleep 1000 & wait");
 	a.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
@@ -377,11 +374,9 @@ static void test_pod_pid_namespace(void **state)
 	b.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
 	assert_string_equal(run_to_end(&b, NULL), "1\n0\n");
 	/* An orphan of the namespace goes to the pause process, and leaves no zombie. */
-	request_exec(&e, a.id, "orphan", "(sleep 0 &) ; sleep 1; ps | grep -c '\\[sleep\\]'");
-	e.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, e.stdio.stdout_stream);
-	do_exec_ok(&e);
-	assert_string_equal(drive_read_all(out, NULL), "0\n");
+	assert_string_equal(
+		exec_script(a.id, "orphan", "(sleep 0 &) ; sleep 1; ps | grep -c '\\[sleep\\]'"),
+		"0\n");
 	/* The first process goes, the rest of the container with it. */
 	request_exec(&e, a.id, "rest", "sleep 1000");
 	do_exec_ok(&e);
@@ -692,7 +687,7 @@ static void test_hostile_paths(void **state)
 {
 	struct setup s;
 	struct exec e;
-	int out;
+	char *out;
 	Agent__StartContainerResponse *r;
 
 	/* The container swaps what an exec's set-up looks at. */
@@ -700,13 +695,10 @@ static void test_hostile_paths(void **state)
 	s.scratch.first_sector = DISK_SCRATCH(SCRATCHES - 2);
 	do_create(&s);
 	do_start_ok(s.id);
-	request_exec(&e, s.id, "swap",
-		     "rm /etc/passwd; mkfifo /etc/passwd; rm -rf /etc/group;"
-		     "ln -s /proc/1/root/etc/group /etc/group; echo ok");
-	e.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, e.stdio.stdout_stream);
-	do_exec_ok(&e);
-	assert_string_equal(drive_read_all(out, NULL), "ok\n");
+	out = exec_script(s.id, "swap",
+			  "rm /etc/passwd; mkfifo /etc/passwd; rm -rf /etc/group;"
+			  "ln -s /proc/1/root/etc/group /etc/group; echo ok");
+	assert_string_equal(out, "ok\n");
 	request_exec(&e, s.id, "named", "true");
 	e.user.name = (char *)"app";
 	r = (void *)drive(&drv, "ExecProcess", &e.req);
