@@ -69,8 +69,7 @@ static void test_own_program(void **state)
 
 	if (!drv.in_vm)
 		skip(); /* the test's own program, on a disk of this host */
-	request_container(&s, "echo x 2>&1 >>/proc/1/exe | tail -n 1");
-	s.args[2] = (char *)"(echo x >>/proc/1/exe) 2>&1";
+	request_container(&s, "(echo x >>/proc/1/exe) 2>&1");
 	s.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
 	s.caps.bounding = s.caps.effective = s.caps.permitted = DEFAULT_CAPS | CAP_SYS_PTRACE_BIT;
 	out = run_to_end(&s, NULL);
@@ -206,7 +205,6 @@ static void test_exec_family(void **state)
 	stop_idle(&s);
 }
 
-/* A container that runs containers: its cgroup cannot hold processes any more. */
 /* The next exec comes while the one before is being killed: it has nothing to do with that, though
  * the kernel gives it the numbers that have just become free. */
 static void test_exec_after_kill(void **state)
@@ -238,6 +236,7 @@ static void test_exec_after_kill(void **state)
 	stop_idle(&s);
 }
 
+/* A container that runs containers: its cgroup cannot hold processes any more. */
 static void test_nested_cgroups(void **state)
 {
 	struct setup s;
