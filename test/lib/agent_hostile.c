@@ -42,8 +42,7 @@ static void test_helpers(void **state)
 	struct setup s;
 	char *out;
 
-	if (!drv.in_vm)
-		skip(); /* it is this host's kernel */
+	only_in_vm("it is this host's kernel");
 	request_container(
 		&s,
 		"echo '|/proc/%P/root/bin/busybox touch /proc/%P/root/escaped' "
@@ -67,8 +66,7 @@ static void test_own_program(void **state)
 	struct setup s;
 	char *out;
 
-	if (!drv.in_vm)
-		skip(); /* the test's own program, on a disk of this host */
+	only_in_vm("it is the test's own program, on a disk of this host");
 	request_container(&s, "(echo x >>/proc/1/exe) 2>&1");
 	s.req.pid_namespace = AGENT__NAMESPACE_MODE__POD;
 	s.caps.bounding = s.caps.effective = s.caps.permitted = DEFAULT_CAPS | CAP_SYS_PTRACE_BIT;
@@ -131,8 +129,7 @@ static void test_starved_start(void **state)
 	struct exec e;
 	uint64_t begin;
 
-	if (!drv.in_vm)
-		skip(); /* the host may have no cpu controller in v2 */
+	only_in_vm("the host may have no cpu controller in cgroup v2");
 	request_container(
 		&s, "i=0; while [ $((i += 1)) -le 200 ]; do while :; do :; done & done; wait");
 	limit.key = (char *)"cpu.max";
@@ -242,8 +239,7 @@ static void test_nested_cgroups(void **state)
 	struct setup s;
 	int out;
 
-	if (!drv.in_vm)
-		skip(); /* the host may have no controller in v2 */
+	only_in_vm("the host may have no controller in cgroup v2");
 	request_container(&s,
 			  "set -e; cd /sys/fs/cgroup; mkdir init; echo 1 >init/cgroup.procs\n"
 			  "echo +memory >cgroup.subtree_control; echo nested; exec sleep 1000");
@@ -274,8 +270,7 @@ static void test_keyrings(void **state)
 	char *first, *second, *rest;
 	unsigned fresh = 0;
 
-	if (!drv.in_vm)
-		skip(); /* whatever this host's /proc/keys shows */
+	only_in_vm("this host's /proc/keys may show anything");
 	first = strdup(run_script(script, NULL));
 	second = run_script(script, NULL);
 	/* Those of earlier containers may be on their way out still; each has one more. */
@@ -313,8 +308,7 @@ static void test_discard(void **state)
 	uint64_t begin;
 	unsigned status;
 
-	if (!drv.in_vm)
-		skip(); /* the console of this host */
+	only_in_vm("the kernel's messages are this host's");
 	request_container(&s, "dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null");
 	s.scratch.first_sector = DISK_SCRATCH(SCRATCHES - 1); /* nobody uses it after this */
 	do_create(&s);

@@ -97,6 +97,14 @@ void request_container(struct setup *s, const char *script)
 	s->req.n_readonly_paths = 2;
 }
 
+void only_in_vm(const char *why)
+{
+	if (drv.in_vm)
+		return;
+	print_message("skipped: only in a VM, as %s\n", why);
+	skip();
+}
+
 void do_create(struct setup *s)
 {
 	if (drive_code(&drv, "CreateContainer", &s->req) < 0)

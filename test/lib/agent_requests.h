@@ -40,6 +40,9 @@ struct exec {
 	char *args[4];
 };
 
+/* Elsewhere the test is skipped; `why` is printed. */
+void only_in_vm(const char *why);
+
 /* A container as the shim would ask for it: two layers, a scratch disk, OCI's default mounts. */
 void request_container(struct setup *s, const char *script);
 void request_exec(struct exec *e, const char *id, const char *exec_id, const char *script);

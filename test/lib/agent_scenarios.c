@@ -634,8 +634,7 @@ static void test_oom(void **state)
 	const struct seen_event *ev;
 	bool oom = false;
 
-	if (!drv.in_vm)
-		skip(); /* the host may have no memory controller in v2 */
+	only_in_vm("the host may have no memory controller in cgroup v2");
 	request_container(&s, "tail /dev/zero");
 	limit.key = (char *)"memory.max";
 	limit.value = (char *)"16777216";
