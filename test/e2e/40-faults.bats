@@ -344,23 +344,22 @@ group_of() {
 		husk run -d --name b "$BUSYBOX" sleep 1000 >/dev/null || return 1
 		fill
 		[ "$(df --output=avail "$mnt" | tail -n 1)" -lt 64 ] || return 1
-		run -125 husk run --rm "$BUSYBOX" true
+		run -125 husk run --rm "$BUSYBOX" true || return 1
 		[[ $output == *"no space left for pods and containers in $mnt/root"*"make room"* ]] || return 1
 		# One while huskd runs, one after a restart; both with nothing free.
 		husk rm -f a || return 1
 		fill
 		kill9_huskd fulldisk
 		tight || return 1
-		run -0 husk ps -a
+		run -0 husk ps -a || return 1
 		[[ $output == *" b "* && $output != *" a "* ]] || return 1
 		husk rm -f b || return 1
-		run -0 husk ps -aq
+		run -0 husk ps -aq || return 1
 		[ -z "$output" ] || return 1
 		[ -z "$(crictl pods -q)" ] || return 1
 		fill
-		run husk rmi "$BUSYBOX"
-		[ "$status" = 0 ] || return 1
-		run -0 husk images -q
+		run -0 husk rmi "$BUSYBOX" || return 1
+		run -0 husk images -q || return 1
 		[ -z "$output" ] || return 1
 		rm "$mnt/filler"
 		husk pull "$BUSYBOX" >/dev/null 2>&1 || return 1
@@ -430,7 +429,7 @@ group_of() {
 		wait_until 15 can_write || return 1
 		run in_ct "$writer" 'cat /done; sync /kept && cat /kept | wc -c; dd if=/dev/zero of=/f bs=64k count=1 conv=fsync'
 		[[ $status = 0 && $output == *kept*4194304* ]] || return 1
-		run -0 crictl inspect -o go-template --template '{{.status.state}}' "$writer"
+		run -0 crictl inspect -o go-template --template '{{.status.state}}' "$writer" || return 1
 		[ "$output" = CONTAINER_RUNNING ] || return 1
 		step="removal while a write waits"
 		leave_mib 0
@@ -439,8 +438,8 @@ group_of() {
 		kept=$!
 		sleep 3
 		kill -0 "$kept" || return 1
-		run -0 crictl rm -f "$writer"
-		run -0 crictl ps -aq
+		run -0 crictl rm -f "$writer" || return 1
+		run -0 crictl ps -aq || return 1
 		[[ $output != *"${writer:0:12}"* ]] || return 1
 		wait_until 30 ticking
 	}
