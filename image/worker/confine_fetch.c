@@ -211,8 +211,6 @@ static const int fetch_calls[] = {
 	SCMP_SYS(nanosleep),
 	SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(clock_getres),
-	SCMP_SYS(gettimeofday),
-	SCMP_SYS(time),
 };
 
 /* No library of ours has a use for these: whoever calls one is not the program that we started. */
