@@ -78,8 +78,6 @@ void reader_fini(struct reader *rd)
 
 static void take_inode(const struct ext2_inode_large *o, struct reader_inode *ret)
 {
-	const uint32_t *device = o->i_block;
-
 	*ret = (struct reader_inode){
 		.mode = o->i_mode,
 		.uid = o->i_uid | (uint32_t)o->osd2.linux2.l_i_uid_high << 16,
@@ -87,16 +85,8 @@ static void take_inode(const struct ext2_inode_large *o, struct reader_inode *re
 		.mtime = (int64_t)(int32_t)o->i_mtime + ((int64_t)(o->i_mtime_extra & 3) << 32),
 		.mtime_ns = MIN_OF(o->i_mtime_extra >> 2, 999999999u),
 		.implied = S_ISDIR(o->i_mode) && o->osd1.linux1.l_i_version == EXT4_IMPLIED,
-		.size = o->i_size | (uint64_t)o->i_size_high << 32,
 		.xattr_block = o->i_file_acl,
 	};
-	if (device[0]) {
-		ret->major = device[0] >> 8 & 0xff;
-		ret->minor = device[0] & 0xff;
-	} else {
-		ret->major = device[1] >> 8 & 0xfff;
-		ret->minor = (device[1] & 0xff) | (device[1] >> 12 & 0xfff00);
-	}
 	memcpy(ret->block, o->i_block, sizeof(ret->block));
 }
 

@@ -16,7 +16,6 @@
 #include "base/err.h"
 
 #define READER_ROOT 2u /* inode of the root directory */
-#define READER_XATTRS 4096u
 
 /* As pread(): bytes, 0 at the end, -errno. */
 typedef ssize_t (*reader_read_fn)(void *arg, void *buf, size_t n, uint64_t offset);
@@ -33,9 +32,7 @@ struct reader_inode {
 	uint32_t uid, gid;
 	int64_t mtime;
 	uint32_t mtime_ns;
-	uint32_t major, minor; /* of devices */
 	bool implied;
-	uint64_t size;
 	uint8_t block[60];
 	uint32_t xattr_block;
 	uint8_t in_inode[96]; /* attributes; an area without any is zeros */
