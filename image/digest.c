@@ -34,6 +34,18 @@ int digest_to_sha256(const char *s, uint8_t sha256[32])
 	return 0;
 }
 
+int digest_to_uuid(const char *s, uint8_t uuid[16])
+{
+	uint8_t sha256[32];
+
+	if (digest_to_sha256(s, sha256) < 0)
+		return -EINVAL;
+	memcpy(uuid, sha256, 16);
+	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x80);
+	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+	return 0;
+}
+
 bool digest_valid(const char *s)
 {
 	uint8_t sha256[32];

@@ -322,3 +322,14 @@ void wire_failure_of(Worker__Failure *f, int code, const struct err *err)
 	f->text.data = (uint8_t *)text;
 	f->text.len = strnlen(text, WIRE_MAX_TEXT);
 }
+
+int wire_write_unpack_report(int fd, Worker__UnpackReport *rep, int code, const struct err *err)
+{
+	Worker__Failure f = WORKER__FAILURE__INIT;
+
+	if (code < 0) {
+		wire_failure_of(&f, code, err);
+		rep->failure = &f;
+	}
+	return wire_write(fd, &rep->base, WIRE_MAX_SMALL);
+}

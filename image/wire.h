@@ -73,5 +73,8 @@ int wire_text(struct pb_arena *a, ProtobufCBinaryData b, char **ret) must_check;
 
 /* Fills `f`, which borrows the text of err. code: a negative errno; any other becomes EIO. */
 void wire_failure_of(Worker__Failure *f, int code, const struct err *err);
+/* Writes `rep`, or what has failed when code < 0; as wire_write. */
+int wire_write_unpack_report(int fd, Worker__UnpackReport *rep, int code,
+			     const struct err *err) must_check;
 
 #endif

@@ -18,12 +18,7 @@
 #include "image/worker/confine.h"
 #include "image/worker/worker.h"
 
-/* As for the builder of unpack.c: a tree of a million entries needs no more. */
 #define MAX_CPU_S 300
-#define MAX_DATA (44 * MIB)
-#define MAX_ADDRESSES (1 * GIB)
-#define SPOOL_OFFSET IMAGE_MAX_LAYER
-#define SPOOL_MAX (1 * GIB)
 
 static ssize_t inherit_on_read(void *arg, void *buf, size_t n, uint64_t offset)
 {
@@ -76,7 +71,7 @@ static int inherit(size_t n, const uint8_t uuid[16], Worker__UnpackReport *rep, 
 	if (r < 0)
 		return err_nomem(err);
 	rep->disks = (uint32_t)n;
-	tree_spool(t, WORKER_OUT_FD, SPOOL_OFFSET);
+	tree_spool(t, WORKER_OUT_FD, WORKER_SPOOL_OFFSET);
 	for (size_t k = 0; r == 0 && k < n; k++) {
 		r = k ? tree_next_layer(t, err) : 0;
 		if (r == 0)
@@ -92,29 +87,23 @@ static int inherit(size_t n, const uint8_t uuid[16], Worker__UnpackReport *rep, 
 
 int worker_inherit(const char *disks, const char *id)
 {
-	const struct confine_limits limits = { MAX_ADDRESSES, SPOOL_OFFSET + SPOOL_MAX, MAX_CPU_S,
-					       MAX_DATA };
+	const struct confine_limits limits = { .memory = WORKER_MAX_ADDRESSES,
+					       .file = WORKER_SPOOL_OFFSET + WORKER_SPOOL_MAX,
+					       .cpu_s = MAX_CPU_S,
+					       .data = WORKER_MAX_DATA };
 	Worker__UnpackReport rep = WORKER__UNPACK_REPORT__INIT;
-	Worker__Failure f = WORKER__FAILURE__INIT;
 	struct err err = { 0 };
-	uint8_t sha[32];
+	uint8_t uuid[16];
 	uint64_t n;
 	int r = 0;
 
-	if (str_to_u64(disks, 1, IMAGE_MAX_LAYERS, &n) < 0 || digest_to_sha256(id, sha) < 0)
+	if (str_to_u64(disks, 1, IMAGE_MAX_LAYERS, &n) < 0 || digest_to_uuid(id, uuid) < 0)
 		r = err_set(&err, -EINVAL, "inherit DISKS DIGEST");
 	if (r == 0)
 		r = confine_common(&limits, &err);
 	if (r == 0)
 		r = confine_build(&err);
-	if (r == 0) {
-		sha[6] = (uint8_t)((sha[6] & 0x0f) | 0x80); /* version 8: own content */
-		sha[8] = (uint8_t)((sha[8] & 0x3f) | 0x80);
-		r = inherit((size_t)n, sha, &rep, &err);
-	}
-	if (r < 0) {
-		wire_failure_of(&f, r, &err);
-		rep.failure = &f;
-	}
-	return wire_write(WORKER_REPORT_FD, &rep.base, WIRE_MAX_SMALL) < 0;
+	if (r == 0)
+		r = inherit((size_t)n, uuid, &rep, &err);
+	return wire_write_unpack_report(WORKER_REPORT_FD, &rep, r, &err) < 0;
 }

@@ -29,16 +29,6 @@
 #define CHUNK UNPACK_PIPE_CHUNK
 #define MAX_CPU_S 900
 #define CHECK_SPACE_EVERY (4 * MIB) /* of the tars */
-/*
- * Limits of each of the two processes. What it may allocate makes, with the pages of the libraries,
- * less than 64 MiB resident. The tree of a large layer is mapped from the far end of the file that
- * is being made, a few MiB of it resident at a time (tree.h); the address space has room for all of
- * it.
- */
-#define MAX_DATA (44 * MIB)
-#define MAX_ADDRESSES (1 * GIB)
-#define SPOOL_OFFSET IMAGE_MAX_LAYER
-#define SPOOL_MAX (1 * GIB)
 
 struct unpack {
 	enum media_compression kinds[IMAGE_MAX_LAYERS];
@@ -56,17 +46,6 @@ struct unpack {
 		uint8_t buf[CHUNK];	 /* decoder */
 	};
 };
-
-static int send_report(int fd, Worker__UnpackReport *rep, int code, const struct err *err)
-{
-	Worker__Failure f = WORKER__FAILURE__INIT;
-
-	if (code < 0) {
-		wire_failure_of(&f, code, err);
-		rep->failure = &f;
-	}
-	return wire_write(fd, &rep->base, WIRE_MAX_SMALL);
-}
 
 /* ---- builder ---- */
 
@@ -126,7 +105,7 @@ static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 	r = tree_new(&t);
 	if (r < 0)
 		return err_nomem(err);
-	tree_spool(t, WORKER_OUT_FD, SPOOL_OFFSET);
+	tree_spool(t, WORKER_OUT_FD, WORKER_SPOOL_OFFSET);
 	r = ext4_writer_new(WORKER_OUT_FD, u->uuid, &w, err);
 	if (r == 0)
 		r = build_layers(u, t, w, err);
@@ -140,7 +119,8 @@ static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 	if (r == 0 && fdatasync(WORKER_OUT_FD) < 0)
 		r = err_errno(err, -errno, "sync the layer's file");
 	if (r == -ENOMEM)
-		r = err_wrap(err, r, "more than the %zu MiB that may be used", MAX_DATA / MIB);
+		r = err_wrap(err, r, "more than the %zu MiB that may be used",
+			     WORKER_MAX_DATA / MIB);
 	rep->entries = tree_entries(t);
 	rep->dropped_xattrs = tree_dropped_xattrs(t);
 	ext4_writer_free(w);
@@ -150,8 +130,10 @@ static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 
 static noreturn_fn void builder_main(struct unpack *u)
 {
-	const struct confine_limits limits = { MAX_ADDRESSES, SPOOL_OFFSET + SPOOL_MAX, MAX_CPU_S,
-					       MAX_DATA };
+	const struct confine_limits limits = { .memory = WORKER_MAX_ADDRESSES,
+					       .file = WORKER_SPOOL_OFFSET + WORKER_SPOOL_MAX,
+					       .cpu_s = MAX_CPU_S,
+					       .data = WORKER_MAX_DATA };
 	Worker__UnpackReport rep = WORKER__UNPACK_REPORT__INIT;
 	struct err err = { 0 };
 	int r;
@@ -164,7 +146,7 @@ static noreturn_fn void builder_main(struct unpack *u)
 	r = confine_common(&limits, &err);
 	if (r == 0)
 		r = build(u, &rep, &err);
-	_exit(send_report(u->report[1], &rep, r, &err) < 0);
+	_exit(wire_write_unpack_report(u->report[1], &rep, r, &err) < 0);
 }
 
 /* ---- decoder ---- */
@@ -326,7 +308,6 @@ static int parse_kinds(struct unpack *u, const char *s)
 
 static int parse_args(struct unpack *u, int argc, char **argv, struct err *err)
 {
-	uint8_t sha[32];
 	int used = 4;
 
 	if (argc >= 6 && str_eq(argv[4], "--reserve") &&
@@ -337,20 +318,19 @@ static int parse_args(struct unpack *u, int argc, char **argv, struct err *err)
 		used++;
 	}
 	if (argc != used || !str_eq(argv[0], "--layers") || !str_eq(argv[2], "--id") ||
-	    parse_kinds(u, argv[1]) < 0 || digest_to_sha256(argv[3], sha) < 0)
+	    parse_kinds(u, argv[1]) < 0 || digest_to_uuid(argv[3], u->uuid) < 0)
 		return err_set(err, -EINVAL,
 			       "unpack --layers gzip|zstd|none[,..] --id DIGEST [--reserve BYTES] "
 			       "[--bottom]");
-	memcpy(u->uuid, sha, sizeof(u->uuid));
-	u->uuid[6] = (uint8_t)((u->uuid[6] & 0x0f) | 0x80); /* version 8: own content */
-	u->uuid[8] = (uint8_t)((u->uuid[8] & 0x3f) | 0x80);
 	return 0;
 }
 
 int worker_unpack(int argc, char **argv)
 {
 	static struct unpack u;
-	const struct confine_limits limits = { MAX_ADDRESSES, 0, MAX_CPU_S, MAX_DATA };
+	const struct confine_limits limits = { .memory = WORKER_MAX_ADDRESSES,
+					       .cpu_s = MAX_CPU_S,
+					       .data = WORKER_MAX_DATA };
 	Worker__UnpackReport rep = WORKER__UNPACK_REPORT__INIT;
 	struct err err = { 0 };
 	pid_t pid;
@@ -372,5 +352,5 @@ int worker_unpack(int argc, char **argv)
 		r = confine_common(&limits, &err);
 	if (r == 0)
 		r = decoder_main(&u, &rep, &err);
-	return send_report(WORKER_REPORT_FD, &rep, r, &err) < 0;
+	return wire_write_unpack_report(WORKER_REPORT_FD, &rep, r, &err) < 0;
 }
