@@ -25,15 +25,16 @@ struct merge {
 	void *arg;
 };
 
-static int merged_id(char *const *diff_ids, const struct layer_group *group, char *ret)
+/* The id of a disk that is made of these: what it is, and their ids, are all of it. */
+static int made_id(const char *what, const char *const *ids, size_t n, char ret[DIGEST_LEN + 1])
 {
 	struct buf b;
 	int r;
 
 	buf_init(&b, (IMAGE_MAX_LAYERS + 1) * (DIGEST_LEN + 1));
-	r = buf_printf(&b, "husk merged layers 2 %s\n", group->first ? "upper" : "bottom");
-	for (size_t k = 0; r == 0 && k < group->n; k++)
-		r = buf_printf(&b, "%s\n", diff_ids[group->first + k]);
+	r = buf_printf(&b, "%s\n", what);
+	for (size_t k = 0; r == 0 && k < n; k++)
+		r = buf_printf(&b, "%s\n", ids[k]);
 	if (r == 0)
 		r = digest_of(buf_data(&b), buf_len(&b), ret);
 	buf_fini(&b);
@@ -74,7 +75,10 @@ int merge_plan(const struct manifest_layer *layers, char *const *diff_ids, size_
 		if (v[k].n == 1) {
 			memcpy(groups[k].id, diff_ids[v[k].first], DIGEST_LEN + 1);
 		} else {
-			int r = merged_id(diff_ids, &groups[k], groups[k].id);
+			int r = made_id(v[k].first ? "husk merged layers 2 upper"
+						   : "husk merged layers 2 bottom",
+					(const char *const *)diff_ids + v[k].first, v[k].n,
+					groups[k].id);
 
 			if (r < 0)
 				return r;
@@ -146,17 +150,7 @@ const char *merge_path(const struct merge *m)
 
 int merge_top_id(const char *const *disks, size_t n, char ret[DIGEST_LEN + 1])
 {
-	struct buf b;
-	int r;
-
-	buf_init(&b, (MERGE_MAX_DISKS + 1) * (DIGEST_LEN + 1));
-	r = buf_printf(&b, "husk inherited attributes 1\n");
-	for (size_t k = 0; r == 0 && k < n; k++)
-		r = buf_printf(&b, "%s\n", disks[k]);
-	if (r == 0)
-		r = digest_of(buf_data(&b), buf_len(&b), ret);
-	buf_fini(&b);
-	return r;
+	return made_id("husk inherited attributes 1", disks, n, ret);
 }
 
 int merge_top_start(struct jobs *js, const char *const *disks, size_t n, const char *id,
