@@ -79,7 +79,7 @@ static void end(struct unpacker *u, int code, const struct err *why)
 /* The layers of a merged disk must be what they are said to be; for one, the caller compares. */
 static int check_ids(struct unpacker *u, const Worker__UnpackReport *rep, struct err *err)
 {
-	size_t n = u->want ? strv_len(u->want) : 1;
+	size_t n = u->disks ? 0 : u->want ? strv_len(u->want) : 1;
 
 	if (rep->n_diff_ids != n) {
 		err_set(err, -EPROTO, "%zu digests for %zu layers", rep->n_diff_ids, n);
@@ -93,7 +93,7 @@ static int check_ids(struct unpacker *u, const Worker__UnpackReport *rep, struct
 		if (!str_eq(rep->diff_ids[k], u->want[k]))
 			return err_set(err, -EBADMSG, "part %zu of %zu: its content is %s, not %s",
 				       k + 1, n, rep->diff_ids[k], u->want[k]);
-	if (!u->want)
+	if (!u->want && n)
 		memcpy(u->id, rep->diff_ids[0], sizeof(u->id));
 	u->entries = rep->entries;
 	u->facts = (struct layer_facts){ .implied = rep->implied,
@@ -151,9 +151,9 @@ static void unpacker_on_exit(void *owner, int status)
 	u->proc = NULL;
 }
 
-/* `input`: 0, and the layers after the first. */
-static int start(struct procs *ps, struct unpacker *u, char *const *args, int input,
-		 const struct unpacker_layer *more, size_t n_more, struct err *err)
+/* inputs: blobs or disks, lowest first. */
+static int run(struct procs *ps, struct unpacker *u, char *const *args, const int *inputs, size_t n,
+	       struct err *err)
 {
 	cleanup_fd int report_write = -1, file = -1;
 	int p[2], fds[4 + UNPACKER_MAX_LAYERS], r;
@@ -165,19 +165,47 @@ static int start(struct procs *ps, struct unpacker *u, char *const *args, int in
 	file = open(u->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (file < 0)
 		return err_errno(err, -errno, "%s", u->path);
-	fds[0] = input;
 	fds[WORKER_REPORT_FD] = report_write;
 	fds[2] = -1; /* proc.c */
 	fds[WORKER_OUT_FD] = file;
-	for (size_t k = 0; k < n_more; k++)
-		fds[WORKER_LAYER_FD(k + 1)] = more[k].fd;
-	r = proc_start(ps, args, fds, 4 + (int)n_more, unpacker_on_exit, u, &u->proc, err);
+	for (size_t k = 0; k < n; k++)
+		fds[WORKER_LAYER_FD(k)] = inputs[k];
+	r = proc_start(ps, args, fds, 3 + (int)n, unpacker_on_exit, u, &u->proc, err);
 	if (r < 0)
 		return r;
 	if (fd_set_nonblock(u->report_fd, true) < 0 ||
 	    ev_io_add(ps->loop, &u->io, u->report_fd, EPOLLIN, unpacker_on_io, u) < 0)
 		return err_nomem(err);
 	return 0;
+}
+
+/* On failure `u` is freed. */
+static int start(struct procs *ps, struct unpacker *u, char *const *args, const int *inputs,
+		 size_t n, struct unpacker **ret, struct err *err)
+{
+	int r = run(ps, u, args, inputs, n, err);
+
+	if (r < 0)
+		unpacker_free(u);
+	else
+		*ret = u;
+	return r;
+}
+
+/* kinds: of compression, "gzip,zstd". */
+static int start_unpack(struct procs *ps, struct unpacker *u, const char *kinds, bool bottom,
+			uint64_t reserve, const int *inputs, size_t n, struct unpacker **ret,
+			struct err *err)
+{
+	char reserve_text[24];
+	char *const args[] = { (char *)MODE,  (char *)"--layers",
+			       (char *)kinds, (char *)"--id",
+			       u->id,	      (char *)"--reserve",
+			       reserve_text,  bottom ? (char *)"--bottom" : NULL,
+			       NULL };
+
+	(void)snprintf(reserve_text, sizeof(reserve_text), "%llu", (unsigned long long)reserve);
+	return start(ps, u, args, inputs, n, ret, err);
 }
 
 static int make(const char *path, const char *id, unpacker_done_fn done, void *arg,
@@ -206,36 +234,22 @@ int unpacker_new(struct procs *ps, const char *path, enum media_compression comp
 		 const char *diff_id, uint64_t reserve, unpacker_done_fn done, void *arg,
 		 struct unpacker **ret, int *ret_fd, struct err *err)
 {
-	char free_text[24];
-	char *const args[] = { (char *)MODE,
-			       (char *)"--layers",
-			       (char *)media_compression_name(compression),
-			       (char *)"--id",
-			       (char *)diff_id,
-			       (char *)"--reserve",
-			       free_text,
-			       NULL };
 	cleanup_fd int in_read = -1, in_write = -1;
 	struct unpacker *u;
 	int p[2], r;
 
-	(void)snprintf(free_text, sizeof(free_text), "%llu", (unsigned long long)reserve);
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, -errno, "pipe");
 	in_read = p[0];
 	in_write = p[1];
 	(void)fcntl(in_write, F_SETPIPE_SZ, PIPE_SIZE); /* a smaller one works, too */
 	r = make(path, diff_id, done, arg, &u, err);
-	if (r < 0)
-		return r;
-	r = start(ps, u, args, in_read, NULL, 0, err);
-	if (r < 0) {
-		unpacker_free(u);
-		return r;
-	}
-	*ret_fd = take_fd(&in_write);
-	*ret = u;
-	return 0;
+	if (r == 0)
+		r = start_unpack(ps, u, media_compression_name(compression), false, reserve,
+				 &in_read, 1, ret, err);
+	if (r == 0)
+		*ret_fd = take_fd(&in_write);
+	return r;
 }
 
 static int set_want(struct unpacker *u, const struct unpacker_layer *l, size_t n)
@@ -254,40 +268,32 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 			unpacker_done_fn done, void *arg, struct unpacker **ret, struct err *err)
 {
 	char kinds[UNPACKER_MAX_LAYERS * 5 + 1];
-	char free_text[24];
-	char *const args[] = { (char *)MODE, (char *)"--layers",
-			       kinds,	     (char *)"--id",
-			       (char *)id,   (char *)"--reserve",
-			       free_text,    bottom ? (char *)"--bottom" : NULL,
-			       NULL };
+	int inputs[UNPACKER_MAX_LAYERS];
 	struct unpacker *u;
 	size_t at = 0;
 	int r;
 
-	(void)snprintf(free_text, sizeof(free_text), "%llu", (unsigned long long)reserve);
 	if (!n || n > UNPACKER_MAX_LAYERS)
 		return err_set(err, -EINVAL, "%zu layers in one", n);
-	for (size_t k = 0; k < n; k++)
+	for (size_t k = 0; k < n; k++) {
 		at += (size_t)snprintf(kinds + at, sizeof(kinds) - at, "%s%s", k ? "," : "",
 				       media_compression_name(l[k].compression));
+		inputs[k] = l[k].fd;
+	}
 	r = make(path, id, done, arg, &u, err);
 	if (r < 0)
 		return r;
-	r = set_want(u, l, n);
-	r = r < 0 ? err_nomem(err) : start(ps, u, args, l[0].fd, l + 1, n - 1, err);
-	if (r < 0) {
+	if (set_want(u, l, n) < 0) {
 		unpacker_free(u);
-		return r;
+		return err_nomem(err);
 	}
-	*ret = u;
-	return 0;
+	return start_unpack(ps, u, kinds, bottom, reserve, inputs, n, ret, err);
 }
 
 int unpacker_new_inherited(struct procs *ps, const char *path, const char *id, const int *fds,
 			   size_t n, unpacker_done_fn done, void *arg, struct unpacker **ret,
 			   struct err *err)
 {
-	struct unpacker_layer more[UNPACKER_MAX_LAYERS];
 	char number[24];
 	char *const args[] = { (char *)"inherit", number, (char *)id, NULL };
 	struct unpacker *u;
@@ -296,19 +302,10 @@ int unpacker_new_inherited(struct procs *ps, const char *path, const char *id, c
 	if (!n || n > UNPACKER_MAX_LAYERS)
 		return err_set(err, -EINVAL, "%zu disks under one", n);
 	(void)snprintf(number, sizeof(number), "%zu", n);
-	for (size_t k = 1; k < n; k++)
-		more[k - 1] = (struct unpacker_layer){ .fd = fds[k] };
 	r = make(path, id, done, arg, &u, err);
 	if (r < 0)
 		return r;
 	u->mode = args[0];
 	u->disks = n;
-	r = set_want(u, NULL, 0); /* no tars, no digests of theirs */
-	r = r < 0 ? err_nomem(err) : start(ps, u, args, fds[0], more, n - 1, err);
-	if (r < 0) {
-		unpacker_free(u);
-		return r;
-	}
-	*ret = u;
-	return 0;
+	return start(ps, u, args, fds, n, ret, err);
 }
