@@ -87,7 +87,6 @@ void image_store_close(struct image_store *s)
 	err_set(&why, -ECANCELED, "the image store is closing");
 	jobs_stop(&s->jobs, &why);
 	baseline_close(&s->jobs);
-	ev_timer_del(&s->jobs.room_timer);
 	procs_close(&s->jobs.procs);
 	store_close(s->store);
 	free(s->jobs.fetcher_config.hosts_dir);

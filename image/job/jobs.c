@@ -47,7 +47,15 @@ struct job *job_next(const struct job *j)
 
 /* ---- room on the disk ---- */
 
-static struct job *largest(const struct jobs *js, bool *ret_any)
+static bool any_takes_room(const struct jobs *js)
+{
+	for (const struct job *j = js->list; j; j = j->next)
+		if (j->taken)
+			return true;
+	return false;
+}
+
+static struct job *largest(const struct jobs *js)
 {
 	struct job *found = NULL;
 	uint64_t most = 0;
@@ -55,7 +63,6 @@ static struct job *largest(const struct jobs *js, bool *ret_any)
 	for (struct job *j = js->list; j; j = j->next) {
 		uint64_t n = j->taken ? j->taken(j) : 0;
 
-		*ret_any = *ret_any || j->taken;
 		if (n > most) {
 			most = n;
 			found = j;
@@ -68,11 +75,11 @@ static struct job *largest(const struct jobs *js, bool *ret_any)
 static void jobs_on_room_timer(struct ev_timer *t)
 {
 	struct jobs *js = t->arg;
-	bool any = false, was_short = js->room_short;
-	struct job *j = largest(js, &any);
+	bool was_short = js->room_short;
 	struct err err = { 0 };
+	struct job *j;
 
-	if (!any)
+	if (!any_takes_room(js))
 		return;
 	jobs_watch_room(js);
 	js->room_short = space_check(js->store, 0, &err) < 0;
@@ -80,7 +87,7 @@ static void jobs_on_room_timer(struct ev_timer *t)
 		return;
 	if (!was_short) {
 		gc_make_room(js->store);
-	} else if (j) {
+	} else if ((j = largest(js))) {
 		js->room_short = false;
 		j->stop(j, &err);
 	}
@@ -102,4 +109,5 @@ void jobs_stop(struct jobs *js, const struct err *why)
 		j->stop(j, why);
 		check(js->list != j);
 	}
+	ev_timer_del(&js->room_timer);
 }
