@@ -17,7 +17,6 @@
 #include "image/job/pull.h"
 #include "image/reference.h"
 #include "image/store/gc.h"
-#include "image/store/space.h"
 #include "image/store/store.h"
 #include "proto/image_worker.pb-c.h"
 
@@ -253,21 +252,6 @@ int load_new(struct jobs *js, const char *name, const struct image_load_ops *ops
 	return 0;
 }
 
-/* What is kept for later goes first, which takes a moment. */
-static int check_room(struct image_load *l, struct err *err)
-{
-	uint64_t now = now_mono_ns();
-	int r = space_check(l->jobs->store, 0, err);
-
-	if (r == 0) {
-		l->room_until_ns = 0;
-	} else if (!l->room_until_ns) {
-		l->room_until_ns = now + NS_PER_S;
-		gc_make_room(l->jobs->store);
-	}
-	return now < l->room_until_ns ? 0 : r;
-}
-
 int image_load_put(struct image_load *l, const void *data, size_t len, struct err *err)
 {
 	int r;
@@ -275,7 +259,8 @@ int image_load_put(struct image_load *l, const void *data, size_t len, struct er
 	if (len > IMAGE_MAX_LAYER - l->size)
 		return err_set(err, -EFBIG, "the archive has more than %zu GiB",
 			       IMAGE_MAX_LAYER / GIB);
-	r = check_room(l, err);
+	/* Meanwhile its bytes go where the reserve is. */
+	r = gc_wait_room(l->jobs->store, 0, NS_PER_S, &l->room_until_ns, err);
 	if (r < 0)
 		return r;
 	r = write_all(l->spool, data, len);

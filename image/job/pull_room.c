@@ -65,7 +65,7 @@ static int bytes_to_come(struct image_pull *p, uint64_t *ret, struct err *err)
 
 int pull_room_wait(struct image_pull *p, uint64_t *ret_ns, struct err *err)
 {
-	uint64_t now = now_mono_ns(), bytes = 0;
+	uint64_t bytes = 0;
 	int r;
 
 	if (p->has_room)
@@ -73,15 +73,8 @@ int pull_room_wait(struct image_pull *p, uint64_t *ret_ns, struct err *err)
 	r = bytes_to_come(p, &bytes, err);
 	if (r < 0)
 		return r;
-	r = bytes ? space_check(p->jobs->store, bytes, err) : 0;
-	if (r == 0) {
-		p->has_room = true;
-		return 1;
-	}
-	if (!p->room_until_ns) {
-		p->room_until_ns = now + WAIT_NS;
-		gc_make_room(p->jobs->store);
-	}
+	r = bytes ? gc_wait_room(p->jobs->store, bytes, WAIT_NS, &p->room_until_ns, err) : 1;
+	p->has_room = r > 0;
 	*ret_ns = LOOK_AGAIN_NS;
-	return now < p->room_until_ns ? 0 : r;
+	return r;
 }

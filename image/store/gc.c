@@ -15,6 +15,7 @@
 #include "image/store/disk.h"
 #include "image/store/internal.h"
 #include "image/store/layers.h"
+#include "image/store/space.h"
 
 struct lease {
 	struct store *s;
@@ -180,6 +181,23 @@ static int try_make_room(struct store *s)
 void gc_make_room(struct store *s)
 {
 	s->room_wanted = try_make_room(s) < 0;
+}
+
+int gc_wait_room(struct store *s, uint64_t need, uint64_t patience_ns, uint64_t *until_ns,
+		 struct err *err)
+{
+	uint64_t now = now_mono_ns();
+	int r = space_check(s, need, err);
+
+	if (r == 0) {
+		*until_ns = 0;
+		return 1;
+	}
+	if (!*until_ns) {
+		*until_ns = now + patience_ns;
+		gc_make_room(s);
+	}
+	return now < *until_ns ? 0 : r;
 }
 
 void gc_make_room_at_end(struct store *s)

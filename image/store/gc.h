@@ -12,6 +12,7 @@
 #define HUSK_IMAGE_STORE_GC_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -35,6 +36,13 @@ int gc_collect(struct store *s, struct err *err) must_check;
 /* The disk is full: removes all that is only kept for later pulls; what cannot be removed now, when
  * the next lease ends. */
 void gc_make_room(struct store *s);
+/*
+ * Is there room for `need` bytes beside the reserve (space.h)? 1; 0: not yet, for what is kept for
+ * later goes, which takes a moment: the caller asks again; -ENOSPC, patience_ns after the first
+ * time. *until_ns is the caller's, 0 at first.
+ */
+int gc_wait_room(struct store *s, uint64_t need, uint64_t patience_ns, uint64_t *until_ns,
+		 struct err *err) must_check;
 
 /* ---- the store's own ---- */
 
