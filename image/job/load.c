@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -17,6 +16,7 @@
 #include "image/job/pull.h"
 #include "image/reference.h"
 #include "image/store/gc.h"
+#include "image/store/space.h"
 #include "image/store/store.h"
 #include "proto/image_worker.pb-c.h"
 
@@ -80,19 +80,12 @@ static void load_on_stop(struct job *j, const struct err *why)
 	load_end(l, why->code, why);
 }
 
-static uint64_t blocks_of(int fd)
-{
-	struct stat st;
-
-	return fd >= 0 && fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-}
-
 /* While its bytes still come, its caller is told by image_load_put. */
 static uint64_t load_taken(const struct job *j)
 {
 	const struct image_load *l = container_of(j, const struct image_load, job);
 
-	return l->fetcher || l->pull ? blocks_of(l->spool) + blocks_of(l->expanded) : 0;
+	return l->fetcher || l->pull ? space_of_fd(l->spool) + space_of_fd(l->expanded) : 0;
 }
 
 /* ---- one image after the other ---- */

@@ -1,7 +1,4 @@
 /* The part of a pull that looks whether the disk has room for it. */
-#include <errno.h>
-#include <sys/stat.h>
-
 #include "base/util.h"
 #include "image/job/pull_internal.h"
 #include "image/job/unpacker.h"
@@ -12,20 +9,6 @@
 #define WAIT_NS (2 * NS_PER_S) /* for what goes to be gone */
 #define LOOK_AGAIN_NS (200 * NS_PER_MS)
 
-static uint64_t blocks_of_path(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-}
-
-static uint64_t blocks_of_fd(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-}
-
 uint64_t pull_taken(const struct job *j)
 {
 	const struct image_pull *p = container_of(j, const struct image_pull, job);
@@ -34,12 +17,12 @@ uint64_t pull_taken(const struct job *j)
 	for (size_t k = 0; k < p->n_layers; k++) {
 		const struct layer *l = &p->layers[k];
 
-		n += l->unpacker ? blocks_of_path(unpacker_path(l->unpacker)) : 0;
-		n += l->ingest ? blocks_of_fd(ingest_fd(l->ingest)) : 0;
+		n += l->unpacker ? space_of_path(unpacker_path(l->unpacker)) : 0;
+		n += l->ingest ? space_of_fd(ingest_fd(l->ingest)) : 0;
 	}
 	for (size_t k = 0; k < p->n_groups; k++)
 		if (p->groups[k].merge)
-			n += blocks_of_path(merge_path(p->groups[k].merge));
+			n += space_of_path(merge_path(p->groups[k].merge));
 	return n;
 }
 

@@ -18,6 +18,7 @@
 #include "image/store/gc.h"
 #include "image/store/ingest_wait.h"
 #include "image/store/internal.h"
+#include "image/store/space.h"
 
 struct ingest {
 	struct store *s;
@@ -475,11 +476,9 @@ int ingest_drop_unowned(struct store *s, struct err *err)
 uint64_t ingest_owned_bytes(const struct store *s)
 {
 	uint64_t n = 0;
-	struct stat st;
 
 	for (const struct ingest *i = s->ingests; i; i = i->next)
-		if (fstat(i->fd, &st) == 0)
-			n += (uint64_t)st.st_blocks * 512;
+		n += space_of_fd(i->fd);
 	return n;
 }
 

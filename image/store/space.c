@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "image/store/internal.h"
@@ -53,4 +54,18 @@ int space_check(struct store *s, uint64_t need, struct err *err)
 		"images (husk rmi, husk prune), or make room",
 		s->dir, needed, tenths(available) / 10, tenths(available) % 10,
 		tenths(reserve) / 10, tenths(reserve) % 10);
+}
+
+uint64_t space_of_fd(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+uint64_t space_of_path(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }

@@ -26,6 +26,9 @@ struct store;
 int space_check(struct store *s, uint64_t need, struct err *err) must_check;
 /* Bytes that stay free; 0: not known. */
 uint64_t space_reserve(const struct store *s);
+/* Bytes that a file has on its disk; 0 also when it cannot be looked at. */
+uint64_t space_of_fd(int fd);
+uint64_t space_of_path(const char *path);
 /* Of a file system of `total` bytes. */
 uint64_t space_reserve_of(uint64_t total);
 
