@@ -74,15 +74,6 @@ int layers_inherit(struct store *s, const char *const *disks, size_t n, struct e
 	return 0;
 }
 
-int layers_sync(struct store *s, struct err *err)
-{
-	int r = s->layers_unsynced ? store_sync_dir(s->layers_dir, err) : 0;
-
-	if (r == 0)
-		s->layers_unsynced = false;
-	return r;
-}
-
 int layers_add(struct store *s, const char *diff_id, const char *tmp, const struct layer_facts *f,
 	       struct err *err)
 {
@@ -105,9 +96,9 @@ int layers_add(struct store *s, const char *diff_id, const char *tmp, const stru
 	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
 	snprintf(implied, sizeof(implied), "%u", f->implied);
 	snprintf(root, sizeof(root), "%d", f->root_unusual ? 2 : f->root_named);
-	s->layers_unsynced = true;
 	/* In place of a damaged one: its row may be on disk any time from now on. */
-	r = known ? layers_sync(s, err) : 0;
+	r = known ? store_sync_dir(s->layers_dir, err) : 0;
+	s->layers_unsynced = !known || r < 0;
 	if (r == 0)
 		r = db_run(s, err,
 			   "INSERT INTO layers(diff_id, bytes, pending, implied, root)"

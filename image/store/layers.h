@@ -63,7 +63,5 @@ int layers_drop_rows(struct store *s, struct err *err) must_check;
 int layers_remove_strays(struct store *s, struct err *err) must_check;
 /* Row, then file. */
 int layers_delete(struct store *s, const char *diff_id, struct err *err) must_check;
-/* Syncs the directory, when something came into it. */
-int layers_sync(struct store *s, struct err *err) must_check;
 
 #endif
