@@ -150,6 +150,12 @@ static int not_kept(const char *ref, struct err *err)
 		ref);
 }
 
+/* What a name stands for; the texts are borrowed. */
+struct target {
+	const char *type, *digest;
+	size_t len;
+};
+
 /* The media type of an index, if it leads to the image's manifest; else NULL. */
 static const char *index_type(const struct content *c, const char *bytes, size_t len)
 {
@@ -169,21 +175,27 @@ static const char *index_type(const struct content *c, const char *bytes, size_t
 /*
  * The index that the image was pulled by, too, where it is kept: so the name has the same digest
  * after a load. Other platforms are in it by name only, as in an archive that `docker save` makes.
+ * *ret: the index then, else the manifest.
  */
-static int add_index(struct image_save *v, struct content *c, struct err *err)
+static int add_index(struct image_save *v, const struct content *c, struct target *ret,
+		     struct err *err)
 {
 	cleanup_free char *bytes = NULL;
+	const char *type;
+	size_t len = 0;
 	int r;
 
-	c->target_type = NULL;
+	*ret = (struct target){ c->manifest.media_type, c->manifest_digest, c->manifest_len };
 	if (!*c->target || str_eq(c->target, c->manifest_digest))
 		return 0;
-	r = blob_read(v->store, c->target, &bytes, &c->target_len, err);
+	r = blob_read(v->store, c->target, &bytes, &len, err);
 	if (r == -ENOENT || r == -EBADMSG)
 		return 0;
-	if (r == 0)
-		c->target_type = index_type(c, bytes, c->target_len);
-	return r == 0 && c->target_type ? add_bytes(v, c->target, bytes, c->target_len, err) : r;
+	type = r == 0 ? index_type(c, bytes, len) : NULL;
+	if (!type)
+		return r;
+	*ret = (struct target){ type, c->target, len };
+	return add_bytes(v, c->target, bytes, len, err);
 }
 
 static int add_content(struct image_save *v, const struct content *c, const char *ref,
@@ -216,13 +228,10 @@ static const char *familiar(const char *name)
 	return str_starts(name, "docker.io/") ? name + strlen("docker.io/") : name;
 }
 
-static json_t *oci_descriptor(const struct content *c, const char *name)
+static json_t *oci_descriptor(const struct target *t, const char *name)
 {
-	bool index = c->target_type != NULL;
-	json_t *j = json_pack("{s:s, s:s, s:I}", "mediaType",
-			      index ? c->target_type : c->manifest.media_type, "digest",
-			      index ? c->target : c->manifest_digest, "size",
-			      (json_int_t)(index ? c->target_len : c->manifest_len));
+	json_t *j = json_pack("{s:s, s:s, s:I}", "mediaType", t->type, "digest", t->digest, "size",
+			      (json_int_t)t->len);
 	struct reference ref;
 
 	if (j && *name && reference_parse(name, &ref, NULL) == 0)
@@ -272,6 +281,7 @@ static int add_all(struct image_save *v, char *const *refs, size_t n, enum image
 
 	for (size_t k = 0; r == 0 && k < n; k++) {
 		char id[DIGEST_LEN + 1], name[REFERENCE_MAX + 1];
+		struct target target;
 		struct content *c;
 
 		r = images_resolve(v->store, refs[k], id, name, err);
@@ -285,9 +295,10 @@ static int add_all(struct image_save *v, char *const *refs, size_t n, enum image
 		v->contents[v->n_contents++] = c;
 		r = add_content(v, c, refs[k], err);
 		if (r == 0)
-			r = add_index(v, c, err);
-		if (r == 0 && (json_array_append_new(manifests, oci_descriptor(c, name)) < 0 ||
-			       docker_entry(docker, c, name) < 0))
+			r = add_index(v, c, &target, err);
+		if (r == 0 &&
+		    (json_array_append_new(manifests, oci_descriptor(&target, name)) < 0 ||
+		     docker_entry(docker, c, name) < 0))
 			r = err_nomem(err);
 	}
 	if (r == 0)

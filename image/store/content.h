@@ -18,9 +18,6 @@ struct content {
 	struct manifest manifest; /* parsed: layers lowest first, configuration, media type */
 	/* What the name stands for in the registry: an index, or the manifest. "" = unknown. */
 	char target[DIGEST_LEN + 1];
-	/* Of an index, once it has been read: NULL, 0 until then. Static text. */
-	const char *target_type;
-	size_t target_len;
 	struct lease *lease; /* on all of it; more can be added */
 };
 
