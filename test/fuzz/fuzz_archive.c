@@ -15,30 +15,14 @@
 #define BLOCK 512u
 #define ROOM(size) (BLOCK + ((size) + BLOCK - 1) / BLOCK * BLOCK)
 
-struct bytes {
-	const uint8_t *p;
-	size_t n;
-};
-
-static ssize_t read_bytes(void *arg, void *buf, size_t n, uint64_t offset)
-{
-	const struct bytes *b = arg;
-
-	if (offset >= b->n)
-		return 0;
-	n = MIN_OF(n, b->n - offset);
-	memcpy(buf, b->p + offset, n);
-	return (ssize_t)n;
-}
-
-static void open_images(struct bytes *b)
+static void open_images(struct fuzz_file *b)
 {
 	const struct archive_image *images;
 	struct archive_blob blob;
 	struct archive *a;
 	size_t n;
 
-	if (archive_open(read_bytes, b, b->n, &a, NULL) < 0)
+	if (archive_open(fuzz_pread, b, b->n, &a, NULL) < 0)
 		return;
 	images = archive_images(a, &n);
 	fuzz_assert(n > 0 && n <= ARCHIVE_MAX_IMAGES);
@@ -81,7 +65,7 @@ static void open_document(unsigned kind, const uint8_t *data, size_t size)
 		"[{\"Config\":\"config\",\"RepoTags\":[\"a:1\"],\"Layers\":[\"layer\",\"layer\"]}]";
 	static const char config[] = "{\"rootfs\":{\"diff_ids\":[\"sha256:0\"]}}";
 	struct made m = { 0 };
-	struct bytes b;
+	struct fuzz_file b;
 
 	m.p = malloc(ROOM(size) + ROOM(sizeof(manifest)) + ROOM(sizeof(config)) + 5 * BLOCK);
 	fuzz_assert(m.p);
@@ -94,21 +78,21 @@ static void open_document(unsigned kind, const uint8_t *data, size_t size)
 		put_file(&m, "manifest.json", kind == 2 ? (const char *)data : manifest,
 			 kind == 2 ? size : sizeof(manifest) - 1);
 	memset(m.p + m.n, 0, 2 * BLOCK);
-	b = (struct bytes){ m.p, m.n + 2 * BLOCK };
+	b = (struct fuzz_file){ m.p, m.n + 2 * BLOCK };
 	open_images(&b);
 	free(m.p);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct bytes b = { data, size };
+	struct fuzz_file b = { data, size };
 	struct archive_index ix;
 
 	if (size && data[0] >= 1 && data[0] <= 3) {
 		open_document(data[0], data + 1, size - 1);
 		return 0;
 	}
-	if (archive_index_read(read_bytes, &b, size, &ix, NULL) < 0)
+	if (archive_index_read(fuzz_pread, &b, size, &ix, NULL) < 0)
 		return 0;
 	for (size_t i = 0; i < ix.n; i++) {
 		const struct archive_entry *e = &ix.entries[i];

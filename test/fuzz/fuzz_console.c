@@ -1,25 +1,18 @@
 /* What a guest's kernel says on its console, as the shim keeps and reads it. */
 #include <ctype.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "shim/io/console.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "test/fuzz/fuzz.h"
 
 /* Harmless on a terminal, and inside its bounds. */
 static void check_text(const char *text, size_t max)
 {
-	if (strlen(text) > max)
-		abort();
-	for (; *text; text++) {
-		if (*text != '\n' && *text != '\t' && !isprint((unsigned char)*text))
-			abort();
-	}
+	fuzz_assert(strlen(text) <= max);
+	for (; *text; text++)
+		fuzz_assert(*text == '\n' || *text == '\t' || isprint((unsigned char)*text));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -31,13 +24,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ssize_t w;
 	int fd;
 
-	if ((!loop && loop_new(&loop, NULL) < 0) ||
-	    console_new(loop, "/dev/null", &con, &fd, &err) < 0)
-		abort();
+	fuzz_assert(loop || loop_new(&loop, NULL) == 0);
+	fuzz_assert(console_new(loop, "/dev/null", &con, &fd, &err) == 0);
 	while (size > 0) {
 		w = write(fd, data, MIN_OF(size, (size_t)3000));
-		if (w <= 0)
-			abort();
+		fuzz_assert(w > 0);
 		data += w;
 		size -= (size_t)w;
 		console_drain(con);

@@ -1,7 +1,5 @@
 /* The disk of a layer, as a process that was taken over may write it: its directories go into
  * a tree, over and under others, and what is left of that must make a file system. */
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,26 +10,10 @@
 #include "image/ext4/writer.h"
 #include "test/fuzz/fuzz.h"
 
-struct bytes {
-	const uint8_t *p;
-	size_t n;
-};
-
-static ssize_t read_bytes(void *arg, void *buf, size_t n, uint64_t offset)
-{
-	const struct bytes *b = arg;
-
-	if (offset >= b->n)
-		return 0;
-	n = MIN_OF(n, b->n - offset);
-	memcpy(buf, b->p + offset, n);
-	return (ssize_t)n;
-}
-
-static int read_disk(struct tree *t, struct bytes *b)
+static int read_disk(struct tree *t, struct fuzz_file *b)
 {
 	struct reader rd;
-	int r = reader_init(&rd, read_bytes, b, b->n, NULL);
+	int r = reader_init(&rd, fuzz_pread, b, b->n, NULL);
 
 	if (r == 0)
 		r = inherit_disk(t, &rd, NULL);
@@ -56,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const names[] = { "tmp", "srv", "srv/app", "empty", "gone" };
 	const struct tree_attr a = { .mode = S_IFDIR | 0700, .uid = 1 };
-	struct bytes b = { data, size };
+	struct fuzz_file b = { data, size };
 	struct tree_inode *i;
 	struct tree *t;
 	int r;
