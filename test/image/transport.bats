@@ -496,7 +496,7 @@ make_ca() {
 @test "a registry may not send us to a place more private than its own" {
 	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20)) a mode
 	local public=192.0.2.1 private=10.0.0.9
-	mkdir "$d/etc"
+	export -f answers mock
 	printf '127.0.0.1 localhost\n%s inner.test\n%s meta.test\n' "$private" 100.100.100.200 >"$d/hosts"
 	# In namespaces of their own: a machine elsewhere, one of a private network, and metadata.
 	cat >"$d/inside" <<-SH
@@ -505,16 +505,8 @@ make_ca() {
 		ip link set lo up
 		for a in $public $private 10.1.1.1 100.100.100.200; do
 			ip addr add \$a/32 dev lo
-			"$HERE/mock-registry" "$WORK/odd" $port \$a >"$d/\$a.log" 2>&1 &
-			echo \$! >>"$d/pids"
-			answered=
-			for i in \$(seq 100); do
-				curl -s -o /dev/null "http://\$a:$port/" && answered=yes && break
-				sleep 0.1
-			done
-			[ "\$answered" ]
+			mock "$WORK/odd" "$d/\$a" $port \$a
 		done
-		trap 'kill \$(cat "$d/pids")' EXIT
 		export IMAGE_TOOL_HOSTS="$HOSTS"
 		while read -r ref; do
 			echo "== \$ref"
@@ -567,6 +559,7 @@ make_ca() {
 
 @test "names are asked of a DNS server, by UDP and, where that is cut, by TCP" {
 	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20))
+	export -f answers mock
 	echo 'nameserver 127.0.0.1' >"$d/resolv.conf"
 	echo 'hosts: files mdns4_minimal dns' >"$d/nsswitch.conf"
 	# cut.test has no answer by UDP but "ask by TCP".
@@ -609,16 +602,9 @@ make_ca() {
 		mount --bind "$d/resolv.conf" "\$(readlink -f /etc/resolv.conf)"
 		mount --bind "$d/nsswitch.conf" /etc/nsswitch.conf
 		ip link set lo up
-		python3 "$d/dns.py" >"$d/dns.log" 2>&1 &
-		dns=\$!
-		"$HERE/mock-registry" "$WORK/odd" $port 127.0.0.1 >"$d/mock.log" 2>&1 &
-		trap 'kill \$! \$dns' EXIT
-		answered=
-		for i in \$(seq 100); do
-			curl -s -o /dev/null "http://127.0.0.1:$port/" && answered=yes && break
-			sleep 0.1
-		done
-		[ "\$answered" ]
+		python3 "$d/dns.py" >"$d/dns.log" 2>&1 3>&- &
+		echo \$! >"$d/dns.pid"
+		mock "$WORK/odd" "$d/mock" $port
 		export IMAGE_TOOL_HOSTS="$HOSTS"
 		for name in reg cut no; do
 			echo "== \$name"
