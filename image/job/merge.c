@@ -99,6 +99,8 @@ static void merge_on_unpacked(void *arg, int code, const char *id, const struct 
 				  unpacker_facts(m->unpacker), &copy);
 	if (code == 0 && !m->empty)
 		baseline_schedule(m->jobs);
+	if (code < 0 && unpacker_reserve_reached(m->unpacker))
+		(void)!space_refuse(m->jobs->store, 0, &copy);
 	m->done(m->arg, code, &copy);
 }
 

@@ -140,6 +140,8 @@ static void pull_layers_on_unpacked(void *arg, int code, const char *diff_id, co
 		l->unpack_err = *err;
 	else
 		memcpy(l->found, diff_id, sizeof(l->found));
+	if (code < 0 && unpacker_reserve_reached(l->unpacker))
+		(void)!space_refuse(l->pull->jobs->store, 0, &l->unpack_err);
 	layer_child_ended(l);
 }
 

@@ -32,6 +32,7 @@ struct unpacker {
 	size_t disks; /* that `inherit` reads; 0 for the others */
 	struct layer_facts facts;
 	uint32_t entries;
+	bool reserve_reached;
 	unpacker_done_fn done;
 	void *arg;
 };
@@ -39,6 +40,11 @@ struct unpacker {
 const struct layer_facts *unpacker_facts(const struct unpacker *u)
 {
 	return &u->facts;
+}
+
+bool unpacker_reserve_reached(const struct unpacker *u)
+{
+	return u->reserve_reached;
 }
 
 uint32_t unpacker_entries(const struct unpacker *u)
@@ -122,6 +128,7 @@ static int take_report(struct unpacker *u, struct err *err)
 		return proc_err_protocol(u->mode, err);
 	if (r < 0)
 		return r;
+	u->reserve_reached = rep->failure && rep->reserve_reached;
 	return rep->failure ? wire_failure(rep->failure, err) : check_ids(u, rep, err);
 }
 

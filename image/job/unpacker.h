@@ -44,6 +44,8 @@ int unpacker_new_merged(struct procs *ps, const char *path, const char *id,
 int unpacker_new_inherited(struct procs *ps, const char *path, const char *id, const int *fds,
 			   size_t n, unpacker_done_fn done, void *arg, struct unpacker **ret,
 			   struct err *err) must_check;
+/* When done, with code < 0: `reserve` is why. */
+bool unpacker_reserve_reached(const struct unpacker *u);
 /* When done, with code == 0. */
 const struct layer_facts *unpacker_facts(const struct unpacker *u);
 uint32_t unpacker_entries(const struct unpacker *u);

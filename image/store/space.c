@@ -1,6 +1,7 @@
 #include "image/store/space.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -26,34 +27,48 @@ uint64_t space_reserve(const struct store *s)
 	return statvfs(s->dir, &st) < 0 ? 0 : reserve_on(s, &st);
 }
 
+static bool is_short(uint64_t available, uint64_t reserve, uint64_t need)
+{
+	return available < reserve || available - reserve < need;
+}
+
 /* Tenths of a MiB. */
 static unsigned long long tenths(uint64_t bytes)
 {
 	return (unsigned long long)(bytes * 10 / MIB);
 }
 
-int space_check(struct store *s, uint64_t need, struct err *err)
+int space_refuse(const struct store *s, uint64_t need, struct err *err)
 {
+	char needed[48] = "", is_free[48] = "";
+	uint64_t available, reserve = 0;
 	struct statvfs st;
-	uint64_t available, reserve;
-	char needed[48] = "";
 
-	if (statvfs(s->dir, &st) < 0)
-		return 0;
-	available = (uint64_t)st.f_bavail * st.f_frsize;
-	reserve = reserve_on(s, &st);
-	if (available >= reserve && available - reserve >= need)
-		return 0;
+	if (statvfs(s->dir, &st) == 0) {
+		available = (uint64_t)st.f_bavail * st.f_frsize;
+		reserve = reserve_on(s, &st);
+		if (is_short(available, reserve, need))
+			(void)snprintf(is_free, sizeof(is_free), "%llu.%llu MiB are free, and ",
+				       tenths(available) / 10, tenths(available) % 10);
+	}
 	if (need)
 		(void)snprintf(needed, sizeof(needed), "%llu.%llu MiB are needed, ",
 			       tenths(need) / 10, tenths(need) % 10);
-	return err_set(
-		err, -ENOSPC,
-		"No space left for images in %s: %s%llu.%llu MiB are free, and %llu.%llu MiB "
-		"have to stay free for containers and the host (images.reserve-mib); remove "
-		"images (husk rmi, husk prune), or make room",
-		s->dir, needed, tenths(available) / 10, tenths(available) % 10,
-		tenths(reserve) / 10, tenths(reserve) % 10);
+	return err_set(err, -ENOSPC,
+		       "No space left for images in %s: %s%s%llu.%llu MiB have to stay free for "
+		       "containers and the host (images.reserve-mib); remove images (husk rmi, "
+		       "husk prune), or make room",
+		       s->dir, needed, is_free, tenths(reserve) / 10, tenths(reserve) % 10);
+}
+
+int space_check(struct store *s, uint64_t need, struct err *err)
+{
+	struct statvfs st;
+
+	if (statvfs(s->dir, &st) < 0 ||
+	    !is_short((uint64_t)st.f_bavail * st.f_frsize, reserve_on(s, &st), need))
+		return 0;
+	return space_refuse(s, need, err);
 }
 
 uint64_t space_of_fd(int fd)

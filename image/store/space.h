@@ -24,6 +24,8 @@ struct store;
 /* -ENOSPC: with `need` bytes more, the reserve would not be free any more. What cannot be found out
  * is no reason to refuse. */
 int space_check(struct store *s, uint64_t need, struct err *err) must_check;
+/* -ENOSPC, with the text for people, whatever is free now: it was too little a moment ago. */
+int space_refuse(const struct store *s, uint64_t need, struct err *err) must_check;
 /* Bytes that stay free; 0: not known. */
 uint64_t space_reserve(const struct store *s);
 /* Bytes that a file has on its disk; 0 also when it cannot be looked at. */

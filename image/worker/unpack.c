@@ -36,6 +36,7 @@ struct unpack {
 	bool bottom;
 	uint64_t reserve;   /* bytes that stay free on the disk */
 	uint64_t unchecked; /* bytes of the tars since the disk was looked at */
+	bool reserve_reached;
 	uint8_t uuid[16];
 	int tar[2];    /* decoder -> builder */
 	int report[2]; /* builder -> decoder: UnpackReport */
@@ -59,8 +60,9 @@ static bool reserve_is_touched(struct unpack *u, size_t bytes)
 	if (!u->reserve || u->unchecked < CHECK_SPACE_EVERY)
 		return false;
 	u->unchecked = 0;
-	return fstatfs(WORKER_OUT_FD, &fs) == 0 &&
-	       (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize < u->reserve;
+	u->reserve_reached = fstatfs(WORKER_OUT_FD, &fs) == 0 &&
+			     (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize < u->reserve;
+	return u->reserve_reached;
 }
 
 static ssize_t unpack_on_read(void *arg, const void **ret)
@@ -121,6 +123,7 @@ static int build(struct unpack *u, Worker__UnpackReport *rep, struct err *err)
 	if (r == -ENOMEM)
 		r = err_wrap(err, r, "more than the %zu MiB that may be used",
 			     WORKER_MAX_DATA / MIB);
+	rep->reserve_reached = u->reserve_reached;
 	rep->entries = tree_entries(t);
 	rep->dropped_xattrs = tree_dropped_xattrs(t);
 	ext4_writer_free(w);
@@ -223,10 +226,11 @@ static int read_report(struct unpack *u, Worker__UnpackReport *rep, struct err *
 			       "the builder died (its limit of memory or time, or a "
 			       "forbidden system call)");
 	r = wire_unpack_report(&arena, data, (size_t)n, &said, err);
-	if (r == 0 && said->failure)
-		r = wire_failure(said->failure, err);
 	if (r < 0)
 		return r;
+	rep->reserve_reached = said->reserve_reached;
+	if (said->failure)
+		return wire_failure(said->failure, err);
 	rep->file_bytes = said->file_bytes;
 	rep->entries = said->entries;
 	rep->implied = said->implied;

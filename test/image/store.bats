@@ -159,16 +159,20 @@ bomb() {
 
 # Runs a command, and tells the least space that was free on the store's file system meanwhile, in KiB.
 least_free() {
-	local least free pid
-	least=$(df --output=avail "$STORE" | tail -1)
-	"$@" &
-	pid=$!
-	while kill -0 $pid 2>/dev/null; do
-		free=$(df --output=avail "$STORE" | tail -1)
-		[ "$free" -ge "$least" ] || least=$free
-	done
-	wait $pid && status=0 || status=$?
-	LEAST=$least
+	python3 - "$STORE" "$BATS_TEST_TMPDIR/least" "$@" <<-'END' && status=0 || status=$?
+		import os, subprocess, sys, time
+		store, result, *command = sys.argv[1:]
+		least = None
+		pull = subprocess.Popen(command)
+		while pull.poll() is None:
+		    fs = os.statvfs(store)
+		    free = fs.f_bavail * fs.f_frsize // 1024
+		    least = free if least is None else min(least, free)
+		    time.sleep(0.0002)
+		open(result, "w").write(str(least))
+		sys.exit(pull.returncode)
+	END
+	LEAST=$(cat "$BATS_TEST_TMPDIR/least")
 }
 
 @test "an image that unpacks to more than there is ends at the reserve, which is for others" {
@@ -181,7 +185,7 @@ least_free() {
 	export IMAGE_TOOL_RESERVE_KIB=$((200 * 1024))
 	tool pull "$BUSYBOX"
 	before=$(df --output=avail "$STORE" | tail -1)
-	least_free tool pull "127.0.0.1:$port/ok/bomb" >"$d/out" 2>&1
+	least_free timeout 60 "$TOOL" "$STORE" pull "127.0.0.1:$port/ok/bomb" >"$d/out" 2>&1
 	kill "$(cat "$d/mock.pid")"
 	sleep 0.5
 	after=$(df --output=avail "$STORE" | tail -1)
