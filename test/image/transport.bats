@@ -11,7 +11,7 @@ setup_file() {
 	image_env
 	export IMAGE_TOOL_RETRY_MS=1
 	"$HERE/odd-images" "$WORK/odd"
-	MOCK_PORT=$(shuf -i 30100-39000 -n 1)
+	MOCK_PORT=$(free_port)
 	export MOCK_PORT MOCK=127.0.0.1:$MOCK_PORT
 	mock "$WORK/odd" "$WORK/mock" "$MOCK_PORT"
 	LAYER=$(layer_of random)
@@ -393,7 +393,7 @@ make_ca() {
 }
 
 @test "a real registry with TLS, a CA of its own and client certificates; HTTP/2" {
-	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 10)) conf
+	local d=$BATS_TEST_TMPDIR port=$(free_port) conf
 	make_ca "$d"
 	certificate "$d/server" IP:127.0.0.1,DNS:localhost
 	certificate "$d/client" DNS:client
@@ -450,7 +450,7 @@ make_ca() {
 }
 
 @test "registries elsewhere may not send us to this machine, nor from https to http" {
-	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20))
+	local d=$BATS_TEST_TMPDIR port=$(free_port)
 	make_ca "$d"
 	certificate "$d/server" IP:192.0.2.1
 	# in a network namespace of its own, 192.0.2.1 is a machine elsewhere
@@ -494,7 +494,7 @@ make_ca() {
 }
 
 @test "a registry may not send us to a place more private than its own" {
-	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20)) a mode
+	local d=$BATS_TEST_TMPDIR port=$(free_port) a mode
 	local public=192.0.2.1 private=10.0.0.9
 	export -f answers mock
 	printf '127.0.0.1 localhost\n%s inner.test\n%s meta.test\n' "$private" 100.100.100.200 >"$d/hosts"
@@ -558,7 +558,7 @@ make_ca() {
 }
 
 @test "names are asked of a DNS server, by UDP and, where that is cut, by TCP" {
-	local d=$BATS_TEST_TMPDIR port=$((MOCK_PORT + 20))
+	local d=$BATS_TEST_TMPDIR port=$(free_port)
 	export -f answers mock
 	echo 'nameserver 127.0.0.1' >"$d/resolv.conf"
 	echo 'hosts: files mdns4_minimal dns' >"$d/nsswitch.conf"
@@ -628,7 +628,7 @@ make_ca() {
 }
 
 @test "proxies of the environment, and NO_PROXY" {
-	local port=$((MOCK_PORT + 30)) p
+	local port=$(free_port) p
 	hosts registry.test <<-TOML
 		server = "http://registry.test"
 	TOML

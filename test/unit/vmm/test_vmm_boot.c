@@ -407,8 +407,10 @@ static void test_qemu_killed(void **state)
 {
 	pid_t qemu;
 
-	if (!str_eq(backend, "qemu"))
+	if (!str_eq(backend, "qemu")) {
+		print_message("skipped: backend %s has no QEMU\n", backend);
 		skip();
+	}
 	start_vm(state);
 	qemu = vmm_qemu_pid(&vm);
 	assert_true(qemu > 1);
