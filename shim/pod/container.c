@@ -390,8 +390,9 @@ static void container_on_killed_timer(struct ev_timer *t)
 
 void container_killed(struct container *c)
 {
-	/* Without memory for a timer it waits for the host. */
-	if (c->rootfs)
+	/* Counted from the first one: whoever kills every second may not put it off. Without memory
+	 * for a timer it waits for the host. */
+	if (c->rootfs && !c->killed_timer.loop)
 		(void)!ev_timer_add(c->all->loop, &c->killed_timer, KILLED_ROOM_NS,
 				    container_on_killed_timer, c);
 }

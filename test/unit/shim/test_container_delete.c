@@ -233,7 +233,9 @@ static void test_killed_on_full_disk(void **state)
 	turn();
 	assert_int_equal(fake.unmapped, 0);
 	trouble_due = "a killed container waits for room";
-	run_for(KILLED_ROOM_NS / NS_PER_MS + 100);
+	run_for(KILLED_ROOM_NS / NS_PER_MS * 2 / 3);
+	container_killed(container_find(&all, "a"));
+	run_for(KILLED_ROOM_NS / NS_PER_MS / 3 + 100);
 	trouble_due = NULL;
 	assert_int_equal(fake.unmapped, 1);
 	fake_exit("a", "", 137, false);
