@@ -176,6 +176,13 @@ static void publish_exit(struct container *c, const struct process *p)
 	publish(c, &ev);
 }
 
+static int container_limit(struct process *p, struct err *err)
+{
+	const struct container *c = p->owner;
+
+	return cgroup_limit_cpu(c->cgroup, c->spec, err);
+}
+
 static void container_on_running(struct process *p)
 {
 	struct container *c = p->owner;
@@ -219,6 +226,7 @@ static void container_on_gone(struct process *p)
 /* ---- processes ---- */
 
 static const struct process_ops container_process_ops = {
+	.limit = container_limit,
 	.running = container_on_running,
 	.gone = container_on_gone,
 };

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agent/proc/child.h"
+#include "agent/proc/hold.h"
 #include "agent/proc/ns.h"
 #include "agent/proc/procfs.h"
 #include "base/check.h"
@@ -49,7 +50,7 @@ static void forget_streams(struct process *p)
 /* Report and exit come in any order; every step is taken once. */
 static void advance(struct process *p)
 {
-	if (p->report_fd >= 0)
+	if (p->report_fd >= 0 || p->held)
 		return;
 	if (p->failure.kind == 0 && p->start) {
 		p->ops->running(p);
@@ -149,6 +150,47 @@ static void process_on_start_timer(struct ev_timer *t)
 
 /* ---- reports ---- */
 
+/* Returns whether it may go on. */
+static bool set_limit(struct process *p)
+{
+	struct err err = { 0 };
+	int r = p->ops->limit(p, &err);
+
+	if (r < 0)
+		refuse_start(p, "cgroup", r, err_text(&err));
+	return r == 0;
+}
+
+/* It goes on to its exec, once: who traces it there may say anything. */
+static void let_go(struct process *p)
+{
+	int r;
+
+	if (p->ready || p->failure.kind != 0)
+		return;
+	p->ready = true;
+	p->held = p->limited && hold_at_exec(p->pid) == 0;
+	/* Somebody traces it already: its exec takes place under its limit, then. */
+	if (p->limited && !p->held && !set_limit(p))
+		return;
+	r = report_let_go(p->report_fd);
+	/* -EPIPE, -ECONNRESET: it is gone, which its exit tells. */
+	if (r < 0 && r != -EPIPE && r != -ECONNRESET)
+		refuse_start(p, "start", r, strerror(-r));
+}
+
+static void process_on_stop(struct child *child, int status)
+{
+	struct process *p = container_of(child, struct process, child);
+
+	if (!hold_is_exec(p->pid, status))
+		return;
+	(void)set_limit(p);
+	hold_release(p->pid);
+	p->held = false;
+	advance(p);
+}
+
 /* False when there is nothing more to come. */
 static bool read_report(struct process *p)
 {
@@ -162,6 +204,8 @@ static bool read_report(struct process *p)
 			take_tty(p, fd);
 		else
 			fd_close(&fd);
+		if (rep.kind == REPORT_READY)
+			let_go(p);
 		if (rep.kind == REPORT_FAILED)
 			p->failure = rep;
 		return true;
@@ -188,6 +232,7 @@ static void process_on_exit(struct child *child, int status)
 	p->exited_at_ns = now_real_ns();
 	p->exit_status = exit_status_of(status);
 	p->exited = true;
+	p->held = false;
 	/* The child reports before it ends, and no other process holds the socket. */
 	for (int i = 0; i < 4 && p->report_fd >= 0; i++)
 		(void)read_report(p);
@@ -348,6 +393,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 	p->agent = a;
 	p->owner = job->owner;
 	p->ops = job->ops;
+	p->limited = !job->first && cgroup_limits_cpu(job->container);
 	p->started_ns = now_mono_ns();
 	p->report_fd = p->pidfd = p->tty = -1;
 	memcpy(p->exec_id, job->exec_id, strlen(job->exec_id) + 1); /* bounded by validate.c */
@@ -371,6 +417,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 		return err_wrap(err, r, "start");
 	}
 	reaper_add(&a->reaper, &p->child, p->pid, process_on_exit, NULL);
+	p->child.stopped = process_on_stop;
 	p->start = call;
 	*ret = p;
 	return 0;

@@ -23,6 +23,9 @@
 struct process;
 
 struct process_ops {
+	/* A first process whose container has a limit of CPU time: no instruction of the program
+	 * has run, and none does until this has set the limit. -errno: the start fails. */
+	int (*limit)(struct process *p, struct err *err);
 	/* The program runs; the answer to the start goes out next. Not called when it failed. */
 	void (*running)(struct process *p);
 	/* It has ended and its start is answered. The last call; the owner frees it, now or
@@ -50,6 +53,9 @@ struct process {
 	struct ev_timer start_timer; /* until the program runs */
 	uint64_t started_ns;
 	int report_fd;		  /* -1 = the child has said all */
+	bool limited;		  /* it gets a limit behind its exec */
+	bool ready;		  /* it was let go to its exec */
+	bool held;		  /* ... behind which it waits for us */
 	struct report failure;	  /* kind 0 = none */
 	struct ttrpc_call *start; /* to be answered; NULL = done */
 	bool exited;

@@ -18,6 +18,7 @@
 
 #define CONTROLLERS_MAX 256 /* bytes of cgroup.controllers */
 #define PIDS_CHUNK (16 * KIB)
+#define CPU_MAX "cpu.max"
 
 /* All controllers of `dir` for its children. */
 static int hand_down(int dir)
@@ -148,6 +149,9 @@ static int set_up(struct cgroups *c, int fd, const Agent__CreateContainerRequest
 		/* A kernel without swap honours every limit of it; each CRI client sends one. */
 		if (r == -ENOENT && str_starts(req->cgroup[i]->key, "memory.swap."))
 			r = 0;
+		/* It is valid, as we know now; cgroup_limit_cpu sets it again. */
+		if (r == 0 && str_eq(req->cgroup[i]->key, CPU_MAX))
+			r = write_at(fd, CPU_MAX, "max");
 		if (r == -ENOENT || r == -EACCES)
 			return err_set(err, -EOPNOTSUPP, "%s: the guest kernel has no such file",
 				       req->cgroup[i]->key);
@@ -183,6 +187,29 @@ int cgroup_create(struct cgroups *c, const Agent__CreateContainerRequest *req, i
 	}
 	*ret_fd = take_fd(&fd);
 	return 0;
+}
+
+static const char *cpu_limit(const Agent__CreateContainerRequest *req)
+{
+	const char *value = NULL; /* the last one wins, as with all files */
+
+	for (size_t i = 0; i < req->n_cgroup; i++)
+		if (str_eq(req->cgroup[i]->key, CPU_MAX))
+			value = req->cgroup[i]->value;
+	return value;
+}
+
+bool cgroup_limits_cpu(const Agent__CreateContainerRequest *req)
+{
+	return cpu_limit(req) != NULL;
+}
+
+int cgroup_limit_cpu(int fd, const Agent__CreateContainerRequest *req, struct err *err)
+{
+	const char *value = cpu_limit(req);
+	int r = value ? write_at(fd, CPU_MAX, value) : 0;
+
+	return r < 0 ? err_errno(err, r, CPU_MAX " = \"%.100s\"", value) : 0;
 }
 
 void cgroup_unwatch(struct cgroups *c, int wd)

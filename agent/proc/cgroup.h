@@ -32,9 +32,13 @@ int cgroups_init(struct cgroups *c, struct loop *l, const char *root,
 void cgroups_fini(struct cgroups *c);
 
 /* A new cgroup with the values of `req`, the device rules unless privileged, and a watch on its OOM
- * kills (*ret_wd = -1 where the kernel has no memory controller). */
+ * kills (*ret_wd = -1 where the kernel has no memory controller). Its CPU time is not limited yet:
+ * making a container ready is the agent's work, not its own. */
 int cgroup_create(struct cgroups *c, const Agent__CreateContainerRequest *req, int *ret_fd,
 		  int *ret_wd, struct err *err) must_check;
+/* The limit of CPU time that `req` asks for: is there one, and set it. */
+bool cgroup_limits_cpu(const Agent__CreateContainerRequest *req);
+int cgroup_limit_cpu(int fd, const Agent__CreateContainerRequest *req, struct err *err) must_check;
 void cgroup_unwatch(struct cgroups *c, int wd);
 /* SIGKILL to all in it and below. */
 int cgroup_kill(int fd) must_check;

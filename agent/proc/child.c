@@ -316,6 +316,16 @@ noreturn_fn static void exec_program(const struct child_job *j, const struct use
 	child_fail(j, "exec", r, text);
 }
 
+/* All is made that the program needs: the agent takes care that its limits hold from its first
+ * instruction on, and not before. */
+static void await_go(const struct child_job *j)
+{
+	const struct report rep = { .kind = REPORT_READY };
+
+	must(j, "start", report_send(j->report, &rep, -1), "ready");
+	must(j, "start", report_wait_go(j->report), "wait for the agent");
+}
+
 void child_run(const struct child_job *job)
 {
 	const Agent__Process *p = job->process;
@@ -350,6 +360,7 @@ void child_run(const struct child_job *job)
 	must(job, what, r, what);
 	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		must(job, "capabilities", -errno, "no_new_privs");
+	await_go(job);
 	enter_stage("exec");
 	/* Only 0, 1 and 2 reach the program. */
 	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)

@@ -25,6 +25,11 @@ static void reap_on_sigchld(struct ev_signal *s, int signo)
 
 		if (!c)
 			continue;
+		if (WIFSTOPPED(status)) {
+			if (c->stopped)
+				c->stopped(c, status);
+			continue;
+		}
 		*p = c->next;
 		c->pid = 0;
 		c->cb(c, status);

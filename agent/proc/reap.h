@@ -20,6 +20,8 @@ struct child {
 	pid_t pid; /* 0 = not added */
 	/* status as from waitpid; the child is reaped and removed from the table already. */
 	void (*cb)(struct child *c, int status);
+	/* It has stopped, which only those do that we trace (hold.h). NULL = cannot be. */
+	void (*stopped)(struct child *c, int status);
 	void *arg;
 };
 

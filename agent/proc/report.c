@@ -13,6 +13,24 @@ int report_send(int sock, const struct report *rep, int fd)
 	return n < 0 ? (int)n : 0;
 }
 
+int report_let_go(int sock)
+{
+	const char go = 'g';
+	ssize_t n = fdpass_send(sock, &go, sizeof(go), NULL, 0, MSG_DONTWAIT);
+
+	return n < 0 ? (int)n : 0;
+}
+
+int report_wait_go(int sock)
+{
+	char go;
+	ssize_t n = fdpass_receive(sock, &go, sizeof(go), NULL, 0, NULL, 0);
+
+	if (n < 0)
+		return (int)n;
+	return n == 0 ? -EPIPE : 0;
+}
+
 int report_receive(int sock, struct report *ret, int *ret_fd)
 {
 	size_t n_fds = 0;

@@ -54,6 +54,36 @@ static bool has(const pid_t *pids, size_t n, pid_t pid)
 	return false;
 }
 
+/* The limit comes with its own call alone; one that cannot be set is an error with its value. */
+static void test_limit_cpu(void **state)
+{
+	Agent__CreateContainerRequest__CgroupEntry weight =
+		AGENT__CREATE_CONTAINER_REQUEST__CGROUP_ENTRY__INIT;
+	Agent__CreateContainerRequest__CgroupEntry max = weight;
+	Agent__CreateContainerRequest__CgroupEntry *list[] = { &weight, &max };
+	Agent__CreateContainerRequest req = AGENT__CREATE_CONTAINER_REQUEST__INIT;
+	char text[32] = "";
+	cleanup_fd int fd = -1;
+
+	weight.key = (char *)"cpu.weight";
+	weight.value = (char *)"7";
+	max.key = (char *)"cpu.max";
+	max.value = (char *)"1000 100000";
+	req.cgroup = list;
+	req.n_cgroup = 1;
+	assert_false(cgroup_limits_cpu(&req));
+	assert_ok(cgroup_limit_cpu(root, &req, &err), &err);
+	req.n_cgroup = 2;
+	assert_true(cgroup_limits_cpu(&req));
+	assert_int_equal(cgroup_limit_cpu(root, &req, &err), -ENOENT);
+	assert_text(err_text(&err), "cpu.max = \"1000 100000\"");
+	put("cpu.max", "max 100000");
+	assert_ok(cgroup_limit_cpu(root, &req, &err), &err);
+	fd = openat(root, "cpu.max", O_RDONLY | O_CLOEXEC);
+	assert_true(read(fd, text, sizeof(text) - 1) >= 11);
+	assert_memory_equal(text, "1000 100000", 11);
+}
+
 static void test_pids(void **state)
 {
 	cleanup_free pid_t *pids = NULL;
@@ -132,6 +162,7 @@ static void test_remove(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_limit_cpu, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_pids, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many_pids, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_numbers, set_up, tear_down),

@@ -43,6 +43,20 @@ static void test_failure(void **state)
 	assert_int_equal(report_receive(sv[0], &in, &fd), 0);
 }
 
+/* The child goes on when it is told to, and not when the agent is gone. */
+static void test_go(void **state)
+{
+	struct report in;
+	int fd;
+
+	assert_int_equal(report_let_go(sv[0]), 0);
+	assert_int_equal(report_wait_go(sv[1]), 0);
+	assert_int_equal(report_receive(sv[0], &in, &fd), -EAGAIN);
+	fd_close(&sv[0]);
+	assert_int_equal(report_wait_go(sv[1]), -EPIPE);
+	assert_int_equal(report_let_go(sv[1]), -EPIPE);
+}
+
 static void test_descriptor(void **state)
 {
 	struct report out = { .kind = REPORT_TTY }, in;
@@ -97,6 +111,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_failure, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_go, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_descriptor, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_wrong, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_too_much, set_up, tear_down),
