@@ -243,3 +243,9 @@ uint64_t cur_be64(struct cur *c)
 {
 	return cur_be(c, 8);
 }
+
+void put_be32(uint8_t *p, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		p[i] = (uint8_t)(v >> (24 - 8 * i));
+}

@@ -78,4 +78,7 @@ const uint8_t *cur_bytes(struct cur *c, size_t n);
 /* Copies n bytes; on failure `out` is zeroed. */
 bool cur_copy(struct cur *c, void *out, size_t n);
 
+/* The four bytes that cur_be32 reads. */
+void put_be32(uint8_t *p, uint32_t v);
+
 #endif

@@ -46,14 +46,6 @@ bool ttrpc_decode(struct ttrpc_decoder *d, struct buf *in, struct ttrpc_frame *r
 	return true;
 }
 
-static void put_be32(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 24);
-	p[1] = (uint8_t)(v >> 16);
-	p[2] = (uint8_t)(v >> 8);
-	p[3] = (uint8_t)v;
-}
-
 static size_t put_varint(uint8_t *p, size_t v)
 {
 	size_t n = 0;

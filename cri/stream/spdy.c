@@ -91,12 +91,6 @@ static struct stream *find(struct spdy *s, uint32_t id)
 
 /* ---- sending ---- */
 
-static void put_be32(uint8_t *p, uint32_t v)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
 static int put_frame(struct spdy *s, uint32_t first, uint8_t flags, const void *payload, size_t n)
 {
 	uint8_t *p;

@@ -8,12 +8,6 @@
 
 static uint8_t dictionary[SPDY_DICTIONARY_LEN];
 
-static void be32(uint8_t *p, uint32_t v)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
 void spdy_client_init(struct spdy_client *c)
 {
 	*c = (struct spdy_client){ 0 };
@@ -35,8 +29,8 @@ static void frame(struct spdy_client *c, uint32_t first, uint8_t flags, const vo
 {
 	uint8_t header[8];
 
-	be32(header, first);
-	be32(header + 4, (uint32_t)n);
+	put_be32(header, first);
+	put_be32(header + 4, (uint32_t)n);
 	header[4] = flags;
 	check(buf_put(&c->out, header, sizeof(header)) == 0);
 	check(n == 0 || buf_put(&c->out, p, n) == 0);
@@ -57,8 +51,8 @@ void spdy_client_two(struct spdy_client *c, unsigned type, uint32_t a, uint32_t 
 {
 	uint8_t p[8];
 
-	be32(p, a);
-	be32(p + 4, b);
+	put_be32(p, a);
+	put_be32(p + 4, b);
 	spdy_client_control(c, type, 0, p, sizeof(p));
 }
 
@@ -79,14 +73,14 @@ void spdy_client_open(struct spdy_client *c, uint32_t id, const char *type)
 	uint8_t plain[256], payload[512] = { 0 };
 	size_t n = 0;
 
-	be32(plain, 1);
-	be32(plain + 4, sizeof(name) - 1);
+	put_be32(plain, 1);
+	put_be32(plain + 4, sizeof(name) - 1);
 	memcpy(plain + 8, name, sizeof(name) - 1);
 	n = 8 + sizeof(name) - 1;
-	be32(plain + n, (uint32_t)strlen(type));
+	put_be32(plain + n, (uint32_t)strlen(type));
 	memcpy(plain + n + 4, type, strlen(type));
 	n += 4 + strlen(type);
-	be32(payload, id);
+	put_be32(payload, id);
 	n = spdy_client_block(c, plain, n, payload + 10, sizeof(payload) - 10);
 	spdy_client_control(c, SPDY_SYN_STREAM, 0, payload, 10 + n);
 }
