@@ -169,7 +169,7 @@ static int refuse(struct conn *c, int status, const char *reason, const char *mo
 			  status, reason, more, strlen(reason) + 1, reason);
 }
 
-static int start_session(struct conn *c, const struct token *token, const struct wire_dialect *d)
+static int start_session(struct conn *c, struct token *token, const struct wire_dialect *d)
 {
 	struct token t = *token;
 	int r = session_new(c->loop, d, t.want, t.ops, t.arg, conn_on_session_changed, c,
@@ -182,7 +182,7 @@ static int start_session(struct conn *c, const struct token *token, const struct
 	return set_timer(c, CONN_OPEN_MS * NS_PER_MS);
 }
 
-static int upgrade_spdy(struct conn *c, const struct http_head *h, const struct token *token)
+static int upgrade_spdy(struct conn *c, const struct http_head *h, struct token *token)
 {
 	static const char field[] = "X-Stream-Protocol-Version";
 	const struct wire_dialect *d = wire_choose(h, field, true);
@@ -204,7 +204,7 @@ static int upgrade_spdy(struct conn *c, const struct http_head *h, const struct 
 	return r;
 }
 
-static int upgrade_ws(struct conn *c, const struct http_head *h, const struct token *token)
+static int upgrade_ws(struct conn *c, const struct http_head *h, struct token *token)
 {
 	static const char field[] = "Sec-WebSocket-Protocol";
 	static const struct wire_dialect unnamed = { "", 1 };
@@ -234,7 +234,7 @@ static int upgrade_ws(struct conn *c, const struct http_head *h, const struct to
 
 static int answer(struct conn *c, const struct http_head *h)
 {
-	const struct token *token;
+	struct token *token;
 
 	if (!str_eq(h->method, "GET") && !str_eq(h->method, "POST"))
 		return refuse(c, 405, "Method Not Allowed", "Allow: GET, POST\r\n");

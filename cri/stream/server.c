@@ -97,14 +97,12 @@ static void add_client(struct stream_server *s, int fd)
 	s->n++;
 }
 
-static void server_on_connection(struct ev_io *io, uint32_t events);
-
 static void server_on_pause(struct ev_timer *t)
 {
 	struct stream_server *s = t->arg;
 
-	if (ev_io_add(s->loop, &s->io, s->fd, EPOLLIN, server_on_connection, s) < 0)
-		(void)!ev_timer_add(s->loop, t, ACCEPT_PAUSE_MS * NS_PER_MS, server_on_pause, s);
+	if (ev_io_set(&s->io, EPOLLIN) < 0)
+		log_limited(LOG_ERROR, "no stream can be opened any more");
 }
 
 static void server_on_connection(struct ev_io *io, uint32_t events)
@@ -120,7 +118,7 @@ static void server_on_connection(struct ev_io *io, uint32_t events)
 		return;
 	log_limited(LOG_WARN, "cannot accept a connection for a stream", "err", strerror(errno));
 	if (ev_timer_add(s->loop, &s->pause, ACCEPT_PAUSE_MS * NS_PER_MS, server_on_pause, s) == 0)
-		ev_io_del(&s->io);
+		(void)!ev_io_set(&s->io, 0);
 }
 
 /* ---- the address ---- */

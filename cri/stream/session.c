@@ -59,11 +59,13 @@ static void tell_closed(struct stream_session *s)
 	s->ops->closed(s->ops_arg);
 }
 
+/* From now on what the client sends is dropped. */
 static void close_input(struct stream_session *s)
 {
 	ev_io_del(&s->in_io);
 	fd_close(&s->in_fd);
 	buf_fini(&s->in);
+	s->in_refused = true;
 }
 
 static void close_output(struct pump *p)
@@ -88,7 +90,6 @@ static void finish(struct stream_session *s, char *status)
 	int r = status ? 0 : -ENOMEM;
 
 	close_all(s);
-	s->in_refused = true;
 	s->finished = true;
 	for (int ch = CHANNEL_OUT; ch <= CHANNEL_ERR && r == 0; ch++)
 		r = wire_end(s->wire, (enum channel)ch);
@@ -200,7 +201,6 @@ void stream_exit(struct stream_session *s, int exit_code)
 	s->exit_code = exit_code;
 	/* What it did not read is of no use any more. */
 	close_input(s);
-	s->in_refused = true;
 	if (!finish_if_due(s)) {
 		watch_silence(s);
 		tell_changed(s);
@@ -210,12 +210,6 @@ void stream_exit(struct stream_session *s, int exit_code)
 /* ---- input ---- */
 
 static void session_on_input(struct ev_io *io, uint32_t events);
-
-static void refuse_input(struct stream_session *s)
-{
-	close_input(s);
-	s->in_refused = true;
-}
 
 /* What is pending goes to the process as far as it takes it. */
 static void write_input(struct stream_session *s)
@@ -227,16 +221,16 @@ static void write_input(struct stream_session *s)
 	if (n == -EAGAIN || n == -EINTR) {
 		if (!s->in_io.loop &&
 		    ev_io_add(s->loop, &s->in_io, s->in_fd, EPOLLOUT, session_on_input, s) < 0)
-			refuse_input(s);
+			close_input(s);
 		return;
 	}
 	if (n < 0) {
-		refuse_input(s);
+		close_input(s);
 		return;
 	}
 	ev_io_del(&s->in_io);
 	if (s->in_ended) {
-		refuse_input(s);
+		close_input(s);
 		s->ops->input_ended(s->ops_arg);
 	}
 }
@@ -312,7 +306,7 @@ void stream_run(struct stream_session *s, int in, int out, int err)
 	s->outputs[1].fd = err;
 	watch_outputs(s);
 	if (in < 0)
-		refuse_input(s);
+		close_input(s);
 	else
 		write_input(s);
 	if (!finish_if_due(s))
@@ -378,7 +372,6 @@ void session_abandon(struct stream_session *s)
 {
 	s->busy = true;
 	close_all(s);
-	s->in_refused = true;
 	s->finished = true;
 	tell_closed(s);
 	s->busy = false;

@@ -117,11 +117,11 @@ int tokens_add(struct tokens *t, const struct token *token, char ret[TOKEN_LEN +
 	return 0;
 }
 
-const struct token *tokens_find(const struct tokens *t, const char *path)
+struct token *tokens_find(const struct tokens *t, const char *path)
 {
 	const char *slash = *path == '/' ? strchr(path + 1, '/') : NULL;
 	uint64_t now = now_mono_ns();
-	const struct entry *e;
+	struct entry *e;
 
 	if (!slash || strlen(slash + 1) != TOKEN_LEN)
 		return NULL;
@@ -137,16 +137,8 @@ const struct token *tokens_find(const struct tokens *t, const char *path)
 	return NULL;
 }
 
-void tokens_take(struct tokens *t, const struct token *token)
+void tokens_take(struct tokens *t, struct token *token)
 {
-	struct entry *e;
-
-	TAILQ_FOREACH(e, &t->list, link)
-	{
-		if (&e->token == token) {
-			drop(t, e);
-			break;
-		}
-	}
+	drop(t, container_of(token, struct entry, token));
 	(void)!set_timer(t);
 }

@@ -29,8 +29,8 @@ void tokens_free(struct tokens *t);
  * -ENOBUFS: too many wait, -ENOMEM. */
 int tokens_add(struct tokens *t, const struct token *token, char ret[TOKEN_LEN + 1]) must_check;
 /* What this path stands for, NULL = nothing (any more). It stays until it is taken. */
-const struct token *tokens_find(const struct tokens *t, const char *path);
-/* Ends the life of what tokens_find returned, without `closed`. */
-void tokens_take(struct tokens *t, const struct token *token);
+struct token *tokens_find(const struct tokens *t, const char *path);
+/* Ends the life of what tokens_find has just returned, without `closed`. */
+void tokens_take(struct tokens *t, struct token *token);
 
 #endif

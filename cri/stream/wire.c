@@ -54,8 +54,11 @@ static int channel_ended(struct wire *w, enum channel ch)
 	return w->ops->end(w->arg, ch);
 }
 
-static void client_goes(struct wire *w)
+/* Of both protocols. */
+static void wire_on_leave(void *arg)
 {
+	struct wire *w = arg;
+
 	if (!w->closed)
 		w->ops->closed(w->arg);
 	w->closed = true;
@@ -116,11 +119,6 @@ static void wire_on_stream_reset(void *arg, uint32_t id)
 	(void)!channel_ended(w, ch);
 }
 
-static void wire_on_goaway(void *arg)
-{
-	client_goes(arg);
-}
-
 /* ---- WebSocket ---- */
 
 static int wire_on_message(void *arg, unsigned channel, const uint8_t *data, size_t n)
@@ -137,11 +135,6 @@ static int wire_on_channel_end(void *arg, unsigned channel)
 	return channel < CHANNELS ? channel_ended(arg, (enum channel)channel) : 0;
 }
 
-static void wire_on_close(void *arg)
-{
-	client_goes(arg);
-}
-
 /* ---- both ---- */
 
 int wire_new(const struct wire_dialect *d, unsigned wanted, struct buf *out,
@@ -152,12 +145,12 @@ int wire_new(const struct wire_dialect *d, unsigned wanted, struct buf *out,
 		.data = wire_on_stream_data,
 		.end = wire_on_stream_end,
 		.reset = wire_on_stream_reset,
-		.goaway = wire_on_goaway,
+		.goaway = wire_on_leave,
 	};
 	static const struct ws_ops ws_ops = {
 		.data = wire_on_message,
 		.end = wire_on_channel_end,
-		.closed = wire_on_close,
+		.closed = wire_on_leave,
 	};
 	struct wire *w = calloc(1, sizeof(*w));
 	int r;

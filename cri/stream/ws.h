@@ -20,9 +20,7 @@
 
 enum ws_close {
 	WS_CLOSE_NORMAL = 1000,
-	WS_CLOSE_GOING_AWAY = 1001,
 	WS_CLOSE_PROTOCOL_ERROR = 1002,
-	WS_CLOSE_POLICY = 1008,
 };
 
 struct ws;
