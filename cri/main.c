@@ -52,7 +52,7 @@ static int open_stores(struct huskd *d, struct err *err)
 	int r = db && images ? 0 : err_nomem(err);
 
 	if (r == 0)
-		r = statedb_open(db, &d->db, err);
+		r = statedb_open(d->loop, db, &d->db, err);
 	if (r == 0) {
 		state_init(&d->state, d->db, d);
 		r = state_load(&d->state, err);

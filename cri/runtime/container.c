@@ -181,28 +181,46 @@ static void start_failed(struct start *s, const struct ttrpc_result *res)
 	rpc_reply_err(s->call, err.code, &err);
 }
 
+static void start_free(struct start *s)
+{
+	container_unref(s->c);
+	free(s);
+}
+
+/* Also when nothing can be written: that is tried again, and the shim knows, too. */
+static void container_on_start_written(void *arg, int code, const struct err *err)
+{
+	struct start *s = arg;
+
+	rpc_reply(s->call, NULL);
+	start_free(s);
+}
+
 static void container_on_started(const struct ttrpc_result *res, void *arg)
 {
 	struct start *s = arg;
 	struct container *c = s->c;
 
 	c->starting = false;
+	(void)container_ref(c);
 	if (c->removed) {
 		rpc_reply_status(s->call, RPC_NOT_FOUND, "the container was removed");
+		start_free(s);
 	} else if (res->code < 0) {
 		start_failed(s, res);
+		start_free(s);
 	} else {
 		container_state_set(c, CONTAINER_RUNNING);
 		c->started_at = now_real_ns();
 		(void)state_save_container(&c->pod->huskd->state, c, NULL);
 		log_info("container runs", "container", c->id, "pod", c->pod->id, "name",
 			 c->config->metadata->name);
-		rpc_reply(s->call, NULL);
+		if (state_written(&c->pod->huskd->state, container_on_start_written, s, NULL) < 0)
+			container_on_start_written(s, 0, NULL);
 		container_watch(c);
 	}
 	waits_run(&c->started, 0, NULL);
 	container_unref(c);
-	free(s);
 }
 
 static int check_startable(const struct container *c, struct err *err)
@@ -349,13 +367,27 @@ struct stop {
 	bool waiting_start;
 };
 
+static void stop_answer(struct stop *s, int code, const struct err *err)
+{
+	rpc_reply_done(s->call, code, err);
+	container_unref(s->c);
+	free(s);
+}
+
+/* Also when nothing can be written: that is tried again, and what has ended has ended. */
+static void container_on_stop_written(void *arg, int code, const struct err *err)
+{
+	stop_answer(arg, 0, NULL);
+}
+
 static void container_on_stopped(void *arg, int code, const struct err *err)
 {
 	struct stop *s = arg;
 
-	rpc_reply_done(s->call, code, err);
-	container_unref(s->c);
-	free(s);
+	rpc_on_cancel(s->call, NULL, NULL); /* it is in no list any more */
+	if (code < 0 ||
+	    state_written(&s->c->pod->huskd->state, container_on_stop_written, s, NULL) < 0)
+		stop_answer(s, code, err);
 }
 
 static void container_on_started_to_stop(void *arg, int code, const struct err *err)
@@ -372,7 +404,7 @@ static void container_on_stop_cancel(struct rpc_call *call, void *arg)
 	struct stop *s = arg;
 
 	waits_remove(s->waiting_start ? &s->c->started : &s->c->exited, s);
-	container_on_stopped(s, -ECANCELED, NULL);
+	stop_answer(s, -ECANCELED, NULL);
 }
 
 static uint64_t grace_of(int64_t seconds)
@@ -461,6 +493,14 @@ static void container_on_stopped_to_remove(void *arg, int code, const struct err
 	remove_done(c, code, err);
 }
 
+static void container_on_removed(void *arg, int code, const struct err *err)
+{
+	struct container *c = arg;
+
+	waits_run(&c->gone, 0, NULL);
+	container_unref(c);
+}
+
 void container_destroy(struct container *c)
 {
 	struct huskd *d = c->pod->huskd;
@@ -487,8 +527,8 @@ void container_destroy(struct container *c)
 	ev_timer_del(&c->stop_timer);
 	state_remove_container(&d->state, c);
 	waits_run(&c->exited, 0, NULL);
-	waits_run(&c->gone, 0, NULL);
-	container_unref(c);
+	if (state_written(&d->state, container_on_removed, c, NULL) < 0)
+		container_on_removed(c, 0, NULL);
 }
 
 void container_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)

@@ -19,7 +19,17 @@
 struct create {
 	struct container *c;
 	struct rpc_call *call;
+	char *json; /* config.json, until it is in its file */
+	int code;   /* why it is undone */
+	struct err err;
 };
+
+static void create_free(struct create *cr)
+{
+	container_unref(cr->c);
+	free(cr->json);
+	free(cr);
+}
 
 /* ---- files ---- */
 
@@ -144,31 +154,53 @@ static void create_fail(struct create *cr, int code, const struct err *err)
 		    "err", err_text(&full));
 	container_destroy(c);
 	rpc_reply_err(cr->call, code, &full);
-	container_unref(c);
-	free(cr);
+	create_free(cr);
 }
 
 static void create_on_undone(const struct ttrpc_result *res, void *arg)
 {
 	struct create *cr = arg;
-	struct err err = { 0 };
 
-	create_fail(cr, -ECANCELED, &err);
+	create_fail(cr, cr->code, &cr->err);
 }
 
 /* Takes back what the shim has made: the name must be free for the next try. */
-static void undo(struct create *cr)
+static void undo(struct create *cr, int code, const struct err *err)
 {
 	TaskV3__DeleteRequest req = TASK_V3__DELETE_REQUEST__INIT;
-	struct err err = { 0 };
 	int r = -ECONNRESET;
 
+	cr->code = code;
+	if (err)
+		cr->err = *err;
 	req.id = cr->c->id;
 	if (cr->c->pod->shim)
 		r = ttrpc_client_call(cr->c->pod->shim, SVC_TASK, "Delete", &req.base,
 				      CONTAINER_DELETE_MS, create_on_undone, cr);
 	if (r < 0)
-		create_fail(cr, -ECANCELED, &err);
+		create_fail(cr, cr->code, &cr->err);
+}
+
+static void create_on_committed(void *arg, int code, const struct err *err)
+{
+	Cri__CreateContainerResponse resp = CRI__CREATE_CONTAINER_RESPONSE__INIT;
+	struct create *cr = arg;
+	struct container *c = cr->c;
+
+	if (code == 0 && (rpc_cancelled(cr->call) || c->removed))
+		code = -ECANCELED;
+	if (code < 0) {
+		/* A huskd that starts now must not take it for created. */
+		(void)state_save_container(&c->pod->huskd->state, c, NULL);
+		undo(cr, code, err);
+		return;
+	}
+	container_state_set(c, CONTAINER_CREATED);
+	resp.container_id = c->id;
+	log_info("container is created", "container", c->id, "pod", c->pod->id, "name",
+		 c->config->metadata->name, "image", c->image_name);
+	rpc_reply(cr->call, &resp.base);
+	create_free(cr);
 }
 
 static void create_on_created(const struct ttrpc_result *res, void *arg)
@@ -177,50 +209,54 @@ static void create_on_created(const struct ttrpc_result *res, void *arg)
 	struct container *c = cr->c;
 	struct err err = { 0 };
 	int r = res->code;
-	Cri__CreateContainerResponse resp = CRI__CREATE_CONTAINER_RESPONSE__INIT;
 
-	if (r == 0 && (rpc_cancelled(cr->call) || c->removed)) {
-		undo(cr);
-		return;
-	}
 	if (r < 0) {
 		create_fail(cr, r, res->err);
 		return;
 	}
-	r = state_commit_container(&c->pod->huskd->state, c, CONTAINER_CREATED, &err);
-	if (r < 0) {
-		log_limited(LOG_ERROR, "CreateContainer failed", "container", c->id, "err",
-			    err_text(&err));
-		undo(cr);
-		return;
-	}
-	resp.container_id = c->id;
-	log_info("container is created", "container", c->id, "pod", c->pod->id, "name",
-		 c->config->metadata->name, "image", c->image_name);
-	rpc_reply(cr->call, &resp.base);
-	container_unref(c);
-	free(cr);
+	r = rpc_cancelled(cr->call) || c->removed
+		    ? -ECANCELED
+		    : state_commit_container(&c->pod->huskd->state, c, CONTAINER_CREATED,
+					     create_on_committed, cr, &err);
+	if (r < 0)
+		undo(cr, r, &err);
 }
 
-static int create_files(struct create *cr, const char *json, struct err *err)
+static int create_files(struct create *cr, struct err *err)
 {
 	struct container *c = cr->c;
 	struct huskd *d = c->pod->huskd;
 	cleanup_strv char **layers = NULL;
 	cleanup_free char *scratch = NULL, *bundle = NULL, *log_uri = NULL;
-	int r = image_hold(d->images, c->image_id, c->id, err);
+	int r = image_layers(d->images, c->image_id, &layers, err);
 
-	if (r == 0)
-		r = image_layers(d->images, c->image_id, &layers, err);
 	if (r == 0)
 		r = make_scratch(c, &scratch, err);
 	if (r == 0)
-		r = make_bundle(c, json, &bundle, err);
+		r = make_bundle(c, cr->json, &bundle, err);
 	if (r == 0)
 		r = make_log(c, &log_uri, err);
 	if (r == 0)
 		r = call_create(cr, layers, scratch, bundle, log_uri, err);
 	return r;
+}
+
+/* Its row is there, so that the next huskd knows what it finds of the rest. */
+static void create_on_recorded(void *arg, int code, const struct err *err)
+{
+	struct create *cr = arg;
+	struct container *c = cr->c;
+	struct pod *p = c->pod;
+	struct err why = *err;
+
+	if (code == 0 && rpc_cancelled(cr->call))
+		code = -ECANCELED;
+	else if (code == 0 && (c->removed || p->state != POD_READY || !p->shim))
+		code = err_set(&why, -EBUSY, "pod sandbox %s is not ready", p->id);
+	if (code == 0)
+		code = create_files(cr, &why);
+	if (code < 0)
+		create_fail(cr, code, &why);
 }
 
 /* What must be right before anything is made. */
@@ -306,8 +342,10 @@ void create_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg
 	}
 	c->stop_signal = signo;
 	c->stop_chosen = chosen;
-	*cr = (struct create){ container_ref(c), call };
-	r = create_files(cr, json, &err);
+	*cr = (struct create){ .c = container_ref(c), .call = call, .json = take_ptr(&json) };
+	r = image_hold(d->images, c->image_id, c->id, &err);
+	if (r == 0)
+		r = state_written(&d->state, create_on_recorded, cr, &err);
 	if (r < 0)
 		create_fail(cr, r, &err);
 }

@@ -20,18 +20,21 @@ struct pod_run {
 	struct pod *pod;
 	struct rpc_call *call;
 	bool spawning; /* the shim's `start` runs: nothing can be taken down before it ends */
+	bool promised; /* its row says that it is ready, or soon will */
 	bool failed;
 	int code; /* of the failure */
 	struct err err;
 };
 
-enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_DELETE };
+enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_DELETE, STEP_WRITE };
 
 struct pod_teardown {
 	struct pod *pod;
 	enum teardown kind;
 	enum teardown_step step;
 	struct waits done;
+	int code; /* how it went */
+	struct err err;
 };
 
 static void teardown_delete(struct pod_teardown *t);
@@ -130,6 +133,18 @@ static int remove_bundle(const char *bundle, enum teardown kind, struct err *err
 	return kind == TEARDOWN_DIED ? console_keep(bundle, err) : remove_tree(bundle, err);
 }
 
+/* Also when nothing can be written: that is tried again, and what is down is down. */
+static void pod_on_down_written(void *arg, int code, const struct err *err)
+{
+	struct pod_teardown *t = arg;
+	struct pod *p = t->pod;
+
+	p->teardown = NULL;
+	waits_run(&t->done, t->code, &t->err);
+	free(t);
+	pod_unref(p);
+}
+
 static void teardown_finish(struct pod_teardown *t, int code, const struct err *err)
 {
 	struct pod *p = t->pod;
@@ -152,10 +167,12 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 				    err_text(&left));
 		log_info("pod is down", "pod", p->id);
 	}
-	p->teardown = NULL;
-	waits_run(&t->done, code, err);
-	free(t);
-	pod_unref(p);
+	t->step = STEP_WRITE;
+	t->code = code;
+	if (err)
+		t->err = *err;
+	if (state_written(&p->huskd->state, pod_on_down_written, t, NULL) < 0)
+		pod_on_down_written(t, 0, NULL);
 }
 
 void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
@@ -329,6 +346,8 @@ static void run_fail(struct pod_run *run, int code, const struct err *err)
 	if (code == -ENOENT || code == -EEXIST || code == -EPERM || code == -EACCES)
 		code = -EIO;
 	run->failed = true;
+	if (run->promised) /* a huskd that starts now must not take it for ready */
+		(void)state_save_pod(&p->huskd->state, p, NULL);
 	run->code = code;
 	(void)err_set(&run->err, code, "pod %.200s: %s", p->config->metadata->name,
 		      err && err->msg[0] ? err_text(err) : strerror(-code));
@@ -346,9 +365,38 @@ static void pod_on_run_cancel(struct rpc_call *call, void *arg)
 		run_fail(run, -ECANCELED, NULL);
 }
 
-static void pod_on_sandbox_started(const struct ttrpc_result *res, void *arg)
+static void pod_on_committed(void *arg, int code, const struct err *err)
 {
 	Cri__RunPodSandboxResponse resp = CRI__RUN_POD_SANDBOX_RESPONSE__INIT;
+	struct pod_run *run = arg;
+	struct pod *p = run->pod;
+	struct err why = *err;
+
+	if (run->failed) {
+		run_unref(run);
+		return;
+	}
+	/* Not earlier: an end of the VM is looked at once the pod is ready. */
+	if (code == 0)
+		code = pod_watch(p, &why);
+	if (code < 0) {
+		run_fail(run, code, &why);
+		run_unref(run);
+		return;
+	}
+	pod_state_set(p, POD_READY);
+	resp.pod_sandbox_id = p->id;
+	log_info("pod is ready", "pod", p->id, "name", p->config->metadata->name, "namespace",
+		 p->config->metadata->namespace_);
+	p->run = NULL;
+	p->answered_ns = now_mono_ns();
+	rpc_reply(run->call, &resp.base);
+	waits_run(&p->run_over, 0, NULL);
+	run_unref(run);
+}
+
+static void pod_on_sandbox_started(const struct ttrpc_result *res, void *arg)
+{
 	struct pod_run *run = arg;
 	struct pod *p = run->pod;
 	struct err err = { 0 };
@@ -358,24 +406,15 @@ static void pod_on_sandbox_started(const struct ttrpc_result *res, void *arg)
 		run_unref(run);
 		return;
 	}
-	if (r < 0)
-		err = *res->err;
-	else
-		r = pod_watch(p, &err);
-	if (r == 0)
-		r = state_commit_pod(&p->huskd->state, p, POD_READY, &err);
 	if (r < 0) {
-		run_fail(run, r, &err);
-		run_unref(run);
-		return;
+		err = *res->err;
+	} else {
+		run->promised = true;
+		r = state_commit_pod(&p->huskd->state, p, POD_READY, pod_on_committed, run, &err);
+		if (r == 0)
+			return; /* with the reference */
 	}
-	resp.pod_sandbox_id = p->id;
-	log_info("pod is ready", "pod", p->id, "name", p->config->metadata->name, "namespace",
-		 p->config->metadata->namespace_);
-	p->run = NULL;
-	p->answered_ns = now_mono_ns();
-	rpc_reply(run->call, &resp.base);
-	waits_run(&p->run_over, 0, NULL);
+	run_fail(run, r, &err);
 	run_unref(run);
 }
 
@@ -584,6 +623,14 @@ void pod_handle_stop(struct rpc_call *call, const ProtobufCMessage *msg, void *a
 
 /* ---- RemovePodSandbox ---- */
 
+static void pod_on_removed(void *arg, int code, const struct err *err)
+{
+	struct pod *p = arg;
+
+	waits_run(&p->gone, 0, NULL);
+	pod_unref(p);
+}
+
 void pod_destroy(struct pod *p)
 {
 	struct huskd *d = p->huskd;
@@ -600,8 +647,8 @@ void pod_destroy(struct pod *p)
 		(void)!remove_tree(bundle, NULL);
 	state_remove_pod(&d->state, p);
 	log_info("pod is removed", "pod", p->id);
-	waits_run(&p->gone, 0, NULL);
-	pod_unref(p);
+	if (state_written(&d->state, pod_on_removed, p, NULL) < 0)
+		pod_on_removed(p, 0, NULL);
 }
 
 static void pod_on_stopped_to_remove(void *arg, int code, const struct err *err)

@@ -296,10 +296,21 @@ static void remove_unknown(struct recover *rec, const char *dir, bool pods)
 		closedir(d);
 }
 
-static void release_unknown_holds(struct huskd *d)
+static bool holds(char *const *holders, const char *id)
+{
+	for (; *holders; holders++)
+		if (str_eq(*holders, id))
+			return true;
+	return false;
+}
+
+/* Two databases: after a crash either may know a container that the other does not. */
+static void mend_holds(struct huskd *d)
 {
 	cleanup_strv char **holders = NULL;
 	struct err err = { 0 };
+	struct container *c;
+	struct pod *p;
 
 	if (image_holders(d->images, &holders, &err) < 0) {
 		log_limited(LOG_WARN, "cannot list who holds images", "err", err_text(&err));
@@ -308,6 +319,16 @@ static void release_unknown_holds(struct huskd *d)
 	for (char **h = holders; *h; h++) {
 		if (!known(&d->state, *h) && image_release(d->images, *h, &err) < 0)
 			log_limited(LOG_WARN, "cannot release an image", "err", err_text(&err));
+	}
+	TAILQ_FOREACH(p, &d->state.pods, link)
+	{
+		TAILQ_FOREACH(c, &p->containers, link)
+		{
+			if (!holds(holders, c->id) &&
+			    image_hold(d->images, c->image_id, c->id, &err) < 0)
+				log_limited(LOG_WARN, "cannot hold the image", "container", c->id,
+					    "err", err_text(&err));
+		}
 	}
 }
 
@@ -328,7 +349,7 @@ int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *er
 		free(rec);
 		return err_errno(err, r, "start a timer");
 	}
-	release_unknown_holds(d);
+	mend_holds(d);
 	remove_unknown(rec, pods, true);
 	remove_unknown(rec, containers, false);
 	remove_unknown(rec, execs, false);

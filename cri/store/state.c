@@ -216,10 +216,10 @@ void state_remove_pod(struct state *s, struct pod *p)
 	unlink_pod(s, p);
 }
 
-static int write_pod(struct state *s, struct pod *p, enum pod_state state, struct err *err)
+int state_save_pod(struct state *s, struct pod *p, struct err *err)
 {
 	struct err why = { 0 };
-	int r = p->removed ? 0 : statedb_update_pod(s->db, p, state, &why);
+	int r = p->removed ? 0 : statedb_update_pod(s->db, p, p->state, NULL, NULL, &why);
 
 	if (r < 0) {
 		log_limited(LOG_ERROR, "cannot write the state", "pod", p->id, "err",
@@ -229,11 +229,10 @@ static int write_pod(struct state *s, struct pod *p, enum pod_state state, struc
 	return r;
 }
 
-static int write_container(struct state *s, struct container *c, enum container_state state,
-			   struct err *err)
+int state_save_container(struct state *s, struct container *c, struct err *err)
 {
 	struct err why = { 0 };
-	int r = c->removed ? 0 : statedb_update_container(s->db, c, state, &why);
+	int r = c->removed ? 0 : statedb_update_container(s->db, c, c->state, NULL, NULL, &why);
 
 	if (r < 0) {
 		log_limited(LOG_ERROR, "cannot write the state", "container", c->id, "err",
@@ -243,33 +242,23 @@ static int write_container(struct state *s, struct container *c, enum container_
 	return r;
 }
 
-int state_save_pod(struct state *s, struct pod *p, struct err *err)
+int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, wait_fn done, void *arg,
+		     struct err *err)
 {
-	return write_pod(s, p, p->state, err);
-}
-
-int state_save_container(struct state *s, struct container *c, struct err *err)
-{
-	return write_container(s, c, c->state, err);
-}
-
-int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, struct err *err)
-{
-	int r = write_pod(s, p, to, err);
-
-	if (r == 0)
-		pod_state_set(p, to);
-	return r;
+	check(!p->removed);
+	return statedb_update_pod(s->db, p, to, done, arg, err);
 }
 
 int state_commit_container(struct state *s, struct container *c, enum container_state to,
-			   struct err *err)
+			   wait_fn done, void *arg, struct err *err)
 {
-	int r = write_container(s, c, to, err);
+	check(!c->removed);
+	return statedb_update_container(s->db, c, to, done, arg, err);
+}
 
-	if (r == 0)
-		container_state_set(c, to);
-	return r;
+int state_written(struct state *s, wait_fn done, void *arg, struct err *err)
+{
+	return statedb_written(s->db, done, arg, err);
 }
 
 /* ---- finding ---- */

@@ -1,12 +1,14 @@
 /*
- * All pods and containers (object.h) in memory, written through to the database. Lists are O(n)
- * over memory and never wait for anything. Loop's thread.
+ * All pods and containers (object.h) in memory, and behind it in the database, which a thread
+ * writes in the order of the changes (statedb.h). Nothing here waits for anything; lists are O(n)
+ * over memory. Loop's thread.
  */
 #ifndef HUSK_CRI_STORE_STATE_H
 #define HUSK_CRI_STORE_STATE_H
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/waits.h"
 #include "cri/store/object.h"
 
 #define STATE_PODS_MAX 4096
@@ -33,7 +35,8 @@ struct state_image {
 };
 
 /*
- * Adds a pod/container, with one reference for the list, state CREATING; memory and database.
+ * Adds a pod/container, with one reference for the list, state CREATING; in memory, soon in the
+ * database.
  * Takes config over on success. -EEXIST: the name is taken (*ret_other = by whom, borrowed; may be
  * NULL). -ENOBUFS: too many.
  */
@@ -45,13 +48,25 @@ int state_add_container(struct state *s, struct pod *p, Cri__ContainerConfig *co
 /* Out of list and database; drops the list's reference. Containers of a pod go first. */
 void state_remove_pod(struct state *s, struct pod *p);
 void state_remove_container(struct state *s, struct container *c);
-/* Writes what changed. A failure is logged and returned; memory is right in any case. */
+/* Writes what changed. A failure is logged, and returned where it comes at once; memory is right in
+ * any case. */
 int state_save_pod(struct state *s, struct pod *p, struct err *err);
 int state_save_container(struct state *s, struct container *c, struct err *err);
-/* For an answer that promises: in the database before it is in memory, or in neither. */
-int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, struct err *err) must_check;
+/*
+ * For an answer that promises: writes the object as if it were in this state. `done` comes with 0
+ * when that is in the database, and its owner makes it true then (pod_state_set), if it still can
+ * be; else saves the object once more.
+ */
+int state_commit_pod(struct state *s, struct pod *p, enum pod_state to, wait_fn done, void *arg,
+		     struct err *err) must_check;
 int state_commit_container(struct state *s, struct container *c, enum container_state to,
-			   struct err *err) must_check;
+			   wait_fn done, void *arg, struct err *err) must_check;
+/*
+ * For an answer that tells what has become true: `done` comes when all changes before this call are
+ * in the database; never from inside. A code says why they are not, yet: those that take away
+ * may be answered all the same, for they are tried again until they are.
+ */
+int state_written(struct state *s, wait_fn done, void *arg, struct err *err) must_check;
 
 /*
  * By id or unique prefix. Objects in state CREATING are not found. -ENOENT, -EINVAL (empty id, or a

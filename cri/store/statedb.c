@@ -1,24 +1,20 @@
 #include "cri/store/statedb.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <sqlite3.h>
-
-#include "base/limits.h"
 #include "base/log.h"
+#include "base/sql/file.h"
 #include "base/util.h"
 #include "cri/store/object.h"
 
 struct statedb {
-	sqlite3 *sql;
-	sqlite3_stmt *put_pod, *update_pod, *delete_pod;
-	sqlite3_stmt *put_container, *update_container, *delete_container;
+	struct sqlfile *file;
 };
 
-static const char schema[] =
+/* Step k makes user_version k + 1; never edited once released. */
+static const char *const steps[] = {
 	"CREATE TABLE pods("
 	" id TEXT PRIMARY KEY, state INTEGER NOT NULL, created_at INTEGER NOT NULL,"
 	" handler TEXT NOT NULL, address TEXT NOT NULL, config BLOB NOT NULL) WITHOUT ROWID;"
@@ -28,148 +24,20 @@ static const char schema[] =
 	" exit_code INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL,"
 	" image_id TEXT NOT NULL, image_name TEXT NOT NULL, image_ref TEXT NOT NULL,"
 	" stop_signal INTEGER NOT NULL, stop_chosen INTEGER NOT NULL,"
-	" config BLOB NOT NULL) WITHOUT ROWID;"
-	"PRAGMA user_version = 1;";
+	" config BLOB NOT NULL) WITHOUT ROWID;",
+};
 
-static int sql_err(struct statedb *db, int rc, const char *what, struct err *err)
-{
-	int code = -EIO;
-
-	switch (rc & 0xff) {
-	case SQLITE_FULL:
-		code = -ENOSPC;
-		break;
-	case SQLITE_NOMEM:
-		code = -ENOMEM;
-		break;
-	case SQLITE_CONSTRAINT:
-		code = -EEXIST;
-		break;
-	case SQLITE_BUSY:
-	case SQLITE_LOCKED:
-		code = -EBUSY;
-		break;
-	case SQLITE_CORRUPT:
-	case SQLITE_NOTADB:
-		code = -EPROTO;
-		break;
-	}
-	return err_set(err, code, "%s: %s", what,
-		       db->sql ? sqlite3_errmsg(db->sql) : "out of memory");
-}
-
-static int sql_exec(struct statedb *db, const char *sql, const char *what, struct err *err)
-{
-	int rc = sqlite3_exec(db->sql, sql, NULL, NULL, NULL);
-
-	return rc == SQLITE_OK ? 0 : sql_err(db, rc, what, err);
-}
-
-static int migrate(struct statedb *db, struct err *err)
-{
-	sqlite3_stmt *st = NULL;
-	int version = -1;
-	int rc = sqlite3_prepare_v2(db->sql, "PRAGMA user_version", -1, &st, NULL);
-	int r;
-
-	if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW)
-		version = sqlite3_column_int(st, 0);
-	sqlite3_finalize(st);
-	if (version < 0)
-		return sql_err(db, rc, "read the schema version", err);
-	if (version > STATEDB_SCHEMA_VERSION)
-		return err_set(err, -EPROTO,
-			       "has schema version %d, made by a newer huskd (this one knows %d)",
-			       version, STATEDB_SCHEMA_VERSION);
-	if (version == STATEDB_SCHEMA_VERSION)
-		return 0;
-	r = sql_exec(db, "BEGIN IMMEDIATE", "begin a transaction", err);
-	if (r == 0)
-		r = sql_exec(db, schema, "make the tables", err);
-	if (r == 0)
-		r = sql_exec(db, "COMMIT", "commit the tables", err);
-	return r;
-}
-
-static int prepare_all(struct statedb *db, struct err *err)
-{
-	const struct {
-		sqlite3_stmt **st;
-		const char *sql;
-	} all[] = {
-		{ &db->put_pod, "INSERT INTO pods VALUES(?1,?2,?3,?4,?5,?6)" },
-		{ &db->update_pod,
-		  "UPDATE pods SET state=?2, created_at=?3, address=?4 WHERE id=?1" },
-		{ &db->delete_pod, "DELETE FROM pods WHERE id=?1" },
-		{ &db->put_container,
-		  "INSERT INTO containers "
-		  "VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)" },
-		{ &db->update_container,
-		  "UPDATE containers SET state=?2, created_at=?3, started_at=?4, finished_at=?5,"
-		  " exit_code=?6, reason=?7, message=?8, stop_signal=?9, stop_chosen=?10"
-		  " WHERE id=?1" },
-		{ &db->delete_container, "DELETE FROM containers WHERE id=?1" },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
-		int rc = sqlite3_prepare_v3(db->sql, all[i].sql, -1, SQLITE_PREPARE_PERSISTENT,
-					    all[i].st, NULL);
-
-		if (rc != SQLITE_OK)
-			return sql_err(db, rc, "prepare a statement", err);
-	}
-	return 0;
-}
-
-/* A full disk must not keep what is on it from being removed. The log is kept at the end, too, with
- * its blocks; where they cannot be had, removal may fail as any write. */
-static void reserve(struct statedb *db, const char *path)
-{
-	cleanup_free char *wal = str_fmt("%s-wal", path);
-	int on = 1;
-
-	(void)sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
-	if (wal)
-		(void)!file_reserve(wal, DB_WAL_RESERVE);
-}
-
-int statedb_open(const char *path, struct statedb **ret, struct err *err)
+int statedb_open(struct loop *l, const char *path, struct statedb **ret, struct err *err)
 {
 	struct statedb *db = calloc(1, sizeof(*db));
-	cleanup_fd int fd = -1;
-	int rc, r;
+	int r = db ? sqlfile_open(l, path, steps, ARRAY_SIZE(steps), &db->file, err)
+		   : err_nomem(err);
 
-	if (!db)
-		return err_nomem(err);
-	/* It holds environment variables of containers; SQLite's other files get the same mode. */
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0) {
-		free(db);
-		return err_errno(err, -errno, "open %s", path);
-	}
-	fd_close(&fd); /* before SQLite opens it: closing drops a process's locks */
-	rc = sqlite3_open_v2(path, &db->sql,
-			     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-			     NULL);
-	r = rc == SQLITE_OK ? 0 : sql_err(db, rc, "cannot be opened", err);
-	if (r == 0) {
-		sqlite3_busy_timeout(db->sql, 2000);
-		sqlite3_limit(db->sql, SQLITE_LIMIT_LENGTH, 2 * STATEDB_BLOB_MAX);
-		/* NORMAL: a crash of the host may lose the last writes, but then the pods are gone,
-		 * too. */
-		r = sql_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-			     "choose the journal", err);
-	}
-	if (r == 0) {
-		reserve(db, path);
-		r = migrate(db, err);
-	}
-	if (r == 0)
-		r = prepare_all(db, err);
 	if (r < 0) {
-		statedb_close(db);
-		return err_wrap(err, r, "database %s", path);
+		free(db);
+		return r;
 	}
+	(void)sqlite3_limit(sqlfile_db(db->file), SQLITE_LIMIT_LENGTH, 2 * STATEDB_BLOB_MAX);
 	*ret = db;
 	return 0;
 }
@@ -178,34 +46,25 @@ void statedb_close(struct statedb *db)
 {
 	if (!db)
 		return;
-	sqlite3_finalize(db->put_pod);
-	sqlite3_finalize(db->update_pod);
-	sqlite3_finalize(db->delete_pod);
-	sqlite3_finalize(db->put_container);
-	sqlite3_finalize(db->update_container);
-	sqlite3_finalize(db->delete_container);
-	sqlite3_close(db->sql);
+	sqlfile_close(db->file);
 	free(db);
 }
 
-static int sql_run(struct statedb *db, sqlite3_stmt *st, const char *what, struct err *err)
-{
-	int rc = sqlite3_step(st);
-	int r = rc == SQLITE_DONE ? 0 : sql_err(db, rc, what, err);
+/* ---- writing ---- */
 
-	sqlite3_reset(st);
-	sqlite3_clear_bindings(st);
-	return r;
+static int change(struct statedb *db, const char *sql, const struct sql_value *v, size_t n,
+		  wait_fn done, void *arg, struct err *err)
+{
+	cleanup_sql_tx struct sql_tx *t = sql_tx_new();
+
+	if (!t || sql_tx_add(t, sql, v, n) < 0)
+		return err_nomem(err);
+	sqlfile_write(db->file, take_ptr(&t), done, arg);
+	return 0;
 }
 
-static void bind_text(sqlite3_stmt *st, int i, const char *s)
-{
-	sqlite3_bind_text(st, i, s, -1, SQLITE_STATIC);
-}
-
-/* Packs and binds; the caller frees *buf after the step. */
-static int bind_message(sqlite3_stmt *st, int i, const ProtobufCMessage *m, uint8_t **buf,
-			struct err *err)
+/* The caller frees *buf when *ret is of no more use. */
+static int blob_of(const ProtobufCMessage *m, uint8_t **buf, struct sql_value *ret, struct err *err)
 {
 	size_t n = protobuf_c_message_get_packed_size(m);
 
@@ -215,89 +74,89 @@ static int bind_message(sqlite3_stmt *st, int i, const ProtobufCMessage *m, uint
 	if (!*buf)
 		return err_nomem(err);
 	protobuf_c_message_pack(m, *buf);
-	sqlite3_bind_blob(st, i, *buf, (int)n, SQLITE_STATIC);
+	*ret = sql_blob(*buf, n);
 	return 0;
 }
 
 int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err)
 {
-	cleanup_free uint8_t *blob = NULL;
-	sqlite3_stmt *st = db->put_pod;
-	int r;
+	cleanup_free uint8_t *buf = NULL;
+	struct sql_value v[] = { sql_text(p->id),      sql_int(p->state),    sql_int(p->created_at),
+				 sql_text(p->handler), sql_text(p->address), { 0 } };
+	int r = sqlfile_failing(db->file, err);
 
-	bind_text(st, 1, p->id);
-	sqlite3_bind_int(st, 2, p->state);
-	sqlite3_bind_int64(st, 3, p->created_at);
-	bind_text(st, 4, p->handler);
-	bind_text(st, 5, p->address);
-	r = bind_message(st, 6, &p->config->base, &blob, err);
-	return r < 0 ? r : sql_run(db, st, "write a pod", err);
+	if (r == 0)
+		r = blob_of(&p->config->base, &buf, &v[5], err);
+	return r < 0 ? r
+		     : change(db, "INSERT INTO pods VALUES(?1,?2,?3,?4,?5,?6)", v, ARRAY_SIZE(v),
+			      NULL, NULL, err);
 }
 
-int statedb_update_pod(struct statedb *db, const struct pod *p, enum pod_state state,
-		       struct err *err)
+int statedb_update_pod(struct statedb *db, const struct pod *p, enum pod_state state, wait_fn done,
+		       void *arg, struct err *err)
 {
-	sqlite3_stmt *st = db->update_pod;
+	const struct sql_value v[] = { sql_text(p->id), sql_int(state), sql_int(p->created_at),
+				       sql_text(p->address) };
 
-	bind_text(st, 1, p->id);
-	sqlite3_bind_int(st, 2, (int)state);
-	sqlite3_bind_int64(st, 3, p->created_at);
-	bind_text(st, 4, p->address);
-	return sql_run(db, st, "update a pod", err);
+	return change(db, "UPDATE pods SET state=?2, created_at=?3, address=?4 WHERE id=?1", v,
+		      ARRAY_SIZE(v), done, arg, err);
 }
 
 int statedb_delete_pod(struct statedb *db, const char *id, struct err *err)
 {
-	bind_text(db->delete_pod, 1, id);
-	return sql_run(db, db->delete_pod, "delete a pod", err);
+	const struct sql_value v[] = { sql_text(id) };
+
+	return change(db, "DELETE FROM pods WHERE id=?1", v, 1, NULL, NULL, err);
 }
 
 int statedb_put_container(struct statedb *db, const struct container *c, struct err *err)
 {
-	cleanup_free uint8_t *blob = NULL;
-	sqlite3_stmt *st = db->put_container;
-	int r;
+	cleanup_free uint8_t *buf = NULL;
+	struct sql_value v[] = {
+		sql_text(c->id),	 sql_text(c->pod->id),	  sql_int(c->state),
+		sql_int(c->created_at),	 sql_int(c->started_at),  sql_int(c->finished_at),
+		sql_int(c->exit_code),	 sql_text(c->reason),	  sql_text(c->message),
+		sql_text(c->image_id),	 sql_text(c->image_name), sql_text(c->image_ref),
+		sql_int(c->stop_signal), sql_int(c->stop_chosen), { 0 },
+	};
+	int r = sqlfile_failing(db->file, err);
 
-	bind_text(st, 1, c->id);
-	bind_text(st, 2, c->pod->id);
-	sqlite3_bind_int(st, 3, c->state);
-	sqlite3_bind_int64(st, 4, c->created_at);
-	sqlite3_bind_int64(st, 5, c->started_at);
-	sqlite3_bind_int64(st, 6, c->finished_at);
-	sqlite3_bind_int(st, 7, c->exit_code);
-	bind_text(st, 8, c->reason);
-	bind_text(st, 9, c->message);
-	bind_text(st, 10, c->image_id);
-	bind_text(st, 11, c->image_name);
-	bind_text(st, 12, c->image_ref);
-	sqlite3_bind_int(st, 13, c->stop_signal);
-	sqlite3_bind_int(st, 14, c->stop_chosen);
-	r = bind_message(st, 15, &c->config->base, &blob, err);
-	return r < 0 ? r : sql_run(db, st, "write a container", err);
+	if (r == 0)
+		r = blob_of(&c->config->base, &buf, &v[14], err);
+	return r < 0 ? r
+		     : change(db,
+			      "INSERT INTO containers VALUES"
+			      "(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)",
+			      v, ARRAY_SIZE(v), NULL, NULL, err);
 }
 
 int statedb_update_container(struct statedb *db, const struct container *c,
-			     enum container_state state, struct err *err)
+			     enum container_state state, wait_fn done, void *arg, struct err *err)
 {
-	sqlite3_stmt *st = db->update_container;
+	const struct sql_value v[] = {
+		sql_text(c->id),	 sql_int(state),	  sql_int(c->created_at),
+		sql_int(c->started_at),	 sql_int(c->finished_at), sql_int(c->exit_code),
+		sql_text(c->reason),	 sql_text(c->message),	  sql_int(c->stop_signal),
+		sql_int(c->stop_chosen),
+	};
 
-	bind_text(st, 1, c->id);
-	sqlite3_bind_int(st, 2, (int)state);
-	sqlite3_bind_int64(st, 3, c->created_at);
-	sqlite3_bind_int64(st, 4, c->started_at);
-	sqlite3_bind_int64(st, 5, c->finished_at);
-	sqlite3_bind_int(st, 6, c->exit_code);
-	bind_text(st, 7, c->reason);
-	bind_text(st, 8, c->message);
-	sqlite3_bind_int(st, 9, c->stop_signal);
-	sqlite3_bind_int(st, 10, c->stop_chosen);
-	return sql_run(db, st, "update a container", err);
+	return change(db,
+		      "UPDATE containers SET state=?2, created_at=?3, started_at=?4,"
+		      " finished_at=?5, exit_code=?6, reason=?7, message=?8, stop_signal=?9,"
+		      " stop_chosen=?10 WHERE id=?1",
+		      v, ARRAY_SIZE(v), done, arg, err);
 }
 
 int statedb_delete_container(struct statedb *db, const char *id, struct err *err)
 {
-	bind_text(db->delete_container, 1, id);
-	return sql_run(db, db->delete_container, "delete a container", err);
+	const struct sql_value v[] = { sql_text(id) };
+
+	return change(db, "DELETE FROM containers WHERE id=?1", v, 1, NULL, NULL, err);
+}
+
+int statedb_written(struct statedb *db, wait_fn done, void *arg, struct err *err)
+{
+	return sqlfile_written(db->file, done, arg, err);
 }
 
 /* ---- loading ---- */
@@ -402,7 +261,8 @@ static int load_rows(struct statedb *db, const char *sql, const char *kind,
 		     struct err *err)
 {
 	sqlite3_stmt *st = NULL;
-	int r, rc = sqlite3_prepare_v2(db->sql, sql, -1, &st, NULL);
+	sqlite3 *from = sqlfile_db(db->file);
+	int r, rc = sqlite3_prepare_v2(from, sql, -1, &st, NULL);
 
 	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
 		const char *id = (const char *)sqlite3_column_text(st, 0);
@@ -412,7 +272,7 @@ static int load_rows(struct statedb *db, const char *sql, const char *kind,
 				    "kind", kind);
 		rc = SQLITE_OK;
 	}
-	r = rc == SQLITE_DONE ? 0 : sql_err(db, rc, "read the records", err);
+	r = rc == SQLITE_DONE ? 0 : sql_error(from, "read the records", err);
 	sqlite3_finalize(st);
 	return r;
 }

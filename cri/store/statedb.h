@@ -1,7 +1,8 @@
 /*
  * The database of huskd, <root>/husk.db: one row per pod and container, configurations as opaque
- * protobuf blobs. SQLite in WAL mode, so that a kill -9 at any point loses nothing that a
- * function here has returned 0 for. Loop's thread.
+ * protobuf blobs. A thread writes it (base/sql/file.h), so that no disk holds the loop, in the
+ * order of the calls here: what they return is only that it will. `done` (may be NULL) comes when
+ * the row is where a kill -9 does not reach it; or why it is not, yet. Loop's thread.
  */
 #ifndef HUSK_CRI_STORE_STATEDB_H
 #define HUSK_CRI_STORE_STATEDB_H
@@ -10,32 +11,39 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/waits.h"
 #include "cri/store/object.h"
 
-#define STATEDB_SCHEMA_VERSION 1
 #define STATEDB_BLOB_MAX (16u << 20)
 
+struct loop;
 struct statedb;
 
-/* Makes it when it is missing. -EPROTO: written by a newer huskd, or damaged. */
-int statedb_open(const char *path, struct statedb **ret, struct err *err) must_check;
-void statedb_close(struct statedb *db); /* NULL is fine */
+/* Makes it when it is missing. -ENOTSUP: written by a newer huskd; -EPROTO: damaged. */
+int statedb_open(struct loop *l, const char *path, struct statedb **ret,
+		 struct err *err) must_check;
+/* Waits until all is written, or has failed once more. NULL is fine. */
+void statedb_close(struct statedb *db);
 
-int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err) must_check; /* new */
+/* A new one. Refused with the error of the disk while that cannot be written. */
+int statedb_put_pod(struct statedb *db, const struct pod *p, struct err *err) must_check;
 /* With this state, whichever the object has: it may be written before it is true. */
-int statedb_update_pod(struct statedb *db, const struct pod *p, enum pod_state state,
-		       struct err *err) must_check;
+int statedb_update_pod(struct statedb *db, const struct pod *p, enum pod_state state, wait_fn done,
+		       void *arg, struct err *err) must_check;
 int statedb_delete_pod(struct statedb *db, const char *id, struct err *err) must_check;
 int statedb_put_container(struct statedb *db, const struct container *c,
 			  struct err *err) must_check;
 int statedb_update_container(struct statedb *db, const struct container *c,
-			     enum container_state state, struct err *err) must_check;
+			     enum container_state state, wait_fn done, void *arg,
+			     struct err *err) must_check;
 int statedb_delete_container(struct statedb *db, const char *id, struct err *err) must_check;
+/* `done` comes when all calls before this one have come to their end. */
+int statedb_written(struct statedb *db, wait_fn done, void *arg, struct err *err) must_check;
 
 /*
- * Gives all records, pods before containers, oldest first. on_pod takes the object over. So does
- * on_container, unless it returns false: there is no such pod. A damaged record is logged and left
- * out.
+ * Before anything is written: gives all records, pods before containers, oldest first. on_pod takes
+ * the object over. So does on_container, unless it returns false: there is no such pod. A damaged
+ * record is logged and left out.
  */
 typedef void (*statedb_pod_fn)(void *arg, struct pod *p);
 typedef bool (*statedb_container_fn)(void *arg, struct container *c, const char *pod_id);

@@ -122,7 +122,7 @@ static void begin(struct rpc_fixture *f)
 	fake_shim_open(&g.shim, f->loop);
 	assert_int_equal(path_prepare(&g.d, g.locks, NULL), 0);
 	db = path_db(&g.d);
-	assert_int_equal(statedb_open(db, &g.d.db, NULL), 0);
+	assert_int_equal(statedb_open(f->loop, db, &g.d.db, NULL), 0);
 	state_init(&g.d.state, g.d.db, &g.d);
 	assert_int_equal(state_load(&g.d.state, NULL), 0);
 	assert_int_equal(recover_start(&g.d, recovered, NULL), 0);

@@ -13,6 +13,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/util.h"
 #include "cri/store/state.h"
 #include "cri/store/statedb.h"
@@ -20,14 +21,17 @@
 struct fixture {
 	char dir[64];
 	char path[96];
+	struct loop *loop;
 	struct statedb *db;
 	struct state s;
 	struct err err;
 };
 
+/* A loop of its own for each: a test may fork, and a child's epoll would be its parent's. */
 static void open_again(struct fixture *f)
 {
-	assert_int_equal(statedb_open(f->path, &f->db, &f->err), 0);
+	assert_int_equal(loop_new(&f->loop, &f->err), 0);
+	assert_int_equal(statedb_open(f->loop, f->path, &f->db, &f->err), 0);
 	state_init(&f->s, f->db, NULL);
 	assert_int_equal(state_load(&f->s, &f->err), 0);
 }
@@ -36,6 +40,57 @@ static void close_all(struct fixture *f)
 {
 	state_fini(&f->s);
 	statedb_close(take_ptr(&f->db));
+	loop_free(take_ptr(&f->loop));
+}
+
+#define NOT_YET 1
+
+struct answer {
+	int code;
+	struct err err;
+};
+
+static void on_answer(void *arg, int code, const struct err *err)
+{
+	struct answer *a = arg;
+
+	a->code = code;
+	a->err = *err;
+}
+
+static int wait_for(struct fixture *f, struct answer *a)
+{
+	while (a->code == NOT_YET)
+		assert_true(loop_once(f->loop, 10000) >= 0);
+	f->err = a->err;
+	return a->code;
+}
+
+static int commit_pod(struct fixture *f, struct pod *p)
+{
+	struct answer a = { .code = NOT_YET };
+
+	assert_int_equal(state_commit_pod(&f->s, p, POD_READY, on_answer, &a, &f->err), 0);
+	assert_int_equal(a.code, NOT_YET); /* never from inside */
+	return wait_for(f, &a);
+}
+
+static int commit_container(struct fixture *f, struct container *c)
+{
+	struct answer a = { .code = NOT_YET };
+
+	assert_int_equal(
+		state_commit_container(&f->s, c, CONTAINER_CREATED, on_answer, &a, &f->err), 0);
+	assert_int_equal(a.code, NOT_YET);
+	return wait_for(f, &a);
+}
+
+static void wait_written(struct fixture *f)
+{
+	struct answer a = { .code = NOT_YET };
+
+	assert_int_equal(state_written(&f->s, on_answer, &a, &f->err), 0);
+	assert_int_equal(wait_for(f, &a), 0);
 }
 
 static int setup(void **state)
@@ -111,8 +166,9 @@ static struct pod *add_pod(struct fixture *f, const char *name)
 	struct pod *p;
 
 	assert_int_equal(try_pod(f, name, 0, &p), 0);
-	assert_int_equal(state_commit_pod(&f->s, p, POD_READY, &f->err), 0);
-	assert_int_equal(p->state, POD_READY);
+	assert_int_equal(commit_pod(f, p), 0);
+	assert_int_equal(p->state, POD_CREATING); /* it is the owner's to make it true */
+	pod_state_set(p, POD_READY);
 	return p;
 }
 
@@ -121,8 +177,9 @@ static struct container *add_container(struct fixture *f, struct pod *p, const c
 	struct container *c;
 
 	assert_int_equal(try_container(f, p, name, &c), 0);
-	assert_int_equal(state_commit_container(&f->s, c, CONTAINER_CREATED, &f->err), 0);
-	assert_int_equal(c->state, CONTAINER_CREATED);
+	assert_int_equal(commit_container(f, c), 0);
+	assert_int_equal(c->state, CONTAINER_CREATING);
+	container_state_set(c, CONTAINER_CREATED);
 	return c;
 }
 
@@ -249,7 +306,7 @@ static void reopen(void **state)
 	assert_int_equal(f->s.n_pods, 1);
 }
 
-/* What a function has returned 0 for is there after a kill -9 at any later moment. */
+/* What an answer came with 0 for is there after a kill -9 at any later moment. */
 static void kill_nine(void **state)
 {
 	struct fixture *f = *state;
@@ -305,8 +362,8 @@ static void newer_schema(void **state)
 	struct statedb *db = NULL;
 
 	sql(f, "PRAGMA user_version = 99");
-	assert_int_equal(statedb_open(f->path, &db, &f->err), -EPROTO);
-	assert_non_null(strstr(f->err.msg, "newer huskd"));
+	assert_int_equal(statedb_open(f->loop, f->path, &db, &f->err), -ENOTSUP);
+	assert_non_null(strstr(f->err.msg, "newer version of huskd"));
 	sql(f, "PRAGMA user_version = 1");
 }
 
@@ -333,7 +390,7 @@ static void damaged(void **state)
 	char junk[4096];
 	memset(junk, 'x', sizeof(junk));
 	assert_int_equal(write_file_atomic(path, junk, sizeof(junk), 0600, false, NULL), 0);
-	assert_int_equal(statedb_open(path, &db, &f->err), -EPROTO);
+	assert_int_equal(statedb_open(f->loop, path, &db, &f->err), -EPROTO);
 	assert_non_null(strstr(f->err.msg, path));
 }
 
@@ -346,13 +403,14 @@ static void commit_fails(void **state)
 
 	assert_int_equal(try_pod(f, "a", 0, &p), 0);
 	assert_int_equal(try_container(f, p, "c", &c), 0);
+	wait_written(f); /* a file without a journal would be made one */
 	sql(f,
 	    "CREATE TRIGGER no_pod BEFORE UPDATE ON pods BEGIN SELECT RAISE(ABORT, 'no'); END;"
 	    "CREATE TRIGGER no_ct BEFORE UPDATE ON containers BEGIN SELECT RAISE(ABORT, 'no');"
 	    " END;");
-	assert_int_equal(state_commit_pod(&f->s, p, POD_READY, &f->err), -EEXIST);
+	assert_int_equal(commit_pod(f, p), -EEXIST);
 	assert_int_equal(p->state, POD_CREATING);
-	assert_int_equal(state_commit_container(&f->s, c, CONTAINER_CREATED, &f->err), -EEXIST);
+	assert_int_equal(commit_container(f, c), -EEXIST);
 	assert_int_equal(c->state, CONTAINER_CREATING);
 }
 
