@@ -15,6 +15,7 @@
 #include "image/job/save.h"
 #include "image/job/verify.h"
 #include "image/reference.h"
+#include "image/store/db.h"
 #include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/holds.h"
@@ -130,6 +131,12 @@ int image_sync(struct image_store *s, void (*done)(void *arg, int code, const st
 	struct disk_sync *sync;
 
 	return disk_sync(s->store, done, arg, &sync, err);
+}
+
+int image_written(struct image_store *s, void (*done)(void *arg, int code, const struct err *err),
+		  void *arg, struct err *err)
+{
+	return db_written(s->store, done, arg, err);
 }
 
 int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err)

@@ -145,13 +145,17 @@ int image_untag(struct image_store *s, const char *ref, bool force, struct image
 		struct err *err) must_check;
 /* One more name for an image; a name that another image has moves over. `name` is without digest,
  * without tag = latest; *ret_name (may be NULL) is it in full, the caller frees. -ENOENT, -EINVAL.
- * It survives this process; a loss of power only after an image_sync. */
+ * It survives this process after an image_written, a loss of power after an image_sync. */
 int image_tag(struct image_store *s, const char *ref, const char *name, char **ret_name,
 	      struct err *err) must_check;
 /* `done` comes when what the calls before this one have changed is on the disk; never from inside.
  * It cannot be cancelled. image_store_close waits for it. */
 int image_sync(struct image_store *s, void (*done)(void *arg, int code, const struct err *err),
 	       void *arg, struct err *err) must_check;
+/* As above, when it is where a kill -9 does not reach it. What has failed by then (the disk is
+ * full) is tried again; in memory it is right in any case. */
+int image_written(struct image_store *s, void (*done)(void *arg, int code, const struct err *err),
+		  void *arg, struct err *err) must_check;
 /* Pinned images are marked for the kubelet's garbage collection, and never pruned. -ENOENT.
  * Lasting as a name of image_tag is. */
 int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *err) must_check;
@@ -160,8 +164,8 @@ int image_pin(struct image_store *s, const char *ref, bool pinned, struct err *e
 
 /*
  * Protects the layers of image `id` for `holder` (a container id, any string up to 255 bytes).
- * Kept in the database: it survives this process. Doing it twice is one hold. -ENOENT: no such
- * image.
+ * Kept in the database: it survives this process after an image_written. Doing it twice is one
+ * hold. -ENOENT: no such image.
  */
 int image_hold(struct image_store *s, const char *id, const char *holder,
 	       struct err *err) must_check;

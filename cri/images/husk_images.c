@@ -145,28 +145,45 @@ void husk_images_handle_tag(struct rpc_call *call, const ProtobufCMessage *msg, 
 	}
 }
 
+struct removal {
+	struct rpc_call *call;
+	struct image_untagged gone;
+};
+
+/* Also when nothing can be written: that is tried again. */
+static void husk_images_on_removed(void *arg, int code, const struct err *err)
+{
+	Husk__RemoveImageResponse resp = HUSK__REMOVE_IMAGE_RESPONSE__INIT;
+	struct removal *m = arg;
+
+	resp.untagged = m->gone.names;
+	resp.n_untagged = strv_len(m->gone.names);
+	if (m->gone.deleted)
+		resp.deleted = m->gone.deleted;
+	rpc_reply(m->call, &resp.base);
+	image_untagged_fini(&m->gone);
+	free(m);
+}
+
 void husk_images_handle_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__RemoveImageRequest *req = (const void *)msg;
-	Husk__RemoveImageResponse resp = HUSK__REMOVE_IMAGE_RESPONSE__INIT;
 	struct huskd *d = arg;
 	cleanup_image_info struct image_info *i = NULL;
-	struct image_untagged gone = { 0 };
+	struct removal *m = calloc(1, sizeof(*m));
 	struct err err = { 0 };
-	int r = find_image(d, req->image, &i, &err);
+	int r = m ? find_image(d, req->image, &i, &err) : err_nomem(&err);
 
 	if (r == 0)
-		r = image_untag(d->images, req->image, req->force, &gone, &err);
+		r = image_untag(d->images, req->image, req->force, &m->gone, &err);
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
+		free(m);
 		return;
 	}
-	resp.untagged = gone.names;
-	resp.n_untagged = strv_len(gone.names);
-	if (gone.deleted)
-		resp.deleted = gone.deleted;
-	rpc_reply(call, &resp.base);
-	image_untagged_fini(&gone);
+	m->call = call;
+	if (image_written(d->images, husk_images_on_removed, m, NULL) < 0)
+		husk_images_on_removed(m, 0, NULL);
 }
 
 /* ---- disk use ---- */
@@ -229,29 +246,45 @@ void husk_images_handle_usage(struct rpc_call *call, const ProtobufCMessage *msg
 	rpc_reply(call, &resp.base);
 }
 
+struct prune {
+	struct rpc_call *call;
+	struct image_pruned gone;
+};
+
+static void husk_images_on_pruned(void *arg, int code, const struct err *err)
+{
+	Husk__PruneResponse resp = HUSK__PRUNE_RESPONSE__INIT;
+	struct prune *p = arg;
+
+	resp.images = p->gone.images;
+	resp.n_images = strv_len(p->gone.images);
+	resp.blobs = p->gone.blobs;
+	resp.bytes = p->gone.bytes;
+	rpc_reply(p->call, &resp.base);
+	image_pruned_fini(&p->gone);
+	free(p);
+}
+
 void husk_images_handle_prune(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Husk__PruneRequest *req = (const void *)msg;
-	Husk__PruneResponse resp = HUSK__PRUNE_RESPONSE__INIT;
 	const struct image_prune_options o = {
 		.dangling = req->images,
 		.all = req->all_images,
 		.blobs = req->blobs,
 		.dry_run = req->dry_run,
 	};
-	struct image_pruned gone = { 0 };
+	struct prune *p = calloc(1, sizeof(*p));
 	struct huskd *d = arg;
 	struct err err = { 0 };
-	int r = image_prune(d->images, &o, &gone, &err);
+	int r = p ? image_prune(d->images, &o, &p->gone, &err) : err_nomem(&err);
 
 	if (r < 0) {
 		rpc_reply_err(call, r, &err);
+		free(p);
 		return;
 	}
-	resp.images = gone.images;
-	resp.n_images = strv_len(gone.images);
-	resp.blobs = gone.blobs;
-	resp.bytes = gone.bytes;
-	rpc_reply(call, &resp.base);
-	image_pruned_fini(&gone);
+	p->call = call;
+	if (image_written(d->images, husk_images_on_pruned, p, NULL) < 0)
+		husk_images_on_pruned(p, 0, NULL);
 }

@@ -193,6 +193,12 @@ static void image_service_status(struct rpc_call *call, const ProtobufCMessage *
 	rpc_reply(call, &resp.base);
 }
 
+/* Also when nothing can be written: that is tried again. */
+static void image_service_on_removed(void *arg, int code, const struct err *err)
+{
+	rpc_reply(arg, NULL);
+}
+
 static void image_service_remove(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__RemoveImageRequest *req = (const void *)msg;
@@ -205,10 +211,12 @@ static void image_service_remove(struct rpc_call *call, const ProtobufCMessage *
 		return;
 	}
 	r = image_remove(d->images, req->image->image, &err);
-	if (r < 0 && r != -ENOENT)
-		images_reply_cri_err(call, r, &err);
-	else
+	if (r == 0)
+		r = image_written(d->images, image_service_on_removed, call, &err);
+	if (r == -ENOENT)
 		rpc_reply(call, NULL);
+	else if (r < 0)
+		images_reply_cri_err(call, r, &err);
 }
 
 static void image_service_fs_info(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)

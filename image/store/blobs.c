@@ -10,11 +10,11 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/sql/work.h"
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/limits.h"
 #include "image/store/db.h"
-#include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/ingest_wait.h"
 #include "image/store/internal.h"
@@ -28,7 +28,7 @@ struct ingest {
 	uint64_t had;
 	/* While it becomes complete: */
 	bool committing, unwanted, forgotten;
-	struct disk_job job;
+	struct work_job job;
 	char *from, *to, *to_dir;
 	struct stat st;
 };
@@ -161,24 +161,22 @@ int ingest_reset(struct ingest *i, struct err *err)
 static int add_row(struct store *s, const char *digest, const struct stat *st, time_t now_s,
 		   struct err *err)
 {
-	char size[24], bytes[24], now[24];
+	const struct sql_value v[] = { sql_text(digest), sql_int(st->st_size),
+				       sql_int((int64_t)st->st_blocks * 512), sql_int(now_s) };
 
-	snprintf(size, sizeof(size), "%lld", (long long)st->st_size);
-	snprintf(bytes, sizeof(bytes), "%lld", (long long)st->st_blocks * 512);
-	snprintf(now, sizeof(now), "%lld", (long long)now_s);
-	return db_run(s, err,
-		      "INSERT OR REPLACE INTO blobs(digest, size, bytes, pending) VALUES(?1,"
-		      " CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CASE WHEN"
-		      " EXISTS (SELECT 1 FROM manifest_layers WHERE digest=?1) OR"
-		      " EXISTS (SELECT 1 FROM manifests WHERE digest=?1) OR"
-		      " EXISTS (SELECT 1 FROM names WHERE target=?1) OR"
-		      " EXISTS (SELECT 1 FROM images WHERE id=?1)"
-		      " THEN 0 ELSE CAST(?4 AS INTEGER) END)",
-		      digest, size, bytes, now, NULL);
+	return db_write(s,
+			"INSERT OR REPLACE INTO blobs(digest, size, bytes, pending) VALUES(?1, ?2,"
+			" ?3, CASE WHEN"
+			" EXISTS (SELECT 1 FROM manifest_layers WHERE digest=?1) OR"
+			" EXISTS (SELECT 1 FROM manifests WHERE digest=?1) OR"
+			" EXISTS (SELECT 1 FROM names WHERE target=?1) OR"
+			" EXISTS (SELECT 1 FROM images WHERE id=?1)"
+			" THEN 0 ELSE ?4 END)",
+			v, ARRAY_SIZE(v), err);
 }
 
 /* In the disk thread. */
-static int blobs_commit_work(struct disk_job *j, struct err *err)
+static int blobs_commit_work(struct work_job *j, struct err *err)
 {
 	struct ingest *i = container_of(j, struct ingest, job);
 
@@ -189,7 +187,7 @@ static int blobs_commit_work(struct disk_job *j, struct err *err)
 	return store_sync_dir(i->to_dir, err);
 }
 
-static void blobs_commit_done(struct disk_job *j, int code, const struct err *err)
+static void blobs_commit_done(struct work_job *j, int code, const struct err *err)
 {
 	struct ingest *i = container_of(j, struct ingest, job);
 	bool forgotten = i->forgotten;
@@ -226,7 +224,7 @@ void ingest_commit(struct ingest *i)
 	i->committing = true;
 	i->job.work = blobs_commit_work;
 	i->job.done = blobs_commit_done;
-	disk_add(i->s->disk, &i->job);
+	work_add(i->s->disk, &i->job);
 }
 
 void ingest_keep(struct ingest *i)

@@ -1,15 +1,15 @@
 #include "image/store/db.h"
 
-#include <errno.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
-#include "base/limits.h"
+#include "base/check.h"
+#include "base/sql/file.h"
 #include "base/util.h"
 #include "image/store/internal.h"
+
+#define ARGS_MAX 8u
 
 /*
  * Step k brings a database from user_version k to k + 1. Never edited once released: a change of
@@ -71,24 +71,38 @@ void stmt_freep(sqlite3_stmt **s)
 
 int db_error(struct store *s, struct err *err)
 {
-	int code = sqlite3_errcode(s->db) & 0xff;
-	int r = code == SQLITE_FULL    ? -ENOSPC
-		: code == SQLITE_NOMEM ? -ENOMEM
-		: code == SQLITE_BUSY  ? -EBUSY
-				       : -EIO;
-
-	return err_set(err, r, "image database: %s", sqlite3_errmsg(s->db));
+	return sql_error(s->db, "image database", err);
 }
 
-static int vprepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err,
-		    va_list ap)
+/* ---- statements ---- */
+
+struct args {
+	struct sql_value v[ARGS_MAX];
+	size_t n;
+};
+
+/* Texts up to NULL. */
+static struct args args_of(va_list ap)
+{
+	struct args a = { .n = 0 };
+	const char *text;
+
+	while ((text = va_arg(ap, const char *))) {
+		check(a.n < ARGS_MAX);
+		a.v[a.n++] = sql_text(text);
+	}
+	return a;
+}
+
+/* With values that stay as they are until the statement is gone. */
+static int prepare(struct store *s, const char *sql, const struct sql_value *v, size_t n,
+		   sqlite3_stmt **ret, struct err *err)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
-	const char *arg;
-	int k = 1, c = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
+	int c = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
 
-	while (c == SQLITE_OK && (arg = va_arg(ap, const char *)))
-		c = sqlite3_bind_text(st, k++, arg, -1, SQLITE_TRANSIENT);
+	if (c == SQLITE_OK)
+		c = sql_bind(st, v, n);
 	if (c != SQLITE_OK)
 		return db_error(s, err);
 	*ret = take_ptr(&st);
@@ -97,27 +111,52 @@ static int vprepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct
 
 int db_prepare(struct store *s, const char *sql, sqlite3_stmt **ret, struct err *err, ...)
 {
+	struct args a;
 	va_list ap;
-	int r;
 
 	va_start(ap, err);
-	r = vprepare(s, sql, ret, err, ap);
+	a = args_of(ap);
 	va_end(ap);
+	return prepare(s, sql, a.v, a.n, ret, err);
+}
+
+static int run_once(struct store *s, const char *sql, const struct sql_value *v, size_t n,
+		    struct err *err)
+{
+	cleanup_stmt sqlite3_stmt *st = NULL;
+	int r = prepare(s, sql, v, n, &st, err);
+
+	if (r == 0 && sqlite3_step(st) != SQLITE_DONE)
+		r = db_error(s, err);
+	return r;
+}
+
+int db_write(struct store *s, const char *sql, const struct sql_value *v, size_t n, struct err *err)
+{
+	cleanup_sql_tx struct sql_tx *own = NULL;
+	struct sql_tx *t = s->tx;
+	int r;
+
+	if (!t)
+		t = own = sql_tx_new();
+	/* First what can fail: what is in memory must come to the file, too. */
+	if (!t || sql_tx_add(t, sql, v, n) < 0)
+		return err_nomem(err);
+	r = run_once(s, sql, v, n, err);
+	if (r == 0 && own)
+		sqlfile_write(s->file, take_ptr(&own), NULL, NULL);
 	return r;
 }
 
 int db_run(struct store *s, struct err *err, const char *sql, ...)
 {
-	cleanup_stmt sqlite3_stmt *st = NULL;
+	struct args a;
 	va_list ap;
-	int r;
 
 	va_start(ap, sql);
-	r = vprepare(s, sql, &st, err, ap);
+	a = args_of(ap);
 	va_end(ap);
-	if (r == 0 && sqlite3_step(st) != SQLITE_DONE)
-		r = db_error(s, err);
-	return r;
+	return db_write(s, sql, a.v, a.n, err);
 }
 
 static int column(struct store *s, sqlite3_stmt *st, char ***ret, struct err *err)
@@ -147,113 +186,108 @@ static int column(struct store *s, sqlite3_stmt *st, char ***ret, struct err *er
 int db_strings(struct store *s, char ***ret, struct err *err, const char *sql, ...)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
+	struct args a;
 	va_list ap;
 	int r;
 
 	va_start(ap, sql);
-	r = vprepare(s, sql, &st, err, ap);
+	a = args_of(ap);
 	va_end(ap);
+	r = prepare(s, sql, a.v, a.n, &st, err);
 	return r < 0 ? r : column(s, st, ret, err);
 }
 
 int db_exists(struct store *s, struct err *err, const char *sql, ...)
 {
 	cleanup_stmt sqlite3_stmt *st = NULL;
+	struct args a;
 	va_list ap;
 	int r;
 
 	va_start(ap, sql);
-	r = vprepare(s, sql, &st, err, ap);
+	a = args_of(ap);
 	va_end(ap);
+	r = prepare(s, sql, a.v, a.n, &st, err);
 	if (r < 0)
 		return r;
 	r = sqlite3_step(st);
 	return r == SQLITE_ROW ? 1 : r == SQLITE_DONE ? 0 : db_error(s, err);
 }
 
+/* ---- transactions ---- */
+
 int db_begin(struct store *s, struct err *err)
 {
-	return sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
-		       ? 0
-		       : db_error(s, err);
+	cleanup_sql_tx struct sql_tx *t = sql_tx_new();
+
+	check(!s->tx);
+	if (!t)
+		return err_nomem(err);
+	if (sqlite3_exec(s->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK)
+		return db_error(s, err);
+	s->tx = take_ptr(&t);
+	return 0;
 }
 
 int db_end(struct store *s, int r, struct err *err)
 {
+	cleanup_sql_tx struct sql_tx *t = take_ptr(&s->tx);
+
 	if (r == 0 && sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
 		r = db_error(s, err);
 	if (r < 0)
 		(void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+	else
+		sqlfile_write(s->file, take_ptr(&t), NULL, NULL);
 	return r;
 }
 
-static int version(struct store *s, int *ret, struct err *err)
+int db_sync_dir_before(struct store *s, const char *path, struct err *err)
 {
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s, "PRAGMA user_version", &st, err, NULL);
+	check(s->tx);
+	return sql_tx_sync_dir(s->tx, path) < 0 ? err_nomem(err) : 0;
+}
 
-	if (r < 0)
-		return r;
-	if (sqlite3_step(st) != SQLITE_ROW)
+int db_may_grow(const struct store *s, struct err *err)
+{
+	return sqlfile_failing(s->file, err);
+}
+
+int db_written(struct store *s, wait_fn done, void *arg, struct err *err)
+{
+	return sqlfile_written(s->file, done, arg, err);
+}
+
+/* ---- opening ---- */
+
+static int copy_to_memory(struct store *s, struct err *err)
+{
+	sqlite3_backup *b;
+
+	if (sqlite3_open_v2(":memory:", &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+			    NULL) != SQLITE_OK)
 		return db_error(s, err);
-	*ret = sqlite3_column_int(st, 0);
+	b = sqlite3_backup_init(s->db, "main", sqlfile_db(s->file), "main");
+	if (!b)
+		return db_error(s, err);
+	(void)sqlite3_backup_step(b, -1);
+	if (sqlite3_backup_finish(b) != SQLITE_OK ||
+	    sqlite3_exec(s->db, "PRAGMA foreign_keys=ON", NULL, NULL, NULL) != SQLITE_OK)
+		return db_error(s, err);
 	return 0;
 }
 
-static int migrate(struct store *s, struct err *err)
-{
-	char mark[40];
-	int at = 0, r = version(s, &at, err);
-
-	if (r < 0)
-		return r;
-	if (at < 0 || (size_t)at > ARRAY_SIZE(steps))
-		return err_set(err, -ENOTSUP,
-			       "images.db was made by a newer version of Husk (%d, this one knows "
-			       "%zu)",
-			       at, ARRAY_SIZE(steps));
-	for (size_t k = (size_t)at; k < ARRAY_SIZE(steps) && r == 0; k++) {
-		snprintf(mark, sizeof(mark), "PRAGMA user_version=%zu", k + 1);
-		r = db_begin(s, err);
-		if (r < 0)
-			return r;
-		if (sqlite3_exec(s->db, steps[k], NULL, NULL, NULL) != SQLITE_OK ||
-		    sqlite3_exec(s->db, mark, NULL, NULL, NULL) != SQLITE_OK)
-			r = db_error(s, err);
-		r = db_end(s, r, err);
-	}
-	return r;
-}
-
-/* A full disk must not keep images from being removed. The log is kept at the end, too, with its
- * blocks; where they cannot be had, removal may fail as any write. */
-static void reserve(struct store *s, const char *path)
-{
-	cleanup_free char *wal = str_fmt("%s-wal", path);
-	struct statvfs st;
-	bool small = statvfs(s->dir, &st) == 0 &&
-		     (uint64_t)st.f_blocks * st.f_frsize < 8 * DB_WAL_RESERVE;
-	int on = wal && !small && file_reserve(wal, DB_WAL_RESERVE) == 0;
-
-	/* A log without it is no reserve: on so small a disk it would only take room. */
-	(void)sqlite3_file_control(s->db, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
-}
-
-int db_setup(struct store *s, struct err *err)
+int db_open(struct store *s, struct err *err)
 {
 	cleanup_free char *path = str_fmt("%s/" DB_FILE, s->dir);
-	int c;
+	int r = path ? sqlfile_open(s->loop, path, steps, ARRAY_SIZE(steps), &s->file, err)
+		     : err_nomem(err);
 
-	if (!path)
-		return err_nomem(err);
-	c = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
-	if (c == SQLITE_OK)
-		c = sqlite3_exec(s->db,
-				 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-				 "PRAGMA foreign_keys=ON;",
-				 NULL, NULL, NULL);
-	if (c != SQLITE_OK)
-		return s->db ? db_error(s, err) : err_nomem(err);
-	reserve(s, path);
-	return migrate(s, err);
+	return r == 0 ? copy_to_memory(s, err) : r;
+}
+
+void db_close(struct store *s)
+{
+	sqlfile_close(take_ptr(&s->file));
+	(void)sqlite3_close(take_ptr(&s->db));
 }

@@ -158,8 +158,6 @@ int gc_collect(struct store *s, struct err *err)
 
 /* ---- making room ---- */
 
-/* Where the log of the database has no room of its own (db.c), rows cannot be written on a disk
- * that is full to the last byte. */
 static int try_make_room(struct store *s)
 {
 	int r = ingest_drop_unowned(s, NULL);
@@ -167,12 +165,9 @@ static int try_make_room(struct store *s)
 	if (r < 0)
 		return r;
 	ingest_forget(s, NULL);
-	r = sqlite3_exec(s->db,
-			 "UPDATE layers SET pending=0 WHERE pending;"
-			 "UPDATE blobs SET pending=0 WHERE pending;",
-			 NULL, NULL, NULL) == SQLITE_OK
-		    ? 0
-		    : db_error(s, NULL);
+	r = db_run(s, NULL, "UPDATE layers SET pending=0 WHERE pending", NULL);
+	if (r == 0)
+		r = db_run(s, NULL, "UPDATE blobs SET pending=0 WHERE pending", NULL);
 	return r < 0 ? r : gc_collect(s, NULL);
 }
 

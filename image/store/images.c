@@ -86,20 +86,16 @@ static int clear_pending(struct store *s, const struct image_commit *c, struct e
 
 static int add_rows(struct store *s, const struct image_commit *c, struct err *err)
 {
+	const struct sql_value image[] = { sql_text(c->id), sql_blob(c->config, c->config_len),
+					   sql_int(now_real_ns()) };
 	char name[REFERENCE_MAX + 1];
-	cleanup_stmt sqlite3_stmt *st = NULL;
-	int r = db_prepare(s,
-			   "INSERT INTO images(id, config, created) VALUES(?1, ?2, ?3)"
-			   " ON CONFLICT(id) DO UPDATE SET removed=0",
-			   &st, err, c->id, NULL);
+	int r = db_write(s,
+			 "INSERT INTO images(id, config, created) VALUES(?1, ?2, ?3)"
+			 " ON CONFLICT(id) DO UPDATE SET removed=0",
+			 image, ARRAY_SIZE(image), err);
 
-	if (r < 0)
-		return r;
-	if (sqlite3_bind_blob64(st, 2, c->config, c->config_len, SQLITE_STATIC) != SQLITE_OK ||
-	    sqlite3_bind_int64(st, 3, now_real_ns()) != SQLITE_OK ||
-	    sqlite3_step(st) != SQLITE_DONE)
-		return db_error(s, err);
-	r = add_layer_rows(s, c, err);
+	if (r == 0)
+		r = add_layer_rows(s, c, err);
 	if (r == 0)
 		r = add_manifest_rows(s, c, err);
 	if (r == 0 && c->ref) {
@@ -117,8 +113,10 @@ static int add_rows(struct store *s, const struct image_commit *c, struct err *e
 
 int images_add(struct store *s, const struct image_commit *c, struct err *err)
 {
-	int r = db_begin(s, err);
+	int r = db_may_grow(s, err);
 
+	if (r == 0)
+		r = db_begin(s, err);
 	return r == 0 ? db_end(s, add_rows(s, c, err), err) : r;
 }
 

@@ -1,6 +1,6 @@
 /*
  * The store's inside: shared by the files of store/ (and their unit tests), by nobody else. Loop
- * thread only; the thread of disk.c is given what it works on.
+ * thread only; the threads of disk.c and db.c are given what they work on.
  */
 #ifndef HUSK_IMAGE_STORE_INTERNAL_H
 #define HUSK_IMAGE_STORE_INTERNAL_H
@@ -12,18 +12,22 @@
 #include "base/loop.h"
 #include "image/store/store.h"
 
-struct disk;
 struct ingest;
 struct ingest_wait;
 struct lease;
+struct sql_tx;
+struct sqlfile;
+struct work;
 
 struct store {
 	struct loop *loop;
 	char *dir, *layers_dir, *tmp_dir, *ingest_dir, *blobs_dir;
 	char *scratch; /* path of the template */
 	int lock_fd;
-	sqlite3 *db;
-	struct disk *disk;
+	sqlite3 *db;		/* in memory; db.h */
+	struct sqlfile *file;	/* the same on the disk */
+	struct sql_tx *tx;	/* the transaction in hand */
+	struct work *disk;	/* for files */
 	struct ingest *ingests; /* blobs coming in */
 	struct ingest_wait *ingest_waits;
 	struct lease *leases;

@@ -74,11 +74,33 @@ int layers_inherit(struct store *s, const char *const *disks, size_t n, struct e
 	return 0;
 }
 
+static int add_row(struct store *s, const char *diff_id, const struct stat *st,
+		   const struct layer_facts *f, bool known, struct err *err)
+{
+	const struct sql_value v[] = {
+		sql_text(diff_id),
+		sql_int((int64_t)st->st_blocks * 512),
+		sql_int(time(NULL)),
+		sql_int(f->implied),
+		sql_int(f->root_unusual ? 2 : f->root_named),
+	};
+	/* In place of a damaged one, which would be taken for this one after a loss of power. */
+	int r = known ? db_sync_dir_before(s, s->layers_dir, err) : 0;
+
+	if (r < 0)
+		return r;
+	return db_write(s,
+			"INSERT INTO layers(diff_id, bytes, pending, implied, root)"
+			" VALUES(?, ?, ?, ?, ?) ON CONFLICT(diff_id) DO UPDATE SET"
+			" bytes=excluded.bytes, content='', damaged=0, implied=excluded.implied,"
+			" root=excluded.root",
+			v, ARRAY_SIZE(v), err);
+}
+
 int layers_add(struct store *s, const char *diff_id, const char *tmp, const struct layer_facts *f,
 	       struct err *err)
 {
 	cleanup_free char *path = path_of(s, diff_id);
-	char bytes[24], now[24], implied[24], root[24];
 	struct row row;
 	struct stat st;
 	int known, r;
@@ -88,25 +110,17 @@ int layers_add(struct store *s, const char *diff_id, const char *tmp, const stru
 	known = find_row(s, diff_id, &row, err);
 	if (known < 0)
 		return known;
+	r = db_may_grow(s, err);
+	if (r < 0)
+		return r;
 	if (stat(tmp, &st) < 0 || chmod(tmp, 0400) < 0)
 		return err_errno(err, -errno, "%s", tmp);
 	if (rename(tmp, path) < 0)
 		return err_errno(err, -errno, "rename %s", tmp);
-	snprintf(bytes, sizeof(bytes), "%lld", (long long)st.st_blocks * 512);
-	snprintf(now, sizeof(now), "%lld", (long long)time(NULL));
-	snprintf(implied, sizeof(implied), "%u", f->implied);
-	snprintf(root, sizeof(root), "%d", f->root_unusual ? 2 : f->root_named);
-	/* In place of a damaged one: its row may be on disk any time from now on. */
-	r = known ? store_sync_dir(s->layers_dir, err) : 0;
-	s->layers_unsynced = !known || r < 0;
+	s->layers_unsynced = true;
+	r = db_begin(s, err);
 	if (r == 0)
-		r = db_run(s, err,
-			   "INSERT INTO layers(diff_id, bytes, pending, implied, root)"
-			   " VALUES(?, CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER),"
-			   " CAST(? AS INTEGER)) ON CONFLICT(diff_id) DO UPDATE SET"
-			   " bytes=excluded.bytes, content='', damaged=0, implied=excluded.implied,"
-			   " root=excluded.root",
-			   diff_id, bytes, now, implied, root, NULL);
+		r = db_end(s, add_row(s, diff_id, &st, f, known, err), err);
 	if (r < 0)
 		(void)unlink(path);
 	return r;

@@ -10,11 +10,11 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "base/sql/work.h"
 #include "base/util.h"
 #include "image/reference.h"
 #include "image/store/blobs.h"
 #include "image/store/db.h"
-#include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/internal.h"
 #include "image/store/layers.h"
@@ -155,9 +155,9 @@ int store_open(const struct store_options *o, struct store **ret, struct err *er
 	if (r == 0)
 		r = lock(s, err);
 	if (r == 0)
-		r = disk_new(s->loop, &s->disk, err);
+		r = work_new(s->loop, &s->disk, err);
 	if (r == 0)
-		r = db_setup(s, err);
+		r = db_open(s, err);
 	if (r == 0)
 		r = blobs_open(s, err);
 	if (r == 0)
@@ -179,10 +179,10 @@ void store_close(struct store *s)
 	blobs_close(s);
 	while (s->leases)
 		lease_end(s->leases, false);
-	disk_free(s->disk);
+	work_free(s->disk);
 	s->disk = NULL;
 	gc_make_room_at_end(s);
-	sqlite3_close(s->db);
+	db_close(s);
 	fd_close(&s->lock_fd);
 	free(s->dir);
 	free(s->layers_dir);

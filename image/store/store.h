@@ -1,7 +1,7 @@
 /*
  * The image store on disk: layers, blobs and images, who refers to them, and which may be removed.
  * It knows no process and no registry; the jobs (image/job) fill it. A directory belongs to one
- * store at a time. Loop thread only; work that blocks on the disk has a thread beside it (disk.h).
+ * store at a time. Loop thread only; what waits for the disk has threads beside it (db.h, disk.h).
  *
  *	<dir>/images.db		SQLite: layers, blobs, images, names, holds	db.h
  *	<dir>/layers/sha256/<hex of diff id>.ext4				layers.h
@@ -13,10 +13,10 @@
  * What survives kill -9 and power loss: an image that a pull has reported, with its names, whole;
  * and names given and pins set by hand. Rules that make it so:
  * - The worker syncs a layer's file before it says that it is done; then rename, then row.
- * - Rows are written without waiting for the disk (SQLite's synchronous=NORMAL: none is lost but by
- *   a loss of power, and then the latest ones, never one in between). Who reports an image or a
- *   name waits for the disk before (disk_sync), in its thread: the loop never does.
- * - Deleting: row, then file. A row that comes back after power was lost has no file then.
+ * - Rows are changed in memory, and a thread writes them to the file (db.h): a crash may lose the
+ *   latest ones, never one in between. Who reports a change waits before, not on the loop, until it
+ *   is in the file (db_written), and for an image or a name until it is on the disk (disk_sync).
+ * - Deleting: row, then file. A row that comes back after a crash has no file then.
  * A crash leaves at most files without a row and rows without a file; the next open removes both
  * (and the images that need them), so that every image that can be seen is whole.
  */

@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "image/image.h"
 #include "image/manifest.h"
+#include "image/store/db.h"
 #include "image/store/disk.h"
 #include "image/store/gc.h"
 #include "image/store/holds.h"
@@ -299,11 +300,11 @@ static void crashes(void **state)
 	/* row and file, but the image was not committed: now, and two days ago */
 	put_layer(s, DIGEST("3"));
 	put_layer(s, DIGEST("5"));
-	assert_int_equal(sqlite3_exec(s->db,
-				      "UPDATE layers SET pending=pending-2*24*3600"
-				      " WHERE diff_id='" DIGEST("5") "'",
-				      NULL, NULL, NULL),
-			 SQLITE_OK);
+	assert_ok(db_run(s, &err,
+			 "UPDATE layers SET pending=pending-2*24*3600 WHERE diff_id='" DIGEST(
+				 "5") "'",
+			 NULL),
+		  &err);
 	store_close(s);
 	/* renamed, but no row; half written; a row whose file has gone; somebody's litter */
 	stray = path_in("layers/sha256/4" HEX ".ext4");
@@ -402,10 +403,9 @@ static void damaged(void **state)
 	struct err err = { 0 };
 
 	put_image(s, "a", "1", DIGEST("1"), DIGEST("2"), id);
-	assert_int_equal(sqlite3_exec(s->db,
-				      "UPDATE layers SET damaged=1 WHERE diff_id='" DIGEST("1") "'",
-				      NULL, NULL, NULL),
-			 SQLITE_OK);
+	assert_ok(db_run(s, &err, "UPDATE layers SET damaged=1 WHERE diff_id='" DIGEST("1") "'",
+			 NULL),
+		  &err);
 	for (int k = 0; k < 2; k++) {
 		store_close(s);
 		s = store_dir_open();
