@@ -81,12 +81,16 @@ static int start_group(struct pull_group *g, struct err *err)
 		     : 0;
 }
 
-int pull_groups_start(struct image_pull *p, struct err *err)
+int pull_groups_start(struct image_pull *p, bool *ret_started, struct err *err)
 {
 	int r = 0;
 
-	for (size_t k = 0; r == 0 && k < p->n_groups; k++)
+	for (size_t k = 0; r == 0 && !*ret_started && k < p->n_groups; k++) {
+		bool before = p->groups[k].merge != NULL;
+
 		r = start_group(&p->groups[k], err);
+		*ret_started = p->groups[k].merge && !before;
+	}
 	return r;
 }
 

@@ -137,7 +137,8 @@ void pull_note_change(struct image_pull *p);
 
 /* ---- pull_layers.c ---- */
 
-/* Starts what can be started. *ret_all: all layers are ready. */
+/* Starts the next thing that can be started, and comes back for more (pull_schedule): the loop
+ * waits for a new process until it runs. *ret_all: all layers are ready. */
 int pull_layers_start(struct image_pull *p, bool *ret_all, struct err *err) must_check;
 /* What the fetcher says of the request; NULL: it is of no layer. */
 struct layer *pull_layer_of(struct image_pull *p, uint32_t request);
@@ -159,8 +160,8 @@ int pull_room_wait(struct image_pull *p, uint64_t *ret_ns, struct err *err) must
 
 /* Which layers become one disk: each layer has its group, and the lease names the disks. */
 int pull_groups_make(struct image_pull *p, struct err *err) must_check;
-/* Starts what can be started of the disks of several layers. */
-int pull_groups_start(struct image_pull *p, struct err *err) must_check;
+/* The same for the disks of several layers, unless something was started already. */
+int pull_groups_start(struct image_pull *p, bool *ret_started, struct err *err) must_check;
 /* All of them are there: makes the one on top, if the image needs one (job/merge.h). *ret_ready:
  * it is there, or there will be none; else it is being made. */
 int pull_groups_top(struct image_pull *p, bool *ret_ready, struct err *err) must_check;

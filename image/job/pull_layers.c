@@ -327,7 +327,7 @@ static int layer_start(struct layer *l, struct err *err)
 }
 
 /* Layers that wait: those that are there are shared, others are started if there is room. */
-static int advance(struct layer *l, struct err *err)
+static int advance(struct layer *l, bool *ret_started, struct err *err)
 {
 	struct image_pull *p = l->pull;
 	int r = layer_is_part(l)
@@ -342,6 +342,7 @@ static int advance(struct layer *l, struct err *err)
 		return 0;
 	else
 		r = layer_start(l, err);
+	*ret_started = l->state == LAYER_FETCHING;
 	return r < 0 ? err_wrap(err, r, "layer %zu of %zu", (size_t)(l - p->layers) + 1,
 				p->n_layers)
 		     : 0;
@@ -350,15 +351,18 @@ static int advance(struct layer *l, struct err *err)
 int pull_layers_start(struct image_pull *p, bool *ret_all, struct err *err)
 {
 	size_t ready = 0;
-	int r = pull_groups_start(p, err);
+	bool started = false;
+	int r = pull_groups_start(p, &started, err);
 
 	for (size_t k = 0; r == 0 && k < p->n_layers; k++) {
 		struct layer *l = &p->layers[k];
 
-		if (l->state == LAYER_WAITING)
-			r = advance(l, err);
+		if (l->state == LAYER_WAITING && !started)
+			r = advance(l, &started, err);
 		ready += layer_is_ready(l);
 	}
+	if (r == 0 && started)
+		pull_schedule(p);
 	if (r == 0)
 		*ret_all = ready == p->n_layers;
 	return r;
