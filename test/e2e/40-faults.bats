@@ -183,6 +183,39 @@ pod_on_frozen_disk() {
 	[ -z "$failed" ]
 }
 
+# As pod_on_frozen_disk. The row of a pod cannot be written, and its call waits for that; nobody else does.
+calls_on_frozen_disk() {
+	local call pod
+	export HUSK_ENDPOINT=unix://$HUSK_E2E/frozen/husk.sock
+	echo '{"metadata": {"name": "ice", "namespace": "n", "uid": "u"}}' >"$T/ice.json"
+	fsfreeze -f "$1" || return 1
+	crictl runp "$T/ice.json" >"$T/pod" 2>&1 3>&- &
+	pod=$!
+	sleep 3
+	kill -0 "$pod" || { cat "$T/pod"; echo "the call does not wait"; return 1; }
+	for call in version images "ps -a"; do
+		# shellcheck disable=SC2086 # words
+		timeout 5 "$HUSK_BIN/husk" $call >/dev/null 3>&- || { echo "$call hangs"; return 1; }
+	done
+	fsfreeze -u "$1" || return 1
+	wait "$pod" || { cat "$T/pod"; return 1; }
+}
+
+@test "a disk that hangs holds up no call that only asks" {
+	mnt=$HUSK_STORE/frozen failed=
+	mkdir -p "$mnt"
+	truncate -s 2G "$T/disk.img"
+	mkfs.ext4 -q -F "$T/disk.img"
+	mount -o loop "$T/disk.img" "$mnt"
+	start_huskd frozen
+	calls_on_frozen_disk "$mnt" || failed=yes
+	fsfreeze -u "$mnt" 2>/dev/null || true
+	remove_all_pods frozen
+	stop_huskd frozen
+	umount "$mnt"
+	[ -z "$failed" ]
+}
+
 @test "kill -9 huskd while pods start: the next huskd cleans up what was half made" {
 	for i in 1 2 3; do
 		husk run -d --name "half$i" "$BUSYBOX" sleep 1000 >/dev/null 2>&1 3>&- &
