@@ -166,14 +166,16 @@ int image_layers(struct image_store *s, const char *id, char ***ret, struct err 
 	return layers_paths(s->store, id, ret, err);
 }
 
-int image_scratch_create(struct image_store *s, const char *path, struct err *err)
+int image_scratch_create(struct image_store *s, const char *path,
+			 void (*done)(void *arg, int code, const struct err *err), void *arg,
+			 struct err *err)
 {
-	return scratch_create(s->store, path, err);
+	return scratch_create(s->store, path, done, arg, err);
 }
 
 void image_discard(struct image_store *s, const char *path)
 {
-	gc_discard(s->store, path);
+	scratch_discard(s->store, path);
 }
 
 /* ---- disk use ---- */

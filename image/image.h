@@ -180,14 +180,18 @@ int image_holders(struct image_store *s, char ***ret, struct err *err) must_chec
 int image_layers(struct image_store *s, const char *id, char ***ret, struct err *err) must_check;
 
 /*
- * Makes `path` (must not exist) a writable container disk: a sparse ext4 file of SCRATCH_SIZE
- * virtual bytes that takes a few hundred KiB, with an empty root directory. About a millisecond.
+ * Makes `path` (must not exist; its directory is made, too) a writable container disk: a sparse
+ * ext4 file of IMAGE_SCRATCH_SIZE virtual bytes that takes a few hundred KiB, with an empty root
+ * directory. `done` comes when it is there, never from inside: about a millisecond later, or as
+ * long as the disk takes.
  */
 #define IMAGE_SCRATCH_SIZE (64 * GIB)
-int image_scratch_create(struct image_store *s, const char *path, struct err *err) must_check;
+int image_scratch_create(struct image_store *s, const char *path,
+			 void (*done)(void *arg, int code, const struct err *err), void *arg,
+			 struct err *err) must_check;
 
-/* Removes a container's disk, or another file on the store's file system: its name is free at once,
- * its blocks soon, by the thread for slow disks. A missing one is fine. */
+/* Removes a container's disk, or its whole directory, by the same thread: after an
+ * image_scratch_create that was asked for before. A missing one is fine. */
 void image_discard(struct image_store *s, const char *path);
 
 /* ---- disk use ---- */

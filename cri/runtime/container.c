@@ -507,18 +507,14 @@ void container_destroy(struct container *c)
 	struct err err = { 0 };
 	cleanup_free char *bundle = path_container(d, c->id);
 	cleanup_free char *data = path_container_data(d, c->id);
-	cleanup_free char *scratch = path_scratch(d, c->id);
 
 	if (c->removed)
 		return;
 	(void)container_ref(c);
 	if (bundle && remove_tree(bundle, &err) < 0)
 		log_limited(LOG_WARN, "cannot remove", "path", bundle, "err", err_text(&err));
-	/* Up to 64 GiB, whose blocks take a while to free. */
-	if (scratch)
-		image_discard(d->images, scratch);
-	if (data && remove_tree(data, &err) < 0)
-		log_limited(LOG_WARN, "cannot remove", "path", data, "err", err_text(&err));
+	if (data)
+		image_discard(d->images, data);
 	if (image_release(d->images, c->id, &err) < 0)
 		log_limited(LOG_WARN, "cannot release the image", "container", c->id, "err",
 			    err_text(&err));

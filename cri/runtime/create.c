@@ -33,28 +33,6 @@ static void create_free(struct create *cr)
 
 /* ---- files ---- */
 
-static int make_scratch(struct container *c, char **ret, struct err *err)
-{
-	struct huskd *d = c->pod->huskd;
-	cleanup_free char *dir = path_container_data(d, c->id);
-	char *path = path_scratch(d, c->id);
-	int r;
-
-	if (!path || !dir) {
-		free(path);
-		return err_nomem(err);
-	}
-	r = mkdir_p(dir, 0700, err);
-	if (r == 0)
-		r = image_scratch_create(d->images, path, err);
-	if (r < 0) {
-		free(path);
-		return r;
-	}
-	*ret = path;
-	return 0;
-}
-
 static int make_bundle(struct container *c, const char *json, char **ret, struct err *err)
 {
 	cleanup_free char *dir = path_container(c->pod->huskd, c->id);
@@ -227,11 +205,9 @@ static int create_files(struct create *cr, struct err *err)
 	struct container *c = cr->c;
 	struct huskd *d = c->pod->huskd;
 	cleanup_strv char **layers = NULL;
-	cleanup_free char *scratch = NULL, *bundle = NULL, *log_uri = NULL;
-	int r = image_layers(d->images, c->image_id, &layers, err);
+	cleanup_free char *scratch = path_scratch(d, c->id), *bundle = NULL, *log_uri = NULL;
+	int r = scratch ? image_layers(d->images, c->image_id, &layers, err) : err_nomem(err);
 
-	if (r == 0)
-		r = make_scratch(c, &scratch, err);
 	if (r == 0)
 		r = make_bundle(c, cr->json, &bundle, err);
 	if (r == 0)
@@ -241,20 +217,43 @@ static int create_files(struct create *cr, struct err *err)
 	return r;
 }
 
+/* Does it still make sense, after a wait? */
+static int check_wanted(const struct create *cr, struct err *err)
+{
+	const struct pod *p = cr->c->pod;
+
+	if (rpc_cancelled(cr->call))
+		return -ECANCELED;
+	if (cr->c->removed || p->state != POD_READY || !p->shim)
+		return err_set(err, -EBUSY, "pod sandbox %s is not ready", p->id);
+	return 0;
+}
+
+static void create_on_scratch(void *arg, int code, const struct err *err)
+{
+	struct create *cr = arg;
+	struct err why = *err;
+
+	if (code == 0)
+		code = check_wanted(cr, &why);
+	if (code == 0)
+		code = create_files(cr, &why);
+	if (code < 0)
+		create_fail(cr, code, &why);
+}
+
 /* Its row is there, so that the next huskd knows what it finds of the rest. */
 static void create_on_recorded(void *arg, int code, const struct err *err)
 {
 	struct create *cr = arg;
-	struct container *c = cr->c;
-	struct pod *p = c->pod;
+	struct huskd *d = cr->c->pod->huskd;
+	cleanup_free char *scratch = path_scratch(d, cr->c->id);
 	struct err why = *err;
 
-	if (code == 0 && rpc_cancelled(cr->call))
-		code = -ECANCELED;
-	else if (code == 0 && (c->removed || p->state != POD_READY || !p->shim))
-		code = err_set(&why, -EBUSY, "pod sandbox %s is not ready", p->id);
 	if (code == 0)
-		code = create_files(cr, &why);
+		code = scratch ? check_wanted(cr, &why) : err_nomem(&why);
+	if (code == 0)
+		code = image_scratch_create(d->images, scratch, create_on_scratch, cr, &why);
 	if (code < 0)
 		create_fail(cr, code, &why);
 }

@@ -275,7 +275,7 @@ static void remove_unknown(struct recover *rec, const char *dir, bool pods)
 	unsigned n = 0;
 
 	while (d && n++ < STALE_MAX && (e = readdir(d))) {
-		cleanup_free char *path = NULL, *scratch = NULL;
+		cleanup_free char *path = NULL;
 
 		if (strlen(e->d_name) != OBJECT_ID_LEN || known(&rec->huskd->state, e->d_name))
 			continue;
@@ -283,14 +283,10 @@ static void remove_unknown(struct recover *rec, const char *dir, bool pods)
 		if (!path)
 			continue;
 		log_info("removing what a dead huskd left", "path", path);
-		if (pods) {
+		if (pods)
 			remove_pod_dir(rec, path, e->d_name);
-			continue;
-		}
-		scratch = path_scratch(rec->huskd, e->d_name);
-		if (scratch)
-			image_discard(rec->huskd->images, scratch);
-		(void)!remove_tree(path, NULL);
+		else
+			image_discard(rec->huskd->images, path);
 	}
 	if (d)
 		closedir(d);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/sql/file.h"
 #include "base/sql/work.h"
 #include "base/util.h"
@@ -19,21 +20,23 @@ struct removal {
 
 static int disk_remove_work(struct work_job *j, struct err *err)
 {
-	return unlink(((struct removal *)j)->path) < 0 ? -errno : 0;
+	return remove_tree(container_of(j, struct removal, job)->path, err);
 }
 
 static void disk_remove_done(struct work_job *j, int code, const struct err *err)
 {
-	free(j);
+	if (code < 0)
+		log_limited(LOG_WARN, "cannot remove", "err", err_text(err));
+	free(container_of(j, struct removal, job));
 }
 
-void disk_unlink(struct work *disk, const char *path)
+void disk_remove(struct work *disk, const char *path)
 {
 	size_t n = strlen(path) + 1;
 	struct removal *r = calloc(1, sizeof(*r) + n);
 
 	if (!r) {
-		(void)unlink(path);
+		(void)!remove_tree(path, NULL);
 		return;
 	}
 	memcpy(r->path, path, n);

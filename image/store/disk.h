@@ -1,6 +1,6 @@
 /*
- * What the store has done to its files by the thread beside the loop (base/sql/work.h): removal of
- * big ones, and syncs. The thread touches nothing but the jobs that it is given. Loop thread only.
+ * What the store has done to its files by the thread beside the loop (base/sql/work.h): removal,
+ * and syncs. The thread touches nothing but the jobs that it is given. Loop thread only.
  */
 #ifndef HUSK_IMAGE_STORE_DISK_H
 #define HUSK_IMAGE_STORE_DISK_H
@@ -12,8 +12,9 @@
 struct store;
 struct work;
 
-/* Removes a file soon; `path` must not be used again. */
-void disk_unlink(struct work *disk, const char *path);
+/* Removes a file, or a directory with all in it, after what the thread has to do before; `path`
+ * must not be used again. A missing one is fine. */
+void disk_remove(struct work *disk, const char *path);
 
 /* What was written so far, rows as well as the names of layers' files, survives a loss of power
  * when `done` comes; never from inside this call. *ret is valid until then. */

@@ -115,7 +115,7 @@ void gc_discard(struct store *s, const char *path)
 	if (!tmp || !s->disk || rename(path, tmp) < 0)
 		(void)unlink(path);
 	else
-		disk_unlink(s->disk, tmp);
+		disk_remove(s->disk, tmp);
 }
 
 static int64_t pending_limit(void)

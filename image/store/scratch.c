@@ -4,13 +4,17 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/sql/work.h"
 #include "base/util.h"
 #include "image/ext4/scratch.h"
 #include "image/image.h"
+#include "image/store/disk.h"
 #include "image/store/internal.h"
 
 #define TEMPLATE "scratch-1.ext4" /* another number when the format changes */
@@ -81,14 +85,40 @@ static int copy_sparse(int from, int to)
 	return errno == ENXIO ? 0 : -errno;
 }
 
-int scratch_create(struct store *s, const char *path, struct err *err)
+struct copy {
+	struct work_job job;
+	const char *template; /* the store's */
+	char *path;
+	wait_fn done;
+	void *arg;
+};
+
+static int make_dir_of(const char *path, struct err *err)
 {
-	cleanup_fd int from = open(s->scratch, O_RDONLY | O_CLOEXEC);
+	cleanup_free char *dir = strdup(path);
+	char *slash = dir ? strrchr(dir, '/') : NULL;
+
+	if (!dir)
+		return err_nomem(err);
+	if (!slash || slash == dir)
+		return 0;
+	*slash = '\0';
+	return mkdir_p(dir, 0700, err);
+}
+
+static int scratch_work(struct work_job *j, struct err *err)
+{
+	const struct copy *c = container_of(j, struct copy, job);
+	cleanup_fd int from = open(c->template, O_RDONLY | O_CLOEXEC);
+	const char *path = c->path;
 	cleanup_fd int to = -1;
 	int r;
 
 	if (from < 0)
-		return err_errno(err, -errno, "%s", s->scratch);
+		return err_errno(err, -errno, "%s", c->template);
+	r = make_dir_of(path, err);
+	if (r < 0)
+		return r;
 	to = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (to < 0)
 		return err_errno(err, -errno, "%s", path);
@@ -98,4 +128,37 @@ int scratch_create(struct store *s, const char *path, struct err *err)
 		return err_errno(err, r, "make the scratch disk %s", path);
 	}
 	return 0;
+}
+
+static void scratch_work_done(struct work_job *j, int code, const struct err *err)
+{
+	struct copy *c = container_of(j, struct copy, job);
+
+	c->done(c->arg, code, err);
+	free(c->path);
+	free(c);
+}
+
+int scratch_create(struct store *s, const char *path, wait_fn done, void *arg, struct err *err)
+{
+	struct copy *c = calloc(1, sizeof(*c));
+
+	if (c)
+		c->path = strdup(path);
+	if (!c || !c->path) {
+		free(c);
+		return err_nomem(err);
+	}
+	c->template = s->scratch;
+	c->done = done;
+	c->arg = arg;
+	c->job.work = scratch_work;
+	c->job.done = scratch_work_done;
+	work_add(s->disk, &c->job);
+	return 0;
+}
+
+void scratch_discard(struct store *s, const char *path)
+{
+	disk_remove(s->disk, path);
 }

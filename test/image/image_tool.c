@@ -262,13 +262,23 @@ static int verify(struct loop *l, struct image_store *s, char *const *refs)
 	return loop_run(l) < 0 ? 1 : v.result;
 }
 
-static int scratch(struct image_store *s, const char *path)
+static int result_of_scratch;
+
+static void on_scratch(void *arg, int code, const struct err *err)
+{
+	result_of_scratch = code < 0 ? failure(err) : 0;
+	loop_stop(arg, 0);
+}
+
+static int scratch(struct image_store *s, struct loop *l, const char *path)
 {
 	struct err err = { 0 };
 	uint64_t t = now_mono_ns();
 
-	if (image_scratch_create(s, path, &err) < 0)
+	if (image_scratch_create(s, path, on_scratch, l, &err) < 0)
 		return failure(&err);
+	if (loop_run(l) < 0 || result_of_scratch)
+		return 1;
 	printf("scratch_us=%.0f\n", (double)(now_mono_ns() - t) / 1e3);
 	return 0;
 }
@@ -380,7 +390,7 @@ static int command(struct loop *l, struct image_store *s, char **a, int n)
 	if (n >= 1 && str_eq(a[0], "verify"))
 		return verify(l, s, a + 1);
 	if (n == 2 && str_eq(a[0], "scratch"))
-		return scratch(s, a[1]);
+		return scratch(s, l, a[1]);
 	if (n == 2 && str_eq(a[0], "rm"))
 		r = image_remove(s, a[1], &err);
 	else if (n == 3 && str_eq(a[0], "hold"))

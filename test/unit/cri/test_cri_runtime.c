@@ -32,7 +32,7 @@ static struct {
 	struct rpc *rpc;
 	char dir[64];
 	int locks[2];
-	unsigned discards;		 /* disks of containers, not removed on the loop */
+	unsigned discards;		 /* directories of containers, not removed on the loop */
 	unsigned holds, releases;	 /* of the image */
 	size_t exec_stdout, exec_stderr; /* bytes of the last ExecSync */
 } g;
@@ -95,14 +95,41 @@ int image_layers(struct image_store *s, const char *id, char ***ret, struct err 
 	return no_strings(ret);
 }
 
-int image_scratch_create(struct image_store *s, const char *path, struct err *err)
+struct scratch {
+	char *path;
+	wait_fn done;
+	void *arg;
+};
+
+static void make_scratch(void *arg)
 {
-	return write_file_atomic(path, "", 0, 0600, false, err);
+	struct scratch *x = arg;
+	char *slash = strrchr(x->path, '/');
+	struct err err = { 0 };
+
+	*slash = '\0';
+	assert_int_equal(mkdir_p(x->path, 0700, NULL), 0);
+	*slash = '/';
+	assert_int_equal(write_file_atomic(x->path, "", 0, 0600, false, NULL), 0);
+	x->done(x->arg, 0, &err);
+	free(x->path);
+	free(x);
+}
+
+int image_scratch_create(struct image_store *s, const char *path,
+			 void (*done)(void *arg, int code, const struct err *err), void *arg,
+			 struct err *err)
+{
+	struct scratch *x = calloc(1, sizeof(*x));
+
+	assert_non_null(x);
+	*x = (struct scratch){ .path = strdup(path), .done = done, .arg = arg };
+	return loop_post(g.d.loop, make_scratch, x);
 }
 
 void image_discard(struct image_store *s, const char *path)
 {
-	if (unlink(path) == 0)
+	if (access(path, F_OK) == 0 && remove_tree(path, NULL) == 0)
 		g.discards++;
 }
 

@@ -564,21 +564,6 @@ static void use_of_disk(void **state)
 	store_close(s);
 }
 
-static void scratch(void **state)
-{
-	struct store *s = store_dir_open();
-	cleanup_free char *path = path_in("scratch");
-	struct err err = { 0 };
-	struct stat st;
-
-	assert_ok(scratch_create(s, path, &err), &err);
-	assert_int_equal(stat(path, &st), 0);
-	assert_int_equal(st.st_size, IMAGE_SCRATCH_SIZE);
-	assert_true(st.st_blocks * 512 < (off_t)(512 * KIB));
-	assert_int_equal(scratch_create(s, path, &err), -EEXIST);
-	store_close(s);
-}
-
 static int synced; /* code of the last one, 1 = none came */
 
 static void on_synced(void *arg, int code, const struct err *err)
@@ -596,6 +581,39 @@ static void sync_now(struct store *s)
 	assert_ok(disk_sync(s, on_synced, s->loop, &y, &err), &err);
 	assert_int_equal(synced, 1); /* never from inside */
 	assert_int_equal(loop_run(s->loop), 0);
+}
+
+static int make_scratch(struct store *s, const char *path)
+{
+	struct err err = { 0 };
+
+	synced = 1;
+	assert_ok(scratch_create(s, path, on_synced, s->loop, &err), &err);
+	assert_int_equal(synced, 1);
+	assert_int_equal(loop_run(s->loop), 0);
+	return synced;
+}
+
+static void scratch(void **state)
+{
+	struct store *s = store_dir_open();
+	cleanup_free char *dir = path_in("ct"), *path = path_in("ct/scratch");
+	struct err err = { 0 };
+	struct stat st;
+
+	assert_int_equal(make_scratch(s, path), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, IMAGE_SCRATCH_SIZE);
+	assert_true(st.st_blocks * 512 < (off_t)(512 * KIB));
+	assert_int_equal(make_scratch(s, path), -EEXIST);
+	/* Removal comes after a disk that is still being made. */
+	disk_remove(s->disk, dir);
+	synced = 1;
+	assert_ok(scratch_create(s, path, on_synced, s->loop, &err), &err);
+	disk_remove(s->disk, dir);
+	store_close(s);
+	assert_int_equal(synced, 0);
+	assert_int_equal(access(dir, F_OK), -1);
 }
 
 /* What a pull has reported is on the disk; the loop does not wait for it. */
