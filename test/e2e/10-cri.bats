@@ -191,17 +191,20 @@ reopen_log() { crictl logs -r "$1" >/dev/null; }
 	crictl rmp -f "$pod"
 }
 
-# kubelet has no limit of its own. Each has a disk of 64 GiB in the VM's one disk.
+# kubelet has no limit of its own. Each has a disk of 64 GiB in the VM's one disk. The emulated host takes some
+# seconds for each: fewer there.
 @test "two hundred and fifty containers in one pod" {
+	n=250
+	[ -z "${HUSK_OWN_HOST:-}" ] || n=80
 	pod_json many | jq '.linux.resources = {}' >"$T/pod.json"
 	pod=$(crictl runp "$T/pod.json")
-	for i in $(seq 250); do
+	for i in $(seq "$n"); do
 		container_json "c$i" "$BUSYBOX" sleep 1000 >"$T/c.json"
 		ct=$(crictl create "$pod" "$T/c.json" "$T/pod.json")
 	done
 	crictl start "$ct"
 	run -0 --separate-stderr crictl exec -s "$ct" echo works
 	[ "$output" = works ]
-	[ "$(crictl ps -a -q -p "$pod" | wc -l)" = 250 ]
+	[ "$(crictl ps -a -q -p "$pod" | wc -l)" = "$n" ]
 	crictl rmp -f "$pod"
 }
