@@ -195,7 +195,7 @@ reopen_log() { crictl logs -r "$1" >/dev/null; }
 # seconds for each: fewer there.
 @test "two hundred and fifty containers in one pod" {
 	n=250
-	[ -z "${HUSK_OWN_HOST:-}" ] || n=80
+	[ -z "${HUSK_OWN_HOST:-}" ] || n=66
 	pod_json many | jq '.linux.resources = {}' >"$T/pod.json"
 	pod=$(crictl runp "$T/pod.json")
 	for i in $(seq "$n"); do
