@@ -14,20 +14,6 @@
 /* A quiet machine takes 50 to 200 ms; a busy one takes a guest's CPU away for some time. */
 #define START_MAX_MS 5000
 
-static size_t count_pids(const char *id)
-{
-	Agent__ListProcessesRequest req = AGENT__LIST_PROCESSES_REQUEST__INIT;
-	Agent__ListProcessesResponse *l;
-	size_t n;
-
-	req.id = (char *)id;
-	l = (void *)drive(&drv, "ListProcesses", &req);
-	assert_non_null(l);
-	n = l->n_pids;
-	agent__list_processes_response__free_unpacked(l, NULL);
-	return n;
-}
-
 static void assert_pings(uint64_t max_ms)
 {
 	Agent__PingRequest req = AGENT__PING_REQUEST__INIT;

@@ -148,6 +148,20 @@ void do_remove(const char *id)
 		fail_msg("remove: %s", err_text(&drv.err));
 }
 
+size_t count_pids(const char *id)
+{
+	Agent__ListProcessesRequest req = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	Agent__ListProcessesResponse *l;
+	size_t n;
+
+	req.id = (char *)id;
+	l = (void *)drive(&drv, "ListProcesses", &req);
+	assert_non_null(l);
+	n = l->n_pids;
+	agent__list_processes_response__free_unpacked(l, NULL);
+	return n;
+}
+
 int do_kill(const char *id, const char *exec_id, int sig, bool all)
 {
 	Agent__SignalProcessRequest req = AGENT__SIGNAL_PROCESS_REQUEST__INIT;

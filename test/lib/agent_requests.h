@@ -58,6 +58,8 @@ void do_exec_ok(struct exec *e);
 /* One more command in a container: its standard output, valid until the next. */
 char *exec_script(const char *id, const char *exec_id, const char *script);
 void do_remove(const char *id);
+/* The processes of a container, as ListProcesses has them. */
+size_t count_pids(const char *id);
 /* 0 or -errno. */
 int do_kill(const char *id, const char *exec_id, int sig, bool all);
 /* Runs a prepared container to its end; its output (stdout and stderr in one) stays valid until the
