@@ -14,7 +14,7 @@
 #include "agent/proc/cgroup.h"
 #include "agent/proc/ns.h"
 #include "agent/proc/reap.h"
-#include "agent/proc/worker.h"
+#include "agent/work/worker.h"
 #include "agent/rootfs/disk.h"
 #include "base/compiler.h"
 #include "base/err.h"

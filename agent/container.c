@@ -309,11 +309,6 @@ int container_process(struct container *c, const char *exec_id, struct process *
 		       exec_id, c->id);
 }
 
-int container_pids(const struct container *c, pid_t **ret, size_t *ret_n, struct err *err)
-{
-	return cgroup_pids(c->cgroup, ret, ret_n, err);
-}
-
 /* ---- remove ---- */
 
 static int remove_step(struct container *c)

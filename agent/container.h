@@ -14,7 +14,7 @@
 
 #include "agent/agent.h"
 #include "agent/limits.h"
-#include "agent/proc/worker.h"
+#include "agent/work/worker.h"
 #include "agent/process.h"
 #include "agent/rootfs/rootfs.h"
 #include "base/compiler.h"
@@ -62,9 +62,6 @@ int container_remove(struct container *c, bool discard, struct ttrpc_call *call,
 /* "" = the first process. -ENOENT: gone; -EBUSY: not started yet. */
 int container_process(struct container *c, const char *exec_id, struct process **ret,
 		      struct err *err) must_check;
-/* Pids of all its processes, in the guest's root pid namespace. The caller frees *ret. */
-int container_pids(const struct container *c, pid_t **ret, size_t *ret_n,
-		   struct err *err) must_check;
 /* memory.events of the cgroup watched as `wd` changed: OOM kills become events. Fits
  * cgroups_init. */
 void container_on_memory_event(int wd, void *arg);

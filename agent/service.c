@@ -17,6 +17,7 @@
 #include "agent/shutdown.h"
 #include "agent/signals.h"
 #include "agent/validate.h"
+#include "agent/work/pids.h"
 #include "base/log.h"
 #include "base/ttrpc/ttrpc.h"
 #include "base/util.h"
@@ -143,23 +144,54 @@ static void service_remove_container(struct ttrpc_call *call, const ProtobufCMes
 		refuse(call, r, &err);
 }
 
+struct listing {
+	struct pids pids;
+	struct ttrpc_call *call;
+};
+
+static void service_on_pids(struct pids *p, int r, const pid_t *list, size_t n,
+			    const struct err *err)
+{
+	struct listing *l = container_of(p, struct listing, pids);
+	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
+
+	_Static_assert(sizeof(pid_t) == sizeof(uint32_t), "pids as they are");
+	resp.n_pids = n;
+	resp.pids = (uint32_t *)list;
+	if (r < 0)
+		refuse(l->call, r, err);
+	else
+		ttrpc_reply(l->call, &resp.base);
+	free(l);
+}
+
+static int list_processes(struct agent *a, const struct container *c, struct ttrpc_call *call,
+			  struct err *err)
+{
+	struct listing *l;
+	int r;
+
+	l = malloc(sizeof(*l));
+	if (!l)
+		return err_nomem(err);
+	l->call = call;
+	r = pids_start(&a->reaper, &l->pids, c->cgroup, service_on_pids, err);
+	if (r < 0)
+		free(l);
+	return r;
+}
+
 static void service_list_processes(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Agent__ListProcessesRequest *req = (const void *)msg;
-	Agent__ListProcessesResponse resp = AGENT__LIST_PROCESSES_RESPONSE__INIT;
-	cleanup_free pid_t *pids = NULL;
 	struct container *c;
 	struct err err = { 0 };
 	int r = find_container(arg, req->id, &c, &err);
 
-	_Static_assert(sizeof(pid_t) == sizeof(uint32_t), "pids as they are");
 	if (r == 0)
-		r = container_pids(c, &pids, &resp.n_pids, &err);
-	resp.pids = (uint32_t *)pids;
+		r = list_processes(arg, c, call, &err);
 	if (r < 0)
 		refuse(call, r, &err);
-	else
-		ttrpc_reply(call, &resp.base);
 }
 
 /* ---- the rest ---- */

@@ -9,7 +9,7 @@
 
 #include "agent/proc/cgroup.h"
 #include "agent/proc/procfs.h"
-#include "agent/proc/worker.h"
+#include "agent/work/worker.h"
 #include "base/process.h"
 #include "base/util.h"
 

@@ -36,7 +36,7 @@ void driver_fini(struct driver *d)
 	d->loop = NULL;
 }
 
-struct waiting {
+struct drive_call {
 	struct driver *d;
 	bool done;
 	int code;
@@ -59,7 +59,7 @@ static ProtobufCMessage *copy_message(const ProtobufCMessage *m)
 
 static void on_done(const struct ttrpc_result *res, void *arg)
 {
-	struct waiting *w = arg;
+	struct drive_call *w = arg;
 
 	w->d->code = w->code = res->code;
 	w->d->status = res->status;
@@ -70,9 +70,9 @@ static void on_done(const struct ttrpc_result *res, void *arg)
 	w->done = true;
 }
 
-static void send_call(struct driver *d, struct waiting *w, const char *method, const void *req)
+static void send_call(struct driver *d, struct drive_call *w, const char *method, const void *req)
 {
-	*w = (struct waiting){ .d = d };
+	*w = (struct drive_call){ .d = d };
 	assert_int_equal(ttrpc_client_call(d->client, &agent__agent__descriptor, method, req,
 					   CALL_MS, on_done, w),
 			 0);
@@ -80,7 +80,7 @@ static void send_call(struct driver *d, struct waiting *w, const char *method, c
 
 ProtobufCMessage *drive(struct driver *d, const char *method, const void *req)
 {
-	struct waiting w;
+	struct drive_call w;
 
 	d->err = (struct err){ 0 };
 	send_call(d, &w, method, req);
@@ -98,7 +98,7 @@ int drive_code(struct driver *d, const char *method, const void *req)
 	return d->code;
 }
 
-static int end_call(struct waiting *w)
+static int end_call(struct drive_call *w)
 {
 	if (w->resp)
 		protobuf_c_message_free_unpacked(w->resp, NULL);
@@ -108,7 +108,7 @@ static int end_call(struct waiting *w)
 void drive_two(struct driver *d, const char *m1, const void *r1, int *ret1, const char *m2,
 	       const void *r2, int *ret2)
 {
-	struct waiting a, b;
+	struct drive_call a, b;
 
 	send_call(d, &a, m1, r1);
 	send_call(d, &b, m2, r2);
@@ -116,6 +116,32 @@ void drive_two(struct driver *d, const char *m1, const void *r1, int *ret1, cons
 		assert_true(loop_once(d->loop, -1) >= 0);
 	*ret1 = end_call(&a);
 	*ret2 = end_call(&b);
+}
+
+struct drive_call *drive_begin(struct driver *d, const char *method, const void *req)
+{
+	struct drive_call *c = malloc(sizeof(*c));
+
+	assert_non_null(c);
+	send_call(d, c, method, req);
+	return c;
+}
+
+bool drive_answered(struct driver *d, const struct drive_call *c)
+{
+	assert_true(loop_once(d->loop, 0) >= 0);
+	return c->done;
+}
+
+int drive_end(struct driver *d, struct drive_call *c)
+{
+	int r;
+
+	while (!c->done)
+		assert_true(loop_once(d->loop, -1) >= 0);
+	r = end_call(c);
+	free(c);
+	return r;
 }
 
 static void on_event(const ProtobufCMessage *msg, void *arg)

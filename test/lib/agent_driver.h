@@ -59,6 +59,11 @@ int drive_code(struct driver *d, const char *method, const void *req);
 /* Two requests in one go, before either is answered. */
 void drive_two(struct driver *d, const char *m1, const void *r1, int *ret1, const char *m2,
 	       const void *r2, int *ret2);
+/* A request whose answer is waited for later. */
+struct drive_call *drive_begin(struct driver *d, const char *method, const void *req);
+bool drive_answered(struct driver *d, const struct drive_call *c);
+/* Waits for it. 0 or -errno, with d->err. */
+int drive_end(struct driver *d, struct drive_call *c);
 void driver_events(struct driver *d);
 /* Waits for an exit event; fails the test after 60 s. */
 const struct seen_event *drive_exit(struct driver *d, const char *id, const char *exec_id);

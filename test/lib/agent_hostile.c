@@ -285,6 +285,44 @@ static void test_nested_cgroups(void **state)
 	do_remove(s.id);
 }
 
+/* As many cgroups as a container likes: whoever asks for its processes waits, the loop does not. */
+static void test_many_cgroups(void **state)
+{
+	Agent__ListProcessesRequest list = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	struct drive_call *call;
+	struct setup s;
+	uint64_t begin, pinged;
+	int out;
+
+	request_container(&s,
+			  "cd /sys/fs/cgroup && mkdir $(seq 2000) && echo made; exec sleep 1000");
+	s.req.privileged = true;
+	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
+	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
+	s.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	do_create(&s);
+	do_start_ok(s.id);
+	drive_expect(out, "made");
+	close(out);
+	list.id = s.id;
+	begin = now_mono_ns();
+	call = drive_begin(&drv, "ListProcesses", &list);
+	assert_pings(5000);
+	pinged = now_mono_ns();
+	/* The one that was asked later is answered first. */
+	assert_false(drive_answered(&drv, call));
+	assert_int_equal(drive_end(&drv, call), 0);
+	print_message(
+		"[ figure   ] the processes of 2000 cgroups: %llu ms, ping beside it: %llu ms\n",
+		(unsigned long long)(now_mono_ns() - begin) / 1000000,
+		(unsigned long long)(pinged - begin) / 1000000);
+	assert_int_equal(count_pids(s.id), 1);
+	assert_int_equal(do_kill(s.id, "", SIGKILL, false), 0);
+	(void)drive_exit(&drv, s.id, "");
+	do_remove(s.id);
+}
+
 /* Each container has a session keyring of its own. */
 static void test_keyrings(void **state)
 {
@@ -354,8 +392,8 @@ int agent_hostile(const char *name)
 		cmocka_unit_test(test_stopped_starts),	cmocka_unit_test(test_throttled_start),
 		cmocka_unit_test(test_starved_start),	cmocka_unit_test(test_exec_family),
 		cmocka_unit_test(test_exec_after_kill), cmocka_unit_test(test_nested_cgroups),
-		cmocka_unit_test(test_keyrings),	cmocka_unit_test(test_signal_to_all),
-		cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_keyrings),	cmocka_unit_test(test_many_cgroups),
+		cmocka_unit_test(test_signal_to_all),	cmocka_unit_test(test_discard),
 	};
 
 	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);

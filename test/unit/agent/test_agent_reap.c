@@ -10,7 +10,7 @@
 
 #include "agent/proc/clone.h"
 #include "agent/proc/reap.h"
-#include "agent/proc/worker.h"
+#include "agent/work/worker.h"
 #include "base/util.h"
 
 static struct loop *loop;

@@ -2,8 +2,8 @@
  * Work that may block for long (write back, unmount) in a process of its own, so that the loop goes
  * on. A copy of the agent that does one thing in the agent's own namespaces and ends.
  */
-#ifndef HUSK_AGENT_PROC_WORKER_H
-#define HUSK_AGENT_PROC_WORKER_H
+#ifndef HUSK_AGENT_WORK_WORKER_H
+#define HUSK_AGENT_WORK_WORKER_H
 
 #include "agent/proc/reap.h"
 #include "base/compiler.h"

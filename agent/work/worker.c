@@ -1,4 +1,4 @@
-#include "agent/proc/worker.h"
+#include "agent/work/worker.h"
 
 #include <errno.h>
 #include <sys/wait.h>
