@@ -14,7 +14,7 @@ int agent_init(struct agent *a, struct loop *l, const struct agent_config *cfg, 
 	a->cfg = *cfg;
 	a->loop = l;
 	a->on_memory_event = container_on_memory_event;
-	a->on_removed = creates_retry;
+	a->on_settled = creates_retry;
 	a->cgroups.pod = a->cgroups.dev_prog = a->cgroups.inotify = -1;
 	r = ns_init(&a->pidns, &a->reaper, cfg->run_dir, err);
 	if (r < 0) {

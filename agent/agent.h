@@ -14,8 +14,8 @@
 #include "agent/proc/cgroup.h"
 #include "agent/proc/ns.h"
 #include "agent/proc/reap.h"
-#include "agent/work/worker.h"
 #include "agent/rootfs/disk.h"
+#include "agent/work/worker.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/loop.h"
@@ -40,7 +40,7 @@ struct agent {
 	struct loop *loop;
 	/* What modules tell those above them. */
 	void (*on_memory_event)(int wd, void *agent); /* a cgroup's, of watch `wd` */
-	void (*on_removed)(struct agent *a);	      /* a removal is through, well or badly */
+	void (*on_settled)(struct agent *a); /* a create or removal is through, well or badly */
 
 	struct reaper reaper;
 	struct stdio stdio;

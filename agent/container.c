@@ -1,6 +1,7 @@
 #include "agent/container.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/klog.h>
@@ -23,13 +24,17 @@
 static void set_state(struct container *c, enum container_state to)
 {
 	static const unsigned from[] = {
-		[CONTAINER_CREATED] = 0, /* what a new one is */
+		[CONTAINER_CREATING] = 0, /* what a new one is */
+		[CONTAINER_CREATED] = 1u << CONTAINER_CREATING,
 		[CONTAINER_STARTING] = 1u << CONTAINER_CREATED,
 		[CONTAINER_RUNNING] = 1u << CONTAINER_STARTING,
-		/* No child: from CREATED. A removal that failed: from REMOVING. */
+		/* No child, or a removal that did not begin: from CREATED. One that failed: from
+		 * REMOVING. */
 		[CONTAINER_STOPPED] = 1u << CONTAINER_CREATED | 1u << CONTAINER_STARTING |
 				      1u << CONTAINER_RUNNING | 1u << CONTAINER_REMOVING,
-		[CONTAINER_REMOVING] = 1u << CONTAINER_CREATED | 1u << CONTAINER_STOPPED,
+		/* From CREATING: the create failed. */
+		[CONTAINER_REMOVING] = 1u << CONTAINER_CREATING | 1u << CONTAINER_CREATED |
+				       1u << CONTAINER_STOPPED,
 	};
 
 	check(from[to] & 1u << c->state);
@@ -47,22 +52,6 @@ int container_find(struct agent *a, const char *id, struct container **ret, stru
 	return err_set(err, -ENOENT, "no container \"%.*s\"", CONTAINER_ID_MAX, id);
 }
 
-/* ---- create ---- */
-
-/* After a failed create: nothing has run on these disks, so this does not take long. */
-static void detach_now(struct container *c)
-{
-	fd_close(&c->rootfs.mnt);
-	while (c->rootfs.n_disks > 0) {
-		struct disk *d = c->rootfs.disks[--c->rootfs.n_disks];
-
-		if (d->refs == 1 && disk_detach(&c->agent->disks, d) < 0)
-			d->detaching = d->stuck = true; /* lost, but never handed out half */
-		else
-			disk_forget(d);
-	}
-}
-
 void container_free(struct container *c)
 {
 	if (!c)
@@ -74,63 +63,23 @@ void container_free(struct container *c)
 		process_free(p);
 	}
 	process_free(c->gone_first);
+	if (c->create)
+		ttrpc_reply_err(c->create, -ECANCELED, NULL);
 	if (c->remove)
 		ttrpc_reply_err(c->remove, -ECANCELED, NULL);
+	mounter_stop(&c->agent->reaper, &c->mounter);
 	reaper_del(&c->agent->reaper, &c->worker.child);
 	stdio_drop(&c->agent->stdio, c);
 	cgroup_unwatch(&c->agent->cgroups, c->memory_wd);
 	fd_close(&c->rootfs.mnt);
 	fd_close(&c->cgroup);
+	fd_close(&c->go);
 	if (c->spec)
 		agent__create_container_request__free_unpacked(c->spec, NULL);
 	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++)
 		if (c->agent->containers[i] == c)
 			c->agent->containers[i] = NULL;
 	free(c);
-}
-
-static int set_up(struct container *c, const Agent__CreateContainerRequest *req, struct err *err)
-{
-	int r;
-
-	c->spec = (void *)pb_clone(&req->base); /* for its processes, after the request is gone */
-	if (!c->spec)
-		return err_nomem(err);
-	r = rootfs_mount(&c->agent->disks, req->rootfs, &c->rootfs, err);
-	if (r == 0)
-		r = cgroup_create(&c->agent->cgroups, req, &c->cgroup, &c->memory_wd, err);
-	if (r < 0)
-		detach_now(c);
-	return r;
-}
-
-int container_create(struct agent *a, const Agent__CreateContainerRequest *req, struct err *err)
-{
-	struct container **slot = NULL, *c;
-	int r;
-
-	if (container_find(a, req->id, &c, NULL) == 0)
-		return err_set(err, -EEXIST, "container \"%s\" is there already", req->id);
-	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++)
-		if (!a->containers[i])
-			slot = &a->containers[i];
-	if (!slot)
-		return err_set(err, -EINVAL, "a pod has at most %u containers", POD_CONTAINERS_MAX);
-	if (disks_leaving(&a->disks, req->rootfs))
-		return -EAGAIN;
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		return err_nomem(err);
-	c->agent = a;
-	memcpy(c->id, req->id, strlen(req->id) + 1); /* bounded by validate.c */
-	c->rootfs.mnt = c->cgroup = c->memory_wd = -1;
-	r = set_up(c, req, err);
-	if (r < 0) {
-		container_free(c);
-		return err_wrap(err, r, "create container");
-	}
-	*slot = c;
-	return 0;
 }
 
 /* ---- news ---- */
@@ -262,6 +211,8 @@ int container_start(struct container *c, struct ttrpc_call *call, struct err *er
 {
 	int r;
 
+	if (c->create)
+		return err_set(err, -EBUSY, "container %s is still being created", c->id);
 	if (c->state != CONTAINER_CREATED)
 		return err_set(err, -EBUSY, "container %s was started already", c->id);
 	r = start_process(c, "", c->spec->process, NULL, call, err);
@@ -295,7 +246,7 @@ int container_exec(struct container *c, const Agent__ExecProcessRequest *req,
 int container_process(struct container *c, const char *exec_id, struct process **ret,
 		      struct err *err)
 {
-	if (c->state == CONTAINER_CREATED)
+	if (!container_was_started(c))
 		return err_set(err, -EBUSY, "container %s is not started", c->id);
 	for (struct process *p = c->processes; p; p = p->next) {
 		if (str_eq(p->exec_id, exec_id)) {
@@ -311,19 +262,33 @@ int container_process(struct container *c, const char *exec_id, struct process *
 
 /* ---- remove ---- */
 
-static int remove_step(struct container *c)
+static int detach_disks(const struct container *c)
 {
-	struct agent *a = c->agent;
-	int r;
+	const struct disks *disks = &c->agent->disks;
+	cleanup_fd int dev = -1;
+	int r = disks_open(disks, &dev, NULL);
 
-	(void)!cgroup_kill(c->cgroup);
-	r = cgroup_remove(a->cgroups.pod, c->id);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r; /* without a device nothing is attached */
 	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
-		int e = disk_detach(&a->disks, c->rootfs.disks[i]);
+		int e = disk_detach(disks, dev, c->rootfs.disks[i]);
 
 		r = e < 0 ? e : r;
 	}
 	return r;
+}
+
+static int remove_step(const struct container *c)
+{
+	int r = 0, e;
+
+	/* It has none when its create failed before. */
+	if (c->cgroup >= 0) {
+		(void)!cgroup_kill(c->cgroup);
+		r = cgroup_remove(c->agent->cgroups.pod, c->id);
+	}
+	e = c->rootfs.n_disks > 0 ? detach_disks(c) : 0;
+	return e < 0 ? e : r;
 }
 
 /* The kernel says so on the console, as for a file system that broke. This one did not. */
@@ -335,6 +300,17 @@ static void discard_disks(const struct container *c)
 	(void)klogctl(SYSLOG_CONSOLE_ON, NULL, 0);
 }
 
+/* The last reference to the root mount is this process's, not the loop's: what goes with it (files
+ * that were deleted while open) waits for the disk. */
+static void let_go_of_root(struct container *c)
+{
+	char none;
+
+	while (read(c->go, &none, 1) < 0 && errno == EINTR)
+		;
+	fd_close(&c->rootfs.mnt);
+}
+
 /* In a process of its own: unmounting writes back what the container has left in the page cache,
  * and the kernel gives up some references a moment later than the last process. */
 static int container_remove_work(void *arg)
@@ -344,6 +320,7 @@ static int container_remove_work(void *arg)
 	struct container *c = arg;
 	int r;
 
+	let_go_of_root(c);
 	if (c->discard)
 		discard_disks(c);
 	while ((r = remove_step(c)) == -EBUSY && now_mono_ns() < end) {
@@ -354,48 +331,72 @@ static int container_remove_work(void *arg)
 	return r;
 }
 
-static void container_remove_done(struct worker *w, int result)
+/* The removal is through; also one that undid a create. */
+static void removal_end(struct container *c, int result)
 {
-	struct container *c = container_of(w, struct container, worker);
 	struct agent *a = c->agent;
 	Agent__RemoveContainerResponse resp = AGENT__REMOVE_CONTAINER_RESPONSE__INIT;
 	uint64_t sectors[CONTAINER_LOWERS_MAX + 1];
-	struct ttrpc_call *call = take_ptr(&c->remove);
+	struct ttrpc_call *create = take_ptr(&c->create), *call = take_ptr(&c->remove);
 	struct err err = { 0 };
 
-	if (result < 0) {
-		/* It can be tried again: the disks stay marked, so that none is used half
-		 * detached. */
-		set_state(c, CONTAINER_STOPPED);
-		for (size_t i = 0; i < c->rootfs.n_disks; i++)
-			c->rootfs.disks[i]->stuck = true;
-		err_errno(&err, result, "remove container %s", c->id);
-		ttrpc_reply_err(call, result, &err);
-		a->on_removed(a);
-		return;
-	}
+	if (create)
+		ttrpc_reply_err(create, c->failure.code, &c->failure);
 	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
 		sectors[i] = c->rootfs.disks[i]->first_sector;
-		disk_forget(c->rootfs.disks[i]);
+		/* The disks stay marked, so that none is used half detached. */
+		if (result < 0)
+			c->rootfs.disks[i]->stuck = true;
+		else
+			disk_forget(c->rootfs.disks[i]);
 	}
 	resp.n_detached_disks = c->rootfs.n_disks;
 	resp.detached_disks = sectors;
-	container_free(c);
-	ttrpc_reply(call, &resp.base);
-	a->on_removed(a);
+	if (result < 0)
+		err_errno(&err, result, "remove container %s", c->id);
+	/* It can be tried again; but one that was never made is not there. */
+	if (result < 0 && !create)
+		set_state(c, CONTAINER_STOPPED);
+	else
+		container_free(c);
+	if (call && result < 0)
+		ttrpc_reply_err(call, result, &err);
+	else if (call)
+		ttrpc_reply(call, &resp.base);
+	a->on_settled(a);
 }
 
-int container_remove(struct container *c, bool discard, struct ttrpc_call *call, struct err *err)
+static void container_remove_done(struct worker *w, int result)
+{
+	removal_end(container_of(w, struct container, worker), result);
+}
+
+static int start_worker(struct container *c)
+{
+	int keep[4], go[2], r;
+
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return -errno;
+	c->go = go[0];
+	keep[0] = c->agent->cgroups.pod;
+	keep[1] = c->cgroup;
+	keep[2] = c->rootfs.mnt;
+	keep[3] = go[0];
+	r = worker_start(&c->agent->reaper, &c->worker, container_remove_work, c, keep,
+			 ARRAY_SIZE(keep), container_remove_done);
+	fd_close(&c->go);
+	if (r == 0)
+		fd_close(&c->rootfs.mnt);
+	fd_close(&go[1]);
+	return r;
+}
+
+/* On failure nothing is under way, and its disks are marked as if the removal had failed. */
+static int start_removal(struct container *c)
 {
 	size_t n = 0;
-	int keep[3], r;
+	int r;
 
-	if (c->state != CONTAINER_CREATED && c->state != CONTAINER_STOPPED)
-		return err_set(err, -EBUSY, "container %s is running", c->id);
-	if (c->n_processes > 0)
-		return err_set(err, -EBUSY, "container %s has running processes", c->id);
-	stdio_drop(&c->agent->stdio, c);
-	fd_close(&c->rootfs.mnt);
 	/* Disks of others are theirs from now on; ours are not given to anybody any more. */
 	for (size_t i = 0; i < c->rootfs.n_disks; i++) {
 		struct disk *d = c->rootfs.disks[i];
@@ -403,21 +404,138 @@ int container_remove(struct container *c, bool discard, struct ttrpc_call *call,
 		if (d->refs > 1) {
 			disk_forget(d);
 		} else {
+			d->attaching = false;
 			d->detaching = true;
 			d->stuck = false;
 			c->rootfs.disks[n++] = d;
 		}
 	}
 	c->rootfs.n_disks = n;
+	r = start_worker(c);
+	if (r == 0)
+		set_state(c, CONTAINER_REMOVING);
+	for (size_t i = 0; r < 0 && i < n; i++)
+		c->rootfs.disks[i]->stuck = true;
+	return r;
+}
+
+int container_remove(struct container *c, bool discard, struct ttrpc_call *call, struct err *err)
+{
+	int r;
+
+	if (c->remove)
+		return err_set(err, -EBUSY, "container %s is being removed", c->id);
+	if (c->create) { /* when that has its answer */
+		c->discard = discard;
+		c->remove = call;
+		return 0;
+	}
+	if (c->state != CONTAINER_CREATED && c->state != CONTAINER_STOPPED)
+		return err_set(err, -EBUSY, "container %s is running", c->id);
+	if (c->n_processes > 0)
+		return err_set(err, -EBUSY, "container %s has running processes", c->id);
+	stdio_drop(&c->agent->stdio, c);
 	c->discard = discard;
-	keep[0] = c->agent->cgroups.pod;
-	keep[1] = c->agent->disks.fd;
-	keep[2] = c->cgroup;
-	r = worker_start(&c->agent->reaper, &c->worker, container_remove_work, c, keep,
-			 ARRAY_SIZE(keep), container_remove_done);
-	if (r < 0)
+	r = start_removal(c);
+	if (r < 0) {
+		if (c->state == CONTAINER_CREATED)
+			set_state(c, CONTAINER_STOPPED);
 		return err_errno(err, r, "remove container %s", c->id);
-	set_state(c, CONTAINER_REMOVING);
+	}
 	c->remove = call;
+	return 0;
+}
+
+/* ---- create ---- */
+
+/* What it has by now is taken back before the answer. */
+static void create_failed(struct container *c, int r, const struct err *err)
+{
+	c->failure = *err;
+	(void)err_wrap(&c->failure, r, "create container");
+	c->failure.code = r;
+	r = start_removal(c);
+	if (r < 0)
+		removal_end(c, r);
+}
+
+static void container_on_mounted(struct mounter *m, int r, int mnt, const struct err *failure)
+{
+	struct container *c = container_of(m, struct container, mounter);
+	Agent__CreateContainerResponse resp = AGENT__CREATE_CONTAINER_RESPONSE__INIT;
+	struct agent *a = c->agent;
+	struct ttrpc_call *remove;
+	struct err err = *failure;
+
+	if (r == 0) {
+		rootfs_mounted(&a->disks, &c->rootfs, mnt);
+		r = cgroup_create(&a->cgroups, c->spec, &c->cgroup, &c->memory_wd, &err);
+	}
+	if (r < 0) {
+		create_failed(c, r, &err);
+		return;
+	}
+	set_state(c, CONTAINER_CREATED);
+	remove = take_ptr(&c->remove);
+	ttrpc_reply(take_ptr(&c->create), &resp.base);
+	if (remove) {
+		r = container_remove(c, c->discard, remove, &err);
+		if (r < 0)
+			ttrpc_reply_err(remove, r, &err);
+	}
+	a->on_settled(a);
+}
+
+static int begin_create(struct container *c, const Agent__CreateContainerRequest *req,
+			struct err *err)
+{
+	struct agent *a = c->agent;
+	int r;
+
+	c->spec = (void *)pb_clone(&req->base); /* for its processes, after the request is gone */
+	if (!c->spec)
+		return err_nomem(err);
+	r = rootfs_reserve(&a->disks, c->spec->rootfs, &c->rootfs, err);
+	if (r < 0)
+		return r;
+	r = mounter_start(&a->reaper, &c->mounter, &a->disks, c->spec->rootfs, &c->rootfs,
+			  container_on_mounted, err);
+	if (r < 0)
+		rootfs_unreserve(&c->rootfs);
+	return r;
+}
+
+int container_create(struct agent *a, const Agent__CreateContainerRequest *req,
+		     struct ttrpc_call *call, struct err *err)
+{
+	struct container **slot = NULL, *c;
+	unsigned creating = 0;
+	int r;
+
+	if (container_find(a, req->id, &c, NULL) == 0)
+		return err_set(err, -EEXIST, "container \"%s\" is there already", req->id);
+	for (size_t i = 0; i < POD_CONTAINERS_MAX; i++) {
+		if (!a->containers[i])
+			slot = &a->containers[i];
+		else
+			creating += a->containers[i]->state == CONTAINER_CREATING;
+	}
+	if (!slot)
+		return err_set(err, -EINVAL, "a pod has at most %u containers", POD_CONTAINERS_MAX);
+	if (creating >= AGENT_CREATES_MAX || disks_moving(&a->disks, req->rootfs))
+		return -EAGAIN;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return err_nomem(err);
+	c->agent = a;
+	memcpy(c->id, req->id, strlen(req->id) + 1); /* bounded by validate.c */
+	c->rootfs.mnt = c->cgroup = c->memory_wd = c->go = -1;
+	r = begin_create(c, req, err);
+	if (r < 0) {
+		container_free(c);
+		return err_wrap(err, r, "create container");
+	}
+	c->create = call;
+	*slot = c;
 	return 0;
 }

@@ -19,6 +19,7 @@
 #define AGENT_NAME_MAX 256u    /* bytes of a sysctl's, cgroup file's or user's name */
 #define AGENT_POD_FILE_MAX MIB /* hosts, resolv.conf */
 #define AGENT_PIDS_MAX 65536u  /* listed or signalled of one container */
+#define AGENT_CREATES_MAX 16u  /* that mount at one time; others wait */
 #define AGENT_CGROUP_DEPTH 64  /* nested cgroups that a container may make */
 #define AGENT_CGROUPS_MAX 4096 /* descendants that a container may make */
 

@@ -136,8 +136,11 @@ static void service_remove_container(struct ttrpc_call *call, const ProtobufCMes
 	const Agent__RemoveContainerRequest *req = (const void *)msg;
 	struct container *c;
 	struct err err = { 0 };
-	int r = find_container(arg, req->id, &c, &err);
+	int r;
 
+	if (creates_withdraw(arg, req->id, call))
+		return;
+	r = find_container(arg, req->id, &c, &err);
 	if (r == 0)
 		r = container_remove(c, req->discard, call, &err);
 	if (r < 0)
@@ -171,6 +174,8 @@ static int list_processes(struct agent *a, const struct container *c, struct ttr
 	struct listing *l;
 	int r;
 
+	if (c->create)
+		return err_set(err, -EBUSY, "container %s is still being created", c->id);
 	l = malloc(sizeof(*l));
 	if (!l)
 		return err_nomem(err);

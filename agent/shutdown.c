@@ -32,14 +32,16 @@ static void wait_empty(int pod)
 static int shutdown_work(void *arg)
 {
 	struct agent *a = arg;
+	cleanup_fd int dev = -1;
 
 	if (a->sandboxed) {
 		(void)!cgroup_kill(a->cgroups.pod);
 		wait_empty(a->cgroups.pod);
 	}
-	for (size_t i = 0; i < POD_DISKS_MAX; i++)
-		if (a->disks.slots[i].refs > 0 && !a->disks.slots[i].readonly)
-			(void)!disk_detach(&a->disks, &a->disks.slots[i]);
+	if (disks_open(&a->disks, &dev, NULL) == 0)
+		for (size_t i = 0; i < POD_DISKS_MAX; i++)
+			if (a->disks.slots[i].refs > 0 && !a->disks.slots[i].readonly)
+				(void)!disk_detach(&a->disks, dev, &a->disks.slots[i]);
 	/* For the one that is still in use, should there be one. */
 	sync();
 	return 0;
@@ -54,7 +56,7 @@ static void shutdown_done(struct worker *w, int result)
 
 void agent_shutdown(struct agent *a)
 {
-	const int keep[] = { a->cgroups.pod, a->disks.fd };
+	const int keep[] = { a->cgroups.pod };
 
 	if (a->ending)
 		return;

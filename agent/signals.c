@@ -182,7 +182,7 @@ int signals_send(struct container *c, const Agent__SignalProcessRequest *req,
 	if (req->signal == 0 || req->signal > (uint32_t)SIGRTMAX)
 		return err_set(err, -EINVAL, "signal %u: 1 to %d expected", req->signal, SIGRTMAX);
 	/* All of a container is there also when its first process has ended. */
-	if (req->all && (r == 0 || (!*req->exec_id && c->state != CONTAINER_CREATED)))
+	if (req->all && (r == 0 || (!*req->exec_id && container_was_started(c))))
 		r = to_all(c, *req->exec_id ? p : NULL, (int)req->signal, call, &later, err);
 	else if (r == 0)
 		r = process_signal(p, (int)req->signal, err);

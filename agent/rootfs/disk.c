@@ -26,15 +26,23 @@ int disks_init(struct disks *ds, const char *device, const char *run_dir, struct
 {
 	memset(ds, 0, sizeof(*ds));
 	ds->device = device;
-	ds->fd = -1;
 	ds->dir = str_fmt("%s/disks", run_dir);
 	return ds->dir ? 0 : err_nomem(err);
 }
 
 void disks_fini(struct disks *ds)
 {
-	fd_close(&ds->fd);
 	free_ptr(&ds->dir);
+}
+
+int disks_open(const struct disks *ds, int *ret_dev, struct err *err)
+{
+	int fd = open(ds->device, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_errno(err, -errno, "%s", ds->device);
+	*ret_dev = fd;
+	return 0;
 }
 
 static int slot_of(const struct disks *ds, const struct disk *d)
@@ -47,7 +55,7 @@ char *disk_path(const struct disks *ds, const struct disk *d)
 	return str_fmt("%s/%d", ds->dir, slot_of(ds, d));
 }
 
-static int disk_blkpg(const struct disks *ds, const struct disk *d, int op)
+static int disk_blkpg(const struct disks *ds, int dev, const struct disk *d, int op)
 {
 	struct blkpg_partition part = {
 		.start = (long long)d->first_sector * SECTOR,
@@ -56,7 +64,7 @@ static int disk_blkpg(const struct disks *ds, const struct disk *d, int op)
 	};
 	struct blkpg_ioctl_arg arg = { .op = op, .datalen = sizeof(part), .data = &part };
 
-	return ioctl(ds->fd, BLKPG, &arg) < 0 ? -errno : 0;
+	return ioctl(dev, BLKPG, &arg) < 0 ? -errno : 0;
 }
 
 static char *node_of(const struct disks *ds, const struct disk *d)
@@ -68,7 +76,7 @@ static char *node_of(const struct disks *ds, const struct disk *d)
 }
 
 /* The node is there when BLKPG returns: devtmpfs makes it before the partition is announced. */
-static int mount_disk(struct disks *ds, const struct disk *d, struct err *err)
+static int mount_disk(const struct disks *ds, const struct disk *d, struct err *err)
 {
 	cleanup_free char *node = node_of(ds, d);
 	cleanup_free char *path = disk_path(ds, d);
@@ -96,24 +104,17 @@ static int mount_disk(struct disks *ds, const struct disk *d, struct err *err)
 	return r < 0 ? err_errno(err, r, "mount on %s", path) : 0;
 }
 
-static int attach(struct disks *ds, struct disk *d, struct err *err)
+int disk_attach(const struct disks *ds, int dev, const struct disk *d, struct err *err)
 {
-	int r;
+	int r = 0;
 
-	if (ds->fd < 0) {
-		ds->fd = open(ds->device, O_RDONLY | O_CLOEXEC);
-		if (ds->fd < 0)
-			return err_errno(err, -errno, "%s", ds->device);
-		if (mkdir(ds->dir, 0700) < 0 && errno != EEXIST)
-			return err_errno(err, -errno, "%s", ds->dir);
+	if (mkdir(ds->dir, 0700) < 0 && errno != EEXIST)
+		r = err_errno(err, -errno, "%s", ds->dir);
+	if (r == 0) {
+		r = disk_blkpg(ds, dev, d, BLKPG_ADD_PARTITION);
+		r = r < 0 ? err_errno(err, r, "attach") : mount_disk(ds, d, err);
 	}
-	r = disk_blkpg(ds, d, BLKPG_ADD_PARTITION);
-	if (r < 0)
-		return err_errno(err, r, "attach");
-	r = mount_disk(ds, d, err);
-	if (r < 0)
-		(void)disk_blkpg(ds, d, BLKPG_DEL_PARTITION);
-	return r;
+	return r < 0 ? err_wrap(err, r, "disk %llu", (unsigned long long)d->first_sector) : 0;
 }
 
 static int reuse(struct disk *d, const Agent__Disk *want, struct disk **ret, struct err *err)
@@ -133,7 +134,6 @@ static int reuse(struct disk *d, const Agent__Disk *want, struct disk **ret, str
 int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struct err *err)
 {
 	struct disk *d = NULL;
-	int r;
 
 	for (size_t i = 0; i < POD_DISKS_MAX; i++) {
 		struct disk *s = &ds->slots[i];
@@ -143,42 +143,56 @@ int disk_get(struct disks *ds, const Agent__Disk *want, struct disk **ret, struc
 		if (s->refs == 0 && !d)
 			d = s;
 	}
-	/* Mounting writes, and this loop must not wait for room. */
+	/* Mounting writes, and would wait for room. */
 	if (ds->full && !want->readonly)
 		return err_set(err, -ENOSPC, "no space left on the host for the container's disk");
 	if (!d)
 		return err_set(err, -ENOSPC, "%u disks are attached already", POD_DISKS_MAX);
 	*d = (struct disk){
 		.refs = 1,
+		.attaching = true,
 		.first_sector = want->first_sector,
 		.sectors = want->sectors,
 		.readonly = want->readonly,
 		.erofs = str_eq(want->fstype, "erofs"),
 	};
-	r = attach(ds, d, err);
-	if (r < 0) {
-		*d = (struct disk){ 0 };
-		return err_wrap(err, r, "disk %llu", (unsigned long long)want->first_sector);
-	}
 	*ret = d;
 	return 0;
 }
 
-static bool leaving(const struct disks *ds, const Agent__Disk *want)
+static const struct disk *find(const struct disks *ds, const Agent__Disk *want)
 {
-	for (size_t i = 0; want && i < POD_DISKS_MAX; i++)
-		if (ds->slots[i].detaching && !ds->slots[i].stuck &&
-		    ds->slots[i].first_sector == want->first_sector)
-			return true;
-	return false;
+	for (size_t i = 0; i < POD_DISKS_MAX; i++)
+		if (ds->slots[i].refs > 0 && ds->slots[i].first_sector == want->first_sector)
+			return &ds->slots[i];
+	return NULL;
 }
 
-bool disks_leaving(const struct disks *ds, const Agent__Rootfs *spec)
+static bool moving(const struct disks *ds, const Agent__Disk *want)
+{
+	const struct disk *d = want ? find(ds, want) : NULL;
+
+	return d && (d->attaching || (d->detaching && !d->stuck));
+}
+
+bool disks_moving(const struct disks *ds, const Agent__Rootfs *spec)
 {
 	for (size_t i = 0; i < spec->n_lower; i++)
-		if (leaving(ds, spec->lower[i]))
+		if (moving(ds, spec->lower[i]))
 			return true;
-	return leaving(ds, spec->upper);
+	return moving(ds, spec->upper);
+}
+
+size_t disks_unknown(const struct disks *ds, const Agent__Rootfs *spec, uint64_t *ret)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < spec->n_lower; i++)
+		if (!find(ds, spec->lower[i]))
+			ret[n++] = spec->lower[i]->first_sector;
+	if (spec->upper && !find(ds, spec->upper))
+		ret[n++] = spec->upper->first_sector;
+	return n;
 }
 
 void disk_forget(struct disk *d)
@@ -215,6 +229,15 @@ static int set_full(const struct disks *ds, struct disk *d, bool full)
 	return r;
 }
 
+void disk_attached(struct disks *ds, struct disk *d)
+{
+	d->attaching = false;
+	/* The host may have run out of room while it was mounted. Best effort: without it a write
+	 * waits for room instead of failing. */
+	if (ds->full && !d->readonly)
+		(void)!set_full(ds, d, true);
+}
+
 int disks_set_full(struct disks *ds, bool full)
 {
 	int first = 0;
@@ -222,7 +245,7 @@ int disks_set_full(struct disks *ds, bool full)
 	ds->full = full;
 	for (size_t i = 0; i < POD_DISKS_MAX; i++) {
 		struct disk *d = &ds->slots[i];
-		bool ours = d->refs > 0 && !d->readonly && !d->detaching;
+		bool ours = d->refs > 0 && !d->readonly && !d->detaching && !d->attaching;
 		int r = ours && full != d->full ? set_full(ds, d, full) : 0;
 
 		if (first == 0)
@@ -244,7 +267,7 @@ void disk_discard(const struct disks *ds, const struct disk *d)
 		(void)ioctl(fd, EXT4_IOC_SHUTDOWN, &how);
 }
 
-int disk_detach(const struct disks *ds, const struct disk *d)
+int disk_detach(const struct disks *ds, int dev, const struct disk *d)
 {
 	cleanup_free char *path = disk_path(ds, d);
 	int r;
@@ -254,6 +277,6 @@ int disk_detach(const struct disks *ds, const struct disk *d)
 	/* EINVAL: not mounted any more, an earlier attempt came so far. */
 	if (umount2(path, UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
 		return -errno;
-	r = disk_blkpg(ds, d, BLKPG_DEL_PARTITION);
+	r = disk_blkpg(ds, dev, d, BLKPG_DEL_PARTITION);
 	return r == -ENXIO ? 0 : r;
 }

@@ -102,10 +102,9 @@ static int overlay(const struct disks *ds, const Agent__Rootfs *spec, const stru
 	return r;
 }
 
-int rootfs_mount(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret, struct err *err)
+int rootfs_reserve(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret, struct err *err)
 {
 	size_t n = spec->n_lower + (spec->upper ? 1 : 0);
-	cleanup_free char *path = NULL;
 	int r;
 
 	ret->mnt = -1;
@@ -113,18 +112,64 @@ int rootfs_mount(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret
 	for (size_t i = 0; i < n; i++) {
 		r = disk_get(ds, i < spec->n_lower ? spec->lower[i] : spec->upper, &ret->disks[i],
 			     err);
-		if (r < 0)
+		if (r < 0) {
+			rootfs_unreserve(ret);
 			return err_wrap(err, r, "root file system");
+		}
 		ret->n_disks++;
 	}
-	if (n == 1) {
-		/* overlayfs wants two; one disk is the root as it is. */
-		path = disk_path(ds, ret->disks[0]);
-		if (!path)
-			return err_nomem(err);
-		r = mnt_clone(AT_FDCWD, path, false, &ret->mnt);
-		return r < 0 ? err_errno(err, r, "root file system") : 0;
+	return 0;
+}
+
+void rootfs_unreserve(struct rootfs *root)
+{
+	while (root->n_disks > 0)
+		disk_forget(root->disks[--root->n_disks]);
+}
+
+void rootfs_mounted(struct disks *ds, struct rootfs *root, int mnt)
+{
+	for (size_t i = 0; i < root->n_disks; i++)
+		if (root->disks[i]->attaching)
+			disk_attached(ds, root->disks[i]);
+	root->mnt = mnt;
+}
+
+static int attach_new(const struct disks *ds, const struct rootfs *root, struct err *err)
+{
+	cleanup_fd int dev = -1;
+	int r = disks_open(ds, &dev, err);
+
+	for (size_t i = 0; r == 0 && i < root->n_disks; i++) {
+		bool twice = false;
+
+		for (size_t k = 0; k < i; k++)
+			twice |= root->disks[k] == root->disks[i];
+		if (root->disks[i]->attaching && !twice)
+			r = disk_attach(ds, dev, root->disks[i], err);
 	}
-	r = overlay(ds, spec, ret, &ret->mnt, err);
+	return r;
+}
+
+/* overlayfs wants two; one disk is the root as it is. */
+static int single(const struct disks *ds, const struct rootfs *root, int *ret_mnt, struct err *err)
+{
+	cleanup_free char *path = disk_path(ds, root->disks[0]);
+	int r;
+
+	if (!path)
+		return err_nomem(err);
+	r = mnt_clone(AT_FDCWD, path, false, ret_mnt);
+	return r < 0 ? err_errno(err, r, "%s", path) : 0;
+}
+
+int rootfs_mount(const struct disks *ds, const Agent__Rootfs *spec, const struct rootfs *root,
+		 int *ret_mnt, struct err *err)
+{
+	int r = attach_new(ds, root, err);
+
+	if (r == 0)
+		r = root->n_disks == 1 ? single(ds, root, ret_mnt, err)
+				       : overlay(ds, spec, root, ret_mnt, err);
 	return r < 0 ? err_wrap(err, r, "root file system") : 0;
 }

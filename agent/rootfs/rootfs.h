@@ -1,6 +1,7 @@
 /*
  * A container's root file system, made of disks: one detached mount, which only the container's own
- * mount namespace will ever attach. Loop thread only.
+ * mount namespace will ever attach. Its disks are taken on the loop; it is mounted, which waits for
+ * them, by a worker process (work/mounter.h).
  */
 #ifndef HUSK_AGENT_ROOTFS_ROOTFS_H
 #define HUSK_AGENT_ROOTFS_ROOTFS_H
@@ -19,8 +20,16 @@ struct rootfs {
 	size_t n_disks;
 };
 
-/* On failure, disks that were attached stay in `ret` (mnt -1), for the caller to detach. */
-int rootfs_mount(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret,
-		 struct err *err) must_check;
+/* Takes the disks: all, or none. */
+int rootfs_reserve(struct disks *ds, const Agent__Rootfs *spec, struct rootfs *ret,
+		   struct err *err) must_check;
+/* Gives them back; nothing of them was attached. */
+void rootfs_unreserve(struct rootfs *root);
+/* What rootfs_mount has made: the disks may be shared from now on. Takes mnt over. */
+void rootfs_mounted(struct disks *ds, struct rootfs *root, int mnt);
+/* In a worker process: attaches what nobody has attached yet, and makes the mount. After a failure
+ * the disks are to be detached all the same. */
+int rootfs_mount(const struct disks *ds, const Agent__Rootfs *spec, const struct rootfs *root,
+		 int *ret_mnt, struct err *err) must_check;
 
 #endif

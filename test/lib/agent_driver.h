@@ -25,6 +25,8 @@
 /* In a VM only: more windows of the lower layer than a disk has partitions by default. */
 #define DISK_MORE(n) ((uint64_t)(2 + SCRATCHES + 16 + (n)) * DISK_SECTORS)
 #define MORE_DISKS 400
+/* In a VM, where `hang` is not NULL: a scratch disk on a disk of the host that can hang. */
+#define DISK_HUNG DISK_SCRATCH(SCRATCHES + 8)
 
 struct driver {
 	struct loop *loop;
@@ -46,6 +48,7 @@ struct driver {
 	size_t n_events;
 	bool events_ended;
 	bool in_vm;
+	void (*hang)(bool on);
 };
 
 extern struct driver drv;

@@ -160,6 +160,148 @@ static void test_disk_room(void **state)
 	stop_idle(&s);
 }
 
+#define HUNG_S 8 /* the host ends a pod after 60 s without an answer to its pings */
+
+/* All that other containers may ask for while a call of `who` waits for the disk. */
+static void assert_others_go_on(const struct drive_call *who, const struct setup *idle)
+{
+	uint64_t end = now_mono_ns() + HUNG_S * NS_PER_S;
+	Agent__ListProcessesRequest list = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	static int n;
+	char name[16];
+	struct exec e;
+
+	list.id = (char *)idle->id;
+	while (now_mono_ns() < end) {
+		assert_pings(2000);
+		snprintf(name, sizeof(name), "go%d", n++);
+		request_exec(&e, idle->id, name, "exec sleep 1000");
+		do_exec_ok(&e);
+		assert_int_equal(drive_code(&drv, "ListProcesses", &list), 0);
+		assert_int_equal(do_kill(idle->id, name, SIGKILL, true), 0);
+		assert_int_equal(drive_exit(&drv, idle->id, name)->status, 128 + SIGKILL);
+		snprintf(name, sizeof(name), "say%d", n);
+		assert_string_equal(exec_script(idle->id, name, "echo there"), "there\n");
+		assert_false(drive_answered(&drv, who));
+	}
+}
+
+/* What runs in it later it has run before: it needs no disk for that. */
+static void start_busy(struct setup *s)
+{
+	start_idle(s);
+	assert_string_equal(exec_script(s->id, "warm", "sleep 0; echo there"), "there\n");
+	(void)drive_exit(&drv, s->id, "warm");
+}
+
+static int thaw(void **state)
+{
+	if (drv.hang)
+		drv.hang(false);
+	return 0;
+}
+
+static void only_with_hung_disk(void)
+{
+	if (drv.hang)
+		return;
+	print_message("skipped: no loop device for a disk that hangs\n");
+	skip();
+}
+
+/* The host's disk does not answer: the create that needs it waits, nobody else does, and it goes on
+ * with the disk. */
+static void test_hung_create(void **state)
+{
+	struct setup idle, s;
+	struct drive_call *create;
+	char *out;
+
+	only_with_hung_disk();
+	start_busy(&idle);
+	request_container(&s, "cat /etc/layer; echo x >/new && cat /new");
+	request_disk(&s.scratch, DISK_HUNG, false);
+	s.stdio.stdout_stream = drv.next_stream++;
+	drv.hang(true);
+	create = drive_begin(&drv, "CreateContainer", &s.req);
+	assert_others_go_on(create, &idle);
+	drv.hang(false);
+	if (drive_end(&drv, create) < 0)
+		fail_msg("create: %s", err_text(&drv.err));
+	do_start_ok(s.id);
+	out = drive_read_all(drive_stream(&drv, s.stdio.stdout_stream), NULL);
+	assert_string_equal(out, "top\nx\n");
+	(void)drive_exit(&drv, s.id, "");
+	do_remove(s.id);
+	stop_idle(&idle);
+}
+
+/* A host that gave up waiting removes what may yet come: nothing is left of it. */
+static void test_hung_create_removed(void **state)
+{
+	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
+	struct drive_call *create, *remove, *second, *second_rm;
+	struct setup idle, s, other;
+
+	only_with_hung_disk();
+	start_busy(&idle);
+	request_container(&s, "true");
+	request_disk(&s.scratch, DISK_HUNG, false);
+	rm.id = s.id;
+	drv.hang(true);
+	create = drive_begin(&drv, "CreateContainer", &s.req);
+	/* It waits for a disk of the first one. */
+	request_container(&other, "true");
+	request_disk(&other.scratch, DISK_HUNG, false);
+	second = drive_begin(&drv, "CreateContainer", &other.req);
+	remove = drive_begin(&drv, "RemoveContainer", &rm);
+	assert_others_go_on(remove, &idle);
+	assert_false(drive_answered(&drv, second));
+	rm.id = other.id;
+	second_rm = drive_begin(&drv, "RemoveContainer", &rm);
+	assert_int_equal(drive_end(&drv, second_rm), 0);
+	assert_int_equal(drive_end(&drv, second), -ECANCELED);
+	drv.hang(false);
+	assert_int_equal(drive_end(&drv, create), 0);
+	assert_int_equal(drive_end(&drv, remove), 0);
+	do_create(&s);
+	do_remove(s.id);
+	stop_idle(&idle);
+}
+
+/* The same for a removal: what the container wrote goes to the disk first, and a file that is gone
+ * only with the last reference to its root. */
+static void test_hung_removal(void **state)
+{
+	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
+	struct drive_call *remove;
+	struct setup idle, s;
+	int out;
+
+	only_with_hung_disk();
+	start_busy(&idle);
+	request_container(&s,
+			  "dd if=/dev/zero of=/a bs=64k count=16 2>/dev/null; exec 5</a; rm /a;"
+			  "dd if=/dev/zero of=/b bs=64k count=16 2>/dev/null; echo full;"
+			  "exec sleep 1000");
+	request_disk(&s.scratch, DISK_HUNG, false);
+	s.stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, s.stdio.stdout_stream);
+	do_create(&s);
+	do_start_ok(s.id);
+	drive_expect(out, "full");
+	close(out);
+	drv.hang(true);
+	assert_int_equal(do_kill(s.id, "", SIGKILL, false), 0);
+	(void)drive_exit(&drv, s.id, "");
+	rm.id = s.id;
+	remove = drive_begin(&drv, "RemoveContainer", &rm);
+	assert_others_go_on(remove, &idle);
+	drv.hang(false);
+	assert_int_equal(drive_end(&drv, remove), 0);
+	stop_idle(&idle);
+}
+
 int agent_guest(const char *name)
 {
 	const struct CMUnitTest tests[] = {
@@ -167,6 +309,9 @@ int agent_guest(const char *name)
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_many_containers),
 		cmocka_unit_test(test_disk_room),
+		cmocka_unit_test_teardown(test_hung_create, thaw),
+		cmocka_unit_test_teardown(test_hung_create_removed, thaw),
+		cmocka_unit_test_teardown(test_hung_removal, thaw),
 	};
 
 	return _cmocka_run_group_tests(name, tests, ARRAY_SIZE(tests), NULL, NULL);

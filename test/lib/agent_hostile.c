@@ -14,15 +14,6 @@
 /* A quiet machine takes 50 to 200 ms; a busy one takes a guest's CPU away for some time. */
 #define START_MAX_MS 5000
 
-static void assert_pings(uint64_t max_ms)
-{
-	Agent__PingRequest req = AGENT__PING_REQUEST__INIT;
-	uint64_t begin = now_mono_ns();
-
-	assert_int_equal(drive_code(&drv, "Ping", &req), 0);
-	assert_true(now_mono_ns() - begin < max_ms * NS_PER_MS);
-}
-
 /* /proc/sys without the usual read-only paths: whatever the kernel would start for a container, it
  * would start as the guest's root. */
 static void test_helpers(void **state)

@@ -162,6 +162,15 @@ size_t count_pids(const char *id)
 	return n;
 }
 
+void assert_pings(uint64_t max_ms)
+{
+	Agent__PingRequest req = AGENT__PING_REQUEST__INIT;
+	uint64_t begin = now_mono_ns();
+
+	assert_int_equal(drive_code(&drv, "Ping", &req), 0);
+	assert_true(now_mono_ns() - begin < max_ms * NS_PER_MS);
+}
+
 int do_kill(const char *id, const char *exec_id, int sig, bool all)
 {
 	Agent__SignalProcessRequest req = AGENT__SIGNAL_PROCESS_REQUEST__INIT;

@@ -60,6 +60,8 @@ char *exec_script(const char *id, const char *exec_id, const char *script);
 void do_remove(const char *id);
 /* The processes of a container, as ListProcesses has them. */
 size_t count_pids(const char *id);
+/* The loop answers in time. */
+void assert_pings(uint64_t max_ms);
 /* 0 or -errno. */
 int do_kill(const char *id, const char *exec_id, int sig, bool all);
 /* Runs a prepared container to its end; its output (stdout and stderr in one) stays valid until the

@@ -5,12 +5,15 @@
 #include "test/lib/serves.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/container.h"
 #include "agent/creates.h"
 #include "agent/service.h"
 #include "base/ttrpc/ttrpc.h"
@@ -31,6 +34,7 @@ static struct ttrpc_client *client;
 static struct loop *loop;
 static struct err err;
 static unsigned powered_off;
+static char slow_disk[64]; /* whoever opens it waits: for a writer, or to be killed */
 
 static void on_power_off(void *arg)
 {
@@ -106,6 +110,25 @@ static void expect(const char *method, const ProtobufCMessage *req, enum rpc_cod
 	assert_text(a.text, text);
 }
 
+static void wait_answer(const struct answer *a)
+{
+	for (int i = 0; i < 1000 && !a->came; i++)
+		assert_true(loop_once(loop, 10) >= 0);
+	assert_true(a->came);
+}
+
+/* The call is answered when a worker process has done its part. */
+static void expect_later(const char *method, const ProtobufCMessage *req, enum rpc_code status,
+			 const char *text)
+{
+	struct answer a;
+
+	call(method, req, &a);
+	wait_answer(&a);
+	assert_int_equal(a.status, status);
+	assert_text(a.text, text);
+}
+
 /* A request that is well-formed and names the one disk at `sector`. */
 struct create {
 	Agent__CreateContainerRequest req;
@@ -163,7 +186,9 @@ static void test_order(void **state)
 	expect("CreateSandbox", &sandbox.base, RPC_ALREADY_EXISTS, "there already");
 	expect("StartContainer", &start.base, RPC_NOT_FOUND, "no container \"web\"");
 	/* The disk is not there, so the container is not, either. */
-	expect("CreateContainer", create_of(&c, "web", 8), RPC_NOT_FOUND, "/no/such/disk");
+	expect_later("CreateContainer", create_of(&c, "web", 8), RPC_NOT_FOUND,
+		     "create container: root file system: /no/such/disk");
+	assert_int_equal(agent.disks.slots[0].refs, 0);
 	expect("ListProcesses", &list.base, RPC_NOT_FOUND, "no container \"web\"");
 	c.req.id = (char *)"";
 	expect("CreateContainer", &c.req.base, RPC_INVALID_ARGUMENT, "id:");
@@ -210,7 +235,8 @@ static void test_waiting(void **state)
 	call("CreateContainer", create_of(&c, "two", 64), &second);
 	assert_false(first.came);
 	assert_false(second.came);
-	expect("CreateContainer", create_of(&c, "three", 8), RPC_NOT_FOUND, "/no/such/disk");
+	expect_later("CreateContainer", create_of(&c, "three", 8), RPC_NOT_FOUND, "/no/such/disk");
+	assert_false(first.came || second.came);
 	/* Some other removal is through: they wait on. */
 	creates_retry(&agent);
 	turn();
@@ -240,8 +266,7 @@ static void test_waited(void **state)
 	assert_false(a.came);
 	disk_forget(d);
 	creates_retry(&agent);
-	turn();
-	assert_true(a.came);
+	wait_answer(&a);
 	assert_int_equal(a.status, RPC_NOT_FOUND);
 	assert_text(a.text, "/no/such/disk");
 }
@@ -262,6 +287,136 @@ static void test_waits_at_the_end(void **state)
 	turn();
 	assert_true(a.came);
 	assert_int_equal(a.status, RPC_CANCELLED);
+}
+
+static Agent__RemoveContainerRequest removal_of(const char *id)
+{
+	Agent__RemoveContainerRequest rm = AGENT__REMOVE_CONTAINER_REQUEST__INIT;
+
+	rm.id = (char *)id;
+	return rm;
+}
+
+/* One that waits and is removed, or whose client gave up, is never made. */
+static void test_withdrawn(void **state)
+{
+	Agent__RemoveContainerRequest rm = removal_of("one");
+	struct disk *d = &agent.disks.slots[0];
+	struct answer one, two;
+	struct create c;
+
+	agent.sandboxed = true;
+	*d = (struct disk){
+		.refs = 1, .first_sector = 64, .sectors = 8, .readonly = true, .attaching = true
+	};
+	call("CreateContainer", create_of(&c, "one", 64), &one);
+	assert_false(one.came);
+	expect("RemoveContainer", &rm.base, RPC_OK, "");
+	assert_true(one.came);
+	assert_int_equal(one.status, RPC_CANCELLED);
+	assert_null(agent.creates);
+	expect("RemoveContainer", &rm.base, RPC_NOT_FOUND, "no container");
+	two = (struct answer){ 0 };
+	assert_int_equal(ttrpc_client_call(client, &agent__agent__descriptor, "CreateContainer",
+					   create_of(&c, "two", 64), 50, on_answer, &two),
+			 0);
+	turn();
+	assert_non_null(agent.creates);
+	wait_answer(&two);
+	assert_int_equal(two.status, RPC_DEADLINE_EXCEEDED);
+	for (int i = 0; i < 100 && agent.creates; i++)
+		assert_true(loop_once(loop, 10) >= 0);
+	assert_null(agent.creates);
+}
+
+/* What comes for a container that is being made: a removal waits, all else is refused. */
+static void test_while_creating(void **state)
+{
+	Agent__StartContainerRequest start = AGENT__START_CONTAINER_REQUEST__INIT;
+	Agent__ListProcessesRequest list = AGENT__LIST_PROCESSES_REQUEST__INIT;
+	Agent__SignalProcessRequest sig = AGENT__SIGNAL_PROCESS_REQUEST__INIT;
+	Agent__RemoveContainerRequest rm = removal_of("web");
+	struct answer create, removal;
+	struct container *c;
+	struct create req;
+
+	agent.sandboxed = true;
+	agent.disks.device = slow_disk;
+	start.id = list.id = sig.id = (char *)"web";
+	sig.signal = SIGKILL;
+	sig.all = true;
+	call("CreateContainer", create_of(&req, "web", 8), &create);
+	assert_ok(container_find(&agent, "web", &c, &err), &err);
+	expect("StartContainer", &start.base, RPC_FAILED_PRECONDITION, "still being created");
+	expect("ListProcesses", &list.base, RPC_FAILED_PRECONDITION, "still being created");
+	expect("SignalProcess", &sig.base, RPC_FAILED_PRECONDITION, "not started");
+	expect("CreateContainer", create_of(&req, "web", 16), RPC_ALREADY_EXISTS, "there already");
+	call("RemoveContainer", &rm.base, &removal);
+	expect("RemoveContainer", &rm.base, RPC_FAILED_PRECONDITION, "is being removed");
+	assert_false(create.came || removal.came);
+	/* Its worker is killed: said so, nothing is left, and the removal has its answer. */
+	agent.disks.device = "/no/such/disk";
+	assert_int_equal(kill(c->mounter.worker.child.pid, SIGKILL), 0);
+	wait_answer(&removal);
+	assert_true(create.came);
+	assert_text(create.text, "create container: the process that mounts the disks was killed");
+	assert_int_equal(removal.status, RPC_OK);
+	assert_int_equal(container_find(&agent, "web", &c, &err), -ENOENT);
+	assert_int_equal(agent.disks.slots[0].refs, 0);
+}
+
+/* The end waits for no disk that is being mounted. */
+static void test_end_while_creating(void **state)
+{
+	Agent__ShutdownRequest end = AGENT__SHUTDOWN_REQUEST__INIT;
+	struct answer create;
+	struct container *c;
+	struct create req;
+
+	agent.sandboxed = true;
+	agent.disks.device = slow_disk;
+	call("CreateContainer", create_of(&req, "web", 8), &create);
+	assert_ok(container_find(&agent, "web", &c, &err), &err);
+	agent.sandboxed = false; /* there are no cgroups to empty */
+	agent.disks.device = "/no/such/disk";
+	expect("Shutdown", &end.base, RPC_OK, "");
+	for (int i = 0; i < 1000 && powered_off == 0; i++)
+		assert_true(loop_once(loop, 10) >= 0);
+	assert_int_equal(powered_off, 1);
+	assert_false(create.came);
+	assert_int_equal(kill(c->mounter.worker.child.pid, SIGKILL), 0);
+	wait_answer(&create);
+	assert_text(create.text, "was killed");
+	assert_int_equal(container_find(&agent, "web", &c, &err), -ENOENT);
+}
+
+/* A bounded number mounts at one time; the others come in their turn. */
+static void test_many_creates(void **state)
+{
+	static struct answer answers[AGENT_CREATES_MAX + 3];
+	cleanup_fd int writer = -1;
+	unsigned busy = 0;
+	struct create c;
+	char id[16];
+
+	agent.sandboxed = true;
+	agent.disks.device = slow_disk;
+	for (unsigned i = 0; i < ARRAY_SIZE(answers); i++) {
+		snprintf(id, sizeof(id), "c%u", i);
+		call("CreateContainer", create_of(&c, id, 8 + 8 * i), &answers[i]);
+		assert_false(answers[i].came);
+	}
+	for (unsigned i = 0; i < POD_CONTAINERS_MAX; i++)
+		busy += agent.containers[i] != NULL;
+	assert_int_equal(busy, AGENT_CREATES_MAX);
+	agent.disks.device = "/no/such/disk";
+	writer = open(slow_disk, O_WRONLY | O_CLOEXEC);
+	assert_true(writer >= 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(answers); i++) {
+		wait_answer(&answers[i]);
+		assert_text(answers[i].text, i < busy ? "attach" : "/no/such/disk");
+	}
+	assert_null(agent.creates);
 }
 
 static unsigned n_events;
@@ -333,12 +488,19 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_waiting, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waited, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waits_at_the_end, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_withdrawn, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_while_creating, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_end_while_creating, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_many_creates, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_subscribers, set_up, tear_down),
 	};
 	int failed;
 
 	signal(SIGPIPE, SIG_IGN);
 	if (!mkdtemp(dir))
+		return 1;
+	snprintf(slow_disk, sizeof(slow_disk), "%s/slow", dir);
+	if (mkfifo(slow_disk, 0600) < 0)
 		return 1;
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	(void)!remove_tree(dir, NULL);

@@ -4,6 +4,7 @@
  */
 #include "test/lib/unit.h"
 #include "test/lib/agent_driver.h"
+#include "test/unit/agent/hung_disk.h"
 #include "test/lib/vmm_client.h"
 
 #include <errno.h>
@@ -41,6 +42,28 @@ static void map(const char *dir, const char *name, uint64_t first, bool readonly
 	close(fd);
 }
 
+static void copy(const char *dir, const char *name, const char *to_dir, const char *to_name)
+{
+	cleanup_fd int in = -1, out = -1;
+	char from[300], to[300];
+
+	image_path(from, sizeof(from), dir, name);
+	image_path(to, sizeof(to), to_dir, to_name);
+	in = open(from, O_RDONLY | O_CLOEXEC);
+	out = open(to, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(in >= 0 && out >= 0);
+	assert_true(sendfile(out, in, NULL, DISK_SECTORS * 512) > 0);
+}
+
+static void map_hung(const char *dir)
+{
+	cleanup_free char *hung = str_fmt("%s/hung", dir);
+
+	copy(dir, "scratch", hung, "scratch");
+	map(hung, "scratch", DISK_HUNG, false);
+	drv.hang = hung_disk_hang;
+}
+
 static void map_all(const char *dir)
 {
 	map(dir, "base", DISK_BASE, true);
@@ -48,16 +71,10 @@ static void map_all(const char *dir)
 	for (int i = 0; i < MORE_DISKS; i++)
 		map(dir, "base", DISK_MORE(i), true);
 	for (int i = 0; i < SCRATCHES; i++) {
-		char name[32], from[300], to[300];
-		cleanup_fd int in = -1, out = -1;
+		char name[32];
 
 		snprintf(name, sizeof(name), "scratch%d", i);
-		image_path(from, sizeof(from), dir, "scratch");
-		image_path(to, sizeof(to), dir, name);
-		in = open(from, O_RDONLY | O_CLOEXEC);
-		out = open(to, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-		assert_true(in >= 0 && out >= 0);
-		assert_true(sendfile(out, in, NULL, DISK_SECTORS * 512) > 0);
+		copy(dir, "scratch", dir, name);
 		map(dir, name, DISK_SCRATCH(i), false);
 	}
 }
@@ -65,10 +82,13 @@ static void map_all(const char *dir)
 static int test_all(const char *kernel, const char *initramfs, const char *backend, char *dir)
 {
 	Agent__ShutdownRequest req = AGENT__SHUTDOWN_REQUEST__INIT;
+	bool hangs = hung_disk_make(dir) == 0;
 	int failed;
 
 	vmm_start(&vm, backend, kernel, initramfs);
 	map_all(dir);
+	if (hangs)
+		map_hung(dir);
 	if (vmm_boot(&vm, 1, 512, "", false) != 0)
 		return 1;
 	vmm_wait_connected(&vm, BOOT_SECONDS);
@@ -115,6 +135,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	failed = test_all(kernel, initramfs, backend, dir);
+	hung_disk_free();
 	(void)!remove_tree(dir, NULL);
 	return failed;
 }
