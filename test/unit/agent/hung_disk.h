@@ -11,7 +11,7 @@
 
 /* Mounted at dir/hung, which is made. 0, or -errno: not to be had here. */
 int hung_disk_make(const char *dir);
-void hung_disk_hang(bool on); /* the same twice is fine; fails the test otherwise */
+void hung_disk_hang(bool on); /* the same twice is fine; aborts otherwise */
 void hung_disk_free(void);    /* nothing when there is none */
 
 #endif
