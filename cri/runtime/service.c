@@ -9,7 +9,7 @@
 #include "cri/runtime/backend.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/create.h"
-#include "cri/runtime/exec.h"
+#include "cri/runtime/exec/sync.h"
 #include "cri/runtime/pod.h"
 #include "cri/runtime/status.h"
 
@@ -124,7 +124,7 @@ const struct rpc_method runtime_service_methods[] = {
 	{ "RemoveContainer", container_handle_remove },
 	{ "ContainerStatus", status_handle_container },
 	{ "ListContainers", status_handle_list_containers },
-	{ "ExecSync", exec_handle_sync },
+	{ "ExecSync", sync_handle },
 	{ "ReopenContainerLog", container_handle_reopen_log },
 	{ NULL, NULL },
 };

@@ -510,7 +510,21 @@ int spec_build(const struct spec_input *in, char **ret, struct err *err)
 	return dump(spec, ret, err);
 }
 
-int spec_exec(const char *config_json, char *const *args, size_t n_args, char **ret,
+/* Programs on a terminal need to know its kind; what image or container say wins. */
+static void add_term(struct build *b, json_t *process)
+{
+	json_t *env = json_object_get(process, "env"), *kv;
+	size_t i;
+
+	json_array_foreach (env, i, kv)
+		if (json_is_string(kv) && str_starts(json_string_value(kv), "TERM="))
+			return;
+	if (!env)
+		put(b, process, "env", env = json_array());
+	add_string(b, env, "TERM=xterm");
+}
+
+int spec_exec(const char *config_json, char *const *args, size_t n_args, bool tty, char **ret,
 	      struct err *err)
 {
 	struct build b = { 0 };
@@ -526,7 +540,9 @@ int spec_exec(const char *config_json, char *const *args, size_t n_args, char **
 	for (size_t i = 0; i < n_args; i++)
 		add_string(&b, list, args[i]);
 	put(&b, process, "args", list);
-	put(&b, process, "terminal", json_false());
+	put(&b, process, "terminal", json_boolean(tty));
+	if (tty)
+		add_term(&b, process);
 	if (b.bad)
 		return err_nomem(err);
 	r = spec_env_check_size(process, err);

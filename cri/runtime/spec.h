@@ -5,6 +5,8 @@
 #ifndef HUSK_CRI_RUNTIME_SPEC_H
 #define HUSK_CRI_RUNTIME_SPEC_H
 
+#include <stdbool.h>
+
 #include "base/compiler.h"
 #include "base/err.h"
 #include "image/image.h"
@@ -26,8 +28,8 @@ struct spec_input {
 
 /* The text of config.json; the caller frees. */
 int spec_build(const struct spec_input *in, char **ret, struct err *err) must_check;
-/* The `process` of a config.json text with other arguments, without terminal, for an exec. */
-int spec_exec(const char *config_json, char *const *args, size_t n_args, char **ret,
+/* The `process` of a config.json text with other arguments, for an exec. */
+int spec_exec(const char *config_json, char *const *args, size_t n_args, bool tty, char **ret,
 	      struct err *err) must_check;
 /* Stop signal: configuration over image over SIGTERM. *chosen: not just the default. */
 int spec_stop_signal(const struct spec_input *in, int *ret, bool *chosen,

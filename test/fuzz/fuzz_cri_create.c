@@ -39,7 +39,7 @@ static void build(const Cri__CreateContainerRequest *req)
 	    spec_check_log_path(in.pod, in.container, &log, &err) < 0)
 		abort();
 	json_decref(j);
-	if (spec_exec(json, cmd, 1, &process, &err) < 0)
+	if (spec_exec(json, cmd, 1, false, &process, &err) < 0)
 		abort();
 }
 

@@ -14,7 +14,7 @@
 #include "cri/huskd.h"
 #include "cri/paths.h"
 #include "cri/runtime/backend.h"
-#include "cri/runtime/exec.h"
+#include "cri/runtime/exec/sync.h"
 #include "cri/runtime/recover.h"
 #include "cri/runtime/service.h"
 #include "cri/store/statedb.h"

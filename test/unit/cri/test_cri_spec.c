@@ -201,7 +201,7 @@ static void test_env(void **state)
 	assert_string_equal(json_string_value(json_array_get(hex, 0)), "413dff25");
 	/* A command in the container has it, too. */
 	text = json_dumps(j, 0);
-	assert_int_equal(spec_exec(text, f.image.cmd, 1, &exec, NULL), 0);
+	assert_int_equal(spec_exec(text, f.image.cmd, 1, false, &exec, NULL), 0);
 	assert_non_null(strstr(exec, "\"" PROCESS_ENV_HEX "\":[\"413dff25\"]"));
 	json_decref(j);
 }
@@ -577,14 +577,27 @@ static void test_exec(void **state)
 	init(&f);
 	f.c.tty = 1;
 	assert_int_equal(spec_build(&f.in, &text, &f.err), 0);
-	assert_int_equal(spec_exec(text, args, 2, &process, &f.err), 0);
+	assert_int_equal(spec_exec(text, args, 2, false, &process, &f.err), 0);
 	json_t *j = json_loads(process, 0, NULL);
 	assert_true(json_is_false(json_object_get(j, "terminal")));
 	assert_int_equal(json_array_size(json_object_get(j, "args")), 2);
 	assert_non_null(json_object_get(j, "capabilities"));
 	json_decref(j);
-	assert_int_equal(spec_exec("{}", args, 2, &process, &f.err), -EIO);
-	assert_int_equal(spec_exec("nonsense", args, 2, &process, &f.err), -EIO);
+	free(take_ptr(&process));
+	assert_int_equal(spec_exec(text, args, 2, true, &process, &f.err), 0);
+	assert_non_null(strstr(process, "\"terminal\":true"));
+	assert_ptr_equal(strstr(process, "TERM="), strstr(process, "TERM=xterm\""));
+	/* What the container says of its terminal is kept; without one it is said for the exec. */
+	free(take_ptr(&process));
+	assert_int_equal(spec_exec("{\"process\":{\"env\":[\"TERM=vt100\"]}}", args, 2, true,
+				   &process, &f.err),
+			 0);
+	assert_non_null(strstr(process, "[\"TERM=vt100\"]"));
+	free(take_ptr(&process));
+	assert_int_equal(spec_exec("{\"process\":{}}", args, 2, true, &process, &f.err), 0);
+	assert_non_null(strstr(process, "[\"TERM=xterm\"]"));
+	assert_int_equal(spec_exec("{}", args, 2, false, &process, &f.err), -EIO);
+	assert_int_equal(spec_exec("nonsense", args, 2, false, &process, &f.err), -EIO);
 }
 
 static void test_pod(void **state)

@@ -1,8 +1,8 @@
 /*
  * ExecSync: one more process in a container, its output collected from two FIFOs. Loop's thread.
  */
-#ifndef HUSK_CRI_RUNTIME_EXEC_H
-#define HUSK_CRI_RUNTIME_EXEC_H
+#ifndef HUSK_CRI_RUNTIME_EXEC_SYNC_H
+#define HUSK_CRI_RUNTIME_EXEC_SYNC_H
 
 #include "base/compiler.h"
 #include "cri/rpc/grpc.h"
@@ -13,15 +13,12 @@
  * that no container can make another's probes silent. */
 #define EXEC_OUTPUT_TOTAL (64 * MIB)
 #define EXEC_OUTPUT_SURE (16 * KIB)
-#define EXEC_START_MS 60000
-#define EXEC_KILL_MS 10000
-#define EXEC_DELETE_MS 30000
 /* After the exit, which the shim reports when all output has come or at the latest after two
  * seconds: how long a stream may be silent, and how long both may go on, when a child left behind
  * has them. */
 #define EXEC_SILENCE_MS 300
 #define EXEC_DRAIN_MS 10000
 
-void exec_handle_sync(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
+void sync_handle(struct rpc_call *call, const ProtobufCMessage *msg, void *arg);
 
 #endif
