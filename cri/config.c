@@ -60,6 +60,8 @@ static const struct setting settings[] = {
 	{ "image-worker", PATH, AT(image_worker) },
 	{ "vcpus", NUMBER, AT(vcpus), 1, VM_VCPUS_MAX },
 	{ "memory-mib", NUMBER, AT(memory_mib), VM_MEMORY_MIB_MIN, VM_MEMORY_MIB_MAX },
+	{ "streaming.address", STRING, AT(stream_address) },
+	{ "streaming.port", NUMBER, AT(stream_port), 0, UINT16_MAX },
 	{ "images.keep-blobs", BOOL, AT(keep_blobs) },
 	{ "images.pinned", LIST, AT(pinned) },
 	{ "images.hosts-dir", PATH, AT(hosts_dir) },
@@ -213,7 +215,7 @@ static const struct setting *find_in(const char *section, const char *name)
 /* The static text of a section's name, or NULL. */
 static const char *find_section(const char *name)
 {
-	static const char *const sections[] = { "images" };
+	static const char *const sections[] = { "images", "streaming" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
 		if (str_eq(sections[i], name))
@@ -398,12 +400,13 @@ static int config_defaults(struct config *c, struct err *err)
 	c->backend = strdup("auto");
 	c->log_level = strdup("info");
 	c->log_format = strdup("text");
+	c->stream_address = strdup("127.0.0.1");
 	c->keep_blobs = true;
 	c->hosts_dir = strdup("/etc/containerd/certs.d");
 	c->layers_at_once = 3;
 	c->layers_in_all = 8;
 	if (!c->root || !c->state || !c->listen || !c->backend || !c->log_level || !c->log_format ||
-	    !c->hosts_dir)
+	    !c->hosts_dir || !c->stream_address)
 		return err_nomem(err);
 	return 0;
 }

@@ -34,6 +34,9 @@ struct config {
 	char *log_format; /* "text", "json" */
 	uint32_t vcpus;	  /* of a pod that asks for nothing; 0 = the shim's default */
 	uint32_t memory_mib;
+	/* streaming: where clients of exec come to; port 0 = any that is free */
+	char *stream_address; /* default 127.0.0.1 */
+	uint32_t stream_port;
 	/* images: */
 	bool keep_blobs; /* compressed layers stay for push, save and repair; default true */
 	char **pinned;	 /* names of images that are never pruned; NULL = none */

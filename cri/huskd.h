@@ -12,6 +12,7 @@ struct backend;
 struct image_store;
 struct loop;
 struct rpc_server;
+struct stream_server;
 
 struct huskd {
 	struct loop *loop;
@@ -20,9 +21,12 @@ struct huskd {
 	struct state state;
 	struct image_store *images;
 	struct rpc_server *rpc;
-	struct backend *backend; /* runtime/backend.h */
-	unsigned execs;		 /* running ExecSync calls */
-	size_t exec_bytes;	 /* their output, of EXEC_OUTPUT_TOTAL */
+	struct stream_server *streams; /* exec; stream/server.h */
+	struct backend *backend;       /* runtime/backend.h */
+	unsigned execs;		       /* running ExecSync calls */
+	size_t exec_bytes;	       /* their output, of EXEC_OUTPUT_TOTAL */
+	unsigned exec_streams;	       /* commands with a client, of EXEC_STREAMS_MAX */
+	size_t exec_waiting;	       /* bytes of EXEC_WAITING_MAX */
 };
 
 #endif

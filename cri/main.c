@@ -19,6 +19,7 @@
 #include "cri/runtime/recover.h"
 #include "cri/runtime/service.h"
 #include "cri/store/statedb.h"
+#include "cri/stream/server.h"
 #include "image/image.h"
 #include "proto/husk.pb-c.h"
 
@@ -99,7 +100,8 @@ static void main_serve(struct huskd *d)
 	}
 	(void)snprintf(pods, sizeof(pods), "%u", d->state.n_pods);
 	log_info("huskd serves", "version", HUSK_VERSION, "listen", d->config.listen, "root",
-		 d->config.root, "backend", d->config.backend, "pods", pods);
+		 d->config.root, "backend", d->config.backend, "streams",
+		 stream_server_address(d->streams), "pods", pods);
 }
 
 static int run(struct huskd *d, struct err *err)
@@ -129,6 +131,10 @@ static int run(struct huskd *d, struct err *err)
 		r = open_stores(d, err);
 	if (r == 0)
 		r = rpc_server_new(d->loop, services, ARRAY_SIZE(services), &d->rpc, err);
+	if (r == 0)
+		r = stream_server_new(d->loop, d->config.stream_address,
+				      (uint16_t)d->config.stream_port, STREAM_IDLE_S, &d->streams,
+				      err);
 	if (r == 0) {
 		warn_missing(&d->config);
 		if (str_eq(d->config.backend, "auto"))
@@ -142,6 +148,7 @@ static int run(struct huskd *d, struct err *err)
 	}
 	/* Open calls are cancelled, which starts their undoing; what takes longer than two seconds
 	 * is left to the next huskd. Connections to shims just end: the pods go on. */
+	stream_server_free(d->streams);
 	rpc_server_free(d->rpc);
 	image_store_close(d->images);
 	statedb_close(d->db);

@@ -9,6 +9,7 @@
 #include "cri/runtime/backend.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/create.h"
+#include "cri/runtime/exec/exec.h"
 #include "cri/runtime/exec/sync.h"
 #include "cri/runtime/pod.h"
 #include "cri/runtime/status.h"
@@ -125,6 +126,7 @@ const struct rpc_method runtime_service_methods[] = {
 	{ "ContainerStatus", status_handle_container },
 	{ "ListContainers", status_handle_list_containers },
 	{ "ExecSync", sync_handle },
+	{ "Exec", exec_handle },
 	{ "ReopenContainerLog", container_handle_reopen_log },
 	{ NULL, NULL },
 };

@@ -15,6 +15,7 @@
 #include "base/loop.h"
 #include "cri/stream/session.h"
 
+#define STREAM_IDLE_S 14400u /* without a byte; as kubelets have it */
 #define STREAM_CONNS_MAX 1024u
 /* Connections that have shown no token yet; for one more the oldest of them is closed. */
 #define STREAM_STRANGERS_MAX 64u

@@ -30,6 +30,7 @@ struct fake_shim {
 	uint32_t start_exit; /* goes along as a StartError; 0 = none */
 
 	size_t exec_output; /* bytes that each command writes to each stream */
+	bool exec_runs;	    /* until it is killed; else every command is `exit 3` */
 
 	/* For huskd's `shim` setting. While DIR/says exists, `start` says that and fails. */
 	char program[128];

@@ -180,13 +180,30 @@ static void yaml_errors(void **state)
 	assert_int_equal(config_parse_yaml(&c, "f", "---\n", 4, &e), 0);
 }
 
+static void yaml_streaming(void **state)
+{
+	static const char text[] = "streaming:\n  address: ::1\n  port: 10010\n";
+	enum config_action a;
+	struct config c = { 0 };
+
+	assert_int_equal(load(&c, &a, 0), 0);
+	assert_string_equal(c.stream_address, "127.0.0.1");
+	assert_int_equal(c.stream_port, 0);
+	assert_int_equal(config_parse_yaml(&c, "f", text, strlen(text), &e), 0);
+	assert_string_equal(c.stream_address, "::1");
+	assert_int_equal(c.stream_port, 10010);
+	config_fini(&c);
+	yaml_bad("streaming:\n  port: 65536\n", "f.yaml:2: streaming.port: \"65536\"");
+	yaml_bad("streaming:\n  pinned: [a]\n", "f.yaml:2: unknown setting \"streaming.pinned\"");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults),	    cmocka_unit_test(flags_over_file),
 		cmocka_unit_test(relative_paths),   cmocka_unit_test(bad_flags),
 		cmocka_unit_test(help_and_version), cmocka_unit_test(yaml_errors),
-		cmocka_unit_test(yaml_images),
+		cmocka_unit_test(yaml_images),	    cmocka_unit_test(yaml_streaming),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

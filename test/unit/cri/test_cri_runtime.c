@@ -4,8 +4,11 @@
  */
 #include "test/lib/unit.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -14,10 +17,12 @@
 #include "cri/huskd.h"
 #include "cri/paths.h"
 #include "cri/runtime/backend.h"
+#include "cri/runtime/exec/exec.h"
 #include "cri/runtime/exec/sync.h"
 #include "cri/runtime/recover.h"
 #include "cri/runtime/service.h"
 #include "cri/store/statedb.h"
+#include "cri/stream/server.h"
 #include "image/image.h"
 #include "test/lib/fake_shim.h"
 #include "test/lib/rpc_fixture.h"
@@ -152,6 +157,8 @@ static void begin(struct rpc_fixture *f)
 	assert_int_equal(statedb_open(f->loop, db, &g.d.db, NULL), 0);
 	state_init(&g.d.state, g.d.db, &g.d);
 	assert_int_equal(state_load(&g.d.state, NULL), 0);
+	assert_int_equal(
+		stream_server_new(f->loop, "127.0.0.1", 0, STREAM_IDLE_S, &g.d.streams, NULL), 0);
 	assert_int_equal(recover_start(&g.d, recovered, NULL), 0);
 }
 
@@ -160,6 +167,8 @@ static void end(struct rpc_fixture *f)
 {
 	struct pod *p;
 
+	stream_server_free(g.d.streams);
+	assert_int_equal(g.d.exec_waiting, 0);
 	TAILQ_FOREACH(p, &g.d.state.pods, link)
 	ttrpc_client_free(take_ptr(&p->shim));
 	state_fini(&g.d.state);
@@ -604,6 +613,143 @@ static void exec_output(void **state)
 	remove_pod(pod);
 }
 
+/* ---- Exec ---- */
+
+static Cri__ExecRequest exec_request(const char *id)
+{
+	static char *cmd[] = { (char *)"true" };
+	Cri__ExecRequest q = CRI__EXEC_REQUEST__INIT;
+
+	q.container_id = (char *)id;
+	q.cmd = cmd;
+	q.n_cmd = 1;
+	q.stdout = true;
+	return q;
+}
+
+/* *fd: a client that has come with the URL, over WebSocket; NULL = nobody comes. */
+static void run_exec(const Cri__ExecRequest *q, int *fd, int code, const char *want)
+{
+	Cri__ExecResponse *resp = (void *)call("Exec", &q->base, code, want);
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	char path[128], text[512];
+	unsigned port;
+
+	if (!resp)
+		return;
+	assert_int_equal(sscanf(resp->url, "http://127.0.0.1:%u%127s", &port, path), 2);
+	assert_int_equal(strncmp(path, "/exec/", 6), 0);
+	cri__exec_response__free_unpacked(resp, NULL);
+	if (!fd)
+		return;
+	a.sin_port = htons((uint16_t)port);
+	*fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(*fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	(void)snprintf(text, sizeof(text),
+		       "GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+		       "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+		       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+		       "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
+		       path);
+	assert_int_equal(write(*fd, text, strlen(text)), strlen(text));
+}
+
+/* Reads until the server has sent its last, which must contain `want`. */
+static void expect_end(int fd, const char *want)
+{
+	char text[8192];
+	size_t n = 0;
+	ssize_t got;
+
+	while ((got = read(fd, text + n, sizeof(text) - n)) > 0)
+		n += (size_t)got;
+	assert_int_equal(got, 0);
+	assert_non_null(memmem(text, n, want, strlen(want)));
+	(void)close(fd);
+}
+
+static void wait_exec_streams(unsigned want)
+{
+	for (int i = 0; i < 200 && __atomic_load_n(&g.d.exec_streams, __ATOMIC_SEQ_CST) != want;
+	     i++)
+		(void)usleep(20000);
+	assert_int_equal(__atomic_load_n(&g.d.exec_streams, __ATOMIC_SEQ_CST), want);
+}
+
+static void exec_errors(void **state)
+{
+	char pod[65], id[65];
+	cleanup_free char *not_running = NULL;
+	Cri__ExecRequest q;
+
+	run_pod("execs", pod, 0, NULL);
+	create(pod, "c", id, 0, NULL);
+	not_running = str_fmt("container %s is not running", id);
+	q = exec_request(id);
+	run_exec(&q, NULL, -EBUSY, not_running);
+	start(id, 0, NULL);
+	q.tty = q.stderr = true;
+	run_exec(&q, NULL, -EINVAL, "a terminal has no stderr of its own");
+	q.tty = q.stdout = q.stderr = false;
+	run_exec(&q, NULL, -EINVAL, "none of stdin, stdout and stderr");
+	q = exec_request(id);
+	q.n_cmd = 0;
+	run_exec(&q, NULL, -EINVAL, "no command");
+	q = exec_request("");
+	run_exec(&q, NULL, -EINVAL, "no container id");
+	q = exec_request("nosuch");
+	run_exec(&q, NULL, -ENOENT, "no container nosuch");
+	remove_pod(pod);
+}
+
+/* What a client is told, and that nothing of a command is left when it goes. */
+static void exec_streams(void **state)
+{
+	static char large[EXEC_WAITING_MAX / 2];
+	char *cmd[] = { large };
+	char pod[65], id[65];
+	Cri__ExecRequest q;
+	int fd;
+
+	run_pod("streams", pod, 0, NULL);
+	create(pod, "c", id, 0, NULL);
+	start(id, 0, NULL);
+	q = exec_request(id);
+	q.stderr = true;
+	run_exec(&q, &fd, 0, NULL);
+	expect_end(fd, "\"reason\":\"ExitCode\",\"message\":\"3\"");
+	wait_exec_streams(0);
+
+	g.shim.fails = "Start";
+	g.shim.code = RPC_NOT_FOUND;
+	g.shim.text = "start \"x\": no such file";
+	run_exec(&q, &fd, 0, NULL);
+	expect_end(fd, "start \\\"x\\\": no such file");
+	g.shim.fails = NULL;
+	wait_exec_streams(0);
+
+	/* The client goes: the process is killed. */
+	g.shim.exec_runs = true;
+	run_exec(&q, &fd, 0, NULL);
+	wait_exec_streams(1);
+	(void)close(fd);
+	wait_exec_streams(0);
+	g.shim.exec_runs = false;
+
+	g.d.exec_streams = EXEC_STREAMS_MAX;
+	run_exec(&q, &fd, 0, NULL);
+	expect_end(fd, "there are 512 commands with clients already");
+	g.d.exec_streams = 0;
+
+	/* Nobody comes for the first two: they count until their time is over. */
+	memset(large, 'x', sizeof(large) - 64);
+	q.cmd = cmd;
+	run_exec(&q, NULL, 0, NULL);
+	run_exec(&q, NULL, 0, NULL);
+	run_exec(&q, NULL, -ENOBUFS, "commands that wait for their clients hold 16383 KiB");
+	remove_pod(pod);
+}
+
 /* A program that we start and that fails has the last word. */
 static void words_of_the_shim(void **state)
 {
@@ -629,6 +775,8 @@ int main(void)
 		cmocka_unit_test(container_errors),
 		cmocka_unit_test(comes_back),
 		cmocka_unit_test(exec_output),
+		cmocka_unit_test(exec_errors),
+		cmocka_unit_test(exec_streams),
 		cmocka_unit_test(words_of_the_shim),
 	};
 
