@@ -44,22 +44,27 @@ static void drain(int fd)
 
 static void wait_for_work(struct io_thread *t)
 {
-	struct pollfd p[2] = { { .fd = t->wake, .events = POLLIN }, { .events = POLLIN } };
+	struct pollfd p[IO_THREAD_KICKS_MAX + 2], *kicks = p + 2;
 
+	p[0] = (struct pollfd){ .fd = t->wake, .events = POLLIN };
+	p[1] = (struct pollfd){ .fd = t->fd_events ? t->fd : -1, .events = t->fd_events };
 	pthread_mutex_lock(&t->lock);
-	p[1].fd = t->kick;
+	for (unsigned i = 0; i < IO_THREAD_KICKS_MAX; i++)
+		kicks[i] = (struct pollfd){ .fd = t->kicks[i], .events = POLLIN };
 	pthread_mutex_unlock(&t->lock);
-	if (poll(p, 2, t->again_ms) < 0)
+	if (poll(p, ARRAY_SIZE(p), t->again_ms) < 0)
 		return;
 	if (p[0].revents)
 		drain(t->wake);
-	if (!p[1].revents)
-		return;
-	/* Its number may have gone to another file in the meantime. */
-	pthread_mutex_lock(&t->lock);
-	if (t->kick == p[1].fd)
-		drain(t->kick);
-	pthread_mutex_unlock(&t->lock);
+	for (unsigned i = 0; i < IO_THREAD_KICKS_MAX; i++) {
+		if (!kicks[i].revents)
+			continue;
+		/* Its number may have gone to another file in the meantime. */
+		pthread_mutex_lock(&t->lock);
+		if (t->kicks[i] == kicks[i].fd)
+			drain(t->kicks[i]);
+		pthread_mutex_unlock(&t->lock);
+	}
 }
 
 static void *io_thread_main(void *arg)
@@ -82,7 +87,9 @@ int io_thread_start(struct io_thread *t, const char *name, bool (*work)(void *ar
 	int r;
 
 	check(!t->runs);
-	*t = (struct io_thread){ .work = work, .arg = arg, .again_ms = -1, .kick = -1 };
+	*t = (struct io_thread){ .work = work, .arg = arg, .again_ms = -1, .fd = -1 };
+	for (unsigned i = 0; i < IO_THREAD_KICKS_MAX; i++)
+		t->kicks[i] = -1;
 	t->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (t->wake < 0)
 		return err_errno(err, -errno, "thread %s", name);
@@ -124,11 +131,11 @@ void io_thread_wake(struct io_thread *t)
 		log_debug("io thread: woken already");
 }
 
-void io_thread_watch(struct io_thread *t, int kick)
+void io_thread_watch(struct io_thread *t, unsigned n, int kick)
 {
 	pthread_mutex_lock(&t->lock);
-	check(t->held);
-	t->kick = kick;
+	check(t->held && n < IO_THREAD_KICKS_MAX);
+	t->kicks[n] = kick;
 	pthread_mutex_unlock(&t->lock);
 }
 

@@ -342,7 +342,7 @@ static bool blk_watch(struct virtio_dev *d, unsigned queue, int kick)
 	struct virtio_blk *b = container_of(d, struct virtio_blk, dev);
 
 	if (b->thread.runs && queue == 0)
-		io_thread_watch(&b->thread, kick);
+		io_thread_watch(&b->thread, queue, kick);
 	return b->thread.runs && queue == 0;
 }
 

@@ -1,6 +1,7 @@
 /* The thread for disks: work that hangs holds up nobody who only asks, and a hold waits for it. */
 #include "test/lib/unit.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -13,6 +14,7 @@ static struct io_thread t;
 static atomic_int rounds, left, in_work;
 static int gate[2]; /* work waits for a byte, unless `open` */
 static atomic_bool open_gate;
+static atomic_int wait_fd; /* the work waits for it and reads a byte a round; 0 = for nothing */
 
 static bool io_work(void *arg)
 {
@@ -22,6 +24,10 @@ static bool io_work(void *arg)
 	atomic_store(&in_work, 1);
 	if (!atomic_load(&open_gate))
 		assert_int_equal(read(gate[0], &c, 1), 1);
+	if (t.fd_events)
+		assert_int_equal(read(t.fd, &c, 1), 1);
+	t.fd = atomic_load(&wait_fd);
+	t.fd_events = t.fd > 0 ? POLLIN : 0;
 	atomic_fetch_add(&rounds, 1);
 	atomic_store(&in_work, 0);
 	return atomic_load(&left) > 0 && atomic_fetch_sub(&left, 1) > 0;
@@ -46,7 +52,7 @@ static void *io_hold(void *arg)
 
 static void test_io_thread(void **state)
 {
-	int kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), n;
+	int kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), data[2], n;
 	static atomic_int held;
 	struct err err = { 0 };
 	pthread_t holder;
@@ -70,7 +76,7 @@ static void test_io_thread(void **state)
 	assert_true(becomes(&held, 1));
 	assert_int_equal(pthread_join(holder, NULL), 0);
 	assert_int_equal(atomic_load(&rounds), 1);
-	io_thread_watch(&t, kick);
+	io_thread_watch(&t, 0, kick);
 	io_thread_release(&t);
 	assert_false(io_thread_pausing(&t));
 	/* Kicks, and work that says there is more. */
@@ -82,9 +88,27 @@ static void test_io_thread(void **state)
 	/* Idle: it sleeps. */
 	(void)usleep(20000);
 	assert_int_equal(atomic_load(&rounds), n + 6);
+	/* Any of its kicks. */
+	io_thread_hold(&t);
+	io_thread_watch(&t, 0, -1);
+	io_thread_watch(&t, IO_THREAD_KICKS_MAX - 1, kick);
+	io_thread_release(&t);
+	assert_true(becomes(&rounds, n + 7));
+	assert_int_equal(write(kick, &one, sizeof(one)), sizeof(one));
+	assert_true(becomes(&rounds, n + 8));
+	/* What the work waits for, while it does. */
+	assert_int_equal(pipe(data), 0);
+	assert_int_equal(write(data[1], "xy", 2), 2);
+	atomic_store(&wait_fd, data[0]);
+	io_thread_wake(&t);
+	assert_true(becomes(&rounds, n + 11));
+	(void)usleep(20000);
+	assert_int_equal(atomic_load(&rounds), n + 11);
 	io_thread_stop(&t);
 	io_thread_stop(&t);
 	assert_int_equal(close(kick), 0);
+	close(data[0]);
+	close(data[1]);
 }
 
 int main(void)
