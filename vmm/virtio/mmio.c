@@ -68,6 +68,15 @@ static void mmio_interrupt(struct virtio_transport *t, unsigned queue)
 	raise_irq(container_of(t, struct virtio_mmio, transport), IRQ_VRING);
 }
 
+/* A driver that is not there yet reads it when it comes. */
+static void mmio_config_changed(struct virtio_transport *t)
+{
+	struct virtio_mmio *m = container_of(t, struct virtio_mmio, transport);
+
+	if (m->dev->started)
+		raise_irq(m, IRQ_CONFIG);
+}
+
 static void mmio_on_kick(struct ev_io *io, uint32_t events)
 {
 	struct virtio_mmio_queue *q = io->arg;
@@ -84,7 +93,7 @@ int virtio_mmio_init(struct virtio_mmio *m, struct loop *loop, struct virtio_dev
 	int r;
 
 	*m = (struct virtio_mmio){
-		.transport.interrupt = mmio_interrupt,
+		.transport = { mmio_interrupt, mmio_config_changed },
 		.dev = dev,
 		.mem = mem,
 		.irq = -1,
@@ -182,7 +191,7 @@ static uint32_t read_register(struct virtio_mmio *m, uint64_t off)
 	case R_STATUS:
 		return m->status;
 	case R_CONFIG_GENERATION:
-		return 0; /* no configuration changes while it is being read */
+		return 0; /* nothing of it that changes is larger than one access */
 	default:
 		/* No shared memory regions: 4.2.2, SHMLen of a region that is not there. */
 		return off >= R_SHM_LEN_LOW && off <= R_SHM_BASE_HIGH ? UINT32_MAX : 0;

@@ -42,7 +42,6 @@ enum {
 #define F_PROTOCOL_FEATURES (1ull << 30)
 #define PROTOCOL_F_REPLY_ACK (1ull << 3)
 #define PROTOCOL_F_CONFIG (1ull << 9)
-#define PROTOCOL_FEATURES (PROTOCOL_F_REPLY_ACK | PROTOCOL_F_CONFIG)
 #define VRING_INDEX_MASK 0xffu
 #define VRING_NO_FD 0x100u
 #define MESSAGES_PER_ROUND 64
@@ -102,6 +101,14 @@ static void vhost_user_interrupt(struct virtio_transport *t, unsigned queue)
 	/* Non-blocking; the counter is full only if QEMU has not looked for 2^64 - 2 of them. */
 	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		log_debug("vhost-user: interrupt failed", "device", v->dev->ops->name);
+}
+
+static void vhost_user_config_changed(struct virtio_transport *t)
+{
+	struct vhost_user *v = container_of(t, struct vhost_user, transport);
+
+	if (v->config_changed)
+		v->config_changed(v->config_arg);
 }
 
 static struct virtq *queue_of(struct vhost_user_ring *r)
@@ -409,16 +416,21 @@ static int vhost_user_set_vring_err(struct vhost_user *v)
 	return e;
 }
 
+static uint64_t protocol_features(const struct vhost_user *v)
+{
+	return PROTOCOL_F_REPLY_ACK | (v->own_config ? PROTOCOL_F_CONFIG : 0);
+}
+
 static int vhost_user_get_protocol_features(struct vhost_user *v)
 {
-	return answer_u64(v, PROTOCOL_FEATURES);
+	return answer_u64(v, protocol_features(v));
 }
 
 static int vhost_user_set_protocol_features(struct vhost_user *v)
 {
 	uint64_t f = payload_u64(v);
 
-	if (f & ~PROTOCOL_FEATURES)
+	if (f & ~protocol_features(v))
 		return -EINVAL;
 	v->protocol_features = f;
 	return 0;
@@ -654,7 +666,8 @@ int vhost_user_init(struct vhost_user *v, struct loop *loop, struct virtio_dev *
 	int r;
 
 	memset(v, 0, sizeof(*v));
-	v->transport.interrupt = vhost_user_interrupt;
+	v->transport = (struct virtio_transport){ vhost_user_interrupt, vhost_user_config_changed };
+	v->own_config = true;
 	v->dev = dev;
 	v->loop = loop;
 	v->fd = fd;

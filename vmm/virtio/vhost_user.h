@@ -47,6 +47,11 @@ struct vhost_user {
 	struct vhost_user_ring rings[VIRTIO_QUEUES_MAX];
 	void (*failed)(void *arg, const char *why);
 	void *arg;
+	/* The owner's to set, after init. The driver is shown the device's configuration, not one
+	 * of the peer's; what to do when it changes, NULL = nothing. */
+	bool own_config;
+	void (*config_changed)(void *config_arg);
+	void *config_arg;
 
 	int fd; /* owned; -1 = the connection is over */
 	struct ev_io io;

@@ -5,10 +5,11 @@
  * is served by virtio-mmio (backend kvm) or vhost-user (backend qemu), which knows no device.
  *
  * Threads: all ops run on the main loop, except `features` and `config_read`, which any thread may
- * call: they read only what is constant after creation. Kicks arrive as eventfds on the loop; a
- * transport whose registers are written by vCPU threads posts start and stop to the loop. A device
- * that waits for disks serves its queues on a thread of its own and takes the kicks there (watch);
- * transports change queues and guest memory between virtio_hold and virtio_release.
+ * call: they read only what is constant after creation, or one atomic value. Kicks arrive as
+ * eventfds on the loop; a transport whose registers are written by vCPU threads posts start and
+ * stop to the loop. A device that waits for disks, or moves many packets, serves its queues on a
+ * thread of its own and takes the kicks there (watch); transports change queues and guest memory
+ * between virtio_hold and virtio_release.
  *
  * Order: virtq_enable for each queue the driver set up, start, notify..., stop, virtq_disable.
  * Queues may come one by one (vhost-user): start is called with the first, notify for each that is
@@ -60,11 +61,14 @@ struct virtio_dev_ops {
 struct virtio_transport {
 	/* Tells the driver that `queue` has used buffers. Never blocks. The device's thread. */
 	void (*interrupt)(struct virtio_transport *t, unsigned queue);
+	/* Tells the driver that the configuration changed. Main loop. NULL = it cannot. */
+	void (*config_changed)(struct virtio_transport *t);
 };
 
 /* Embedded in each device. */
 struct virtio_dev {
 	const struct virtio_dev_ops *ops;
+	uint64_t features;		    /* more than ops->features; set by init */
 	struct virtio_transport *transport; /* set by the transport before start */
 	struct virtq queues[VIRTIO_QUEUES_MAX];
 	bool started;
@@ -73,7 +77,8 @@ struct virtio_dev {
 /* All that the device offers. */
 static inline uint64_t virtio_features(const struct virtio_dev *d)
 {
-	return d->ops->features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX;
+	return d->ops->features | d->features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC |
+	       VIRTIO_F_EVENT_IDX;
 }
 
 /* For transports: on return no request is under way and none begins until the release. They nest.
@@ -105,6 +110,13 @@ static inline void virtio_stop(struct virtio_dev *d)
 	if (d->started && d->ops->stop)
 		d->ops->stop(d);
 	d->started = false;
+}
+
+/* For devices, on the main loop: what config_read says is not what it was. */
+static inline void virtio_config_changed(struct virtio_dev *d)
+{
+	if (d->transport && d->transport->config_changed)
+		d->transport->config_changed(d->transport);
 }
 
 /* For devices: shows the driver what was pushed, with at most one interrupt. */

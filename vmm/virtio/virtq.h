@@ -74,7 +74,7 @@ static inline bool virtq_enabled(const struct virtq *q)
 /* The next chain. 1 = filled in, 0 = none (or not enabled, or broken). Breaks the queue on a chain
  * that is malformed: out of range, too long, looping, readable after writable, nested indirect. */
 int virtq_pop(struct virtq *q, struct virtq_chain *c) must_check;
-/* Puts back the chain popped last (only that one, and not pushed yet). */
+/* Puts back the chain popped last, which was not pushed yet; again: the one before it. */
 void virtq_unpop(struct virtq *q);
 /* A chain that was popped and not pushed yet, anew: the driver may have changed it, or guest memory
  * may be mapped elsewhere. 1 = filled in, 0 = the queue is broken. */

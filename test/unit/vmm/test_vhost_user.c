@@ -388,13 +388,37 @@ static void test_closed(void **state)
 	close(call);
 }
 
+static unsigned config_changes;
+
+static void on_config_changed(void *arg)
+{
+	config_changes++;
+	assert_ptr_equal(arg, &vu);
+}
+
+/* A peer that keeps the configuration itself: it is told of changes, and not offered ours. */
+static void test_peers_config(void **state)
+{
+	virtio_config_changed(&rng.dev); /* nobody listens */
+	vu.own_config = false;
+	vu.config_changed = on_config_changed;
+	vu.config_arg = &vu;
+	virtio_config_changed(&rng.dev);
+	assert_int_equal(config_changes, 1);
+	send_message(GET_PROTOCOL, 0, NULL, 0, NULL, 0);
+	assert_true(answer_u64(GET_PROTOCOL) == 1 << 3);
+	assert_string_equal(why, "");
+	send_u64(SET_PROTOCOL, 1 << 9, NULL);
+	assert_string_not_equal(why, "");
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_ring),	      T(test_reply_ack),  T(test_hostile),
-		T(test_ring_outside), T(test_pieces),	  T(test_config),
-		T(test_closed),	      T(test_no_eventfd), T(test_chains_kept),
+		T(test_ring),	     T(test_reply_ack),	   T(test_hostile), T(test_ring_outside),
+		T(test_pieces),	     T(test_config),	   T(test_closed),  T(test_no_eventfd),
+		T(test_chains_kept), T(test_peers_config),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

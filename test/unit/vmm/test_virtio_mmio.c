@@ -329,6 +329,21 @@ static void test_odd_access(void **state)
 	assert_int_equal(rd(STATUS), 15);
 }
 
+/* News of the configuration come as an interrupt of its own, to a driver that is there. */
+static void test_config_changed(void **state)
+{
+	uint64_t n;
+
+	virtio_config_changed(&dev);
+	assert_int_equal(rd(INTERRUPT_STATUS), 0);
+	start();
+	virtio_config_changed(&dev);
+	assert_int_equal(rd(INTERRUPT_STATUS), 2);
+	assert_int_equal(read(m.irq, &n, sizeof(n)), sizeof(n));
+	wr(INTERRUPT_ACK, 2);
+	assert_int_equal(rd(INTERRUPT_STATUS), 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -341,6 +356,7 @@ int main(void)
 		T(test_interrupt),
 		T(test_kick),
 		T(test_config),
+		T(test_config_changed),
 		T(test_odd_access),
 	};
 #undef T
