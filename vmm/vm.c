@@ -43,9 +43,11 @@ void vm_init(struct vm *vm, struct loop *loop, const struct vm_config *config,
 	virtio_vsock_init(&vm->vsock, loop, VM_GUEST_CID);
 	console_init(&vm->console);
 	virtio_rng_init(&vm->rng, loop);
+	virtio_net_init(&vm->net);
 	vm->devices[0] = &vm->blk.dev;
 	vm->devices[1] = &vm->vsock.dev;
 	vm->devices[2] = &vm->rng.dev;
+	vm->devices[3] = &vm->net.dev;
 }
 
 void vm_fini(struct vm *vm)
@@ -55,6 +57,7 @@ void vm_fini(struct vm *vm)
 	vm->backend = NULL;
 	ev_io_del(&vm->room_io);
 	console_fini(&vm->console);
+	virtio_net_fini(&vm->net);
 	virtio_rng_fini(&vm->rng);
 	virtio_vsock_fini(&vm->vsock);
 	virtio_blk_fini(&vm->blk);
@@ -190,6 +193,8 @@ int vm_boot(struct vm *vm, const struct vm_boot *b, struct err *err)
 		r = choose_backend(vm, err);
 	if (r == 0)
 		r = start_disk(vm, err);
+	if (r == 0)
+		r = virtio_net_start(&vm->net, vm->loop, err);
 	if (r < 0)
 		return r;
 	console_set_sink(&vm->console, take_fd(b->console_fd));
@@ -248,6 +253,25 @@ int vm_connect_vsock(struct vm *vm, uint32_t port, int *fd, struct err *err)
 	if (r == 0)
 		*fd = -1;
 	return r;
+}
+
+int vm_attach_tap(struct vm *vm, int *fd, struct err *err)
+{
+	int r;
+
+	if (vm->state == VM_ENDED)
+		return wrong_state(vm, err);
+	r = tap_prepare(*fd, err);
+	if (r == 0)
+		r = virtio_net_attach(&vm->net, *fd, err);
+	if (r == 0)
+		*fd = -1;
+	return r;
+}
+
+void vm_detach_tap(struct vm *vm)
+{
+	virtio_net_detach(&vm->net);
 }
 
 pid_t vm_backend_pid(const struct vm *vm)

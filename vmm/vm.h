@@ -14,11 +14,12 @@
 #include "vmm/backend/backend.h"
 #include "vmm/dev/blk.h"
 #include "vmm/dev/console.h"
+#include "vmm/dev/net.h"
 #include "vmm/dev/rng.h"
 #include "vmm/dev/vsock.h"
 #include "vmm/window.h"
 
-#define VM_DEVICES 3
+#define VM_DEVICES 4
 
 enum vm_state { VM_NEW, VM_RUNNING, VM_ENDED };
 
@@ -61,6 +62,7 @@ struct vm {
 	struct virtio_vsock vsock;
 	struct console console;
 	struct virtio_rng rng;
+	struct virtio_net net;
 	struct virtio_dev *devices[VM_DEVICES];
 };
 
@@ -90,6 +92,9 @@ int vm_map_window(struct vm *vm, uint64_t first, uint64_t sectors, int *fd, bool
 		  struct err *err) must_check;
 int vm_unmap_window(struct vm *vm, uint64_t first, struct err *err) must_check;
 int vm_connect_vsock(struct vm *vm, uint32_t port, int *fd, struct err *err) must_check;
+/* Takes *fd (set to -1) on success. -EPROTO: wrong state; -EINVAL: not a tap as it should be. */
+int vm_attach_tap(struct vm *vm, int *fd, struct err *err) must_check;
+void vm_detach_tap(struct vm *vm);
 
 const char *vm_state_name(enum vm_state s);
 pid_t vm_backend_pid(const struct vm *vm); /* 0 = none */

@@ -153,6 +153,19 @@ static int vmctl_connect_vsock(struct vm *vm, const Vmm__Request *q, int *fds, s
 	return vm_connect_vsock(vm, q->connect_vsock->port, &fds[0], err);
 }
 
+static int vmctl_attach_tap(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds,
+			    struct err *err)
+{
+	return vm_attach_tap(vm, &fds[0], err);
+}
+
+static int vmctl_detach_tap(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds,
+			    struct err *err)
+{
+	vm_detach_tap(vm);
+	return 0;
+}
+
 static int vmctl_kill(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
 {
 	vm_kill(vm);
@@ -180,6 +193,8 @@ static const struct {
 	[REQ(CONNECT_VSOCK)] = { vmctl_connect_vsock, IN(VM_RUNNING), 1, 1 },
 	[REQ(KILL)] = { vmctl_kill, IN(VM_RUNNING), 0, 0 },
 	[REQ(INFO)] = { vmctl_info, IN_ANY, 0, 0 },
+	[REQ(ATTACH_TAP)] = { vmctl_attach_tap, IN(VM_NEW) | IN(VM_RUNNING), 1, 1 },
+	[REQ(DETACH_TAP)] = { vmctl_detach_tap, IN_ANY, 0, 0 },
 };
 
 static int dispatch(struct vm *vm, const Vmm__Request *q, int *fds, size_t n_fds, struct err *err)
@@ -209,6 +224,12 @@ static void fill_info(const struct vm *vm, Vmm__InfoReply *i)
 	i->agent_ready_ns = vm->times.agent_ready;
 }
 
+static void close_all(int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		fd_close(&fds[i]);
+}
+
 int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_t n_fds,
 	       struct err *err)
 {
@@ -218,10 +239,15 @@ int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_
 	struct err why = { 0 };
 	int r;
 
-	if (!q)
+	if (!q) {
+		close_all(fds, n_fds);
 		return err_set(err, -EBADMSG, "malformed packet of %zu bytes", len);
+	}
 	p.id = q->id;
 	r = dispatch(c->vm, q, fds, n_fds, &why);
+	/* Before the answer: who has it knows that nothing of what was refused is held any more (a
+	 * tap whose last descriptor goes is gone, and its name is free). */
+	close_all(fds, n_fds);
 	if (r < 0) {
 		p.error = -r;
 		p.message = (char *)err_text(&why);
@@ -253,8 +279,6 @@ static int receive(struct vmctl *c, uint8_t *data, struct err *err)
 	if (n <= 0) /* an empty packet looks like the end, and the protocol has none */
 		return -ESHUTDOWN;
 	r = vmctl_take(c, data, (size_t)n, fds, n_fds, err);
-	for (size_t i = 0; i < n_fds; i++)
-		fd_close(&fds[i]);
 	return r < 0 ? r : 1;
 }
 

@@ -48,8 +48,9 @@ void vmctl_agent_connected(void *arg);
 void vmctl_ended(void *arg, enum end_reason reason, const char *message);
 void vmctl_disk_room(void *arg, const struct blk_room *room);
 
-/* Serves one packet that was received: the parser, apart from its socket. Descriptors that it uses
- * are set to -1. -EBADMSG: malformed; -errno: no answer could be queued. */
+/* Serves one packet that was received: the parser, apart from its socket. All descriptors are taken
+ * over or closed before the answer, and set to -1. -EBADMSG: malformed; -errno: no answer could be
+ * queued. */
 int vmctl_take(struct vmctl *c, const uint8_t *data, size_t len, int *fds, size_t n_fds,
 	       struct err *err) must_check;
 

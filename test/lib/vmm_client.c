@@ -186,6 +186,26 @@ int vmm_connect(struct vmm_client *c, uint32_t port, int *ret_fd)
 	return r;
 }
 
+int vmm_attach_tap(struct vmm_client *c, int tap)
+{
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__AttachTap a = VMM__ATTACH_TAP__INIT;
+
+	q.request_case = VMM__REQUEST__REQUEST_ATTACH_TAP;
+	q.attach_tap = &a;
+	return vmm_call(c, &q, &tap, 1, NULL);
+}
+
+int vmm_detach_tap(struct vmm_client *c)
+{
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__DetachTap t = VMM__DETACH_TAP__INIT;
+
+	q.request_case = VMM__REQUEST__REQUEST_DETACH_TAP;
+	q.detach_tap = &t;
+	return vmm_call(c, &q, NULL, 0, NULL);
+}
+
 pid_t vmm_qemu_pid(struct vmm_client *c)
 {
 	Vmm__Request q = VMM__REQUEST__INIT;

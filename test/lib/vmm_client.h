@@ -34,6 +34,8 @@ int vmm_map(struct vmm_client *c, uint64_t first, uint64_t sectors, int fd, bool
 int vmm_unmap(struct vmm_client *c, uint64_t first);
 /* Our end of a new connection in *ret_fd. */
 int vmm_connect(struct vmm_client *c, uint32_t port, int *ret_fd);
+int vmm_attach_tap(struct vmm_client *c, int tap);
+int vmm_detach_tap(struct vmm_client *c);
 pid_t vmm_qemu_pid(struct vmm_client *c);
 /* Waits for events; fails the test after `seconds`. */
 void vmm_wait_connected(struct vmm_client *c, int seconds);

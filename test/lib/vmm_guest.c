@@ -10,13 +10,20 @@
  *	mount PATH TYPE ro|rw | umount | cat NAME | put NAME LEN SEED
  *	listen PORT echo|sink|drop|source LEN	one process per connection
  *	connect PORT				to the host; expected to fail
+ *	net ADDR4 ADDR6 MTU			eth0, /24 and /64, and lo: addresses, up
+ *	carrier					-> ok 0|1
+ *	tcp PORT echo|sink|drop|source LEN	as listen, on all addresses
  *	rng | reboot | panic
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/blkpg.h>
 #include <linux/fs.h>
+#include <linux/ipv6.h>
 #include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -186,10 +193,19 @@ static void serve(int fd, const char *mode, uint64_t len)
 	}
 }
 
-static int do_listen(unsigned port, const char *mode, uint64_t len)
+static int tcp(unsigned port)
 {
-	int fd = vsock(VMADDR_CID_ANY, port, 1);
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	if (fd < 0 || bind(fd, (void *)&a, sizeof(a)) < 0 || listen(fd, 64) < 0)
+		return -errno;
+	return fd;
+}
+
+/* One process per connection. */
+static int accept_on(int fd, const char *mode, uint64_t len)
+{
 	if (fd < 0)
 		return fd;
 	if (fork() == 0) {
@@ -205,6 +221,70 @@ static int do_listen(unsigned port, const char *mode, uint64_t len)
 	}
 	close(fd);
 	return 0;
+}
+
+static int put_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int r = fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int bring_up(int s, const char *name)
+{
+	struct ifreq q = { .ifr_flags = IFF_UP };
+
+	snprintf(q.ifr_name, sizeof(q.ifr_name), "%s", name);
+	return ioctl(s, SIOCSIFFLAGS, &q) < 0 ? -errno : 0;
+}
+
+static int do_net(const char *addr4, const char *addr6, int mtu)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET }, mask = { .sin_family = AF_INET };
+	struct in6_ifreq six = { .ifr6_prefixlen = 64 };
+	struct ifreq q = { .ifr_name = "eth0" };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
+	int s6 = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	mkdir("/proc", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
+	r = put_text("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0");
+	if (r == 0)
+		r = bring_up(s, "lo");
+	q.ifr_mtu = mtu;
+	if (r == 0 && ioctl(s, SIOCSIFMTU, &q) < 0)
+		r = -errno;
+	if (r == 0)
+		r = bring_up(s, "eth0");
+	inet_pton(AF_INET, addr4, &a.sin_addr);
+	mask.sin_addr.s_addr = htonl(0xffffff00);
+	memcpy(&q.ifr_addr, &a, sizeof(a));
+	if (r == 0 && ioctl(s, SIOCSIFADDR, &q) < 0)
+		r = -errno;
+	memcpy(&q.ifr_netmask, &mask, sizeof(mask));
+	if (r == 0 && ioctl(s, SIOCSIFNETMASK, &q) < 0)
+		r = -errno;
+	six.ifr6_ifindex = (int)if_nametoindex("eth0");
+	inet_pton(AF_INET6, addr6, &six.ifr6_addr);
+	if (r == 0 && ioctl(s6, SIOCSIFADDR, &six) < 0 && errno != EEXIST)
+		r = -errno;
+	close(s);
+	close(s6);
+	return r;
+}
+
+static int do_carrier(char *out, size_t size)
+{
+	struct ifreq q = { .ifr_name = "eth0" };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int r = ioctl(s, SIOCGIFFLAGS, &q) < 0 ? -errno : 0;
+
+	snprintf(out, size, " %d", q.ifr_flags & IFF_RUNNING ? 1 : 0);
+	close(s);
+	return r;
 }
 
 static int command(char *line, char *out, size_t size)
@@ -259,7 +339,13 @@ static int command(char *line, char *out, size_t size)
 		return 0;
 	}
 	if (!strcmp(verb, "listen") && sscanf(line, "%*s %llu %63s %llu", &a, s1, &b) >= 2)
-		return do_listen((unsigned)a, s1, b);
+		return accept_on(vsock(VMADDR_CID_ANY, (unsigned)a, 1), s1, b);
+	if (!strcmp(verb, "tcp") && sscanf(line, "%*s %llu %63s %llu", &a, s1, &b) >= 2)
+		return accept_on(tcp((unsigned)a), s1, b);
+	if (!strcmp(verb, "net") && sscanf(line, "%*s %63s %63s %llu", s1, s2, &a) == 3)
+		return do_net(s1, s2, (int)a);
+	if (!strcmp(verb, "carrier"))
+		return do_carrier(out, size);
 	if (!strcmp(verb, "connect") && sscanf(line, "%*s %llu", &a) == 1) {
 		int fd = vsock(VMADDR_CID_HOST, (unsigned)a, 0);
 

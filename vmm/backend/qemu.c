@@ -1,7 +1,8 @@
 /*
  * Backend qemu: QEMU's microvm machine as a child runs the vCPUs (TCG, or what --qemu-arg asks
  * for); blk and vsock are served to it by our device code over vhost-user, on inherited
- * socketpairs. Guest memory is a memfd of QEMU's that the vhost-user connections share.
+ * socketpairs, and the network card nearly so (qemu_net.h). Guest memory is a memfd of QEMU's that
+ * the vhost-user connections share.
  *
  * The child dies with the monitor (PDEATHSIG), and is killed through its pidfd. QEMU resets on a
  * triple fault, the guest's only way to end; -no-reboot turns that into exit status 0.
@@ -25,6 +26,7 @@
 #include "base/spawn.h"
 #include "base/util.h"
 #include "vmm/backend/cmdline.h"
+#include "vmm/backend/qemu_net.h"
 #include "vmm/virtio/vhost_user.h"
 
 #define STDERR_MAX 4096	  /* of QEMU's messages: the beginning, where the cause is */
@@ -36,13 +38,14 @@
 #define TSC_SAMPLE_NS (5 * NS_PER_MS)
 
 /* Descriptors of the child. */
-enum { CHILD_STDERR = 2, CHILD_BLK, CHILD_VSOCK, CHILD_CONSOLE, CHILD_FDS };
+enum { CHILD_STDERR = 2, CHILD_BLK, CHILD_VSOCK, CHILD_QMP, CHILD_CONSOLE, CHILD_FDS };
 
 struct backend {
 	struct loop *loop;
 	void (*ended)(void *arg, enum end_reason reason, const char *message);
 	void *arg;
 	struct vhost_user blk, vsock;
+	struct qemu_net net;
 	void (*console)(void *arg, const void *data, size_t n); /* NULL = not wanted */
 	struct ev_child child;
 	pid_t pid; /* 0 = not started, or reaped */
@@ -148,7 +151,22 @@ static int make_cmdline(struct cmdline *line, const struct backend_boot *b, stru
 	return r == 0 ? cmdline_add(line, b->cmdline, err) : r;
 }
 
-static int make_args(struct args *a, const struct backend_boot *b, struct err *err)
+/* The same card as our own: what it would do beyond that is off. */
+static void add_net(struct args *a, const struct qemu_net *n)
+{
+	arg2(a, "-chardev", str_fmt("socket,id=qmp,fd=%d", CHILD_QMP));
+	arg2(a, "-mon", strdup("chardev=qmp,mode=control"));
+	arg2(a, "-chardev", str_fmt("socket,id=net,path=%s,abstract=on", n->name));
+	arg2(a, "-netdev", strdup("vhost-user,id=net,chardev=net"));
+	arg2(a, "-device",
+	     str_fmt("virtio-net-device,id=eth0,netdev=net,mac=%s,ctrl_vq=off,ctrl_rx=off,"
+		     "ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,"
+		     "guest_announce=off",
+		     n->mac));
+}
+
+static int make_args(struct args *a, const struct backend *q, const struct backend_boot *b,
+		     struct err *err)
 {
 	struct cmdline line;
 	int r = make_cmdline(&line, b, err);
@@ -188,6 +206,7 @@ static int make_args(struct args *a, const struct backend_boot *b, struct err *e
 	arg2(a, "-device", strdup("vhost-user-blk,chardev=blk,num-queues=1,queue-size=256"));
 	arg2(a, "-chardev", str_fmt("socket,id=vsock,fd=%d", CHILD_VSOCK));
 	arg2(a, "-device", strdup("vhost-user-vsock-device,chardev=vsock"));
+	add_net(a, &q->net);
 	if (b->console) {
 		arg2(a, "-chardev", str_fmt("socket,id=con,fd=%d", CHILD_CONSOLE));
 		arg2(a, "-serial", strdup("chardev:con"));
@@ -273,6 +292,7 @@ static void qemu_on_child_exit(struct ev_child *c, int status)
 	sep = *words ? ": " : "";
 	vhost_user_fini(&q->blk);
 	vhost_user_fini(&q->vsock);
+	qemu_net_fini(&q->net);
 	if (*q->failure) {
 		reason = END_MONITOR_ERROR;
 		snprintf(text, sizeof(text), "%s%s%s", q->failure, sep, words);
@@ -330,7 +350,7 @@ static int start_child(struct backend *q, const struct backend_boot *b, const in
 		       struct err *err)
 {
 	struct args cleanup_with(qemu_args_fini) a = { .n = 0 };
-	int pidfd = -1, r = make_args(&a, b, err);
+	int pidfd = -1, r = make_args(&a, q, b, err);
 	struct spawn s;
 
 	if (r < 0)
@@ -344,6 +364,7 @@ static int start_child(struct backend *q, const struct backend_boot *b, const in
 	r = spawn_run(&s, &q->pid, &pidfd, err);
 	if (r < 0)
 		return err_wrap(err, r, "start QEMU (--qemu; package qemu-system-x86)");
+	qemu_net_set_peer(&q->net, q->pid);
 	r = ev_child_add(q->loop, &q->child, q->pid, pidfd, qemu_on_child_exit, q);
 	if (r < 0) { /* the pidfd is closed, the child runs */
 		kill(q->pid, SIGKILL);
@@ -366,6 +387,7 @@ static void qemu_free(struct backend *q)
 	}
 	vhost_user_fini(&q->blk);
 	vhost_user_fini(&q->vsock);
+	qemu_net_fini(&q->net);
 	ev_io_del(&q->stderr_io);
 	ev_io_del(&q->console_io);
 	fd_close(&q->stderr_fd);
@@ -382,7 +404,7 @@ static void qemu_freep(struct backend **q)
 static int qemu_boot(const struct backend_boot *b, struct backend **ret, struct err *err)
 {
 	struct backend *cleanup_with(qemu_freep) q = calloc(1, sizeof(*q));
-	cleanup_fd int blk = -1, vsock = -1, err_w = -1, con_child = -1;
+	cleanup_fd int blk = -1, vsock = -1, qmp = -1, err_w = -1, con_child = -1;
 	int p[2], r;
 
 	if (!q)
@@ -396,6 +418,9 @@ static int qemu_boot(const struct backend_boot *b, struct backend **ret, struct 
 	r = qemu_serve(q, &q->blk, device(b, VIRTIO_ID_BLOCK), &blk, err);
 	if (r == 0)
 		r = qemu_serve(q, &q->vsock, device(b, VIRTIO_ID_VSOCK), &vsock, err);
+	if (r == 0)
+		r = qemu_net_init(&q->net, q->loop, device(b, VIRTIO_ID_NET),
+				  qemu_on_protocol_error, q, &qmp, err);
 	if (r < 0)
 		return r;
 	if (pipe2(p, O_CLOEXEC) < 0)
@@ -410,8 +435,9 @@ static int qemu_boot(const struct backend_boot *b, struct backend **ret, struct 
 	}
 	r = watch_output(q, err);
 	if (r == 0)
-		r = start_child(
-			q, b, (const int[CHILD_FDS]){ -1, -1, err_w, blk, vsock, con_child }, err);
+		r = start_child(q, b,
+				(const int[CHILD_FDS]){ -1, -1, err_w, blk, vsock, qmp, con_child },
+				err);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(&q);

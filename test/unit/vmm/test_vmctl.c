@@ -170,6 +170,30 @@ static void test_states(void **state)
 	close(sv[1]);
 }
 
+/* What is no tap is refused, and stays nobody's; test_vmm_net has real ones. */
+static void test_taps(void **state)
+{
+	Vmm__Request q = VMM__REQUEST__INIT;
+	Vmm__AttachTap a = VMM__ATTACH_TAP__INIT;
+	Vmm__DetachTap t = VMM__DETACH_TAP__INIT;
+	int fd[2] = { memfd_create("w", MFD_CLOEXEC), -1 };
+
+	q.request_case = REQ(ATTACH_TAP);
+	q.attach_tap = &a;
+	fd[1] = fd[0];
+	assert_int_equal(call(&q, fd, 1), EINVAL);
+	assert_int_equal(call(&q, NULL, 0), EINVAL);
+	assert_int_equal(call(&q, fd, 2), EINVAL);
+	vm.state = VM_ENDED;
+	assert_int_equal(call(&q, fd, 1), EPROTO);
+	q.request_case = REQ(DETACH_TAP);
+	q.detach_tap = &t;
+	assert_int_equal(call(&q, fd, 1), EINVAL);
+	assert_int_equal(call(&q, NULL, 0), 0);
+	assert_int_equal(vm.net.tap, -1);
+	close(fd[0]);
+}
+
 static void test_info(void **state)
 {
 	Vmm__Request q = VMM__REQUEST__INIT;
@@ -321,7 +345,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_windows),      T(test_states),	 T(test_info),	       T(test_deaf_client),
 		T(test_malformed),    T(test_too_long),	 T(test_too_many_fds), T(test_client_gone),
-		T(test_wrong_socket), T(test_disk_room),
+		T(test_wrong_socket), T(test_disk_room), T(test_taps),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
