@@ -48,6 +48,7 @@ struct agent {
 	struct disks disks;
 	struct cgroups cgroups; /* from CreateSandbox on */
 	bool sandboxed;
+	bool networked;	  /* SetNetwork was answered well */
 	bool ending;	  /* Shutdown was asked for */
 	int64_t ready_ns; /* CLOCK_MONOTONIC when the agent was ready to serve */
 	struct pidns pidns;

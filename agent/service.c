@@ -13,6 +13,7 @@
 #include "agent/clock.h"
 #include "agent/container.h"
 #include "agent/creates.h"
+#include "agent/net/network.h"
 #include "agent/sandbox.h"
 #include "agent/shutdown.h"
 #include "agent/signals.h"
@@ -58,6 +59,35 @@ static void service_create_sandbox(struct ttrpc_call *call, const ProtobufCMessa
 	resp.machine = u.machine;
 	resp.ready_ns = a->ready_ns;
 	ttrpc_reply(call, &resp.base);
+}
+
+static int set_network(struct agent *a, const Agent__SetNetworkRequest *req, struct err *err)
+{
+	int r = sandbox_ready(a, err);
+
+	if (r < 0)
+		return r;
+	if (a->networked)
+		return err_set(err, -EEXIST, "the network is there already");
+	r = network_set(req, err);
+	if (r == 0)
+		a->networked = true;
+	return r;
+}
+
+static void service_set_network(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	const Agent__SetNetworkRequest *req = (const void *)msg;
+	Agent__SetNetworkResponse resp = AGENT__SET_NETWORK_RESPONSE__INIT;
+	struct err err = { 0 };
+	int r = network_validate(req, &err);
+
+	if (r == 0)
+		r = set_network(arg, req, &err);
+	if (r < 0)
+		refuse(call, r, &err);
+	else
+		ttrpc_reply(call, &resp.base);
 }
 
 static void service_create_container(struct ttrpc_call *call, const ProtobufCMessage *msg,
@@ -252,6 +282,7 @@ static void service_shutdown(struct ttrpc_call *call, const ProtobufCMessage *ms
 
 static const struct ttrpc_method methods[] = {
 	{ "CreateSandbox", service_create_sandbox },
+	{ "SetNetwork", service_set_network },
 	{ "CreateContainer", service_create_container },
 	{ "StartContainer", service_start_container },
 	{ "ExecProcess", service_exec_process },

@@ -12,6 +12,11 @@
 #define POD_CONTAINERS_MAX 256u
 #define POD_DISKS_MAX 640u /* attached in the guest at once: layers, and one for each container */
 
+/* A pod's network: the shim refuses to mirror more, the agent refuses the request. */
+#define POD_ADDRESSES_MAX 256u
+#define POD_ROUTES_MAX 1024u
+#define POD_NEIGHBOURS_MAX 1024u /* permanent ones */
+
 /* A container: shim (OCI) and huskd (CRI) refuse more, the agent refuses the request. */
 #define CONTAINER_ID_MAX 128u	     /* bytes; also of pods and execs */
 #define CONTAINER_LOWERS_MAX 64u     /* read-only disks of its root file system */
