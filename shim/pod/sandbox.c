@@ -37,12 +37,14 @@ void sandbox_fini(struct sandbox *sb)
 	ev_timer_del(&sb->stop_timer);
 	ev_timer_del(&sb->lost_timer);
 	stop_watching(sb);
+	pod_network_stop(&sb->network);
 	agent_free(take_ptr(&sb->agent));
 	vm_free(vm);
 	waits_run(&sb->ready_waits, -ECANCELED, NULL);
 	waits_run(&sb->stopped_waits, -ECANCELED, NULL);
 	hostgroup_fini(&sb->group);
 	free_ptr(&sb->cgroup_parent);
+	free_ptr(&sb->netns);
 	console_free(take_ptr(&sb->console));
 	windows_fini(&sb->windows);
 	pb_arena_fini(&sb->arena);
@@ -113,6 +115,13 @@ int sandbox_prepare(struct sandbox *sb, const Cri__PodSandboxConfig *cfg, struct
 	if (r == 0)
 		sb->by_service = true;
 	return r;
+}
+
+int sandbox_set_netns(struct sandbox *sb, const char *netns, struct err *err)
+{
+	check(sb->state == SB_CREATED && !sb->netns);
+	sb->netns = strdup(netns);
+	return sb->netns ? 0 : err_nomem(err);
 }
 
 int sandbox_prepare_implicit(struct sandbox *sb, const char *hostname, struct err *err)
@@ -243,6 +252,17 @@ static void start_watching(struct sandbox *sb)
 		sb->ops->trouble("the guest's clock follows the host's late", &err, sb->arg);
 }
 
+static void become_ready(struct sandbox *sb)
+{
+	if (!sb->guest_set || !sb->network_set)
+		return;
+	sb->ready_ns = now_mono_ns();
+	set_state(sb, SB_READY);
+	start_watching(sb);
+	sb->ops->ready(sb->arg);
+	waits_run(&sb->ready_waits, 0, NULL);
+}
+
 static void sandbox_on_created(const struct ttrpc_result *res, void *arg)
 {
 	const Agent__CreateSandboxResponse *resp;
@@ -263,11 +283,24 @@ static void sandbox_on_created(const struct ttrpc_result *res, void *arg)
 	}
 	resp = (const Agent__CreateSandboxResponse *)res->resp;
 	(void)snprintf(sb->kernel_release, sizeof(sb->kernel_release), "%s", resp->kernel_release);
-	sb->ready_ns = now_mono_ns();
-	set_state(sb, SB_READY);
-	start_watching(sb);
-	sb->ops->ready(sb->arg);
-	waits_run(&sb->ready_waits, 0, NULL);
+	sb->guest_set = true;
+	become_ready(sb);
+}
+
+static void sandbox_on_network(int code, const struct err *err, void *arg)
+{
+	struct sandbox *sb = arg;
+
+	if (sb->state != SB_STARTING)
+		return;
+	if (code == -ECANCELED || code == -ECONNRESET)
+		return; /* as above */
+	if (code < 0) {
+		kill_vm(sb, err_text(err));
+		return;
+	}
+	sb->network_set = true;
+	become_ready(sb);
 }
 
 /* A pod without a console can be told less about, but it works. */
@@ -291,6 +324,14 @@ static void make_group(struct sandbox *sb)
 			   sb->setup->cgroup_record, sb->memory_mib, &err);
 	if (r < 0 && r != -EOPNOTSUPP && r != -EROFS && r != -EACCES && r != -EPERM)
 		sb->ops->trouble("no cgroup for the pod", &err, sb->arg);
+}
+
+static int start_network(struct sandbox *sb, struct err *err)
+{
+	sb->network_set = !sb->netns;
+	return sb->netns ? pod_network_start(&sb->network, sb->loop, sb->netns, sb->vm, sb->agent,
+					     sandbox_on_network, sb, err)
+			 : 0;
 }
 
 static int start_vm(struct sandbox *sb, struct err *err)
@@ -329,6 +370,8 @@ static int start_vm(struct sandbox *sb, struct err *err)
 	r = agent_create_sandbox(sb->agent, sb->req, sandbox_on_created, sb);
 	if (r == 0)
 		r = agent_events(sb->agent);
+	if (r == 0)
+		return start_network(sb, err);
 	/* The boot has failed already: the monitor's answer, on its way, has the reason. Without
 	 * it the end of the channel is what is told (sandbox_on_agent_lost). */
 	if (r == -ECONNRESET)
@@ -350,6 +393,7 @@ int sandbox_start(struct sandbox *sb, struct err *err)
 		sb->ops->pids_changed(sb->arg);
 		return 0;
 	}
+	pod_network_stop(&sb->network);
 	agent_free(take_ptr(&sb->agent));
 	vm_free(take_ptr(&sb->vm));
 	hostgroup_end(&sb->group);
@@ -390,6 +434,7 @@ static void sandbox_on_vm_ended(const char *why, void *arg)
 	set_state(sb, SB_STOPPED);
 	stop_watching(sb);
 	/* Calls in flight get their errors before the owner is told. */
+	pod_network_stop(&sb->network);
 	agent_free(take_ptr(&sb->agent));
 	vm_free(take_ptr(&sb->vm));
 	hostgroup_end(&sb->group);

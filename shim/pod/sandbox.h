@@ -27,6 +27,7 @@
 #include "shim/pod/guest_clock.h"
 #include "shim/pod/hostgroup.h"
 #include "shim/pod/liveness.h"
+#include "shim/pod/network.h"
 #include "shim/pod/windows.h"
 #include "shim/vm/agent_client.h"
 #include "shim/vm/vm.h"
@@ -86,12 +87,15 @@ struct sandbox {
 	bool oom_fixed;	     /* the configuration of the pod says it */
 	char *cgroup_parent; /* as the client named it; "" = not */
 	struct hostgroup group;
-	struct vm *vm;		  /* STARTING to the VM's end */
-	struct agent *agent;	  /* the same */
-	struct console *console;  /* from the start on; NULL = could not be had */
-	struct liveness liveness; /* while READY */
-	struct guest_clock clock; /* the same */
-	struct disk_room room;	  /* the same */
+	char *netns;		     /* path of the pod's network namespace; NULL = loopback only */
+	struct pod_network network;  /* while STARTING */
+	bool guest_set, network_set; /* what READY needs */
+	struct vm *vm;		     /* STARTING to the VM's end */
+	struct agent *agent;	     /* the same */
+	struct console *console;     /* from the start on; NULL = could not be had */
+	struct liveness liveness;    /* while READY */
+	struct guest_clock clock;    /* the same */
+	struct disk_room room;	     /* the same */
 	struct windows windows;
 	uint64_t next_stream;
 	struct vm_info info; /* outlives the VM */
@@ -116,6 +120,8 @@ int sandbox_prepare(struct sandbox *sb, const Cri__PodSandboxConfig *cfg,
 		    struct err *err) must_check;
 /* The same for a container without a sandbox service. */
 int sandbox_prepare_implicit(struct sandbox *sb, const char *hostname, struct err *err) must_check;
+/* CREATED: the VM is to have the network of this namespace, a path. */
+int sandbox_set_netns(struct sandbox *sb, const char *netns, struct err *err) must_check;
 /* CREATED -> STARTING. */
 int sandbox_start(struct sandbox *sb, struct err *err) must_check;
 /* fn(0) once READY, fn(-errno) once it cannot get there; at once when that is so already. */

@@ -59,15 +59,12 @@ static void sandbox_service_on_create(struct ttrpc_call *call, const ProtobufCMe
 		r = err_set(&err, -EEXIST, "sandbox %s exists already", s->id);
 	else if (req->n_rootfs)
 		r = err_set(&err, -ENOSYS, "a sandbox with a root file system is not supported");
-	else if (!str_empty(req->netns_path))
-		r = err_set(&err, -ENOSYS,
-			    "joining network namespace %.100s: pods have loopback only until pod "
-			    "networking is there",
-			    req->netns_path);
 	if (r == 0)
 		r = read_config(req->options, &arena, &cfg, &err);
 	if (r == 0)
 		r = sandbox_prepare(&s->sandbox, cfg, &err);
+	if (r == 0 && !str_empty(req->netns_path))
+		r = sandbox_set_netns(&s->sandbox, req->netns_path, &err);
 	if (r < 0) {
 		(void)err_wrap(&err, r, "create sandbox");
 		ttrpc_reply_err(call, r, &err);

@@ -173,6 +173,13 @@ int agent_create_sandbox(struct agent *a, const Agent__CreateSandboxRequest *req
 	return call(a, "CreateSandbox", &req->base, AGENT_BOOT_TIMEOUT_MS, done, arg);
 }
 
+/* Waits for the boot, as agent_create_sandbox does. */
+int agent_set_network(struct agent *a, const Agent__SetNetworkRequest *req, ttrpc_done done,
+		      void *arg)
+{
+	return call(a, "SetNetwork", &req->base, AGENT_BOOT_TIMEOUT_MS, done, arg);
+}
+
 int agent_create_container(struct agent *a, const Agent__CreateContainerRequest *req,
 			   ttrpc_done done, void *arg)
 {

@@ -37,6 +37,8 @@ int agent_events(struct agent *a) must_check;
 /* As ttrpc_client_call: exactly one `done` for each that returned 0, never inside. */
 int agent_create_sandbox(struct agent *a, const Agent__CreateSandboxRequest *req, ttrpc_done done,
 			 void *arg) must_check;
+int agent_set_network(struct agent *a, const Agent__SetNetworkRequest *req, ttrpc_done done,
+		      void *arg) must_check;
 int agent_create_container(struct agent *a, const Agent__CreateContainerRequest *req,
 			   ttrpc_done done, void *arg) must_check;
 int agent_start_container(struct agent *a, const char *id, ttrpc_done done, void *arg) must_check;

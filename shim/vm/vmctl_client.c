@@ -425,6 +425,16 @@ int vmctl_connect(struct vmctl *v, uint32_t port, int fd, vmctl_done done, void 
 	return submit(v, &req, fd, VMCTL_TIMEOUT_MS, done, arg);
 }
 
+int vmctl_attach_tap(struct vmctl *v, int tap, vmctl_done done, void *arg)
+{
+	Vmm__Request req = VMM__REQUEST__INIT;
+	Vmm__AttachTap a = VMM__ATTACH_TAP__INIT;
+
+	req.request_case = VMM__REQUEST__REQUEST_ATTACH_TAP;
+	req.attach_tap = &a;
+	return submit(v, &req, tap, VMCTL_TIMEOUT_MS, done, arg);
+}
+
 int vmctl_kill(struct vmctl *v, vmctl_done done, void *arg)
 {
 	Vmm__Request req = VMM__REQUEST__INIT;

@@ -53,6 +53,8 @@ int vmctl_map(struct vmctl *v, uint64_t first, uint64_t sectors, bool readonly, 
 /* Has no time limit: whoever unmaps must know when the sectors are free. */
 int vmctl_unmap(struct vmctl *v, uint64_t first, vmctl_done done, void *arg) must_check;
 int vmctl_connect(struct vmctl *v, uint32_t port, int fd, vmctl_done done, void *arg) must_check;
+/* The guest's network card gets the tap, and a link. Before and after the boot. */
+int vmctl_attach_tap(struct vmctl *v, int tap, vmctl_done done, void *arg) must_check;
 int vmctl_kill(struct vmctl *v, vmctl_done done, void *arg) must_check;
 int vmctl_info(struct vmctl *v, vmctl_done done, void *arg) must_check;
 /* An Info with a time limit of its own. */

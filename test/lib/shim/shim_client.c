@@ -260,6 +260,11 @@ int sandbox_call(struct pod *p, const char *method, struct answer *a)
 
 int create_sandbox(struct pod *p, const char *hostname)
 {
+	return create_sandbox_in(p, hostname, "");
+}
+
+int create_sandbox_in(struct pod *p, const char *hostname, const char *netns)
+{
 	Sandbox__CreateSandboxRequest req = SANDBOX__CREATE_SANDBOX_REQUEST__INIT;
 	Wkt__Any any = WKT__ANY__INIT;
 	struct answer a = { 0 };
@@ -275,6 +280,7 @@ int create_sandbox(struct pod *p, const char *hostname)
 	any.value.len = 2u + bytes[1];
 	req.sandbox_id = p->id;
 	req.options = &any;
+	req.netns_path = (char *)netns;
 	call(p, &sandbox__sandbox__descriptor, "CreateSandbox", &req.base, &a);
 	code = a.code;
 	answer_clear(&a);

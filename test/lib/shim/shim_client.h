@@ -73,6 +73,8 @@ void answer_clear(struct answer *a);
 /* The calls, short. They return the code (0 or -errno). */
 int sandbox_call(struct pod *p, const char *method, struct answer *a);
 int create_sandbox(struct pod *p, const char *hostname);
+int create_sandbox_in(struct pod *p, const char *hostname,
+		      const char *netns); /* a path, "" = none */
 int task_start(struct pod *p, const char *id, const char *exec_id, struct answer *a);
 int task_kill(struct pod *p, const char *id, const char *exec_id, uint32_t sig);
 int task_delete(struct pod *p, const char *id, const char *exec_id);

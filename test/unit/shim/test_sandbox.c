@@ -244,6 +244,37 @@ static void test_guest_refuses(void **state)
 	assert_int_equal(sandbox_exit_status(&sb), STATUS_VM_DIED);
 }
 
+/* Nothing but the boot was asked of the guest; the VM goes with its reason. */
+static void test_no_network(void **state)
+{
+	static struct waiter ready = { .name = "R" };
+	struct err err = { 0 };
+
+	assert_int_equal(sandbox_prepare(&sb, NULL, &err), 0);
+	assert_int_equal(sandbox_set_netns(&sb, "/nonexistent", &err), 0);
+	assert_int_equal(sandbox_start(&sb, &err), 0);
+	sandbox_when_ready(&sb, waiter_on_run, &ready);
+	until(SB_STOPPED, 5000);
+	assert_int_equal(ready.code, -EIO);
+	assert_text(ready.err.msg, "start the VM: the pod's network: /nonexistent: No such file");
+	assert_string_equal(fake.asked, "CreateSandbox");
+	assert_text(fake.killed, "the pod's network");
+}
+
+/* The thread is waited for, and tells nobody any more. */
+static void test_end_beside_network(void **state)
+{
+	struct err err = { 0 };
+
+	assert_int_equal(sandbox_prepare(&sb, NULL, &err), 0);
+	assert_int_equal(sandbox_set_netns(&sb, "/nonexistent", &err), 0);
+	assert_int_equal(sandbox_start(&sb, &err), 0);
+	assert_false(sandbox_end(&sb));
+	until(SB_STOPPED, 5000);
+	turn();
+	assert_string_equal(sb.why, "");
+}
+
 static void test_vm_dies(void **state)
 {
 	static struct waiter end = { .name = "E" };
@@ -557,6 +588,8 @@ int main(void)
 		TEST(test_life),
 		TEST(test_no_vm),
 		TEST(test_guest_refuses),
+		TEST(test_no_network),
+		TEST(test_end_beside_network),
 		TEST(test_vm_dies),
 		TEST(test_dies_early),
 		TEST(test_agent_lost),
