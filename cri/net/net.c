@@ -10,6 +10,7 @@
 #include "cri/net/attach.h"
 #include "cri/net/json.h"
 #include "cri/net/netns.h"
+#include "cri/net/pod.h"
 
 static const char *const default_bin_dirs[] = { "/opt/cni/bin", "/usr/lib/cni", NULL };
 
@@ -191,23 +192,24 @@ void net_status(struct net *n, struct net_status *ret)
 
 /* ---- pods ---- */
 
-static int make_record(struct net *n, const struct net_pod *pod, struct record *rec,
-		       struct err *err)
+static int make_record(struct net *n, const char *id, const Cri__PodSandboxConfig *pod,
+		       struct record *rec, struct err *err)
 {
-	int r = net_pod_args(pod, &rec->args, err);
+	int r = net_pod_args(id, pod, &rec->args, err);
 
 	if (r == 0)
 		r = net_pod_caps(pod, &rec->caps, err);
 	if (r < 0)
 		return r;
-	rec->id = strdup(pod->id);
-	rec->ifname = strdup(pod->ifname ? pod->ifname : NET_IFNAME);
-	rec->netns = str_fmt("%s/husk-%s", n->netns_dir, pod->id);
+	rec->id = strdup(id);
+	rec->ifname = strdup(NET_IFNAME);
+	rec->netns = str_fmt("%s/husk-%s", n->netns_dir, id);
 	rec->list = json_incref(n->conf.list->json);
 	return rec->id && rec->ifname && rec->netns ? 0 : err_nomem(err);
 }
 
-int net_add(struct net *n, const struct net_pod *pod, net_add_fn done, void *arg, struct err *err)
+int net_add(struct net *n, const char *id, const Cri__PodSandboxConfig *pod, net_add_fn done,
+	    void *arg, struct err *err)
 {
 	struct record rec = { 0 };
 	struct attach *a;
@@ -215,9 +217,9 @@ int net_add(struct net *n, const struct net_pod *pod, net_add_fn done, void *arg
 
 	if (!n->conf.list)
 		return err_set(err, -ENETDOWN, "%s", n->conf.why);
-	if (attach_find(n, pod->id))
+	if (attach_find(n, id))
 		return err_set(err, -EEXIST, "the pod has a network already");
-	r = make_record(n, pod, &rec, err);
+	r = make_record(n, id, pod, &rec, err);
 	if (r == 0)
 		r = attach_new(n, &rec, &a, err);
 	record_fini(&rec);
@@ -306,7 +308,8 @@ int net_find(const struct net *n, const char *id, struct net_view *ret)
 				  .ifname = a->rec.ifname,
 				  .netns = a->rec.netns,
 				  .network = a->list->name,
-				  .result = a->result };
+				  .result = a->result,
+				  .json = a->rec.result };
 	return 0;
 }
 

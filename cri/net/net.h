@@ -16,8 +16,8 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/waits.h"
-#include "cri/net/pod.h"
 #include "cri/net/result.h"
+#include "proto/cri.pb-c.h"
 
 #define NET_PLUGIN_MS 60000u   /* one run of one plug-in */
 #define NET_STATUS_MS 10000u   /* so long an answer to STATUS counts */
@@ -68,9 +68,9 @@ typedef void (*net_add_fn)(void *arg, int code, const struct net_result *res,
 			   const struct err *err);
 /* Keeps the request, makes the namespace, runs ADD. -EEXIST: this id is here already (also
  * while its DEL is not done); -ENETDOWN: no network is configured, with the reason.
- * `pod` is copied. */
-int net_add(struct net *n, const struct net_pod *pod, net_add_fn done, void *arg,
-	    struct err *err) must_check;
+ * `pod` is not needed any more when this returns. */
+int net_add(struct net *n, const char *id, const Cri__PodSandboxConfig *pod, net_add_fn done,
+	    void *arg, struct err *err) must_check;
 /* The ADD that is under way is ended and taken back; its `done` does not come. Nothing when there
  * is none. */
 void net_add_cancel(struct net *n, const char *id);
@@ -91,6 +91,7 @@ struct net_view {
 	const char *id, *ifname, *netns; /* netns: path */
 	const char *network;
 	const struct net_result *result;
+	const json_t *json; /* the same, as the last plug-in had it */
 };
 /* A pod whose ADD went through, also by an earlier huskd, and no DEL was asked for. Borrowed until
  * the loop goes on. -ENOENT. */

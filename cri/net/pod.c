@@ -21,8 +21,6 @@
 /* Pairs are separated by ; and the specification has no way to quote it. */
 static bool arg_valid(const char *s)
 {
-	if (!s)
-		return true;
 	if (strlen(s) > NET_TEXT_MAX)
 		return false;
 	for (; *s; s++)
@@ -31,18 +29,20 @@ static bool arg_valid(const char *s)
 	return true;
 }
 
-int net_pod_args(const struct net_pod *p, char **ret, struct err *err)
+int net_pod_args(const char *id, const Cri__PodSandboxConfig *c, char **ret, struct err *err)
 {
-	if (!record_id_valid(p->id))
-		return err_set(err, -EINVAL, "\"%.64s\" is no id for CNI", p->id ? p->id : "");
-	if (!arg_valid(p->namespace_) || !arg_valid(p->name) || !arg_valid(p->uid))
+	const Cri__PodSandboxMetadata none = CRI__POD_SANDBOX_METADATA__INIT;
+	const Cri__PodSandboxMetadata *m = c->metadata ? c->metadata : &none;
+
+	if (!record_id_valid(id))
+		return err_set(err, -EINVAL, "\"%.64s\" is no id for CNI", id);
+	if (!arg_valid(m->namespace_) || !arg_valid(m->name) || !arg_valid(m->uid))
 		return err_set(err, -EINVAL,
 			       "the pod's name, namespace or uid cannot be told to plug-ins");
 	*ret =
 		str_fmt("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;"
 			"K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s",
-			p->namespace_ ? p->namespace_ : "", p->name ? p->name : "", p->id,
-			p->uid ? p->uid : "");
+			m->namespace_, m->name, id, m->uid);
 	return *ret ? 0 : err_nomem(err);
 }
 
@@ -125,9 +125,9 @@ int net_quantity(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 
 /* ---- capabilities ---- */
 
-static int add_port(json_t *list, const struct net_port *p, struct err *err)
+static int add_port(json_t *list, const Cri__PortMapping *p, struct err *err)
 {
-	static const char *const protocols[] = { "tcp", "udp", "sctp" };
+	static const char *const protocols[] = { "tcp", "udp", "sctp" }; /* CRI's numbers */
 	uint8_t address[16];
 	json_t *j;
 
@@ -140,33 +140,32 @@ static int add_port(json_t *list, const struct net_port *p, struct err *err)
 	if ((unsigned)p->protocol >= ARRAY_SIZE(protocols))
 		return err_set(err, -EINVAL, "port mapping %d: protocol %d", p->host_port,
 			       (int)p->protocol);
-	if (!str_empty(p->host_ip) && inet_pton(AF_INET, p->host_ip, address) != 1 &&
+	if (*p->host_ip && inet_pton(AF_INET, p->host_ip, address) != 1 &&
 	    inet_pton(AF_INET6, p->host_ip, address) != 1)
 		return err_set(err, -EINVAL, "port mapping %d: host IP \"%.64s\"", p->host_port,
 			       p->host_ip);
 	j = json_pack("{s:i, s:i, s:s, s:s}", "hostPort", p->host_port, "containerPort",
-		      p->container_port, "protocol", protocols[p->protocol], "hostIP",
-		      p->host_ip ? p->host_ip : "");
+		      p->container_port, "protocol", protocols[p->protocol], "hostIP", p->host_ip);
 	return json_array_append_new(list, j) < 0 ? err_nomem(err) : 0;
 }
 
-static int add_ports(json_t *caps, const struct net_pod *p, struct err *err)
+static int add_ports(json_t *caps, const Cri__PodSandboxConfig *c, struct err *err)
 {
 	cleanup_json json_t *list = json_array();
 	int r = list ? 0 : err_nomem(err);
 
-	if (r == 0 && p->n_ports > NET_PORTS_MAX)
-		r = err_set(err, -E2BIG, "%zu port mappings, at most %u", p->n_ports,
+	if (r == 0 && c->n_port_mappings > NET_PORTS_MAX)
+		r = err_set(err, -E2BIG, "%zu port mappings, at most %u", c->n_port_mappings,
 			    NET_PORTS_MAX);
-	for (size_t i = 0; i < p->n_ports && r == 0; i++)
-		r = add_port(list, &p->ports[i], err);
+	for (size_t i = 0; i < c->n_port_mappings && r == 0; i++)
+		r = add_port(list, c->port_mappings[i], err);
 	if (r == 0 && json_array_size(list) > 0 && json_object_set(caps, "portMappings", list) < 0)
 		r = err_nomem(err);
 	return r;
 }
 
-static int add_rate(json_t **bw, const struct net_pair *a, const char *rate, const char *burst,
-		    struct err *err)
+static int add_rate(json_t **bw, const Cri__PodSandboxConfig__AnnotationsEntry *a, const char *rate,
+		    const char *burst, struct err *err)
 {
 	uint64_t n;
 
@@ -182,13 +181,13 @@ static int add_rate(json_t **bw, const struct net_pair *a, const char *rate, con
 	return 0;
 }
 
-static int add_annotations(json_t *caps, const struct net_pod *p, struct err *err)
+static int add_annotations(json_t *caps, const Cri__PodSandboxConfig *c, struct err *err)
 {
 	cleanup_json json_t *all = json_object(), *bw = NULL;
 	int r = all ? 0 : err_nomem(err);
 
-	for (size_t i = 0; i < p->n_annotations && r == 0; i++) {
-		const struct net_pair *a = &p->annotations[i];
+	for (size_t i = 0; i < c->n_annotations && r == 0; i++) {
+		const Cri__PodSandboxConfig__AnnotationsEntry *a = c->annotations[i];
 
 		/* protobuf-c does not look whether they are UTF-8, and JSON has nothing else. */
 		if (!utf8_valid(a->key) || !utf8_valid(a->value))
@@ -200,7 +199,7 @@ static int add_annotations(json_t *caps, const struct net_pod *p, struct err *er
 		else if (str_eq(a->key, "kubernetes.io/egress-bandwidth"))
 			r = add_rate(&bw, a, "egressRate", "egressBurst", err);
 	}
-	if (r == 0 && p->n_annotations > 0 &&
+	if (r == 0 && c->n_annotations > 0 &&
 	    json_object_set(caps, "io.kubernetes.cri.pod-annotations", all) < 0)
 		r = err_nomem(err);
 	if (r == 0 && bw && json_object_set(caps, "bandwidth", bw) < 0)
@@ -209,66 +208,56 @@ static int add_annotations(json_t *caps, const struct net_pod *p, struct err *er
 }
 
 /* Nothing where the list is empty. */
-static int add_strings(json_t *to, const char *key, char *const *v, struct err *err)
+static int add_strings(json_t *to, const char *key, char *const *v, size_t n, struct err *err)
 {
-	json_t *list;
-	int r = 0;
+	cleanup_json json_t *list = json_array();
+	int r = list ? 0 : err_nomem(err);
 
-	if (!v || !v[0])
-		return 0;
-	list = json_array();
-	for (; *v && r == 0; v++) {
-		if (!utf8_valid(*v))
+	for (size_t i = 0; i < n && r == 0; i++) {
+		if (!utf8_valid(v[i]))
 			r = err_set(err, -EINVAL, "%s: not UTF-8", key);
-		else if (json_array_append_new(list, json_string(*v)) < 0)
+		else if (json_array_append_new(list, json_string(v[i])) < 0)
 			r = err_nomem(err);
 	}
-	if (r == 0 && json_object_set(to, key, list) < 0)
+	if (r == 0 && n > 0 && json_object_set(to, key, list) < 0)
 		r = err_nomem(err);
-	json_decref(list);
 	return r;
 }
 
-static int add_dns(json_t *caps, const struct net_pod *p, struct err *err)
+static int add_dns(json_t *caps, const Cri__DNSConfig *d, struct err *err)
 {
 	cleanup_json json_t *dns = json_object();
 	int r = dns ? 0 : err_nomem(err);
 
 	if (r == 0)
-		r = add_strings(dns, "servers", p->dns_servers, err);
+		r = add_strings(dns, "servers", d->servers, d->n_servers, err);
 	if (r == 0)
-		r = add_strings(dns, "searches", p->dns_searches, err);
+		r = add_strings(dns, "searches", d->searches, d->n_searches, err);
 	if (r == 0)
-		r = add_strings(dns, "options", p->dns_options, err);
+		r = add_strings(dns, "options", d->options, d->n_options, err);
 	if (r == 0 && json_object_size(dns) > 0 && json_object_set(caps, "dns", dns) < 0)
 		r = err_nomem(err);
 	return r;
 }
 
-static int add_text(json_t *caps, const char *key, const char *value, struct err *err)
+static int add_cgroup(json_t *caps, const char *path, struct err *err)
 {
-	if (str_empty(value))
-		return 0;
-	if (!utf8_valid(value))
-		return err_set(err, -EINVAL, "%s: not UTF-8", key);
-	return json_object_set_new(caps, key, json_string(value)) < 0 ? err_nomem(err) : 0;
+	if (!utf8_valid(path))
+		return err_set(err, -EINVAL, "cgroup_parent: not UTF-8");
+	return json_object_set_new(caps, "cgroupPath", json_string(path)) < 0 ? err_nomem(err) : 0;
 }
 
-int net_pod_caps(const struct net_pod *p, json_t **ret, struct err *err)
+int net_pod_caps(const Cri__PodSandboxConfig *c, json_t **ret, struct err *err)
 {
 	cleanup_json json_t *caps = json_object();
-	int r = caps ? add_ports(caps, p, err) : err_nomem(err);
+	int r = caps ? add_ports(caps, c, err) : err_nomem(err);
 
 	if (r == 0)
-		r = add_annotations(caps, p, err);
-	if (r == 0)
-		r = add_dns(caps, p, err);
-	if (r == 0)
-		r = add_text(caps, "cgroupPath", p->cgroup_path, err);
-	if (r == 0)
-		r = add_strings(caps, "ips", p->ips, err);
-	if (r == 0)
-		r = add_text(caps, "mac", p->mac, err);
+		r = add_annotations(caps, c, err);
+	if (r == 0 && c->dns_config)
+		r = add_dns(caps, c->dns_config, err);
+	if (r == 0 && c->linux && *c->linux->cgroup_parent)
+		r = add_cgroup(caps, c->linux->cgroup_parent, err);
 	if (r == 0)
 		*ret = take_ptr(&caps);
 	return r;

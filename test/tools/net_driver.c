@@ -91,16 +91,20 @@ static int recover(struct net *n, struct loop *l, const char *dir)
 
 static int start(struct net *n, const char *verb, const char *id, struct err *err)
 {
-	const struct net_port port = { NET_TCP, 8080, 80, "" };
-	const struct net_pod pod = { .id = id,
-				     .name = "web",
-				     .namespace_ = "default",
-				     .uid = "u",
-				     .ports = &port,
-				     .n_ports = 1 };
+	Cri__PodSandboxMetadata meta = CRI__POD_SANDBOX_METADATA__INIT;
+	Cri__PodSandboxConfig pod = CRI__POD_SANDBOX_CONFIG__INIT;
+	Cri__PortMapping port = CRI__PORT_MAPPING__INIT, *ports[] = { &port };
 
+	meta.name = (char *)"web";
+	meta.namespace_ = (char *)"default";
+	meta.uid = (char *)"u";
+	port.host_port = 8080;
+	port.container_port = 80;
+	pod.metadata = &meta;
+	pod.n_port_mappings = 1;
+	pod.port_mappings = ports;
 	if (str_eq(verb, "add"))
-		return net_add(n, &pod, net_driver_on_add, NULL, err);
+		return net_add(n, id, &pod, net_driver_on_add, NULL, err);
 	if (str_eq(verb, "check"))
 		return net_check(n, id, net_driver_on_end, NULL, err);
 	if (str_eq(verb, "del"))

@@ -165,13 +165,20 @@ static void open_net(void)
 
 static void add(const char *id)
 {
-	static char *servers[] = { (char *)"10.0.0.10", NULL };
-	const struct net_pod pod = {
-		.id = id, .name = "web", .namespace_ = "ns", .uid = "u", .dns_servers = servers
-	};
+	char *servers[] = { (char *)"10.0.0.10" };
+	Cri__PodSandboxMetadata meta = CRI__POD_SANDBOX_METADATA__INIT;
+	Cri__PodSandboxConfig pod = CRI__POD_SANDBOX_CONFIG__INIT;
+	Cri__DNSConfig dns = CRI__DNSCONFIG__INIT;
 	struct err err = { 0 };
 
-	assert_ok(net_add(g.net, &pod, on_add, NULL, &err), &err);
+	meta.name = (char *)"web";
+	meta.namespace_ = (char *)"ns";
+	meta.uid = (char *)"u";
+	dns.n_servers = 1;
+	dns.servers = servers;
+	pod.metadata = &meta;
+	pod.dns_config = &dns;
+	assert_ok(net_add(g.net, id, &pod, on_add, NULL, &err), &err);
 }
 
 static void del(const char *id)
@@ -424,14 +431,14 @@ static bool status_says(bool ready, const char *part)
 static void readiness(void **state)
 {
 	cleanup_free char *conf = in_tmpdir("conf"), *away = in_tmpdir("away");
+	Cri__PodSandboxConfig pod = CRI__POD_SANDBOX_CONFIG__INIT;
 	struct err err = { 0 };
 
 	assert_true(status_says(true, ""));
 	put("conf/05.conf", "{\"cniVersion\":\"7.0.0\",\"name\":\"n\",\"type\":\"fake\"}");
 	drop("conf/10.conflist");
 	run_until(status_says(false, "05.conf: cniVersion \"7.0.0\" is not known"));
-	assert_int_equal(net_add(g.net, &(struct net_pod){ .id = "p" }, on_add, NULL, &err),
-			 -ENETDOWN);
+	assert_int_equal(net_add(g.net, "p", &pod, on_add, NULL, &err), -ENETDOWN);
 	put("conf/06.conf", "{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"nothere\"}");
 	run_until(status_says(false, "plug-in nothere is not in /nonexistent, "));
 	put("conf/06.conf", "{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"type\":\"fake\"}");

@@ -147,43 +147,65 @@ static void plugin_config(void **state)
 
 static void pod_args(void **state)
 {
-	struct net_pod p = { .id = "abc", .name = "web", .namespace_ = "ns", .uid = "u-1" };
+	Cri__PodSandboxMetadata meta = CRI__POD_SANDBOX_METADATA__INIT;
+	Cri__PodSandboxConfig p = CRI__POD_SANDBOX_CONFIG__INIT;
 	cleanup_free char *args = NULL;
 	struct err err = { 0 };
 
-	assert_ok(net_pod_args(&p, &args, &err), &err);
+	meta.name = (char *)"web";
+	meta.namespace_ = (char *)"ns";
+	meta.uid = (char *)"u-1";
+	p.metadata = &meta;
+	assert_ok(net_pod_args("abc", &p, &args, &err), &err);
 	assert_string_equal(args,
 			    "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;"
 			    "K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=u-1");
-	p.name = "a;b";
-	assert_int_equal(net_pod_args(&p, &args, &err), -EINVAL);
-	p.name = "web";
-	p.id = "../x";
-	assert_int_equal(net_pod_args(&p, &args, &err), -EINVAL);
-	p.id = "";
-	assert_int_equal(net_pod_args(&p, &args, &err), -EINVAL);
+	assert_int_equal(net_pod_args("../x", &p, &args, &err), -EINVAL);
+	assert_int_equal(net_pod_args("", &p, &args, &err), -EINVAL);
+	meta.name = (char *)"a;b";
+	assert_int_equal(net_pod_args("abc", &p, &args, &err), -EINVAL);
+}
+
+static Cri__PortMapping port(Cri__Protocol protocol, int host, int pod, const char *host_ip)
+{
+	Cri__PortMapping p = CRI__PORT_MAPPING__INIT;
+
+	p.protocol = protocol;
+	p.host_port = host;
+	p.container_port = pod;
+	p.host_ip = (char *)host_ip;
+	return p;
 }
 
 static void pod_caps(void **state)
 {
-	const struct net_port ports[] = { { NET_TCP, 8080, 80, "" },
-					  { NET_UDP, 0, 53, NULL },
-					  { NET_SCTP, 99, 98, "::1" } };
-	const struct net_pair notes[] = { { "a", "b" },
-					  { "kubernetes.io/ingress-bandwidth", "10M" } };
-	char *servers[] = { (char *)"10.0.0.10", NULL };
-	struct net_pod p = { .id = "abc",
-			     .ports = ports,
-			     .n_ports = 3,
-			     .annotations = notes,
-			     .n_annotations = 2,
-			     .dns_servers = servers,
-			     .cgroup_path = "/kubepods/x" };
+	Cri__PortMapping tcp = port(CRI__PROTOCOL__TCP, 8080, 80, "");
+	Cri__PortMapping none = port(CRI__PROTOCOL__UDP, 0, 53, "");
+	Cri__PortMapping sctp = port(CRI__PROTOCOL__SCTP, 99, 98, "::1");
+	Cri__PortMapping *ports[] = { &tcp, &none, &sctp };
+	Cri__PodSandboxConfig__AnnotationsEntry a =
+		CRI__POD_SANDBOX_CONFIG__ANNOTATIONS_ENTRY__INIT;
+	Cri__PodSandboxConfig__AnnotationsEntry b = a, *notes[] = { &a, &b };
+	char *servers[] = { (char *)"10.0.0.10" };
+	Cri__LinuxPodSandboxConfig lin = CRI__LINUX_POD_SANDBOX_CONFIG__INIT;
+	Cri__DNSConfig dns = CRI__DNSCONFIG__INIT;
+	Cri__PodSandboxConfig p = CRI__POD_SANDBOX_CONFIG__INIT;
 	cleanup_json json_t *caps = NULL, *want = NULL;
-	struct net_port bad = { NET_TCP, 70000, 80, "" };
-	struct net_pair note = { "kubernetes.io/egress-bandwidth", "5" };
 	struct err err = { 0 };
 
+	a.key = (char *)"a";
+	a.value = (char *)"b";
+	b.key = (char *)"kubernetes.io/ingress-bandwidth";
+	b.value = (char *)"10M";
+	p.n_port_mappings = 3;
+	p.port_mappings = ports;
+	p.n_annotations = 2;
+	p.annotations = notes;
+	dns.n_servers = 1;
+	dns.servers = servers;
+	p.dns_config = &dns;
+	lin.cgroup_parent = (char *)"/kubepods/x";
+	p.linux = &lin;
 	assert_ok(net_pod_caps(&p, &caps, &err), &err);
 	want = json_pack(
 		"{s:[{s:i,s:i,s:s,s:s},{s:i,s:i,s:s,s:s}], s:{s:s,s:s}, s:{s:i,s:I},"
@@ -196,20 +218,20 @@ static void pod_caps(void **state)
 	assert_non_null(want);
 	assert_true(json_equal(caps, want));
 
-	p.ports = &bad;
-	p.n_ports = 1;
+	tcp = port(CRI__PROTOCOL__TCP, 70000, 80, "");
 	assert_int_equal(net_pod_caps(&p, &want, &err), -EINVAL);
 	assert_text(err_text(&err), "port mapping 70000");
-	bad = (struct net_port){ NET_TCP, 80, 80, "nowhere" };
+	tcp = port(CRI__PROTOCOL__TCP, 80, 80, "nowhere");
 	assert_int_equal(net_pod_caps(&p, &want, &err), -EINVAL);
-	bad = (struct net_port){ (enum net_protocol)7, 80, 80, "" };
+	tcp = port((Cri__Protocol)7, 80, 80, "");
 	assert_int_equal(net_pod_caps(&p, &want, &err), -EINVAL);
-	p.n_ports = 0;
-	p.annotations = &note;
-	p.n_annotations = 1;
+	p.n_port_mappings = 0;
+	b.key = (char *)"kubernetes.io/egress-bandwidth";
+	b.value = (char *)"5";
 	assert_int_equal(net_pod_caps(&p, &want, &err), -EINVAL);
 	assert_text(err_text(&err), "egress-bandwidth: \"5\"");
-	note = (struct net_pair){ "x", "\xff" };
+	b.key = (char *)"x";
+	b.value = (char *)"\xff";
 	assert_int_equal(net_pod_caps(&p, &want, &err), -EINVAL);
 }
 
