@@ -38,10 +38,12 @@ struct setting {
 	uint64_t min, max;	    /* NUMBER */
 	const char *const *choices; /* STRING: one of these, NULL-terminated */
 	bool flag;		    /* also a command line flag */
+	bool paths;		    /* LIST: of these */
 };
 
 static const char *const backends[] = { "auto", "kvm", "qemu", NULL };
 static const char *const levels[] = { "debug", "info", "warn", "error", NULL };
+static const char *const networks[] = { "none", "auto", "cni", NULL };
 static const char *const formats[] = { "text", "json", NULL };
 
 #define AT(field) offsetof(struct config, field)
@@ -62,6 +64,9 @@ static const struct setting settings[] = {
 	{ "memory-mib", NUMBER, AT(memory_mib), VM_MEMORY_MIB_MIN, VM_MEMORY_MIB_MAX },
 	{ "streaming.address", STRING, AT(stream_address) },
 	{ "streaming.port", NUMBER, AT(stream_port), 0, UINT16_MAX },
+	{ "network.mode", STRING, AT(network_mode), .choices = networks },
+	{ "network.conf-dir", PATH, AT(network_conf_dir) },
+	{ "network.bin-dirs", LIST, AT(network_bin_dirs), .paths = true },
 	{ "images.keep-blobs", BOOL, AT(keep_blobs) },
 	{ "images.pinned", LIST, AT(pinned) },
 	{ "images.hosts-dir", PATH, AT(hosts_dir) },
@@ -150,7 +155,7 @@ static int add_to_list(struct config *c, const struct setting *s, const char *va
 	if (!more)
 		return err_nomem(err);
 	*list = more;
-	more[n] = strdup(value);
+	more[n] = s->paths ? absolute(value) : strdup(value);
 	more[n + 1] = NULL;
 	return more[n] ? 0 : err_nomem(err);
 }
@@ -215,7 +220,7 @@ static const struct setting *find_in(const char *section, const char *name)
 /* The static text of a section's name, or NULL. */
 static const char *find_section(const char *name)
 {
-	static const char *const sections[] = { "images", "streaming" };
+	static const char *const sections[] = { "images", "network", "streaming" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
 		if (str_eq(sections[i], name))
@@ -401,12 +406,14 @@ static int config_defaults(struct config *c, struct err *err)
 	c->log_level = strdup("info");
 	c->log_format = strdup("text");
 	c->stream_address = strdup("127.0.0.1");
+	c->network_mode = strdup("none");
+	c->network_conf_dir = strdup("/etc/cni/net.d");
 	c->keep_blobs = true;
 	c->hosts_dir = strdup("/etc/containerd/certs.d");
 	c->layers_at_once = 3;
 	c->layers_in_all = 8;
 	if (!c->root || !c->state || !c->listen || !c->backend || !c->log_level || !c->log_format ||
-	    !c->hosts_dir || !c->stream_address)
+	    !c->hosts_dir || !c->stream_address || !c->network_mode || !c->network_conf_dir)
 		return err_nomem(err);
 	return 0;
 }

@@ -37,6 +37,10 @@ struct config {
 	/* streaming: where clients of exec come to; port 0 = any that is free */
 	char *stream_address; /* default 127.0.0.1 */
 	uint32_t stream_port;
+	/* network: */
+	char *network_mode;	 /* "none", "auto", "cni" */
+	char *network_conf_dir;	 /* default /etc/cni/net.d */
+	char **network_bin_dirs; /* NULL = /opt/cni/bin, /usr/lib/cni */
 	/* images: */
 	bool keep_blobs; /* compressed layers stay for push, save and repair; default true */
 	char **pinned;	 /* names of images that are never pruned; NULL = none */

@@ -11,6 +11,7 @@
 struct backend;
 struct image_store;
 struct loop;
+struct net;
 struct rpc_server;
 struct stream_server;
 
@@ -20,6 +21,7 @@ struct huskd {
 	struct statedb *db;
 	struct state state;
 	struct image_store *images;
+	struct net *net; /* net/net.h; NULL = network.mode is none */
 	struct rpc_server *rpc;
 	struct stream_server *streams; /* exec; stream/server.h */
 	struct backend *backend;       /* runtime/backend.h */

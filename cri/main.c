@@ -13,6 +13,7 @@
 #include "cri/husk_service.h"
 #include "cri/huskd.h"
 #include "cri/images/service.h"
+#include "cri/net/net.h"
 #include "cri/paths.h"
 #include "cri/rpc/grpc.h"
 #include "cri/runtime/backend.h"
@@ -63,6 +64,23 @@ static int open_stores(struct huskd *d, struct err *err)
 	if (r == 0)
 		r = image_store_open(&o, &d->images, err);
 	return r;
+}
+
+static int open_net(struct huskd *d, struct err *err)
+{
+	cleanup_free char *dir = path_net(d);
+	struct net_options o = { .loop = d->loop,
+				 .dir = dir,
+				 .conf_dir = d->config.network_conf_dir,
+				 .bin_dirs = d->config.network_bin_dirs };
+	int r;
+
+	if (str_eq(d->config.network_mode, "none"))
+		return 0;
+	if (!dir)
+		return err_nomem(err);
+	r = net_open(&o, &d->net, err);
+	return r < 0 ? err_wrap(err, r, "networks of pods") : 0;
 }
 
 /* Without this, the first pod would be the one to find out. */
@@ -130,6 +148,8 @@ static int run(struct huskd *d, struct err *err)
 	if (r == 0)
 		r = open_stores(d, err);
 	if (r == 0)
+		r = open_net(d, err);
+	if (r == 0)
 		r = rpc_server_new(d->loop, services, ARRAY_SIZE(services), &d->rpc, err);
 	if (r == 0)
 		r = stream_server_new(d->loop, d->config.stream_address,
@@ -150,6 +170,7 @@ static int run(struct huskd *d, struct err *err)
 	 * is left to the next huskd. Connections to shims just end: the pods go on. */
 	stream_server_free(d->streams);
 	rpc_server_free(d->rpc);
+	net_close(d->net);
 	image_store_close(d->images);
 	statedb_close(d->db);
 	return r;

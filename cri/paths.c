@@ -18,6 +18,11 @@ char *path_images(const struct huskd *d)
 	return str_fmt("%s/images", d->config.root);
 }
 
+char *path_net(const struct huskd *d)
+{
+	return str_fmt("%s/net", d->config.root);
+}
+
 char *path_pods(const struct huskd *d)
 {
 	return str_fmt("%s/pods", d->config.state);

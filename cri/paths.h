@@ -21,6 +21,7 @@ int path_check_space(const struct huskd *d, struct err *err) must_check;
 
 char *path_db(const struct huskd *d);
 char *path_images(const struct huskd *d);
+char *path_net(const struct huskd *d); /* what is kept of the pods' networks */
 
 /* What holds one directory for each pod, container and running ExecSync, by id. */
 char *path_pods(const struct huskd *d);		   /* bundles */

@@ -219,7 +219,10 @@ int net_add(struct net *n, const char *id, const Cri__PodSandboxConfig *pod, net
 		return err_set(err, -ENETDOWN, "%s", n->conf.why);
 	if (attach_find(n, id))
 		return err_set(err, -EEXIST, "the pod has a network already");
-	r = make_record(n, id, pod, &rec, err);
+	/* Else DEL could not be run either. */
+	r = find_plugins(n, err);
+	if (r == 0)
+		r = make_record(n, id, pod, &rec, err);
 	if (r == 0)
 		r = attach_new(n, &rec, &a, err);
 	record_fini(&rec);

@@ -67,7 +67,8 @@ void net_status(struct net *n, struct net_status *ret);
 typedef void (*net_add_fn)(void *arg, int code, const struct net_result *res,
 			   const struct err *err);
 /* Keeps the request, makes the namespace, runs ADD. -EEXIST: this id is here already (also
- * while its DEL is not done); -ENETDOWN: no network is configured, with the reason.
+ * while its DEL is not done); -ENETDOWN: no network is configured, with the reason;
+ * -ENOENT: a plug-in is not there.
  * `pod` is not needed any more when this returns. */
 int net_add(struct net *n, const char *id, const Cri__PodSandboxConfig *pod, net_add_fn done,
 	    void *arg, struct err *err) must_check;

@@ -7,9 +7,11 @@
 #include "base/log.h"
 #include "base/pb.h"
 #include "base/util.h"
+#include "cri/net/net.h"
 #include "cri/paths.h"
 #include "cri/runtime/console.h"
 #include "cri/runtime/container.h"
+#include "cri/runtime/pod_network.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/runtime/spec_check.h"
 #include "proto/wkt.pb-c.h"
@@ -21,12 +23,16 @@ struct pod_run {
 	struct rpc_call *call;
 	bool spawning; /* the shim's `start` runs: nothing can be taken down before it ends */
 	bool promised; /* its row says that it is ready, or soon will */
+	bool adding;   /* the network's ADD runs, beside it */
+	bool waiting;  /* the shim is there and waits for the network */
+	int net_code;  /* how the ADD ended */
+	struct err net_err;
 	bool failed;
 	int code; /* of the failure */
 	struct err err;
 };
 
-enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_DELETE, STEP_WRITE };
+enum teardown_step { STEP_STOP, STEP_SHUTDOWN, STEP_DELETE, STEP_NETWORK, STEP_WRITE };
 
 struct pod_teardown {
 	struct pod *pod;
@@ -145,6 +151,53 @@ static void pod_on_down_written(void *arg, int code, const struct err *err)
 	pod_unref(p);
 }
 
+/* Of all steps but the last. */
+static void teardown_end(struct pod_teardown *t, int code, const struct err *err)
+{
+	struct pod *p = t->pod;
+
+	if (code < 0) {
+		log_limited(LOG_ERROR, "pod could not be taken down", "pod", p->id, "err",
+			    err_text(err));
+	} else {
+		p->torn_down = true;
+		log_info("pod is down", "pod", p->id);
+	}
+	t->step = STEP_WRITE;
+	t->code = code;
+	if (err)
+		t->err = *err;
+	if (state_written(&p->huskd->state, pod_on_down_written, t, NULL) < 0)
+		pod_on_down_written(t, 0, NULL);
+}
+
+static void pod_on_network_deleted(void *arg, int code, const struct err *why)
+{
+	struct err err = *why;
+
+	if (code == -ENOENT) /* of a plug-in; the pod is there */
+		code = -EIO;
+	if (code < 0)
+		(void)err_wrap(&err, code, "take down the network");
+	teardown_end(arg, code, &err);
+}
+
+static void teardown_network(struct pod_teardown *t)
+{
+	struct pod *p = t->pod;
+	struct err err = { 0 };
+	int r = -ENOENT;
+
+	t->step = STEP_NETWORK;
+	if (p->huskd->net)
+		r = net_del(p->huskd->net, p->id, pod_on_network_deleted, t, &err);
+	if (r == -ENOENT)
+		teardown_end(t, 0, NULL);
+	else if (r < 0)
+		pod_on_network_deleted(t, r, &err);
+}
+
+/* Of the shim and its VM. */
 static void teardown_finish(struct pod_teardown *t, int code, const struct err *err)
 {
 	struct pod *p = t->pod;
@@ -154,25 +207,16 @@ static void teardown_finish(struct pod_teardown *t, int code, const struct err *
 
 	drop_shim(p);
 	if (code < 0) {
-		log_limited(LOG_ERROR, "pod could not be taken down", "pod", p->id, "err",
-			    err_text(err));
-	} else {
-		p->torn_down = true;
-		for (c = TAILQ_FIRST(&p->containers); c; c = next) {
-			next = TAILQ_NEXT(c, link); /* a waiter may remove c */
-			container_pod_gone(c, t->kind);
-		}
-		if (bundle && remove_bundle(bundle, t->kind, &left) < 0)
-			log_limited(LOG_WARN, "cannot remove", "path", bundle, "err",
-				    err_text(&left));
-		log_info("pod is down", "pod", p->id);
+		teardown_end(t, code, err);
+		return;
 	}
-	t->step = STEP_WRITE;
-	t->code = code;
-	if (err)
-		t->err = *err;
-	if (state_written(&p->huskd->state, pod_on_down_written, t, NULL) < 0)
-		pod_on_down_written(t, 0, NULL);
+	for (c = TAILQ_FIRST(&p->containers); c; c = next) {
+		next = TAILQ_NEXT(c, link); /* a waiter may remove c */
+		container_pod_gone(c, t->kind);
+	}
+	if (bundle && remove_bundle(bundle, t->kind, &left) < 0)
+		log_limited(LOG_WARN, "cannot remove", "path", bundle, "err", err_text(&left));
+	teardown_network(t);
 }
 
 void pod_teardown(struct pod *p, enum teardown kind, wait_fn done, void *arg)
@@ -225,7 +269,7 @@ static void pod_on_shim_closed(void *arg)
 	struct pod_teardown *t = p->teardown;
 
 	ttrpc_client_free(take_ptr(&p->shim));
-	if (t && t->step != STEP_DELETE)
+	if (t && t->step < STEP_DELETE)
 		teardown_delete(t);
 	if (t || p->state != POD_READY)
 		return; /* RunPodSandbox notices by its own call */
@@ -464,6 +508,56 @@ static int call_create_sandbox(struct pod_run *run, struct err *err)
 	return r < 0 ? err_errno(err, r, "call the shim") : 0;
 }
 
+/* The shim is there, and the network has an answer. */
+static void run_create(struct pod_run *run)
+{
+	struct err err = run->net_err;
+	int r = run->net_code;
+
+	if (run->failed) {
+		run_unref(run);
+		return;
+	}
+	if (r < 0)
+		(void)err_wrap(&err, r, "set up the network");
+	else
+		r = call_create_sandbox(run, &err);
+	if (r < 0) {
+		run_fail(run, r, &err);
+		run_unref(run);
+	}
+}
+
+static void pod_on_network_added(void *arg, int code, const struct net_result *res,
+				 const struct err *err)
+{
+	struct pod_run *run = arg;
+	bool waiting = run->waiting;
+
+	log_debug("network answered", "pod", run->pod->id, "err", code < 0 ? err_text(err) : "");
+	run->adding = run->waiting = false;
+	run->net_code = code;
+	run->net_err = *err;
+	if (waiting)
+		run_create(run);
+	run_unref(run);
+}
+
+/* Beside the start of the shim. A failure is told when that has ended. */
+static void start_network(struct pod_run *run)
+{
+	struct pod *p = run->pod;
+
+	if (!pod_network_wanted(p->huskd))
+		return;
+	run->net_code =
+		net_add(p->huskd->net, p->id, p->config, pod_on_network_added, run, &run->net_err);
+	if (run->net_code == 0) {
+		run->adding = true;
+		run->refs++;
+	}
+}
+
 static void pod_on_shim_started(void *arg, int code, const char *address,
 				const struct err *shim_err)
 {
@@ -484,11 +578,13 @@ static void pod_on_shim_started(void *arg, int code, const char *address,
 	}
 	if (r == 0)
 		r = pod_attach(p, &err);
-	if (r == 0)
-		r = call_create_sandbox(run, &err);
 	if (r < 0) {
 		run_fail(run, r, &err);
 		run_unref(run);
+	} else if (run->adding) {
+		run->waiting = true; /* the reference, too */
+	} else {
+		run_create(run);
 	}
 }
 
@@ -502,6 +598,8 @@ static int run_start(struct pod_run *run, struct err *err)
 		r = mkdir_p(p->config->log_directory, 0755, err);
 	if (r == 0)
 		r = shim_start(p->huskd, p->id, bundle, pod_on_shim_started, run, err);
+	if (r == 0)
+		start_network(run);
 	return r;
 }
 
@@ -592,6 +690,8 @@ void pod_handle_run(struct rpc_call *call, const ProtobufCMessage *msg, void *ar
 			    req->runtime_handler);
 	if (r == 0)
 		r = spec_check_pod(c, &err);
+	if (r == 0)
+		r = pod_network_check(arg, c, &err);
 	if (r == 0)
 		r = path_check_space(arg, &err);
 	if (r == 0) {

@@ -5,7 +5,7 @@
  *	CREATING --it failed, and so did taking down what it had made--> NOTREADY
  *
  * Taking down is one machine whatever the cause, and ends with nothing of the pod running:
- * StopSandbox, ShutdownSandbox; where one of them fails, `shim delete`.
+ * StopSandbox, ShutdownSandbox; where one of them fails, `shim delete`; then the network's DEL.
  */
 #ifndef HUSK_CRI_RUNTIME_POD_H
 #define HUSK_CRI_RUNTIME_POD_H

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/pb.h"
 #include "base/util.h"
+#include "cri/net/net.h"
 #include "cri/paths.h"
 #include "cri/runtime/console.h"
 #include "cri/runtime/container.h"
@@ -328,6 +329,20 @@ static void mend_holds(struct huskd *d)
 	}
 }
 
+/* Of a pod that is taken down, the network goes with the rest. */
+static bool recover_keeps_network(void *arg, const char *id)
+{
+	const struct huskd *d = arg;
+	struct pod *p;
+
+	TAILQ_FOREACH(p, &d->state.pods, link)
+	{
+		if (str_eq(p->id, id))
+			return p->state == POD_READY;
+	}
+	return false;
+}
+
 int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *err)
 {
 	cleanup_free char *pods = path_pods(d), *containers = path_containers(d);
@@ -346,6 +361,8 @@ int recover_start(struct huskd *d, void (*done)(struct huskd *d), struct err *er
 		return err_errno(err, r, "start a timer");
 	}
 	mend_holds(d);
+	if (d->net)
+		net_reap(d->net, recover_keeps_network, d);
 	remove_unknown(rec, pods, true);
 	remove_unknown(rec, containers, false);
 	remove_unknown(rec, execs, false);

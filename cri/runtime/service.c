@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 #include "cri/huskd.h"
+#include "cri/net/net.h"
 #include "cri/runtime/backend.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/create.h"
@@ -27,6 +28,21 @@ static void runtime_service_version(struct rpc_call *call, const ProtobufCMessag
 	rpc_reply(call, &resp.base);
 }
 
+static void fill_network(Cri__RuntimeCondition *c, const struct huskd *d, struct net_status *s)
+{
+	c->type = (char *)"NetworkReady";
+	if (d->net)
+		net_status(d->net, s);
+	else
+		*s = (struct net_status){
+			.reason = "NetworkPluginNotReady",
+			.message = "pods have a loopback interface only: network.mode is none",
+		};
+	c->status = s->ready;
+	c->reason = (char *)s->reason;
+	c->message = s->message;
+}
+
 static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	const Cri__StatusRequest *req = (const void *)msg;
@@ -44,6 +60,7 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 	Cri__StatusResponse__InfoEntry info = CRI__STATUS_RESPONSE__INFO_ENTRY__INIT;
 	Cri__StatusResponse__InfoEntry *infos[] = { &info };
 	cleanup_free char *text = NULL, *fallback = NULL;
+	struct net_status net;
 
 	ready.type = (char *)"RuntimeReady";
 	ready.status = true;
@@ -57,11 +74,7 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 			return;
 		}
 	}
-	network.type = (char *)"NetworkReady";
-	network.reason = (char *)"NetworkPluginNotReady";
-	network.message =
-		(char *)"pods have a loopback interface only: CNI networks are not "
-			"implemented yet";
+	fill_network(&network, d, &net);
 	status.n_conditions = ARRAY_SIZE(conditions);
 	status.conditions = conditions;
 	husk.name = (char *)"husk";
@@ -71,13 +84,14 @@ static void runtime_service_status(struct rpc_call *call, const ProtobufCMessage
 	resp.runtime_handlers = handlers;
 	resp.features = &features;
 	if (req->verbose) {
-		json_t *j =
-			json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version",
-				  HUSK_VERSION, "rootDir", d->config.root, "stateDir",
-				  d->config.state, "backend", d->config.backend, "backendInUse",
-				  backend_name(d->backend, d->config.backend), "backendReason",
-				  d->backend->reason, "kernel",
-				  d->config.kernel ? d->config.kernel : "", "shim", d->config.shim);
+		json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}",
+				      "version", HUSK_VERSION, "rootDir", d->config.root,
+				      "stateDir", d->config.state, "backend", d->config.backend,
+				      "backendInUse", backend_name(d->backend, d->config.backend),
+				      "backendReason", d->backend->reason, "kernel",
+				      d->config.kernel ? d->config.kernel : "", "shim",
+				      d->config.shim, "networkMode", d->config.network_mode,
+				      "networkFile", net.file ? net.file : "");
 
 		text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 		json_decref(j);

@@ -149,12 +149,6 @@ int spec_check_pod(const Cri__PodSandboxConfig *c, struct err *err)
 		r = err_set(err, -EINVAL, "hostname is longer than 64 bytes");
 	if (r == 0)
 		r = check_log_directory(c->log_directory, err);
-	for (size_t i = 0; r == 0 && i < c->n_port_mappings; i++) {
-		if (c->port_mappings[i]->host_port != 0)
-			r = err_set(err, -ENOSYS,
-				    "host ports are not implemented yet (host port %" PRId32 ")",
-				    c->port_mappings[i]->host_port);
-	}
 	if (r == 0 && c->linux)
 		r = check_sandbox_security(c->linux->security_context, err);
 	return r;

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cri/net/net.h"
 #include "cri/paths.h"
 #include "cri/runtime/console.h"
 #include "cri/runtime/container.h"
@@ -136,11 +137,42 @@ struct pod_query {
 	struct rpc_call *call;
 };
 
+#define STATUS_IPS_MAX 8 /* of a pod that are told; two families, mostly */
+
+struct pod_ips {
+	char text[STATUS_IPS_MAX][46];
+	Cri__PodIP more[STATUS_IPS_MAX], *list[STATUS_IPS_MAX];
+};
+
+/* Of a pod that runs; the first is the one that kubelet shows. */
+static void fill_network(Cri__PodSandboxNetworkStatus *m, const struct pod *p, struct pod_ips *ips)
+{
+	struct net_addr a[STATUS_IPS_MAX];
+	struct net_view v;
+	size_t n;
+
+	if (p->state != POD_READY || !p->huskd->net || net_find(p->huskd->net, p->id, &v) < 0)
+		return;
+	n = net_addresses(&v, a, STATUS_IPS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		net_addr_format(&a[i], ips->text[i]);
+		cri__pod_ip__init(&ips->more[i]);
+		ips->more[i].ip = ips->text[i];
+		ips->list[i] = &ips->more[i];
+	}
+	if (n > 0) {
+		m->ip = ips->text[0];
+		m->n_additional_ips = n - 1;
+		m->additional_ips = &ips->list[1];
+	}
+}
+
 static void reply_pod(struct rpc_call *call, struct pod *p, const char *info_text)
 {
 	Cri__PodSandboxStatusResponse resp = CRI__POD_SANDBOX_STATUS_RESPONSE__INIT;
 	Cri__PodSandboxStatus m = CRI__POD_SANDBOX_STATUS__INIT;
 	Cri__PodSandboxNetworkStatus network = CRI__POD_SANDBOX_NETWORK_STATUS__INIT;
+	struct pod_ips ips;
 	Cri__LinuxPodSandboxStatus lin = CRI__LINUX_POD_SANDBOX_STATUS__INIT;
 	Cri__Namespace ns = CRI__NAMESPACE__INIT;
 	Cri__NamespaceOption none = CRI__NAMESPACE_OPTION__INIT;
@@ -153,7 +185,8 @@ static void reply_pod(struct rpc_call *call, struct pod *p, const char *info_tex
 	m.metadata = p->config->metadata;
 	m.state = pod_cri_state(p);
 	m.created_at = p->created_at;
-	m.network = &network; /* no address: loopback only */
+	m.network = &network;
+	fill_network(&network, p, &ips);
 	m.linux = &lin;
 	lin.namespaces = &ns;
 	ns.options = l && l->security_context && l->security_context->namespace_options
@@ -181,11 +214,16 @@ static void status_on_pod_info(const struct ttrpc_result *res, void *arg)
 	cleanup_free char *bundle = path_pod(q->pod->huskd, q->pod->id), *text = NULL;
 	json_t *j =
 		json_pack("{s:s, s:s}", "sandboxID", q->pod->id, "runtimeHandler", q->pod->handler);
+	struct net_view net;
 
 	if (q->pod->death && j)
 		(void)json_object_set_new(j, "reason", json_string(q->pod->death));
 	if (bundle && j)
 		console_describe(bundle, j);
+	if (j && q->pod->huskd->net && net_find(q->pod->huskd->net, q->pod->id, &net) == 0) {
+		(void)json_object_set_new(j, "networkNamespace", json_string(net.netns));
+		(void)json_object_set_new(j, "cniResult", json_incref((json_t *)net.json));
+	}
 	if (res && res->code == 0 && j) {
 		const Shim__SandboxInfoResponse *m = (const void *)res->resp;
 		json_t *more =

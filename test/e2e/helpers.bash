@@ -29,14 +29,15 @@ our_processes() {
 
 no_process_left() { [ -z "$(our_processes)" ]; }
 
-# start_huskd NAME [FLAG...]: its own store and state; returns when it answers.
+# start_huskd NAME [FLAG...]: its own store and state; returns when it answers. HUSKD_WITH: a command that
+# executes it, as an array.
 start_huskd() {
 	local name=$1 dir=$HUSK_E2E/$1 root=$HUSK_STORE/$1
 	shift
 	mkdir -p "$dir" "$root"
 	printf '%s: %s\n' runtime-endpoint "unix://$dir/husk.sock" image-endpoint "unix://$dir/husk.sock" \
 		timeout 120 >"$dir/crictl.yaml" # seconds, for VMs that are emulated
-	"$HUSK_BIN/huskd" --root "$root" --state "$dir" --listen "unix://$dir/husk.sock" \
+	"${HUSKD_WITH[@]}" "$HUSK_BIN/huskd" --root "$root" --state "$dir" --listen "unix://$dir/husk.sock" \
 		--backend "$HUSK_BACKEND" --log-level debug "$@" </dev/null >>"$dir/huskd.log" 2>&1 3>&- &
 	echo $! >"$dir/huskd.pid"
 	disown

@@ -118,6 +118,26 @@ static void yaml_bad(const char *text, const char *want)
 	config_fini(&c);
 }
 
+static void yaml_network(void **state)
+{
+	static const char text[] = "network:\n  mode: cni\n  conf-dir: /c\n  bin-dirs: [/b, rel]\n";
+	enum config_action a;
+	struct config c = { 0 };
+
+	assert_int_equal(load(&c, &a, 0), 0);
+	assert_string_equal(c.network_mode, "none");
+	assert_string_equal(c.network_conf_dir, "/etc/cni/net.d");
+	assert_null(c.network_bin_dirs);
+	assert_int_equal(config_parse_yaml(&c, "f", text, strlen(text), &e), 0);
+	assert_string_equal(c.network_mode, "cni");
+	assert_string_equal(c.network_conf_dir, "/c");
+	assert_int_equal(strv_len(c.network_bin_dirs), 2);
+	assert_string_equal(c.network_bin_dirs[0], "/b");
+	assert_true(c.network_bin_dirs[1][0] == '/');
+	config_fini(&c);
+	yaml_bad("network:\n  mode: host\n", "f.yaml:2: network.mode: \"host\" is not one");
+}
+
 static void yaml_images(void **state)
 {
 	static const char text[] =
@@ -204,6 +224,7 @@ int main(void)
 		cmocka_unit_test(relative_paths),   cmocka_unit_test(bad_flags),
 		cmocka_unit_test(help_and_version), cmocka_unit_test(yaml_errors),
 		cmocka_unit_test(yaml_images),	    cmocka_unit_test(yaml_streaming),
+		cmocka_unit_test(yaml_network),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

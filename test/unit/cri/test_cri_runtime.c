@@ -213,6 +213,7 @@ static int setup(void **state)
 		.shim = g.shim.program,
 		.log_level = none,
 		.log_format = none,
+		.network_mode = (char *)"none",
 	};
 	start_huskd();
 	return 0;
@@ -444,6 +445,7 @@ static void pod_errors(void **state)
 	static const char inner[] =
 		"start the VM: monitor: guest kernel /k (--kernel; made by 'make kernel'): "
 		"No such file or directory";
+	Cri__PortMapping port = CRI__PORT_MAPPING__INIT, *ports[] = { &port };
 	char pod[65], want[300];
 	struct pod_request q;
 
@@ -471,6 +473,13 @@ static void pod_errors(void **state)
 	call_empty("RunPodSandbox", &q.m.base, -EBUSY,
 		   "pod web: the host's network cannot be seen from a pod in a virtual machine; "
 		   "run this pod with another runtime handler");
+	pod_request(&q, "web");
+	port.container_port = 80;
+	q.config.n_port_mappings = 1;
+	q.config.port_mappings = ports;
+	port.host_port = 8080;
+	call_empty("RunPodSandbox", &q.m.base, -EBUSY,
+		   "pod web: host port 8080: pods have no network here: network.mode is none");
 	pod_request(&q, "");
 	call_empty("RunPodSandbox", &q.m.base, -EINVAL, "metadata.name is missing");
 

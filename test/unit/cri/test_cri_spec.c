@@ -603,7 +603,6 @@ static void test_exec(void **state)
 static void test_pod(void **state)
 {
 	struct fixture f;
-	Cri__PortMapping pm = CRI__PORT_MAPPING__INIT, *ports[] = { &pm };
 	Cri__UserNamespace u = CRI__USER_NAMESPACE__INIT;
 
 	init(&f);
@@ -615,13 +614,6 @@ static void test_pod(void **state)
 	f.pod_meta.name = (char *)"";
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -EINVAL);
 	f.pod_meta.name = (char *)"p";
-	f.pod.n_port_mappings = 1;
-	f.pod.port_mappings = ports;
-	pm.container_port = 80;
-	assert_int_equal(spec_check_pod(&f.pod, &f.err), 0);
-	pm.host_port = 80;
-	assert_int_equal(spec_check_pod(&f.pod, &f.err), -ENOSYS);
-	f.pod.n_port_mappings = 0;
 	f.pod_ns.network = CRI__NAMESPACE_MODE__NODE;
 	assert_int_equal(spec_check_pod(&f.pod, &f.err), -EBUSY);
 	f.pod_ns.network = 0;

@@ -1,0 +1,38 @@
+#include "cri/runtime/pod_network.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/util.h"
+#include "cri/huskd.h"
+#include "cri/net/net.h"
+
+static bool has_network(const struct huskd *d, struct net_status *s)
+{
+	*s = (struct net_status){ .message = "network.mode is none" };
+	if (d->net)
+		net_status(d->net, s);
+	return s->network || (d->net && str_eq(d->config.network_mode, "cni"));
+}
+
+bool pod_network_wanted(const struct huskd *d)
+{
+	struct net_status s;
+
+	return has_network(d, &s);
+}
+
+int pod_network_check(const struct huskd *d, const Cri__PodSandboxConfig *c, struct err *err)
+{
+	struct net_status s;
+
+	if (has_network(d, &s))
+		return s.network ? 0 : err_set(err, -EBUSY, "no network: %s", s.message);
+	for (size_t i = 0; i < c->n_port_mappings; i++) {
+		if (c->port_mappings[i]->host_port)
+			return err_set(err, -EBUSY,
+				       "host port %" PRId32 ": pods have no network here: %s",
+				       c->port_mappings[i]->host_port, s.message);
+	}
+	return 0;
+}
