@@ -161,14 +161,14 @@ static bool set_limit(struct process *p)
 	return r == 0;
 }
 
-/* It goes on to its exec, once: who traces it there may say anything. */
+/* It goes on to its exec, once, and only if it waits: who traces it there may say anything. */
 static void let_go(struct process *p)
 {
 	int r;
 
-	if (p->ready || p->failure.kind != 0)
+	if (!p->waits || p->failure.kind != 0)
 		return;
-	p->ready = true;
+	p->waits = false;
 	p->held = p->limited && hold_at_exec(p->pid) == 0;
 	/* Somebody traces it already: its exec takes place under its limit, then. */
 	if (p->limited && !p->held && !set_limit(p))
@@ -341,6 +341,7 @@ noreturn_fn static void run_child(const struct process *p, const struct process_
 		.process = job->spec,
 		.init_pidfd = job->first ? job->first->pidfd : -1,
 		.nested = nested,
+		.waits = p->waits,
 		.rootfs = job->rootfs,
 		.report = e->report,
 		.std = { e->child[0], e->child[1], e->child[2] },
@@ -394,6 +395,7 @@ int process_start(const struct process_job *job, struct ttrpc_call *call, struct
 	p->owner = job->owner;
 	p->ops = job->ops;
 	p->limited = !job->first && cgroup_limits_cpu(job->container);
+	p->waits = p->limited || job->spec->terminal;
 	p->started_ns = now_mono_ns();
 	p->report_fd = p->pidfd = p->tty = -1;
 	memcpy(p->exec_id, job->exec_id, strlen(job->exec_id) + 1); /* bounded by validate.c */

@@ -54,8 +54,8 @@ struct process {
 	uint64_t started_ns;
 	int report_fd;		  /* -1 = the child has said all */
 	bool limited;		  /* it gets a limit behind its exec */
-	bool ready;		  /* it was let go to its exec */
-	bool held;		  /* ... behind which it waits for us */
+	bool waits;		  /* before its exec, for a limit or until its terminal is ours */
+	bool held;		  /* behind its exec, for its limit */
 	struct report failure;	  /* kind 0 = none */
 	struct ttrpc_call *start; /* to be answered; NULL = done */
 	bool exited;

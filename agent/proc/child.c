@@ -316,8 +316,8 @@ noreturn_fn static void exec_program(const struct child_job *j, const struct use
 	child_fail(j, "exec", r, text);
 }
 
-/* All is made that the program needs: the agent takes care that its limits hold from its first
- * instruction on, and not before. */
+/* All is made that the program needs. The agent sees to it that the limit of CPU time holds from
+ * its first instruction on and not before, and that a terminal is in its hands. */
 static void await_go(const struct child_job *j)
 {
 	const struct report rep = { .kind = REPORT_READY };
@@ -360,7 +360,8 @@ void child_run(const struct child_job *job)
 	must(job, what, r, what);
 	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		must(job, "capabilities", -errno, "no_new_privs");
-	await_go(job);
+	if (job->waits)
+		await_go(job);
 	enter_stage("exec");
 	/* Only 0, 1 and 2 reach the program. */
 	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)

@@ -22,6 +22,7 @@ struct child_job {
 	const Agent__Process *process;
 	int init_pidfd; /* exec: of the container's first process; -1 = this is the first process */
 	bool nested;	/* exec: born below the container's cgroup, not in it */
+	bool waits;	/* before its exec, for report_let_go */
 	int rootfs;	/* first process: the detached mount */
 	int report;	/* socket, SOCK_SEQPACKET */
 	int std[3];	/* -1 = /dev/null; all -1 with a terminal */

@@ -1,9 +1,9 @@
 /*
  * What the child between clone and exec tells the agent, over a SOCK_SEQPACKET pair that exec
- * closes: the terminal it made, or the stage that failed. When only the exec is left it says
- * REPORT_READY and waits until it may go on. The end of the socket without REPORT_FAILED = the
- * process runs the program. The child is not trusted any more once it has entered the container, so
- * a report is bounded and its texts end inside. Leaf functions.
+ * closes: the terminal it made, or the stage that failed. One that is to wait says REPORT_READY
+ * when only the exec is left, and goes on when it may. The end of the socket without REPORT_FAILED
+ * = the process runs the program. The child is not trusted any more once it has entered the
+ * container, so a report is bounded and its texts end inside. Leaf functions.
  */
 #ifndef HUSK_AGENT_PROC_REPORT_H
 #define HUSK_AGENT_PROC_REPORT_H
