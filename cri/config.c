@@ -406,7 +406,7 @@ static int config_defaults(struct config *c, struct err *err)
 	c->log_level = strdup("info");
 	c->log_format = strdup("text");
 	c->stream_address = strdup("127.0.0.1");
-	c->network_mode = strdup("none");
+	c->network_mode = strdup("auto");
 	c->network_conf_dir = strdup("/etc/cni/net.d");
 	c->keep_blobs = true;
 	c->hosts_dir = strdup("/etc/containerd/certs.d");

@@ -38,7 +38,7 @@ struct config {
 	char *stream_address; /* default 127.0.0.1 */
 	uint32_t stream_port;
 	/* network: */
-	char *network_mode;	 /* "none", "auto", "cni" */
+	char *network_mode;	 /* "auto", "cni", "none" */
 	char *network_conf_dir;	 /* default /etc/cni/net.d */
 	char **network_bin_dirs; /* NULL = /opt/cni/bin, /usr/lib/cni */
 	/* images: */

@@ -80,6 +80,10 @@ static int open_net(struct huskd *d, struct err *err)
 	if (!dir)
 		return err_nomem(err);
 	r = net_open(&o, &d->net, err);
+	if (r < 0 && str_eq(d->config.network_mode, "auto")) {
+		log_warn("pods run without a network", "err", err_text(err));
+		return 0;
+	}
 	return r < 0 ? err_wrap(err, r, "networks of pods") : 0;
 }
 

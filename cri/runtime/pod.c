@@ -494,6 +494,7 @@ static int call_create_sandbox(struct pod_run *run, struct err *err)
 	cleanup_free char *bundle = path_pod(p->huskd, p->id);
 	cleanup_free uint8_t *config = NULL;
 	Wkt__Any any = WKT__ANY__INIT;
+	struct net_view net;
 	int r;
 
 	config = pb_pack(&p->config->base, &any.value.len);
@@ -504,6 +505,8 @@ static int call_create_sandbox(struct pod_run *run, struct err *err)
 	req.sandbox_id = p->id;
 	req.bundle_path = bundle;
 	req.options = &any;
+	if (p->huskd->net && net_find(p->huskd->net, p->id, &net) == 0)
+		req.netns_path = (char *)net.netns;
 	r = call_sandbox(p, "CreateSandbox", &req.base, POD_CREATE_MS, pod_on_sandbox_created, run);
 	return r < 0 ? err_errno(err, r, "call the shim") : 0;
 }

@@ -2,16 +2,26 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/util.h"
 #include "cri/huskd.h"
 #include "cri/net/net.h"
 
+const char *pod_network_off(const struct huskd *d)
+{
+	return str_eq(d->config.network_mode, "none")
+		       ? "network.mode is none"
+		       : "networks could not be prepared, see the log of huskd";
+}
+
 static bool has_network(const struct huskd *d, struct net_status *s)
 {
-	*s = (struct net_status){ .message = "network.mode is none" };
+	*s = (struct net_status){ 0 };
 	if (d->net)
 		net_status(d->net, s);
+	else
+		(void)snprintf(s->message, sizeof(s->message), "%s", pod_network_off(d));
 	return s->network || (d->net && str_eq(d->config.network_mode, "cni"));
 }
 

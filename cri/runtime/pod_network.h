@@ -12,6 +12,8 @@
 
 struct huskd;
 
+/* Why huskd->net is NULL, for people. */
+const char *pod_network_off(const struct huskd *d);
 /* With `auto`, pods of a node without a configuration run without a network. */
 bool pod_network_wanted(const struct huskd *d);
 /* What can be said before any work. -EBUSY. */

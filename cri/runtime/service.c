@@ -1,6 +1,7 @@
 #include "cri/runtime/service.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include <jansson.h>
 
@@ -13,6 +14,7 @@
 #include "cri/runtime/exec/exec.h"
 #include "cri/runtime/exec/sync.h"
 #include "cri/runtime/pod.h"
+#include "cri/runtime/pod_network.h"
 #include "cri/runtime/status.h"
 
 /* ---- what the service says of itself ---- */
@@ -34,10 +36,10 @@ static void fill_network(Cri__RuntimeCondition *c, const struct huskd *d, struct
 	if (d->net)
 		net_status(d->net, s);
 	else
-		*s = (struct net_status){
-			.reason = "NetworkPluginNotReady",
-			.message = "pods have a loopback interface only: network.mode is none",
-		};
+		*s = (struct net_status){ .reason = "NetworkPluginNotReady" };
+	if (!d->net)
+		(void)snprintf(s->message, sizeof(s->message),
+			       "pods have a loopback interface only: %s", pod_network_off(d));
 	c->status = s->ready;
 	c->reason = (char *)s->reason;
 	c->message = s->message;

@@ -225,3 +225,36 @@ no_pods() { [ "$(crictl pods -q)" = "" ]; }
 	jq -e '.status.state == "SANDBOX_NOTREADY" and (.status.network.ip // "") == ""' <<<"$output"
 	crictl rmp "$pod"
 }
+
+# run_in POD NAME COMMAND...: a container of it
+run_in() {
+	local pod=$1 name=$2 ct
+	shift 2
+	container_json "$name" "$BUSYBOX" "$@" >"$T/$name.ct.json"
+	ct=$(crictl create "$pod" "$T/$name.ct.json" "$T/$name.pod.json")
+	crictl start "$ct" >/dev/null
+	echo "$ct"
+}
+
+@test "two pods reach each other by both families, and the host reaches them, also by a host port" {
+	conf
+	start_net cni
+	HUSK_ENDPOINT=unix://$HUSK_E2E/main/husk.sock husk save -o "$T/busybox.tar" "$BUSYBOX"
+	husk load -i "$T/busybox.tar"
+	pod_json serves | jq '.port_mappings = [{protocol: 0, container_port: 80, host_port: 8080}]' >"$T/serves.pod.json"
+	pod_json asks >"$T/asks.pod.json"
+	serves=$(crictl runp "$T/serves.pod.json")
+	asks=$(crictl runp "$T/asks.pod.json")
+	run_in "$serves" serves sh -c 'while :; do echo "from $(hostname)" | nc -l -p 80; done'
+	client=$(run_in "$asks" asks sleep 1000)
+	read -r v4 v6 < <(addresses "$serves")
+	answers() { [ "$("$@" 2>/dev/null </dev/null)" = "from serves" ]; }
+	for a in "$v4" "$v6"; do
+		wait_until 30 answers crictl exec -s "$client" timeout 5 nc "$a" 80
+		wait_until 30 answers in_ns timeout 5 bash -c "exec 3<>/dev/tcp/$a/80; cat <&3"
+	done
+	gate=$(ip -n "$NS" -4 -o addr show dev hk0 | sed 's/.*inet \([0-9.]*\).*/\1/')
+	wait_until 30 answers in_ns timeout 5 bash -c "exec 3<>/dev/tcp/$gate/8080; cat <&3"
+	crictl rmp -f "$serves" "$asks"
+	clean "$serves"
+}

@@ -125,7 +125,7 @@ static void yaml_network(void **state)
 	struct config c = { 0 };
 
 	assert_int_equal(load(&c, &a, 0), 0);
-	assert_string_equal(c.network_mode, "none");
+	assert_string_equal(c.network_mode, "auto");
 	assert_string_equal(c.network_conf_dir, "/etc/cni/net.d");
 	assert_null(c.network_bin_dirs);
 	assert_int_equal(config_parse_yaml(&c, "f", text, strlen(text), &e), 0);
