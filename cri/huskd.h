@@ -23,11 +23,12 @@ struct huskd {
 	struct image_store *images;
 	struct net *net; /* net/net.h; NULL = network.mode is none */
 	struct rpc_server *rpc;
-	struct stream_server *streams; /* exec; stream/server.h */
+	struct stream_server *streams; /* exec, attach; stream/server.h */
 	struct backend *backend;       /* runtime/backend.h */
 	unsigned execs;		       /* running ExecSync calls */
 	size_t exec_bytes;	       /* their output, of EXEC_OUTPUT_TOTAL */
 	unsigned exec_streams;	       /* commands with a client, of EXEC_STREAMS_MAX */
+	unsigned attach_streams;       /* of ATTACH_STREAMS_MAX */
 	size_t exec_waiting;	       /* bytes of EXEC_WAITING_MAX */
 };
 

@@ -61,7 +61,8 @@ static int make_log(struct container *c, char **ret_uri, struct err *err)
 	if (r < 0)
 		return r;
 	if (!path) {
-		*ret_uri = strdup("");
+		/* Not "": a client may attach to it. */
+		*ret_uri = strdup("file:///dev/null");
 		return *ret_uri ? 0 : err_nomem(err);
 	}
 	*ret_uri = str_fmt("cri-log://%s", path);

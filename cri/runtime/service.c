@@ -11,6 +11,7 @@
 #include "cri/runtime/backend.h"
 #include "cri/runtime/container.h"
 #include "cri/runtime/create.h"
+#include "cri/runtime/exec/attach.h"
 #include "cri/runtime/exec/exec.h"
 #include "cri/runtime/exec/sync.h"
 #include "cri/runtime/pod.h"
@@ -143,6 +144,7 @@ const struct rpc_method runtime_service_methods[] = {
 	{ "ListContainers", status_handle_list_containers },
 	{ "ExecSync", sync_handle },
 	{ "Exec", exec_handle },
+	{ "Attach", attach_handle },
 	{ "ReopenContainerLog", container_handle_reopen_log },
 	{ NULL, NULL },
 };

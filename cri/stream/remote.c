@@ -45,8 +45,10 @@ char *remote_exit_status(int exit_code, bool plain)
 				 "details", "causes", "reason", "ExitCode", "message", code));
 }
 
-char *remote_failure(const char *why, bool plain)
+char *remote_failure(const char *why, int exit_code, bool plain)
 {
+	char code[16];
+
 	cleanup_free char *message =
 		str_fmt("Internal error occurred: error executing command in container: %s", why);
 
@@ -55,6 +57,13 @@ char *remote_failure(const char *why, bool plain)
 	if (plain)
 		return take_ptr(&message);
 	utf8_repair(message); /* a guest may have had its say */
+	(void)snprintf(code, sizeof(code), "%d", exit_code);
+	if (exit_code)
+		return text_of(json_pack("{s:{}, s:s, s:s, s:s, s:{s:[{s:s}, {s:s, s:s}]}, s:i}",
+					 "metadata", "status", "Failure", "message", message,
+					 "reason", "InternalError", "details", "causes", "message",
+					 message, "reason", "ExitCode", "message", code, "code",
+					 500));
 	return text_of(json_pack("{s:{}, s:s, s:s, s:s, s:{s:[{s:s}]}, s:i}", "metadata", "status",
 				 "Failure", "message", message, "reason", "InternalError",
 				 "details", "causes", "message", message, "code", 500));

@@ -31,7 +31,8 @@ enum channel remote_channel(const char *name);
  * nothing to send. The caller frees; NULL without memory.
  */
 char *remote_exit_status(int exit_code, bool plain);
-char *remote_failure(const char *why, bool plain);
+/* exit_code: what shells would say of such a start (127), for clients of our own; 0 = nothing. */
+char *remote_failure(const char *why, int exit_code, bool plain);
 
 /* Sizes as they come in; all zero at the start. */
 struct remote_sizes {

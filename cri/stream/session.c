@@ -114,11 +114,11 @@ static bool finish_if_due(struct stream_session *s)
 	return true;
 }
 
-void stream_fail(struct stream_session *s, const char *why)
+void stream_fail(struct stream_session *s, const char *why, int exit_code)
 {
 	if (s->finished)
 		return;
-	finish(s, remote_failure(why, s->plain));
+	finish(s, remote_failure(why, exit_code, s->plain));
 }
 
 /* ---- output ---- */
@@ -185,7 +185,7 @@ static void session_on_output(struct ev_io *io, uint32_t events)
 	}
 	close_output(p);
 	if (r < 0) {
-		stream_fail(s, "out of memory");
+		stream_fail(s, "out of memory", 0);
 		return;
 	}
 	(void)!wire_end(s->wire, p->ch); /* the end says it again */

@@ -50,8 +50,8 @@ struct stream_ops {
 void stream_run(struct stream_session *s, int in, int out, int err);
 /* It has ended with this code: the rest of its output goes to the client, then the status. */
 void stream_exit(struct stream_session *s, int exit_code);
-/* It could not be started, or was lost. */
-void stream_fail(struct stream_session *s, const char *why);
+/* It could not be started, or was lost. exit_code: 126 or 127 of a start that failed, else 0. */
+void stream_fail(struct stream_session *s, const char *why, int exit_code);
 
 /* ---- for conn.c ---- */
 

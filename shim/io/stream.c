@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/util.h"
 #include "shim/io/crilog.h"
+#include "shim/io/tee.h"
 
 enum sink { SINK_NONE, SINK_FIFO, SINK_FILE, SINK_CRILOG };
 enum which { IN, OUT, ERR };
@@ -25,6 +26,7 @@ struct stream {
 	struct ev_io fd_io, sock_io;
 	struct buf pending;
 	struct crilog_stream cri;
+	struct tees tees;
 	bool eof;  /* nothing more to read */
 	bool done; /* and nothing more to write */
 	bool lost; /* the owner knows that output is lost */
@@ -52,6 +54,7 @@ static void stream_end(struct stream *s)
 	if (s->sink == SINK_CRILOG && !s->done)
 		crilog_eof(&s->cri, now_real_ns());
 	buf_fini(&s->pending);
+	tees_end(&s->tees);
 	fd_close(&s->fd);
 	fd_close(&s->keeper);
 	fd_close(&s->sock);
@@ -77,15 +80,22 @@ static void output_failed(struct stream *s, int code)
 	s->io->ops->lost(&err, s->io->arg);
 }
 
+static bool output_waits(const struct stream *s)
+{
+	return buf_len(&s->pending) || tees_full(&s->tees);
+}
+
 /* The connection is read again, or the stream ends. */
 static void output_next(struct stream *s)
 {
 	struct stdio *io = s->io;
 
+	if (output_waits(s))
+		return;
 	if (!s->eof && !s->sock_io.loop &&
 	    ev_io_add(io->loop, &s->sock_io, s->sock, EPOLLIN, stream_on_output, s) < 0)
 		s->eof = true;
-	if (s->eof && buf_len(&s->pending) == 0) {
+	if (s->eof) {
 		stream_end(s);
 		report_later(io);
 	}
@@ -133,6 +143,14 @@ static void stream_on_fifo_writable(struct ev_io *ev, uint32_t events)
 	output_next(s);
 }
 
+static void stream_on_tees_flushed(void *arg)
+{
+	struct stream *s = arg;
+
+	report_later(s->io);
+	output_next(s);
+}
+
 static void stream_on_output(struct ev_io *ev, uint32_t events)
 {
 	struct stream *s = ev->arg;
@@ -163,6 +181,9 @@ static void stream_on_output(struct ev_io *ev, uint32_t events)
 		output_failed(s, r);
 	else if (s->sink != SINK_FIFO)
 		s->lost = false;
+	tees_write(&s->tees, chunk, (size_t)n);
+	if (tees_full(&s->tees))
+		ev_io_del(&s->sock_io); /* as in output_fifo */
 }
 
 /* ---- input: host -> guest ---- */
@@ -347,6 +368,9 @@ int stdio_open(struct loop *l, const struct stdio_spec *spec, const struct stdio
 		*s = (struct stream){
 			.io = io, .which = (enum which)i, .fd = -1, .keeper = -1, .sock = -1
 		};
+		s->tees = (struct tees){
+			.loop = l, .most = STDIO_CHUNK, .flushed = stream_on_tees_flushed, .arg = s
+		};
 		buf_init(&s->pending, STDIO_CHUNK);
 	}
 	for (int i = 0; i < 3; i++) {
@@ -416,7 +440,18 @@ static void report_later(struct stdio *io)
 
 bool stdio_backlog(const struct stdio *io)
 {
-	return buf_len(&io->s[OUT].pending) || buf_len(&io->s[ERR].pending);
+	return output_waits(&io->s[OUT]) || output_waits(&io->s[ERR]);
+}
+
+int stdio_tee(struct stdio *io, const char *out, const char *err_path, struct err *err)
+{
+	const char *paths[3] = { "", out, err_path };
+	int r = 0;
+
+	for (int i = OUT; i <= ERR && r == 0; i++)
+		if (!io->s[i].done && *paths[i])
+			r = tees_add(&io->s[i].tees, paths[i], err);
+	return r;
 }
 
 int stdio_reopen_log(struct stdio *io, struct err *err)

@@ -51,8 +51,10 @@ void stdio_start_input(struct stdio *io);
  * closed it, too. */
 void stdio_close_input(struct stdio *io);
 bool stdio_drained(const struct stdio *io);
-/* Bytes of the process are queued that a FIFO did not take yet. */
+/* Bytes of the process are queued that a FIFO (also a tee) did not take yet. */
 bool stdio_backlog(const struct stdio *io);
+/* What is written from now on goes to these FIFOs, too ("" = not wanted); see tee.h. */
+int stdio_tee(struct stdio *io, const char *out, const char *err_path, struct err *err) must_check;
 /* -ENOENT when no stream goes to a CRI log. */
 int stdio_reopen_log(struct stdio *io, struct err *err) must_check;
 /* Closes everything; queued bytes are dropped. NULL is fine. */

@@ -67,8 +67,28 @@ static void husk_on_exit_info(struct ttrpc_call *call, const ProtobufCMessage *m
 	ttrpc_reply(call, &resp.base);
 }
 
+static void husk_on_attach(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	static const Shim__AttachResponse ok = SHIM__ATTACH_RESPONSE__INIT;
+	const Shim__AttachRequest *req = (const void *)msg;
+	struct err err = { 0 };
+	const struct shim *s = arg;
+	struct proc *p = container_proc(&s->containers, req->id, "", &err);
+	int r = p ? 0 : -ENOENT;
+
+	if (p && (!p->io || p->state == PROC_STOPPED))
+		r = err_set(&err, -EBUSY, "the process has exited");
+	else if (p)
+		r = stdio_tee(p->io, req->stdout, req->stderr, &err);
+	if (r < 0)
+		ttrpc_reply_err(call, r, &err);
+	else
+		ttrpc_reply(call, &ok.base);
+}
+
 const struct ttrpc_method husk_methods[] = {
 	{ "ReopenLog", husk_on_reopen_log },
+	{ "Attach", husk_on_attach },
 	{ "SandboxInfo", husk_on_sandbox_info },
 	{ "ExitInfo", husk_on_exit_info },
 	{ NULL },

@@ -99,7 +99,7 @@ static void exec_on_failed(void *arg, int code, int exit_code, const struct err 
 
 	log_limited(LOG_INFO, "a command could not be run", "container", e->c->id, "err",
 		    err_text(err));
-	stream_fail(e->session, err_text(err));
+	stream_fail(e->session, err_text(err), exit_code);
 }
 
 static int start(struct exec *e, struct err *err)
@@ -143,7 +143,7 @@ static void exec_on_open(struct stream_session *s, void *arg)
 
 	e->session = s;
 	if (start(e, &err) < 0)
-		stream_fail(s, err_text(&err));
+		stream_fail(s, err_text(&err), 0);
 }
 
 static void exec_on_resize(void *arg, unsigned width, unsigned height)

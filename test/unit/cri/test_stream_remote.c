@@ -31,14 +31,18 @@ static void statuses(void **state)
 
 static void failures(void **state)
 {
-	cleanup_free char *plain = remote_failure("no such program", true);
-	cleanup_free char *json = remote_failure("no \"\xff\" here", false);
+	cleanup_free char *plain = remote_failure("no such program", 0, true);
+	cleanup_free char *json = remote_failure("no \"\xff\" here", 0, false);
+	cleanup_free char *code = remote_failure("no such program", 127, false);
 
 	assert_string_equal(plain,
 			    "Internal error occurred: error executing command in container: "
 			    "no such program");
 	assert_text(json, "\"reason\":\"InternalError\"");
 	assert_text(json, "\"code\":500");
+	assert_null(strstr(json, "ExitCode"));
+	assert_text(code, "\"reason\":\"InternalError\"");
+	assert_text(code, "{\"reason\":\"ExitCode\",\"message\":\"127\"}");
 	assert_text(json, "no \\\"?\\\" here"); /* bytes of a guest that are no UTF-8 */
 }
 

@@ -82,7 +82,7 @@ static void server_test_open(struct stream_session *s, void *arg)
 	o->opened++;
 	o->session = s;
 	if (o->fails) {
-		stream_fail(s, o->fails);
+		stream_fail(s, o->fails, 0);
 		return;
 	}
 	in = new_pipe(&o->in, false);
