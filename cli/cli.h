@@ -35,7 +35,8 @@ struct command {
 	bool needs_server;
 };
 
-extern const struct command cmd_run, cmd_exec, cmd_logs, cmd_ps, cmd_pods, cmd_stop, cmd_rm;
+extern const struct command cmd_run, cmd_exec, cmd_attach, cmd_logs, cmd_ps, cmd_pods, cmd_stop,
+	cmd_rm;
 extern const struct command cmd_images, cmd_verify, cmd_inspect, cmd_tag, cmd_rmi;
 extern const struct command cmd_pull, cmd_push, cmd_save, cmd_load, cmd_login, cmd_logout;
 extern const struct command cmd_df, cmd_prune;

@@ -13,7 +13,7 @@
 
 static const struct command *const commands[] = {
 	/* clang-format off */
-	&cmd_run, &cmd_exec, &cmd_logs, &cmd_ps, &cmd_pods, &cmd_stop, &cmd_rm,
+	&cmd_run, &cmd_exec, &cmd_attach, &cmd_logs, &cmd_ps, &cmd_pods, &cmd_stop, &cmd_rm,
 	&cmd_pull, &cmd_push, &cmd_images, &cmd_inspect, &cmd_tag, &cmd_rmi, &cmd_save,
 	&cmd_load, &cmd_login, &cmd_logout, &cmd_df, &cmd_prune, &cmd_check, &cmd_version,
 	/* clang-format on */
@@ -63,7 +63,7 @@ static const char *default_endpoint(void)
 
 static int run_command(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
-	bool own_code = cmd == &cmd_run || cmd == &cmd_exec;
+	bool own_code = cmd == &cmd_run || cmd == &cmd_exec || cmd == &cmd_attach;
 	struct err err = { 0 };
 	int r;
 

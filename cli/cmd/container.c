@@ -1,4 +1,4 @@
-/* husk exec, logs, ps, pods, stop, rm: containers and pods that are there. */
+/* husk exec, attach, logs, ps, pods, stop, rm: containers and pods that are there. */
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
@@ -9,51 +9,39 @@
 #include "base/util.h"
 #include "cli/cri.h"
 #include "cli/follow.h"
+#include "cli/remote.h"
 #include "cli/wait.h"
 
 /* ---- exec ---- */
 
-static int container_run_exec(struct cli *c, int argc, char **argv)
+/* With a client for its streams: as long as the command runs. */
+static int exec_streams(struct cli *c, const struct remote_options *o, Cri__ExecRequest *req)
 {
-	static const struct option options[] = {
-		{ "timeout", required_argument, NULL, 'T' },
-		{ "interactive", no_argument, NULL, 'i' },
-		{ "tty", no_argument, NULL, 't' },
-		{ 0 },
-	};
-	Cri__ExecSyncRequest req = CRI__EXEC_SYNC_REQUEST__INIT;
-	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	Cri__ExecResponse *resp;
+	struct err err = { 0 };
+	int code = EXIT_HUSK, r;
+
+	req->stdin = o->in;
+	req->tty = o->tty;
+	req->stdout = true;
+	req->stderr = !o->tty;
+	r = runtime_call(c, "Exec", req, CALL_TIMEOUT_MS, &resp, &err);
+	if (r < 0)
+		return fail(EXIT_HUSK, &err);
+	r = remote_run(resp->url, o, &code, &err);
+	cri__exec_response__free_unpacked(resp, NULL);
+	return r < 0 ? fail(code, &err) : code;
+}
+
+/* Whole output at the end, within a time limit. */
+static int exec_sync(struct cli *c, Cri__ExecSyncRequest *req)
+{
 	Cri__ExecSyncResponse *resp;
-	Cri__Container *ct;
 	struct rpc_status st = { .exit_code = -1 };
 	struct err err = { 0 };
-	int o, code;
+	int code;
 
-	while ((o = next_option(&cmd_exec, argc, argv, "+:it", options)) != -1) {
-		switch (o) {
-		case 'T':
-			if (str_to_i64(optarg, 0, INT32_MAX, &req.timeout) < 0)
-				return usage_error(&cmd_exec, "--timeout %s: seconds expected",
-						   optarg);
-			break;
-		case 'i':
-		case 't':
-			return usage_error(
-				&cmd_exec,
-				"-i and -t need the streaming server, which this version "
-				"does not have yet");
-		default:
-			return EXIT_USAGE;
-		}
-	}
-	if (argc - optind < 2)
-		return usage_error(&cmd_exec, "a container and a command are needed");
-	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
-		return fail(EXIT_HUSK, &err);
-	req.container_id = ct->id;
-	req.cmd = argv + optind + 1;
-	req.n_cmd = (size_t)(argc - optind - 1);
-	if (rpc_call(c->rpc, &cri__runtime_service__descriptor, "ExecSync", &req.base, 0,
+	if (rpc_call(c->rpc, &cri__runtime_service__descriptor, "ExecSync", &req->base, 0,
 		     (ProtobufCMessage **)(void *)&resp, &st, &err) < 0)
 		return fail(st.exit_code > 0 ? st.exit_code : EXIT_HUSK, &err);
 	code = resp->exit_code & 0xff;
@@ -64,14 +52,118 @@ static int container_run_exec(struct cli *c, int argc, char **argv)
 	return code;
 }
 
+static int container_run_exec(struct cli *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "timeout", required_argument, NULL, 'T' },
+		{ "interactive", no_argument, NULL, 'i' },
+		{ "tty", no_argument, NULL, 't' },
+		{ 0 },
+	};
+	Cri__ExecSyncRequest sync = CRI__EXEC_SYNC_REQUEST__INIT;
+	Cri__ExecRequest req = CRI__EXEC_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	struct remote_options streams = { 0 };
+	Cri__Container *ct;
+	struct err err = { 0 };
+	int o;
+
+	while ((o = next_option(&cmd_exec, argc, argv, "+:it", options)) != -1) {
+		switch (o) {
+		case 'T':
+			if (str_to_i64(optarg, 0, INT32_MAX, &sync.timeout) < 0)
+				return usage_error(&cmd_exec, "--timeout %s: seconds expected",
+						   optarg);
+			break;
+		case 'i':
+			streams.in = true;
+			break;
+		case 't':
+			streams.tty = true;
+			break;
+		default:
+			return EXIT_USAGE;
+		}
+	}
+	if (argc - optind < 2)
+		return usage_error(&cmd_exec, "a container and a command are needed");
+	if (sync.timeout && (streams.in || streams.tty))
+		return usage_error(&cmd_exec, "--timeout is not for -i and -t");
+	if (streams.tty && !isatty(STDIN_FILENO))
+		return usage_error(&cmd_exec, "-t needs a terminal as standard input");
+	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
+		return fail(EXIT_HUSK, &err);
+	req.container_id = sync.container_id = ct->id;
+	req.cmd = sync.cmd = argv + optind + 1;
+	req.n_cmd = sync.n_cmd = (size_t)(argc - optind - 1);
+	return streams.in || streams.tty ? exec_streams(c, &streams, &req) : exec_sync(c, &sync);
+}
+
 const struct command cmd_exec = {
 	.name = "exec",
-	.args = "[--timeout SECONDS] CONTAINER COMMAND [ARG...]",
+	.args = "[-it] [--timeout SECONDS] CONTAINER COMMAND [ARG...]",
 	.summary = "Run one more command in a running container",
-	.help = "  --timeout SECONDS   kill the command after this time\n\n"
-		"  CONTAINER is a name or the beginning of an id. The output is shown when the\n"
-		"  command has ended; the exit code is the command's.\n",
+	.help = "  -i, --interactive   pass standard input on\n"
+		"  -t, --tty           give the command a terminal, of the size of this one\n"
+		"  --timeout SECONDS   kill the command after this time\n\n"
+		"  CONTAINER is a name or the beginning of an id. The exit code is the command's.\n"
+		"  Without -i and -t the output is shown when the command has ended.\n",
 	.run = container_run_exec,
+	.needs_server = true,
+};
+
+/* ---- attach ---- */
+
+static int container_run_attach(struct cli *c, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "interactive", no_argument, NULL, 'i' },
+		{ "tty", no_argument, NULL, 't' },
+		{ 0 },
+	};
+	Cri__AttachRequest req = CRI__ATTACH_REQUEST__INIT;
+	cleanup_containers Cri__ListContainersResponse *list = NULL;
+	struct remote_options streams = { 0 };
+	Cri__AttachResponse *resp;
+	Cri__Container *ct;
+	struct err err = { 0 };
+	int o, code = EXIT_HUSK, r;
+
+	while ((o = next_option(&cmd_attach, argc, argv, "+:it", options)) != -1) {
+		if (o != 'i' && o != 't')
+			return EXIT_USAGE;
+		*(o == 'i' ? &streams.in : &streams.tty) = true;
+	}
+	if (argc - optind != 1)
+		return usage_error(&cmd_attach, "a container is needed");
+	if (streams.tty && !isatty(STDIN_FILENO))
+		return usage_error(&cmd_attach, "-t needs a terminal as standard input");
+	if (find_container(c, argv[optind], &list, &ct, &err) < 0)
+		return fail(EXIT_HUSK, &err);
+	streams.detach_keys = streams.tty;
+	req.container_id = ct->id;
+	req.stdin = streams.in;
+	req.tty = streams.tty;
+	req.stdout = true;
+	req.stderr = !streams.tty;
+	r = runtime_call(c, "Attach", &req, CALL_TIMEOUT_MS, &resp, &err);
+	if (r < 0)
+		return fail(EXIT_HUSK, &err);
+	r = remote_run(resp->url, &streams, &code, &err);
+	cri__attach_response__free_unpacked(resp, NULL);
+	return r < 0 ? fail(code, &err) : code;
+}
+
+const struct command cmd_attach = {
+	.name = "attach",
+	.args = "[-it] CONTAINER",
+	.summary = "See what a running container writes from now on, and write to it",
+	.help = "  -i, --interactive   pass standard input on; the container must have one\n"
+		"  -t, --tty           the container has a terminal: it gets the size of this "
+		"one;\n"
+		"                      Ctrl-P Ctrl-Q leaves it\n\n"
+		"  Ends with the container. The exit code is 0, whatever the container's is.\n",
+	.run = container_run_attach,
 	.needs_server = true,
 };
 

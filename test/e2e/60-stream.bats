@@ -1,11 +1,12 @@
-# Commands in containers with a client: exec over both transports, what goes wrong, and what is left.
+# Commands in containers with a client: exec and attach over both transports, what goes wrong, and what is left.
 
 bats_require_minimum_version 1.5.0
 load helpers
 
 setup() {
 	T=$BATS_TEST_TMPDIR
-	[ "$CRICTL" != "$HUSK_TOP/test/e2e/cri-client" ] || skip "no crictl: the client that takes its place has no streams"
+	[ "$CRICTL" != "$HUSK_TOP/test/e2e/cri-client" ] || [[ $BATS_TEST_DESCRIPTION == husk* ]] ||
+		skip "no crictl: the client that takes its place has no streams"
 	husk run -d --name "s$BATS_TEST_NUMBER" "$BUSYBOX" sleep 100000 >/dev/null
 	ct=$(husk ps -q)
 }
@@ -78,7 +79,7 @@ print(n, h.hexdigest())' "$1"
 
 @test "exec: a terminal has the client's size, and follows it" {
 	for transport in spdy websocket; do
-		run -0 on_terminal $(crictl_words) exec -it -r "$transport" "$ct" sh -c 'tty; until stty size 2>/dev/null; do sleep 0.1; done; echo $TERM'
+		run -0 on_terminal $(crictl_words) exec -it -r "$transport" "$ct" sh -c 'tty; until stty size 2>/dev/null | grep .; do sleep 0.1; done; echo $TERM'
 		[ "$output" = $'/dev/pts/0\n33 77\nxterm' ]
 	done
 	HUSK_EXEC="$(crictl_words) exec -it $ct" run -0 python3 - <<-'EOS'
@@ -130,4 +131,120 @@ print(n, h.hexdigest())' "$1"
 	run -0 crictl exec "$ct" echo again
 	[ "$output" = again ]
 	wait_until 10 eval '! runs'
+}
+
+# with_input NAME JQ-CHANGE COMMAND...: a running container that has standard input; its id in $id.
+with_input() {
+	local name=$1 change=$2
+	shift 2
+	pod_json "$name" >"$T/pod.json"
+	container_json main "$BUSYBOX" "$@" | jq ".stdin = true | $change" >"$T/ct.json"
+	pod=$(crictl runp "$T/pod.json")
+	id=$(crictl create "$pod" "$T/ct.json" "$T/pod.json")
+	crictl start "$id"
+}
+
+@test "attach: two clients see the same; with stdin_once the end of input ends the process" {
+	with_input attach '.stdin_once = true' sh -c 'while read x; do echo "got $x"; echo "err $x" >&2; done; echo over; exit 3'
+	crictl attach -r websocket "$id" >"$T/other" 2>"$T/other.err" 3>&- &
+	other=$!
+	# Until it is there, too.
+	(until [ -s "$T/other" ]; do echo ping; sleep 0.2; done; echo one) | crictl attach -i "$id" >"$T/mine" 2>"$T/mine.err"
+	wait "$other"
+	for who in mine other; do
+		[ "$(tail -n 3 "$T/$who")" = $'got ping\ngot one\nover' ]
+		[ "$(tail -n 2 "$T/$who.err")" = $'err ping\nerr one' ]
+	done
+	run -1 crictl attach "$id"
+	[[ $output == *"is not running"* ]]
+	run -0 --separate-stderr crictl logs "$id"
+	[[ $output == *$'got ping\ngot one\nover' ]]
+}
+
+@test "attach: input goes on with the next client; a slow one gets every byte; after a restart of huskd" {
+	with_input later '.' sh -c 'while read x; do echo "got $x"; [ "$x" = go ] && break; done; yes 0123456789abcdef | head -c 20000000; sleep 1'
+	mkfifo "$T/in"
+	exec 7<>"$T/in"
+	echo one >&7
+	$(crictl_words) attach -i "$id" <"$T/in" >"$T/first" 2>&1 3>&- 7>&- &
+	first=$!
+	wait_until 20 grep -qx "got one" "$T/first"
+	kill -KILL "$first"
+	exec 7>&-
+	stop_huskd main
+	start_huskd main
+	want="$( (echo "got go"; yes 0123456789abcdef | head -c 20000000) | sha256sum | cut -d' ' -f1)"
+	sum=$(echo go | crictl attach -i "$id" | slow_sum 5e6)
+	[ "$sum" = "20000007 $want" ]
+}
+
+@test "attach: a terminal has the size of the client's" {
+	with_input tty '.tty = true' sh -c 'until stty size 2>/dev/null | grep .; do sleep 0.1; done; read x; exit 0'
+	run -0 bash -c '(sleep 1; echo end; sleep 5) | script -qec "stty rows 33 cols 77; $0" /dev/null' "$(crictl_words) attach -it $id"
+	[[ $output == *"33 77"* ]]
+}
+
+@test "husk exec -i: streams, exit codes, much input" {
+	name=s$BATS_TEST_NUMBER
+	run -7 --separate-stderr husk exec -i "$name" sh -c 'cat; echo err >&2; exit 7' <<<hello
+	[ "$output" = hello ]
+	[ "$stderr" = err ]
+	run -127 husk exec -i "$name" nosuch </dev/null
+	[[ $output == *"executable file not found"* ]]
+	head -c 20000000 /dev/urandom >"$T/in"
+	husk exec -i "$name" cat <"$T/in" | cmp - "$T/in"
+	run -2 husk exec -it "$name" true </dev/null
+	[[ $output == *"-t needs a terminal"* ]]
+}
+
+@test "husk exec -it: the terminal's size, and the terminal as it was on every way out" {
+	words="$HUSK_BIN/husk exec -it s$BATS_TEST_NUMBER"
+	HUSK_EXEC=$words run -0 python3 - <<-'EOS'
+		import fcntl, os, pty, signal, struct, termios, time
+		def session(command, act):
+		    """Runs it on a terminal of 33 x 77; act(output, fd, pid) for each piece; its output, and whether it left the terminal as it was."""
+		    master, slave = pty.openpty()
+		    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+		    before = termios.tcgetattr(slave)
+		    pid = os.fork()
+		    if pid == 0:
+		        os.login_tty(slave) if hasattr(os, "login_tty") else (os.setsid(), fcntl.ioctl(slave, termios.TIOCSCTTY, 0), [os.dup2(slave, i) for i in range(3)])
+		        os.execvp("sh", ["sh", "-c", "exec " + os.environ["HUSK_EXEC"] + " " + command])
+		    got = b""
+		    os.set_blocking(master, False)
+		    end = time.time() + 60
+		    while True:
+		        done, status = os.waitpid(pid, os.WNOHANG)
+		        try:
+		            got += os.read(master, 4096)
+		        except OSError:
+		            pass
+		        if done:
+		            break
+		        assert time.time() < end, got
+		        act(got, master, slave, pid)
+		        time.sleep(0.02)
+		    return got.decode(), os.waitstatus_to_exitcode(status), termios.tcgetattr(slave) == before
+		once = set()
+		def first(what):
+		    return what not in once and not once.add(what)
+		def grow(got, master, slave, pid):
+		    if b"ready" in got and first("grow"):
+		        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
+		        os.kill(pid, signal.SIGWINCH)
+		text, code, same = session("sh -c 'until stty size 2>/dev/null | grep .; do sleep 0.1; done; trap \"stty size; exit 5\" WINCH; echo ready; while :; do sleep 0.1; done'", grow)
+		assert "33 77" in text and "44 111" in text and code == 5 and same, (text, code, same)
+		def interrupt(got, master, slave, pid):
+		    if b"ready" in got and first("interrupt"):
+		        os.write(master, b"\x03") # for the program, not for husk
+		text, code, same = session("sh -c 'trap \"exit 9\" INT; echo ready; while :; do sleep 0.1; done'", interrupt)
+		assert code == 9 and same, (text, code, same)
+		def terminate(got, master, slave, pid):
+		    if b"ready" in got and first("terminate"):
+		        os.kill(pid, signal.SIGTERM)
+		text, code, same = session("sh -c 'echo ready; sleep 1006'", terminate)
+		assert code == 143 and same, (text, code, same)
+	EOS
+	no_1006() { ! husk exec "s$BATS_TEST_NUMBER" ps | grep -q 'sleep 1006'; }
+	wait_until 10 no_1006
 }
