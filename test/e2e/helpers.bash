@@ -35,6 +35,8 @@ start_huskd() {
 	local name=$1 dir=$HUSK_E2E/$1 root=$HUSK_STORE/$1
 	shift
 	mkdir -p "$dir" "$root"
+	printf 'network:\n  conf-dir: %s\n' "$dir/cni" >"$dir/huskd.yaml" # not what this machine has for its own pods
+	[[ " $* " == *" --config "* ]] || set -- --config "$dir/huskd.yaml" "$@"
 	printf '%s: %s\n' runtime-endpoint "unix://$dir/husk.sock" image-endpoint "unix://$dir/husk.sock" \
 		timeout 120 >"$dir/crictl.yaml" # seconds, for VMs that are emulated
 	"${HUSKD_WITH[@]}" "$HUSK_BIN/huskd" --root "$root" --state "$dir" --listen "unix://$dir/husk.sock" \
