@@ -37,12 +37,10 @@ void netlink_close(struct netlink *nl)
 
 static int send_request(struct netlink *nl, struct nlmsg *m, uint16_t flags)
 {
-	struct nlmsghdr *h = (struct nlmsghdr *)m->data;
-
 	if (m->full)
 		return -ENOBUFS;
-	h->nlmsg_seq = ++nl->seq;
-	h->nlmsg_flags = (uint16_t)(h->nlmsg_flags | flags);
+	m->head.nlmsg_seq = ++nl->seq;
+	m->head.nlmsg_flags = (uint16_t)(m->head.nlmsg_flags | flags);
 	return send(nl->fd, m->data, m->len, 0) < 0 ? -errno : 0;
 }
 

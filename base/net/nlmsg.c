@@ -1,7 +1,7 @@
 #include "base/net/nlmsg.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
+#include <stddef.h>
 #include <string.h>
 
 /* Zeroed, and the padding behind it; NULL: no room. */
@@ -16,20 +16,19 @@ static uint8_t *append(struct nlmsg *m, size_t n)
 	}
 	memset(at, 0, room);
 	m->len += room;
-	((struct nlmsghdr *)m->data)->nlmsg_len = (uint32_t)m->len;
+	m->head.nlmsg_len = (uint32_t)m->len;
 	return at;
 }
 
 void nlmsg_begin(struct nlmsg *m, uint16_t type, uint16_t flags, const void *head, size_t n)
 {
-	struct nlmsghdr *h;
 	uint8_t *at;
 
 	m->len = 0;
 	m->full = false;
-	h = (struct nlmsghdr *)append(m, sizeof(*h));
-	h->nlmsg_type = type;
-	h->nlmsg_flags = (uint16_t)(flags | NLM_F_REQUEST);
+	(void)append(m, sizeof(m->head));
+	m->head.nlmsg_type = type;
+	m->head.nlmsg_flags = (uint16_t)(flags | NLM_F_REQUEST);
 	at = append(m, n);
 	if (at && n)
 		memcpy(at, head, n);
@@ -70,8 +69,10 @@ size_t nlmsg_nest(struct nlmsg *m, uint16_t attr)
 
 void nlmsg_end(struct nlmsg *m, size_t nest)
 {
+	uint16_t len = (uint16_t)(m->len - nest);
+
 	if (!m->full)
-		((struct nlattr *)(m->data + nest))->nla_len = (uint16_t)(m->len - nest);
+		memcpy(m->data + nest + offsetof(struct nlattr, nla_len), &len, sizeof(len));
 }
 
 /* To the next multiple of four, where there is one. */

@@ -6,6 +6,7 @@
 #ifndef HUSK_BASE_NET_NLMSG_H
 #define HUSK_BASE_NET_NLMSG_H
 
+#include <linux/netlink.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -18,7 +19,10 @@
 struct nlmsg {
 	size_t len;
 	bool full; /* something did not fit: never sent */
-	_Alignas(8) uint8_t data[NLMSG_MAX];
+	union {
+		_Alignas(8) uint8_t data[NLMSG_MAX];
+		struct nlmsghdr head;
+	};
 };
 
 /* A request: the header and what its type begins with (`struct ifinfomsg`, ...). */

@@ -138,17 +138,16 @@ static int add_matchall(struct netlink *nl, int from, int to)
 static int add_u32(struct netlink *nl, int from, int to)
 {
 	const struct tcmsg t = filter_of(from);
-	struct {
-		struct tc_u32_sel sel;
-		struct tc_u32_key key;
-	} all = { .sel = { .flags = TC_U32_TERMINAL, .nkeys = 1 } };
+	const struct tc_u32_sel sel = { .flags = TC_U32_TERMINAL, .nkeys = 1 };
+	uint8_t all[sizeof(sel) + sizeof(struct tc_u32_key)] = { 0 };
 	struct nlmsg m;
 	size_t options;
 
+	memcpy(all, &sel, sizeof(sel));
 	nlmsg_begin(&m, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &t, sizeof(t));
 	nlmsg_put_str(&m, TCA_KIND, "u32");
 	options = nlmsg_nest(&m, TCA_OPTIONS);
-	nlmsg_put(&m, TCA_U32_SEL, &all, sizeof(all));
+	nlmsg_put(&m, TCA_U32_SEL, all, sizeof(all));
 	put_redirect(&m, TCA_U32_ACT, to);
 	nlmsg_end(&m, options);
 	return netlink_do(nl, &m);
