@@ -35,12 +35,24 @@ static bool io_work(void *arg)
 
 static bool becomes(atomic_int *n, int want)
 {
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 20000; i++) {
 		if (atomic_load(n) == want)
 			return true;
 		(void)usleep(1000);
 	}
 	return false;
+}
+
+/* Its value once it does not change any more. */
+static int settled(atomic_int *n)
+{
+	int was;
+
+	do {
+		was = atomic_load(n);
+		(void)usleep(50000);
+	} while (atomic_load(n) != was);
+	return was;
 }
 
 static void *io_hold(void *arg)
@@ -80,14 +92,12 @@ static void test_io_thread(void **state)
 	io_thread_release(&t);
 	assert_false(io_thread_pausing(&t));
 	/* Kicks, and work that says there is more. */
-	(void)usleep(20000);
-	n = atomic_load(&rounds);
+	n = settled(&rounds);
 	atomic_store(&left, 5);
 	assert_int_equal(write(kick, &one, sizeof(one)), sizeof(one));
 	assert_true(becomes(&rounds, n + 6));
 	/* Idle: it sleeps. */
-	(void)usleep(20000);
-	assert_int_equal(atomic_load(&rounds), n + 6);
+	assert_int_equal(settled(&rounds), n + 6);
 	/* Any of its kicks. */
 	io_thread_hold(&t);
 	io_thread_watch(&t, 0, -1);
@@ -102,8 +112,7 @@ static void test_io_thread(void **state)
 	atomic_store(&wait_fd, data[0]);
 	io_thread_wake(&t);
 	assert_true(becomes(&rounds, n + 11));
-	(void)usleep(20000);
-	assert_int_equal(atomic_load(&rounds), n + 11);
+	assert_int_equal(settled(&rounds), n + 11);
 	io_thread_stop(&t);
 	io_thread_stop(&t);
 	assert_int_equal(close(kick), 0);
