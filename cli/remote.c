@@ -37,7 +37,8 @@ struct remote {
 	bool in_open; /* our input is read */
 	bool ctrl_p;  /* is held back, for what follows */
 	bool detached, gone;
-	int failed; /* -errno: our output cannot be written */
+	int failed;	/* -errno: our output cannot be written */
+	size_t may_read; /* until keys and signals have their turn */
 };
 
 /* ---- texts ---- */
@@ -112,10 +113,18 @@ static ssize_t remote_on_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t l
 			      void *arg)
 {
 	struct remote *r = arg;
-	ssize_t n = recv(r->fd, buf, len, MSG_DONTWAIT);
+	ssize_t n;
 
-	if (n > 0)
+	/* wslay asks for more until there is none. */
+	if (r->failed || r->may_read == 0) {
+		wslay_event_set_error(ws, WSLAY_ERR_WOULDBLOCK);
+		return -1;
+	}
+	n = recv(r->fd, buf, MIN_OF(len, r->may_read), MSG_DONTWAIT);
+	if (n > 0) {
+		r->may_read -= (size_t)n;
 		return n;
+	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
 		wslay_event_set_error(ws, WSLAY_ERR_WOULDBLOCK);
 	} else {
@@ -279,11 +288,14 @@ static int remote_loop(struct remote *r, int sig_fd)
 			e = take_input(r);
 		if ((p[0].revents & POLLOUT) && wslay_event_want_write(r->ws))
 			(void)wslay_event_send(r->ws);
+		r->may_read = CHUNK;
 		if ((p[0].revents & ~POLLOUT) && wslay_event_recv(r->ws) != 0)
 			r->gone = true;
 		if (wslay_event_get_close_received(r->ws))
 			r->gone = true;
 	}
+	if (r->detached) /* what was typed before the keys for it */
+		(void)wslay_event_send(r->ws);
 	return e < 0 ? e : signo;
 }
 
@@ -398,16 +410,26 @@ static int open_session(struct remote *r, const char *url, struct err *err)
 	return e;
 }
 
+/* A blocked signal is queued, also when it is to be ignored (nohup, jobs of a script). */
+static bool is_ignored(int signo)
+{
+	struct sigaction sa;
+
+	return signo != SIGWINCH && sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN;
+}
+
 /* Signals that would end us end the session first, so that the terminal is as it was. */
 static int catch_signals(sigset_t *ret_before, struct err *err)
 {
-	static const int caught[] = { SIGWINCH, SIGTERM, SIGHUP, SIGINT, SIGQUIT };
+	static const int caught[] = { SIGWINCH, SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGPIPE };
 	sigset_t set;
 	int fd;
 
 	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_SIZE(caught); i++)
-		sigaddset(&set, caught[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(caught); i++) {
+		if (!is_ignored(caught[i]))
+			sigaddset(&set, caught[i]);
+	}
 	sigprocmask(SIG_BLOCK, &set, ret_before);
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
 	return fd < 0 ? err_errno(err, -errno, "signalfd") : fd;

@@ -1,12 +1,14 @@
 #include "cri/stream/conn.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -36,6 +38,7 @@ struct conn {
 	struct buf head;  /* what came before the session */
 	struct buf reply; /* and what is said before it */
 	struct stream_session *session;
+	int unsent;  /* LINGER: bytes that the client's kernel has not taken yet */
 	bool broken; /* the client breaks the protocol: what is in `out` is the last */
 };
 
@@ -72,11 +75,26 @@ static int set_timer(struct conn *c, uint64_t after_ns)
 	return ev_timer_add(c->loop, &c->timer, after_ns, conn_on_timer, c);
 }
 
+/* Closing now would throw away what the kernel has still to send, if the client says a word. */
+static bool still_sends(struct conn *c)
+{
+	int n = 0;
+
+	if (c->phase != LINGER || !c->session || ioctl(c->fd, SIOCOUTQ, &n) < 0 || n == 0)
+		return false;
+	if (n != c->unsent)
+		c->active_ns = now_mono_ns();
+	c->unsent = n;
+	return now_mono_ns() - c->active_ns < c->idle_ns;
+}
+
 static void conn_on_timer(struct ev_timer *t)
 {
 	struct conn *c = t->arg;
 	uint64_t quiet = now_mono_ns() - c->active_ns;
 
+	if (still_sends(c) && set_timer(c, CONN_LINGER_MS * NS_PER_MS) == 0)
+		return;
 	if (c->session && session_opened(c->session) && c->phase != LINGER && !c->broken) {
 		if (quiet < c->idle_ns && set_timer(c, c->idle_ns - quiet) == 0)
 			return;

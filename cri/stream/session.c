@@ -157,12 +157,16 @@ static void watch_outputs(struct stream_session *s)
 	for (size_t i = 0; i < ARRAY_SIZE(s->outputs); i++) {
 		struct pump *p = &s->outputs[i];
 
+		if (p->fd < 0)
+			continue;
 		/* Not only disarmed: a FIFO that hung up would be reported for ever. */
-		if (p->fd >= 0 && out_full(s))
+		if (out_full(s)) {
 			ev_io_del(&p->io);
-		else if (p->fd >= 0 && !p->io.loop &&
-			 ev_io_add(s->loop, &p->io, p->fd, EPOLLIN, session_on_output, p) < 0)
-			close_output(p);
+		} else if (!p->io.loop) {
+			if (ev_io_add(s->loop, &p->io, p->fd, EPOLLIN, session_on_output, p) < 0)
+				close_output(p);
+			watch_silence(s); /* what is in it has not been looked at yet */
+		}
 	}
 }
 

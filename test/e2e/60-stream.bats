@@ -239,6 +239,11 @@ with_input() {
 		        os.write(master, b"\x03") # for the program, not for husk
 		text, code, same = session("sh -c 'trap \"exit 9\" INT; echo ready; while :; do sleep 0.1; done'", interrupt)
 		assert code == 9 and same, (text, code, same)
+		def flood(got, master, slave, pid):
+		    if len(got) > 100000 and first("flood"):
+		        os.write(master, b"\x03") # is sent, although there is always more to show
+		text, code, same = session("yes", flood)
+		assert code == 130 and same, (text[-100:], code, same)
 		def terminate(got, master, slave, pid):
 		    if b"ready" in got and first("terminate"):
 		        os.kill(pid, signal.SIGTERM)
@@ -247,4 +252,11 @@ with_input() {
 	EOS
 	no_1006() { ! husk exec "s$BATS_TEST_NUMBER" ps | grep -q 'sleep 1006'; }
 	wait_until 10 no_1006
+}
+
+# The kernel has taken the last bytes and the command has ended; nothing is lost when the client comes for them late.
+@test "exec: a client that reads nothing for a while gets all, and the exit code" {
+	crictl exec -r spdy "$ct" sh -c 'dd if=/dev/zero bs=64k count=24 2>/dev/null; exit 4' 2>"$T/err" | (sleep 12; wc -c) >"$T/n" || true
+	[ "$(cat "$T/n")" = $((24 * 65536)) ]
+	grep -q 'exit code 4' "$T/err"
 }

@@ -27,6 +27,7 @@ struct attach {
 	int out, err;
 	unsigned fifo_count; /* for the task */
 	bool watching;	     /* in c->exited */
+	bool attached; /* the shim has said so */
 	bool input_over;
 	bool resizing;
 	unsigned width, height; /* to be sent next; 0 = none */
@@ -61,7 +62,7 @@ static void attach_on_exited(void *arg, int code, const struct err *err)
 
 	a->watching = false;
 	/* A stop that failed is told to those who wait, too. */
-	if (a->c->state == CONTAINER_RUNNING &&
+	if (!a->c->removed && a->c->state == CONTAINER_RUNNING &&
 	    waits_add(&a->c->exited, attach_on_exited, a) == 0) {
 		a->watching = true;
 		return;
@@ -83,6 +84,7 @@ static void attach_on_attached(const struct ttrpc_result *res, void *arg)
 	} else if (a->session) {
 		if (a->want.in && a->c->config->stdin && fifo)
 			in = open(fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+		a->attached = true;
 		stream_run(a->session, in, take_fd(&a->out), take_fd(&a->err));
 	}
 	attach_unref(a);
@@ -183,7 +185,7 @@ static void end_input(struct attach *a)
 	TaskV3__CloseIORequest req = TASK_V3__CLOSE_IOREQUEST__INIT;
 	const Cri__ContainerConfig *config = a->c->config;
 
-	if (a->input_over || !a->want.in || !config->stdin || !config->stdin_once)
+	if (!a->attached || a->input_over || !a->want.in || !config->stdin || !config->stdin_once)
 		return;
 	a->input_over = true;
 	req.id = a->c->id;
