@@ -37,7 +37,7 @@ struct remote {
 	bool in_open; /* our input is read */
 	bool ctrl_p;  /* is held back, for what follows */
 	bool detached, gone;
-	int failed;	/* -errno: our output cannot be written */
+	int failed;	 /* -errno: our output cannot be written */
 	size_t may_read; /* until keys and signals have their turn */
 };
 

@@ -107,6 +107,8 @@ static void main_serve(struct huskd *d)
 	int fd = -1, r = 0;
 	char pods[16];
 
+	if (!d->rpc) /* the end came before the recovery's */
+		return;
 	if (slash && slash != dir) {
 		*slash = '\0';
 		r = mkdir_p(dir, 0755, &err);
@@ -172,9 +174,9 @@ static int run(struct huskd *d, struct err *err)
 	}
 	/* Open calls are cancelled, which starts their undoing; what takes longer than two seconds
 	 * is left to the next huskd. Connections to shims just end: the pods go on. */
-	stream_server_free(d->streams);
-	rpc_server_free(d->rpc);
-	net_close(d->net);
+	stream_server_free(take_ptr(&d->streams));
+	rpc_server_free(take_ptr(&d->rpc));
+	net_close(take_ptr(&d->net));
 	image_store_close(d->images);
 	statedb_close(d->db);
 	return r;

@@ -48,6 +48,7 @@ struct net {
 	char **bin_dirs;
 	uint64_t plugin_ms, retry_ms;
 	struct confdir conf;
+	bool configured; /* there was a configuration at some time, or a pod has a network */
 	struct attach *first;
 	struct attach *queue, **queue_last;
 	unsigned running; /* operations under way, at most NET_AT_ONCE_MAX */

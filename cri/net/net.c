@@ -25,6 +25,7 @@ static void net_on_conf(void *arg)
 	n->status_list = NULL;
 	n->versions = (struct chain_versions){ 0 };
 	n->status_at_ns = 0;
+	n->configured = n->configured || n->conf.list;
 }
 
 static void net_on_record(void *arg, const char *id)
@@ -91,6 +92,7 @@ int net_open(const struct net_options *o, struct net **ret, struct err *err)
 		net_close(n);
 		return r;
 	}
+	n->configured = n->conf.list || n->first;
 	*ret = n;
 	return 0;
 }
@@ -168,7 +170,9 @@ void net_status(struct net *n, struct net_status *ret)
 	struct err err = { 0 };
 	int r;
 
-	*ret = (struct net_status){ .network = l ? l->name : NULL, .file = n->conf.file };
+	*ret = (struct net_status){ .network = l ? l->name : NULL,
+				    .file = n->conf.file,
+				    .configured = n->configured };
 	if (!l) {
 		r = err_set(&err, -ENETDOWN, "%s", n->conf.why);
 	} else {
@@ -246,6 +250,11 @@ void net_add_cancel(struct net *n, const char *id)
 	a->add_done = NULL;
 	attach_doom(a);
 	attach_kick(a);
+}
+
+bool net_has(const struct net *n, const char *id)
+{
+	return attach_find(n, id) != NULL;
 }
 
 int net_del(struct net *n, const char *id, wait_fn done, void *arg, struct err *err)

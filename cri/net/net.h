@@ -54,6 +54,7 @@ struct net_status {
 	const char *reason;	    /* CRI's: "" or "NetworkPluginNotReady" */
 	char message[500];	    /* for people; "" when ready */
 	const char *network, *file; /* the configuration in force; NULL = none. Borrowed */
+	bool configured;	    /* this node has had one, or a pod has a network */
 };
 /* What CRI's NetworkReady is to say: a valid configuration is there, its plug-ins are, and those of
  * CNI 1.1 did not say otherwise to STATUS, which is asked in the background by this call when the
@@ -83,6 +84,8 @@ int net_del(struct net *n, const char *id, wait_fn done, void *arg, struct err *
 /* `done` with this arg, which must not have come yet, does not come; the DEL goes on. */
 void net_del_forget(struct net *n, const char *id, const void *arg);
 
+/* There is something of it that a DEL has to remove, or a DEL that has not gone through. */
+bool net_has(const struct net *n, const char *id);
 /* Runs CHECK. -ENOENT: no such attachment, or not finished; -ENOTSUP: the network has no CHECK (its
  * cniVersion is 0.3.1, or disableCheck). */
 int net_check(struct net *n, const char *id, wait_fn done, void *arg, struct err *err) must_check;

@@ -226,13 +226,19 @@ static bool holds(const char *pid, const char *lock)
 }
 
 /* Plug-ins, and what they started, that an earlier huskd cannot kill any more. */
-static void kill_holders(const char *lock)
+static void kill_holders(int fd)
 {
-	DIR *d = opendir("/proc");
+	cleanup_free char *link = str_fmt("/proc/self/fd/%d", fd);
+	char lock[PATH_MAX]; /* as the kernel calls it: a directory on the way may be a symlink */
+	ssize_t n = link ? readlink(link, lock, sizeof(lock) - 1) : -1;
+	DIR *d = n > 0 ? opendir("/proc") : NULL;
 	struct dirent *e;
 	int64_t pid;
 
-	while (d && (e = readdir(d))) {
+	if (!d)
+		return;
+	lock[n] = '\0';
+	while ((e = readdir(d))) {
 		if (str_to_i64(e->d_name, 2, INT32_MAX, &pid) < 0 || pid == getpid() ||
 		    !holds(e->d_name, lock))
 			continue;
@@ -240,8 +246,7 @@ static void kill_holders(const char *lock)
 			 "pid", e->d_name);
 		(void)kill((pid_t)pid, SIGKILL);
 	}
-	if (d)
-		(void)closedir(d);
+	(void)closedir(d);
 }
 
 /* Not a blocking flock, which nothing but a signal would end. */
@@ -276,7 +281,7 @@ int record_lock(const char *dir, const char *id, uint64_t wait_ms, const atomic_
 		return err_errno(err, -errno, "%s", path);
 	r = lock_wait(fd, wait_ms, hurry);
 	if (r == -EBUSY && !(hurry && atomic_load(hurry))) {
-		kill_holders(path);
+		kill_holders(fd);
 		r = lock_wait(fd, LOCK_AFTER_KILL_MS, hurry);
 	}
 	if (r == -EBUSY)

@@ -22,7 +22,8 @@ static bool has_network(const struct huskd *d, struct net_status *s)
 		net_status(d->net, s);
 	else
 		(void)snprintf(s->message, sizeof(s->message), "%s", pod_network_off(d));
-	return s->network || (d->net && str_eq(d->config.network_mode, "cni"));
+	/* One that is gone may just be written anew: no pod misses its network for that. */
+	return s->network || s->configured || (d->net && str_eq(d->config.network_mode, "cni"));
 }
 
 bool pod_network_wanted(const struct huskd *d)

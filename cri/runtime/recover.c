@@ -178,6 +178,12 @@ static void take_down(struct recover *rec, struct pod *p, enum teardown kind)
 	pod_teardown(p, kind, recover_on_pod_down, e);
 }
 
+/* Its DEL has not gone through: who asks for its end must hear of that, too. */
+static bool has_network(const struct pod *p)
+{
+	return p->huskd->net && net_has(p->huskd->net, p->id);
+}
+
 static void recover_pod(struct recover *rec, struct pod *p)
 {
 	struct container *c, *next;
@@ -189,7 +195,7 @@ static void recover_pod(struct recover *rec, struct pod *p)
 		take_down(rec, p, TEARDOWN_ABORT);
 		return;
 	}
-	if (p->state == POD_NOTREADY && bundle && console_alone(bundle)) {
+	if (p->state == POD_NOTREADY && bundle && console_alone(bundle) && !has_network(p)) {
 		p->torn_down = true; /* nothing else is left; a reboot removes the bundle, too */
 	} else if (p->state == POD_NOTREADY) {
 		take_down(rec, p, TEARDOWN_STOP);

@@ -116,7 +116,7 @@ static void ws_on_frame(wslay_event_context_ptr ctx,
 	w->channel = NO_CHANNEL;
 	w->quad_n = 0;
 	w->padded = false;
-	/* Which of the two says nothing: Python's client sends strings as text, also without base64. */
+	/* Either, in both dialects: Python's client sends strings as text. */
 	if (a->opcode != WSLAY_TEXT_FRAME && a->opcode != WSLAY_BINARY_FRAME)
 		w->failed = -EPROTO;
 }

@@ -70,7 +70,8 @@ static struct tcmsg filter_of(int index)
 	return (struct tcmsg){
 		.tcm_family = AF_UNSPEC,
 		.tcm_ifindex = index,
-		.tcm_parent = TC_H_MAKE(TC_H_INGRESS, 0),
+		/* The block of both qdiscs: `ingress`, and `clsact` that was there before. */
+		.tcm_parent = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
 		.tcm_info = TC_H_MAKE(FILTER_PRIORITY << 16, htons(ETH_P_ALL)),
 	};
 }

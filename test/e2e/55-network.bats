@@ -119,6 +119,9 @@ refused() { [[ $(in_ns timeout 1 bash -c "exec 3<>/dev/tcp/$1/9" 2>&1) == *refus
 	rm "$T/conf/10-e2e.conflist"
 	wait_until 30 condition '.status == false'
 	[ "$(addresses "$port")" = "$v4 $v6" ]
+	# No pod misses a network because its configuration is just being written anew.
+	run ! --separate-stderr run_pod later
+	[[ $stderr == *"no network: no network configuration in "* ]]
 	crictl stopp "$port"
 	[ ! -e "/run/netns/husk-$port" ]
 	[ "$(addresses "$port")" = "" ]

@@ -184,6 +184,8 @@ static bool rx_take(struct virtio_net *n, size_t want)
 			return false;
 		if (c.in_len < TAP_HEADER_LEN && x->n_chains == 0) {
 			virtq_push(vq, c.head, 0); /* of no use */
+			if (io_thread_pausing(&n->thread))
+				return false;
 			continue;
 		}
 		if (c.in_len < TAP_HEADER_LEN || c.n_in > NET_RX_BUFFERS - x->n_iov) {
@@ -285,6 +287,14 @@ static bool rx_serve_waiting(struct virtio_net *n)
 	return x->waits == 0;
 }
 
+/* Is it only this packet that cannot be had (the host is short of memory for the guest's pages)? */
+static bool may_pass(int error, unsigned *failures)
+{
+	if (error != EFAULT && error != ENOMEM && error != ENOBUFS)
+		return false;
+	return ++*failures <= NET_RX_FAILURES;
+}
+
 /* Reads a packet into the guest's buffers. Its length, or -errno. */
 static ssize_t rx_read(struct virtio_net *n)
 {
@@ -343,10 +353,16 @@ static bool rx_round(struct virtio_net *n, bool *ret_wait_for_tap)
 			*ret_wait_for_tap = true;
 			break;
 		}
+		if (len < 0 && may_pass((int)-len, &x->failures)) {
+			rx_drop(n, strerror((int)-len));
+			packets++;
+			continue;
+		}
 		if (len < 0) {
 			net_fail(n, (int)-len);
 			break;
 		}
+		x->failures = 0;
 		packets++;
 		bytes += (size_t)len;
 	}

@@ -56,6 +56,7 @@
 #define NET_RX_CHAINS 128
 #define NET_RX_BUFFERS 256
 /* A packet that waits for buffers is dropped when it did not fit so often. */
+#define NET_RX_FAILURES 64 /* in a row: then the tap is of no use */
 #define NET_RX_TRIES 64
 
 struct net_rx {
@@ -71,8 +72,8 @@ struct net_rx {
 	bool large;			      /* packets need more than one chain of late */
 	/* What was read and waits for buffers; also where the end of a packet goes. */
 	size_t waits;
-	unsigned tries;
-	uint8_t *spill; /* owned, NET_SPILL bytes; from the first tap on */
+	unsigned tries, failures; /* failures: to read from the tap, in a row */
+	uint8_t *spill;		  /* owned, NET_SPILL bytes; from the first tap on */
 };
 
 struct virtio_net {

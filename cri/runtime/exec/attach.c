@@ -27,7 +27,7 @@ struct attach {
 	int out, err;
 	unsigned fifo_count; /* for the task */
 	bool watching;	     /* in c->exited */
-	bool attached; /* the shim has said so */
+	bool attached;	     /* the shim has said so */
 	bool input_over;
 	bool resizing;
 	unsigned width, height; /* to be sent next; 0 = none */
