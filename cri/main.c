@@ -80,7 +80,9 @@ static int open_net(struct huskd *d, struct err *err)
 	if (!dir)
 		return err_nomem(err);
 	r = net_open(&o, &d->net, err);
-	if (r < 0 && str_eq(d->config.network_mode, "auto")) {
+	/* Where something has run out, the pods of before have networks: it is no host without. */
+	if (r < 0 && r != -EMFILE && r != -ENFILE && r != -ENOSPC && r != -ENOMEM &&
+	    str_eq(d->config.network_mode, "auto")) {
 		log_warn("pods run without a network", "err", err_text(err));
 		return 0;
 	}
