@@ -120,6 +120,20 @@ static void recover_on_half_made_deleted(const struct ttrpc_result *res, void *a
 	query_end(q);
 }
 
+static void recover_on_execs_dropped(const struct ttrpc_result *res, void *arg)
+{
+}
+
+/* No client of an exec survives its huskd. One of an older shim does not know it; they stay. */
+static void drop_execs(struct container *c)
+{
+	Shim__DropExecsRequest req = SHIM__DROP_EXECS_REQUEST__INIT;
+
+	req.id = c->id;
+	(void)!ttrpc_client_call(c->pod->shim, SVC_SHIM, "DropExecs", &req.base, STATE_MS,
+				 recover_on_execs_dropped, NULL);
+}
+
 static void recover_container(struct recover *rec, struct container *c)
 {
 	TaskV3__StateRequest state = TASK_V3__STATE_REQUEST__INIT;
@@ -131,6 +145,7 @@ static void recover_container(struct recover *rec, struct container *c)
 		return;
 	*q = (struct query){ rec, container_ref(c) };
 	rec->pending++;
+	drop_execs(c);
 	state.id = del.id = c->id;
 	if (c->state == CONTAINER_CREATING)
 		r = ttrpc_client_call(c->pod->shim, SVC_TASK, "Delete", &del.base,

@@ -79,25 +79,49 @@ static bool container_proc_held(const struct proc *p)
 	return !proc_is_exec(p) && execs_alive(p->owner);
 }
 
+static void container_on_signalled(const struct ttrpc_result *res, void *arg)
+{
+}
+
+static void kill_all_of(const struct proc *p)
+{
+	const struct container *c = p->owner;
+
+	if (p->sandbox->agent)
+		(void)!agent_signal(p->sandbox->agent, c->id, p->exec_id, SIGKILL, true,
+				    container_on_signalled, NULL);
+}
+
 static void container_proc_started(struct proc *p)
 {
 	const struct container *c = p->owner;
 
 	c->all->ops->started(p, c->all->arg);
-}
-
-static void container_on_signalled(const struct ttrpc_result *res, void *arg)
-{
+	if (p->dropped)
+		kill_all_of(p);
 }
 
 /* Without pids of its own the container outlives its first process; what is left of it ends. */
 static void container_proc_exited(struct proc *p)
 {
 	const struct container *c = p->owner;
-	struct agent *agent = p->sandbox->agent;
 
-	if (!proc_is_exec(p) && !c->own_pids && agent && proc_alive(p))
-		(void)!agent_signal(agent, c->id, "", SIGKILL, true, container_on_signalled, NULL);
+	if (!proc_is_exec(p) && !c->own_pids && proc_alive(p))
+		kill_all_of(p);
+}
+
+static void free_dropped(struct container *c)
+{
+	for (struct proc *p = c->execs, *next; p; p = next) {
+		next = p->next;
+		if (p->dropped && !proc_alive(p))
+			(void)!container_delete_exec(p, NULL);
+	}
+}
+
+static void container_on_dropped_timer(struct ev_timer *t)
+{
+	free_dropped(t->arg);
 }
 
 static void container_proc_gone(struct proc *p, bool ran)
@@ -106,6 +130,10 @@ static void container_proc_gone(struct proc *p, bool ran)
 
 	if (ran)
 		c->all->ops->exited(p, c->all->arg);
+	/* Not in here. Without memory the next drop, or the container's end, does it. */
+	if (p->dropped)
+		(void)!ev_timer_add(c->all->loop, &c->dropped_timer, 0, container_on_dropped_timer,
+				    c);
 	if (proc_is_exec(p))
 		proc_try_publish(&c->init); /* it may have waited for this one */
 }
@@ -214,6 +242,16 @@ int container_delete_exec(struct proc *p, struct err *err)
 	return 0;
 }
 
+void container_drop_execs(struct container *c)
+{
+	for (struct proc *p = c->execs; p; p = p->next) {
+		if (p->state == PROC_RUNNING && !p->dropped)
+			kill_all_of(p);
+		p->dropped = true; /* one that is starting is killed when it has started */
+	}
+	free_dropped(c);
+}
+
 /* ---- birth and end ---- */
 
 struct container *container_new(struct containers *cs, const TaskV2__CreateTaskRequest *req)
@@ -261,6 +299,7 @@ void container_free(struct container *c)
 	ev_timer_del(&c->drain_timer);
 	ev_timer_del(&c->quiet_timer);
 	ev_timer_del(&c->killed_timer);
+	ev_timer_del(&c->dropped_timer);
 	if (c->delete_done) {
 		(void)err_set(&err, -ECANCELED, "the shim ends");
 		c->delete_done(NULL, -ECANCELED, &err, c->delete_arg);

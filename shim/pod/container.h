@@ -62,7 +62,7 @@ struct container {
 	bool deleting;
 	container_done delete_done; /* while a slow reader is waited for, else NULL */
 	void *delete_arg;
-	struct ev_timer drain_timer, quiet_timer, killed_timer;
+	struct ev_timer drain_timer, quiet_timer, killed_timer, dropped_timer;
 };
 
 void containers_init(struct containers *cs, struct loop *l, struct sandbox *sb,
@@ -83,6 +83,8 @@ int container_add_exec(struct container *c, const TaskV2__ExecProcessRequest *re
 		       struct err *err) must_check;
 /* Frees it. -EBUSY while it runs. */
 int container_delete_exec(struct proc *p, struct err *err) must_check;
+/* Frees its execs: those that still run are killed and freed when they have ended. */
+void container_drop_execs(struct container *c);
 /* Exactly one `done`, now or later; with code 0 the container is freed after it. -EBUSY while
  * processes run. */
 void container_delete(struct container *c, container_done done, void *arg);

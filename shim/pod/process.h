@@ -77,6 +77,7 @@ struct proc {
 	Agent__Process *spec;
 	bool exited;  /* the agent said so, or the VM died; published or not yet */
 	bool started; /* the start was published */
+	bool dropped; /* an exec that nobody asks for: freed when it has ended */
 	uint32_t exit_status;
 	int64_t exited_at; /* CLOCK_REALTIME, ns */
 	bool oom_killed;

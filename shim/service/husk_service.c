@@ -24,6 +24,22 @@ static void husk_on_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *
 		ttrpc_reply(call, &ok.base);
 }
 
+static void husk_on_drop_execs(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
+{
+	static const Shim__DropExecsResponse ok = SHIM__DROP_EXECS_RESPONSE__INIT;
+	const Shim__DropExecsRequest *req = (const void *)msg;
+	struct err err = { 0 };
+	const struct shim *s = arg;
+	const struct proc *p = container_proc(&s->containers, req->id, "", &err);
+
+	if (!p) {
+		ttrpc_reply_err(call, -ENOENT, &err);
+		return;
+	}
+	container_drop_execs(container_of_proc(p));
+	ttrpc_reply(call, &ok.base);
+}
+
 static void husk_on_sandbox_info(struct ttrpc_call *call, const ProtobufCMessage *msg, void *arg)
 {
 	Shim__SandboxInfoResponse resp = SHIM__SANDBOX_INFO_RESPONSE__INIT;
@@ -87,9 +103,7 @@ static void husk_on_attach(struct ttrpc_call *call, const ProtobufCMessage *msg,
 }
 
 const struct ttrpc_method husk_methods[] = {
-	{ "ReopenLog", husk_on_reopen_log },
-	{ "Attach", husk_on_attach },
-	{ "SandboxInfo", husk_on_sandbox_info },
-	{ "ExitInfo", husk_on_exit_info },
-	{ NULL },
+	{ "ReopenLog", husk_on_reopen_log }, { "Attach", husk_on_attach },
+	{ "DropExecs", husk_on_drop_execs }, { "SandboxInfo", husk_on_sandbox_info },
+	{ "ExitInfo", husk_on_exit_info },   { NULL },
 };

@@ -131,6 +131,13 @@ print(n, h.hexdigest())' "$1"
 	run -0 crictl exec "$ct" echo again
 	[ "$output" = again ]
 	wait_until 10 eval '! runs'
+	# Also of one that was killed: the next one ends what has no client any more.
+	crictl exec "$ct" sleep 1005 >"$T/cut" 2>&1 3>&- &
+	wait_until 10 runs
+	kill9_huskd main
+	! wait $!
+	start_huskd main
+	wait_until 10 eval '! runs'
 }
 
 # with_input NAME JQ-CHANGE COMMAND...: a running container that has standard input; its id in $id.

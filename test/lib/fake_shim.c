@@ -261,6 +261,7 @@ static void shim_reopen_log(struct ttrpc_call *call, const ProtobufCMessage *req
 
 static const struct ttrpc_method shim_methods[] = {
 	{ "ExitInfo", shim_empty },
+	{ "DropExecs", shim_empty },
 	{ "SandboxInfo", shim_empty },
 	{ "ReopenLog", shim_reopen_log },
 	{ NULL, NULL },

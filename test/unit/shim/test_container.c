@@ -299,6 +299,45 @@ static void test_execs(void **state)
 	assert_null(strstr(fake.asked, "SignalAll")); /* the end of its pid 1 was the end of all */
 }
 
+/* Those that nobody asks for: one that runs, one that starts, a new one, one that has ended. */
+static void test_execs_dropped(void **state)
+{
+	create_ok("a", &plain);
+	start_ok("a", "");
+	assert_int_equal(add_exec("a", "ended"), 0);
+	start_ok("a", "ended");
+	fake_exit("a", "ended", 0, false);
+	turn();
+	assert_int_equal(add_exec("a", "runs"), 0);
+	start_ok("a", "runs");
+	assert_int_equal(add_exec("a", "never"), 0);
+	assert_int_equal(add_exec("a", "starts"), 0);
+	fake.hold = "ExecProcess";
+	start_proc("a", "starts");
+	turn();
+	container_drop_execs(container_find(&all, "a"));
+	container_drop_execs(container_find(&all, "a")); /* again */
+	turn();
+	assert_null(container_proc(&all, "a", "ended", NULL));
+	assert_null(container_proc(&all, "a", "never", NULL));
+	assert_text(fake.asked, "SignalAll(a,runs)");
+	assert_null(strstr(fake.asked, "SignalAll(a,starts)"));
+	fake.hold = NULL;
+	fake_answer();
+	turn();
+	assert_text(fake.asked, "SignalAll(a,starts)");
+	fake_exit("a", "runs", 137, false);
+	fake_exit("a", "starts", 137, false);
+	turn();
+	turn();
+	assert_null(container_proc(&all, "a", "runs", NULL));
+	assert_null(container_proc(&all, "a", "starts", NULL));
+	assert_int_equal(container_find(&all, "a")->n_execs, 0);
+	fake_exit("a", "", 0, false);
+	turn();
+	delete_ok("a");
+}
+
 /* Without pids of its own a container is not over with its first process; the rest is ended. */
 static void test_shared_pids(void **state)
 {
@@ -397,9 +436,9 @@ int main(void)
 		TEST(test_early_exit),	 TEST(test_false_exits),
 		TEST(test_output_first), TEST(test_output_that_does_not_end),
 		TEST(test_output_lost),	 TEST(test_output_waits),
-		TEST(test_execs),	 TEST(test_shared_pids),
-		TEST(test_start_fails),	 TEST(test_vm_dies),
-		TEST(test_stopped),
+		TEST(test_execs),	 TEST(test_execs_dropped),
+		TEST(test_shared_pids),	 TEST(test_start_fails),
+		TEST(test_vm_dies),	 TEST(test_stopped),
 	};
 
 	return cmocka_run_group_tests(tests, pod_set_up_files, pod_tear_down_files);
