@@ -408,6 +408,7 @@ group_of() {
 
 # What a container wrote is never lost for lack of room on the host, and it is told as any program is.
 @test "a full disk: containers get ENOSPC, siblings go on, and all can write again when there is room" {
+	[ -z "${HUSK_OWN_HOST:-}" ] || skip "the emulated host fills its disk too slowly: the guest is told before the write"
 	mnt=$HUSK_E2E/filling dir=$HUSK_E2E/filling.d img=$T/filling.img
 	mkdir -p "$mnt"
 	truncate -s 12G "$img" # nothing of it is used but what is written
