@@ -22,6 +22,13 @@ int container_call(struct container *c, const char *method, const ProtobufCMessa
 	return ttrpc_client_call(c->pod->shim, SVC_TASK, method, req, timeout_ms, done, arg);
 }
 
+int container_check_running(const struct container *c, struct err *err)
+{
+	if (c->removed || c->state != CONTAINER_RUNNING || !c->pod->shim)
+		return err_set(err, -EBUSY, "container %s is not running", c->id);
+	return 0;
+}
+
 /* ---- the exit ---- */
 
 void container_exited(struct container *c, int32_t exit_code, int64_t finished_at,
@@ -569,8 +576,8 @@ void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *
 	struct container *c;
 	int r = state_find_container(&d->state, in->container_id, &c, &err);
 
-	if (r == 0 && (c->state != CONTAINER_RUNNING || !c->pod->shim))
-		r = err_set(&err, -EBUSY, "container %s is not running", c->id);
+	if (r == 0)
+		r = container_check_running(c, &err);
 	if (r == 0) {
 		req.id = c->id;
 		r = ttrpc_client_call(c->pod->shim, SVC_SHIM, "ReopenLog", &req.base,

@@ -32,6 +32,8 @@ void container_handle_reopen_log(struct rpc_call *call, const ProtobufCMessage *
 /* A call to the task service of its shim, as ttrpc_client_call. -ECONNRESET: there is no shim. */
 int container_call(struct container *c, const char *method, const ProtobufCMessage *req,
 		   uint64_t timeout_ms, ttrpc_done done, void *arg) must_check;
+/* -EBUSY, with the text for a client, unless it runs and its shim can be asked. */
+int container_check_running(const struct container *c, struct err *err) must_check;
 /* The pod is torn down: what ran is over. */
 void container_pod_gone(struct container *c, enum teardown kind);
 /* Waits for the exit of a running container (also after a restart of huskd). */

@@ -96,11 +96,9 @@ static int start(struct attach *a, struct err *err)
 	static const struct exec_task_ops never_run = { 0 };
 	cleanup_free char *out = NULL, *errors = NULL;
 	struct container *c = a->c;
-	int r = 0;
+	int r = container_check_running(c, err);
 
-	if (c->removed || c->state != CONTAINER_RUNNING || !c->pod->shim)
-		r = err_set(err, -EBUSY, "container %s is not running", c->id);
-	else if (a->huskd->attach_streams >= ATTACH_STREAMS_MAX)
+	if (r == 0 && a->huskd->attach_streams >= ATTACH_STREAMS_MAX)
 		r = err_set(err, -ENOBUFS, "there are %u attached clients already",
 			    ATTACH_STREAMS_MAX);
 	if (r == 0)
@@ -215,23 +213,17 @@ static void attach_on_closed(void *arg)
 
 /* ---- the call ---- */
 
-static int check_request(const Cri__AttachRequest *in, struct huskd *d, struct container **ret,
-			 struct err *err)
+static int check_request(const Cri__AttachRequest *in, const struct stream_want *want,
+			 struct huskd *d, struct container **ret, struct err *err)
 {
 	int r;
 
 	if (str_empty(in->container_id))
 		return err_set(err, -EINVAL, "no container id");
-	if (in->tty && in->stderr)
-		return err_set(err, -EINVAL, "a terminal has no stderr of its own");
-	if (!in->stdin && !in->stdout && !in->stderr)
-		return err_set(err, -EINVAL, "none of stdin, stdout and stderr");
-	r = state_find_container(&d->state, in->container_id, ret, err);
-	if (r < 0)
-		return r;
-	if ((*ret)->state != CONTAINER_RUNNING || !(*ret)->pod->shim)
-		return err_set(err, -EBUSY, "container %s is not running", (*ret)->id);
-	return 0;
+	r = exec_task_check_streams(want, err);
+	if (r == 0)
+		r = state_find_container(&d->state, in->container_id, ret, err);
+	return r < 0 ? r : container_check_running(*ret, err);
 }
 
 static int attach_new(const Cri__AttachRequest *in, struct huskd *d, char **ret_url,
@@ -241,21 +233,19 @@ static int attach_new(const Cri__AttachRequest *in, struct huskd *d, char **ret_
 					       .resize = attach_on_resize,
 					       .input_ended = attach_on_input_ended,
 					       .closed = attach_on_closed };
+	const struct stream_want want = { in->stdin, in->stdout, in->stderr, in->tty };
 	struct container *c;
 	struct attach *a;
-	int r = check_request(in, d, &c, err);
+	int r = check_request(in, &want, d, &c, err);
 
 	if (r < 0)
 		return r;
 	a = calloc(1, sizeof(*a));
 	if (!a)
 		return err_nomem(err);
-	*a = (struct attach){ .refs = 1,
-			      .huskd = d,
-			      .c = container_ref(c),
-			      .want = { in->stdin, in->stdout, in->stderr, in->tty },
-			      .out = -1,
-			      .err = -1 };
+	*a = (struct attach){
+		.refs = 1, .huskd = d, .c = container_ref(c), .want = want, .out = -1, .err = -1
+	};
 	r = stream_server_url(d->streams, "attach", a->want, &ops, a, ret_url, err);
 	if (r < 0)
 		attach_unref(a);

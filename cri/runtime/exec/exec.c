@@ -109,11 +109,9 @@ static int start(struct exec *e, struct err *err)
 						  .failed = exec_on_failed };
 	struct exec_spec spec = { .cmd = e->cmd, .n_cmd = strv_len(e->cmd), .tty = e->want.tty };
 	cleanup_free char *out = NULL, *errors = NULL;
-	int r = 0;
+	int r = container_check_running(e->c, err);
 
-	if (e->c->removed || e->c->state != CONTAINER_RUNNING)
-		r = err_set(err, -EBUSY, "container %s is not running", e->c->id);
-	else if (e->huskd->exec_streams >= EXEC_STREAMS_MAX)
+	if (r == 0 && e->huskd->exec_streams >= EXEC_STREAMS_MAX)
 		r = err_set(err, -ENOBUFS, "there are %u commands with clients already",
 			    EXEC_STREAMS_MAX);
 	if (r == 0)
@@ -166,8 +164,8 @@ static void exec_on_closed(void *arg)
 
 /* ---- the call ---- */
 
-static int check_request(const Cri__ExecRequest *in, struct huskd *d, struct container **ret,
-			 struct err *err)
+static int check_request(const Cri__ExecRequest *in, const struct stream_want *want,
+			 struct huskd *d, struct container **ret, struct err *err)
 {
 	int r;
 
@@ -175,16 +173,10 @@ static int check_request(const Cri__ExecRequest *in, struct huskd *d, struct con
 		return err_set(err, -EINVAL, "no container id");
 	if (in->n_cmd == 0 || str_empty(in->cmd[0]))
 		return err_set(err, -EINVAL, "no command");
-	if (in->tty && in->stderr)
-		return err_set(err, -EINVAL, "a terminal has no stderr of its own");
-	if (!in->stdin && !in->stdout && !in->stderr)
-		return err_set(err, -EINVAL, "none of stdin, stdout and stderr");
-	r = state_find_container(&d->state, in->container_id, ret, err);
-	if (r < 0)
-		return r;
-	if ((*ret)->state != CONTAINER_RUNNING || !(*ret)->pod->shim)
-		return err_set(err, -EBUSY, "container %s is not running", (*ret)->id);
-	return 0;
+	r = exec_task_check_streams(want, err);
+	if (r == 0)
+		r = state_find_container(&d->state, in->container_id, ret, err);
+	return r < 0 ? r : container_check_running(*ret, err);
 }
 
 static int exec_new(const Cri__ExecRequest *in, struct huskd *d, char **ret_url, struct err *err)
@@ -193,20 +185,17 @@ static int exec_new(const Cri__ExecRequest *in, struct huskd *d, char **ret_url,
 					       .resize = exec_on_resize,
 					       .input_ended = exec_on_input_ended,
 					       .closed = exec_on_closed };
+	const struct stream_want want = { in->stdin, in->stdout, in->stderr, in->tty };
 	struct container *c;
 	struct exec *e;
-	int r = check_request(in, d, &c, err);
+	int r = check_request(in, &want, d, &c, err);
 
 	if (r < 0)
 		return r;
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return err_nomem(err);
-	*e = (struct exec){ .huskd = d,
-			    .c = container_ref(c),
-			    .want = { in->stdin, in->stdout, in->stderr, in->tty },
-			    .out = -1,
-			    .err = -1 };
+	*e = (struct exec){ .huskd = d, .c = container_ref(c), .want = want, .out = -1, .err = -1 };
 	r = keep_command(e, in, err);
 	if (r == 0)
 		r = stream_server_url(d->streams, "exec", e->want, &ops, e, ret_url, err);

@@ -267,8 +267,9 @@ static int check_request(struct huskd *d, const Cri__ExecSyncRequest *in, struct
 		return err_set(err, -EINVAL, "no command");
 	if (in->timeout < 0)
 		return err_set(err, -EINVAL, "negative timeout");
-	if ((*ret)->state != CONTAINER_RUNNING || !(*ret)->pod->shim)
-		return err_set(err, -EBUSY, "container %s is not running", (*ret)->id);
+	r = container_check_running(*ret, err);
+	if (r < 0)
+		return r;
 	if (d->execs >= EXEC_MAX)
 		return err_set(err, -ENOBUFS, "there are %d commands running already", EXEC_MAX);
 	return 0;

@@ -13,6 +13,7 @@
 #include "cri/runtime/container.h"
 #include "cri/runtime/shim_client.h"
 #include "cri/runtime/spec.h"
+#include "cri/stream/session.h"
 #include "proto/wkt.pb-c.h"
 
 /*
@@ -300,6 +301,15 @@ int exec_task_fifo(const struct exec_task *t, const char *name, char **ret_path,
 	if (ret_fd)
 		*ret_fd = fd;
 	*ret_path = take_ptr(&path);
+	return 0;
+}
+
+int exec_task_check_streams(const struct stream_want *want, struct err *err)
+{
+	if (want->tty && want->err)
+		return err_set(err, -EINVAL, "a terminal has no stderr of its own");
+	if (!want->in && !want->out && !want->err)
+		return err_set(err, -EINVAL, "none of stdin, stdout and stderr");
 	return 0;
 }
 

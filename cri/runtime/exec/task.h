@@ -20,6 +20,7 @@
 
 struct container;
 struct exec_task;
+struct stream_want;
 
 /* Not after exec_task_drop. `exited` and `failed` come at most once, and one of them. */
 struct exec_task_ops {
@@ -37,6 +38,9 @@ struct exec_spec {
 	bool tty;
 	const char *in, *out, *err; /* paths of FIFOs, NULL = none */
 };
+
+/* What a client of Exec or Attach may ask for. -EINVAL. */
+int exec_task_check_streams(const struct stream_want *want, struct err *err) must_check;
 
 /* An id and an empty directory. *count is how many of a kind there are until the last trace of them
  * is gone: raised here. */
