@@ -164,15 +164,18 @@ static int find_plugins(struct net *n, struct err *err)
 	return r;
 }
 
+bool net_configured(const struct net *n)
+{
+	return n->configured;
+}
+
 void net_status(struct net *n, struct net_status *ret)
 {
 	const struct net_list *l = n->conf.list;
 	struct err err = { 0 };
 	int r;
 
-	*ret = (struct net_status){ .network = l ? l->name : NULL,
-				    .file = n->conf.file,
-				    .configured = n->configured };
+	*ret = (struct net_status){ .network = l ? l->name : NULL, .file = n->conf.file };
 	if (!l) {
 		r = err_set(&err, -ENETDOWN, "%s", n->conf.why);
 	} else {

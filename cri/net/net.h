@@ -54,8 +54,9 @@ struct net_status {
 	const char *reason;	    /* CRI's: "" or "NetworkPluginNotReady" */
 	char message[500];	    /* for people; "" when ready */
 	const char *network, *file; /* the configuration in force; NULL = none. Borrowed */
-	bool configured;	    /* this node has had one, or a pod has a network */
 };
+/* This node has had a configuration, or a pod has a network. */
+bool net_configured(const struct net *n);
 /* What CRI's NetworkReady is to say: a valid configuration is there, its plug-ins are, and those of
  * CNI 1.1 did not say otherwise to STATUS, which is asked in the background by this call when the
  * last answer is old. */

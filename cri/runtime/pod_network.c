@@ -15,35 +15,34 @@ const char *pod_network_off(const struct huskd *d)
 		       : "networks could not be prepared, see the log of huskd";
 }
 
-static bool has_network(const struct huskd *d, struct net_status *s)
-{
-	*s = (struct net_status){ 0 };
-	if (d->net)
-		net_status(d->net, s);
-	else
-		(void)snprintf(s->message, sizeof(s->message), "%s", pod_network_off(d));
-	/* One that is gone may just be written anew: no pod misses its network for that. */
-	return s->network || s->configured || (d->net && str_eq(d->config.network_mode, "cni"));
-}
-
+/* A configuration that is gone may just be written anew: no pod misses its network for that. */
 bool pod_network_wanted(const struct huskd *d)
 {
-	struct net_status s;
+	return d->net && (net_configured(d->net) || str_eq(d->config.network_mode, "cni"));
+}
 
-	return has_network(d, &s);
+static bool has_host_port(const Cri__PodSandboxConfig *c, int32_t *ret)
+{
+	for (size_t i = 0; i < c->n_port_mappings; i++) {
+		*ret = c->port_mappings[i]->host_port;
+		if (*ret)
+			return true;
+	}
+	return false;
 }
 
 int pod_network_check(const struct huskd *d, const Cri__PodSandboxConfig *c, struct err *err)
 {
-	struct net_status s;
+	bool wanted = pod_network_wanted(d);
+	struct net_status s = { 0 };
+	int32_t port = 0;
 
-	if (has_network(d, &s))
+	if (!wanted && !has_host_port(c, &port))
+		return 0;
+	if (d->net)
+		net_status(d->net, &s);
+	if (wanted)
 		return s.network ? 0 : err_set(err, -EBUSY, "no network: %s", s.message);
-	for (size_t i = 0; i < c->n_port_mappings; i++) {
-		if (c->port_mappings[i]->host_port)
-			return err_set(err, -EBUSY,
-				       "host port %" PRId32 ": pods have no network here: %s",
-				       c->port_mappings[i]->host_port, s.message);
-	}
-	return 0;
+	return err_set(err, -EBUSY, "host port %" PRId32 ": pods have no network here: %s", port,
+		       d->net ? s.message : pod_network_off(d));
 }
