@@ -57,9 +57,7 @@ static void put(struct nlmsg *m, uint16_t attr, const ProtobufCBinaryData *b)
 int link_configure(struct netlink *nl, struct link *l, const Agent__Interface *i)
 {
 	const struct ifinfomsg head = { .ifi_index = l->index };
-	const uint8_t none = IN6_ADDR_GEN_MODE_NONE;
 	struct nlmsg m;
-	size_t spec, v6;
 	int r;
 
 	nlmsg_begin(&m, RTM_NEWLINK, 0, &head, sizeof(head));
@@ -67,11 +65,7 @@ int link_configure(struct netlink *nl, struct link *l, const Agent__Interface *i
 		nlmsg_put_str(&m, IFLA_IFNAME, i->name);
 	put(&m, IFLA_ADDRESS, &i->mac);
 	nlmsg_put_u32(&m, IFLA_MTU, i->mtu);
-	spec = nlmsg_nest(&m, IFLA_AF_SPEC);
-	v6 = nlmsg_nest(&m, AF_INET6);
-	nlmsg_put(&m, IFLA_INET6_ADDR_GEN_MODE, &none, sizeof(none));
-	nlmsg_end(&m, v6);
-	nlmsg_end(&m, spec);
+	nlmsg_put_no_address(&m);
 	r = netlink_do(nl, &m);
 	if (r == 0)
 		snprintf(l->name, sizeof(l->name), "%s", i->name);

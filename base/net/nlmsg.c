@@ -1,8 +1,10 @@
 #include "base/net/nlmsg.h"
 
 #include <errno.h>
+#include <linux/if_link.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Zeroed, and the padding behind it; NULL: no room. */
 static uint8_t *append(struct nlmsg *m, size_t n)
@@ -73,6 +75,17 @@ void nlmsg_end(struct nlmsg *m, size_t nest)
 
 	if (!m->full)
 		memcpy(m->data + nest + offsetof(struct nlattr, nla_len), &len, sizeof(len));
+}
+
+void nlmsg_put_no_address(struct nlmsg *m)
+{
+	const uint8_t none = IN6_ADDR_GEN_MODE_NONE;
+	size_t spec = nlmsg_nest(m, IFLA_AF_SPEC);
+	size_t v6 = nlmsg_nest(m, AF_INET6);
+
+	nlmsg_put(m, IFLA_INET6_ADDR_GEN_MODE, &none, sizeof(none));
+	nlmsg_end(m, v6);
+	nlmsg_end(m, spec);
 }
 
 /* To the next multiple of four, where there is one. */

@@ -33,6 +33,8 @@ void nlmsg_put_str(struct nlmsg *m, uint16_t attr, const char *s); /* with its N
 /* Attributes inside of an attribute: until nlmsg_end with what nlmsg_nest gave. */
 size_t nlmsg_nest(struct nlmsg *m, uint16_t attr);
 void nlmsg_end(struct nlmsg *m, size_t nest);
+/* Of RTM_NEWLINK: the kernel makes no IPv6 address of its own for the interface. */
+void nlmsg_put_no_address(struct nlmsg *m);
 
 /* One message of what the kernel sent. */
 struct nlmsg_view {

@@ -25,17 +25,11 @@
 static int set_up(struct netlink *nl, int index, uint32_t mtu)
 {
 	struct ifinfomsg i = { .ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
-	const uint8_t none = IN6_ADDR_GEN_MODE_NONE;
-	size_t spec, v6;
 	struct nlmsg m;
 	int r;
 
 	nlmsg_begin(&m, RTM_NEWLINK, 0, &(struct ifinfomsg){ .ifi_index = index }, sizeof(i));
-	spec = nlmsg_nest(&m, IFLA_AF_SPEC);
-	v6 = nlmsg_nest(&m, AF_INET6);
-	nlmsg_put(&m, IFLA_INET6_ADDR_GEN_MODE, &none, sizeof(none));
-	nlmsg_end(&m, v6);
-	nlmsg_end(&m, spec);
+	nlmsg_put_no_address(&m);
 	r = netlink_do(nl, &m);
 	if (r < 0 && r != -EAFNOSUPPORT && r != -EOPNOTSUPP) /* a kernel without IPv6 */
 		return r;
