@@ -168,19 +168,24 @@ pod_on_frozen_disk() {
 	[ "$(husk exec ice sh -c 'wc -c </file')" = $((20 << 20)) ]
 }
 
-@test "a disk that hangs holds up who uses it, not the pod" {
+# with_store_to_freeze FUNCTION: with a huskd whose store is a file system of its own, which is given.
+with_store_to_freeze() {
 	mnt=$HUSK_STORE/frozen failed=
 	mkdir -p "$mnt"
 	truncate -s 2G "$T/disk.img"
 	mkfs.ext4 -q -F "$T/disk.img"
 	mount -o loop "$T/disk.img" "$mnt"
 	start_huskd frozen
-	pod_on_frozen_disk "$mnt" || failed=yes
+	"$1" "$mnt" || failed=yes
 	fsfreeze -u "$mnt" 2>/dev/null || true
 	remove_all_pods frozen
 	stop_huskd frozen
 	umount "$mnt"
 	[ -z "$failed" ]
+}
+
+@test "a disk that hangs holds up who uses it, not the pod" {
+	with_store_to_freeze pod_on_frozen_disk
 }
 
 # As pod_on_frozen_disk. The row of a pod cannot be written, and its call waits for that; nobody else does.
@@ -202,18 +207,7 @@ calls_on_frozen_disk() {
 }
 
 @test "a disk that hangs holds up no call that only asks" {
-	mnt=$HUSK_STORE/frozen failed=
-	mkdir -p "$mnt"
-	truncate -s 2G "$T/disk.img"
-	mkfs.ext4 -q -F "$T/disk.img"
-	mount -o loop "$T/disk.img" "$mnt"
-	start_huskd frozen
-	calls_on_frozen_disk "$mnt" || failed=yes
-	fsfreeze -u "$mnt" 2>/dev/null || true
-	remove_all_pods frozen
-	stop_huskd frozen
-	umount "$mnt"
-	[ -z "$failed" ]
+	with_store_to_freeze calls_on_frozen_disk
 }
 
 @test "kill -9 huskd while pods start: the next huskd cleans up what was half made" {

@@ -247,6 +247,22 @@ static void test_exec_after_kill(void **state)
 	stop_idle(&s);
 }
 
+/* Runs a container that makes cgroups, until it says `word`. Its output. */
+static int run_owner_of_cgroups(struct setup *s, const char *word)
+{
+	int out;
+
+	s->req.privileged = true;
+	s->req.n_masked_paths = s->req.n_readonly_paths = 0;
+	s->mount[4].n_options = s->mount[5].n_options = 3; /* without "ro" */
+	s->stdio.stdout_stream = drv.next_stream++;
+	out = drive_stream(&drv, s->stdio.stdout_stream);
+	do_create(s);
+	do_start_ok(s->id);
+	drive_expect(out, word);
+	return out;
+}
+
 /* A container that runs containers: its cgroup cannot hold processes any more. */
 static void test_nested_cgroups(void **state)
 {
@@ -257,15 +273,8 @@ static void test_nested_cgroups(void **state)
 	request_container(&s,
 			  "set -e; cd /sys/fs/cgroup; mkdir init; echo 1 >init/cgroup.procs\n"
 			  "echo +memory >cgroup.subtree_control; echo nested; exec sleep 1000");
-	s.req.privileged = true;
 	s.caps.bounding = s.caps.effective = s.caps.permitted = ALL_CAPS;
-	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
-	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
-	s.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, s.stdio.stdout_stream);
-	do_create(&s);
-	do_start_ok(s.id);
-	drive_expect(out, "nested");
+	out = run_owner_of_cgroups(&s, "nested");
 	assert_string_equal(exec_script(s.id, "probe", "grep ^0: /proc/self/cgroup; hostname"),
 			    "0::/init\nseed\n");
 	assert_int_equal(drive_exit(&drv, s.id, "probe")->status, 0);
@@ -287,14 +296,7 @@ static void test_many_cgroups(void **state)
 
 	request_container(&s,
 			  "cd /sys/fs/cgroup && mkdir $(seq 2000) && echo made; exec sleep 1000");
-	s.req.privileged = true;
-	s.req.n_masked_paths = s.req.n_readonly_paths = 0;
-	s.mount[4].n_options = s.mount[5].n_options = 3; /* without "ro" */
-	s.stdio.stdout_stream = drv.next_stream++;
-	out = drive_stream(&drv, s.stdio.stdout_stream);
-	do_create(&s);
-	do_start_ok(s.id);
-	drive_expect(out, "made");
+	out = run_owner_of_cgroups(&s, "made");
 	close(out);
 	list.id = s.id;
 	begin = now_mono_ns();
