@@ -13,7 +13,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "base/sql/work.h"
+#include "base/thread/work.h"
 #include "base/util.h"
 
 #define BUSY_MS 2000 /* somebody looks at the file with a tool */

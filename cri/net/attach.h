@@ -5,7 +5,7 @@
 #ifndef HUSK_CRI_NET_ATTACH_H
 #define HUSK_CRI_NET_ATTACH_H
 
-#include "cri/net/aside.h"
+#include "base/thread/aside.h"
 #include "cri/net/chain.h"
 #include "cri/net/confdir.h"
 #include "cri/net/net.h"

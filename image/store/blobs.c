@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
-#include "base/sql/work.h"
+#include "base/thread/work.h"
 #include "base/util.h"
 #include "image/digest.h"
 #include "image/limits.h"

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/sql/file.h"
-#include "base/sql/work.h"
+#include "base/thread/work.h"
 #include "base/util.h"
 #include "image/store/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * What the store has done to its files by the thread beside the loop (base/sql/work.h): removal,
+ * What the store has done to its files by the thread beside the loop (base/thread/work.h): removal,
  * and syncs. The thread touches nothing but the jobs that it is given. Loop thread only.
  */
 #ifndef HUSK_IMAGE_STORE_DISK_H

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/sql/work.h"
+#include "base/thread/work.h"
 #include "base/util.h"
 #include "image/ext4/scratch.h"
 #include "image/image.h"

@@ -10,7 +10,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "base/sql/work.h"
+#include "base/thread/work.h"
 #include "base/util.h"
 #include "image/reference.h"
 #include "image/store/blobs.h"

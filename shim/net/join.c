@@ -4,15 +4,14 @@
 #include <fcntl.h>
 #include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
-#include <pthread.h>
 #include <sched.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/net/netlink.h"
+#include "base/thread/aside.h"
 #include "base/util.h"
 #include "shim/net/mirror.h"
 #include "shim/net/tap.h"
@@ -20,17 +19,13 @@
 #define READS_MAX 5 /* of a namespace that changes while it is read */
 
 struct join {
-	struct ev_io io;
-	int event; /* owned eventfd: the thread has done its work */
-	pthread_t thread;
-	bool runs;
+	struct aside aside;
 	join_done done;
 	void *arg;
 	char *netns;
-	/* The thread's own until the event. */
+	/* The thread's own while it runs. */
 	struct mirror mirror;
-	int tap, code;
-	struct err err;
+	int tap;
 };
 
 /* ---- on the thread ---- */
@@ -101,58 +96,46 @@ static int read_all(struct mirror *m, struct err *err)
 	return r;
 }
 
-static int work(struct join *j)
+static int join_work(struct aside *a, struct err *err)
 {
+	struct join *j = container_of(a, struct join, aside);
 	cleanup_netlink struct netlink nl = { .fd = -1 };
 	cleanup_fd int tap = -1;
-	int index = 0, r = enter(j->netns, &j->err);
+	int index = 0, r = enter(j->netns, err);
 
 	if (r == 0)
-		r = read_all(&j->mirror, &j->err);
+		r = read_all(&j->mirror, err);
 	if (r < 0 || !j->mirror.ifindex)
 		return r;
 	r = netlink_open(&nl);
 	if (r < 0)
-		return err_errno(&j->err, r, "netlink");
-	r = tap_make(&nl, j->mirror.iface.mtu, &tap, &index, &j->err);
+		return err_errno(err, r, "netlink");
+	r = tap_make(&nl, j->mirror.iface.mtu, &tap, &index, err);
 	if (r == 0)
-		r = tap_redirect(&nl, j->mirror.ifindex, index, &j->err);
+		r = tap_redirect(&nl, j->mirror.ifindex, index, err);
 	if (r == 0)
 		j->tap = take_fd(&tap);
 	return r;
 }
 
-static void *join_thread(void *arg)
-{
-	struct join *j = arg;
-	const uint64_t one = 1;
-
-	j->code = work(j);
-	(void)!write(j->event, &one, sizeof(one));
-	return NULL;
-}
-
 /* ---- on the loop ---- */
 
-static void join_on_event(struct ev_io *io, uint32_t events)
+static void join_work_done(struct aside *a, int code, const struct err *err)
 {
-	struct join *j = io->arg;
-	bool some;
+	struct join *j = container_of(a, struct join, aside);
+	bool some = code == 0 && j->mirror.ifindex;
+	struct err why = *err;
 
-	ev_io_del(&j->io);
-	pthread_join(j->thread, NULL);
-	j->runs = false;
-	some = j->code == 0 && j->mirror.ifindex;
-	if (j->code < 0)
-		(void)err_wrap(&j->err, j->code, "the pod's network");
-	j->done(j->code, &j->err, take_fd(&j->tap), some ? &j->mirror.iface : NULL, j->arg);
+	if (code < 0)
+		(void)err_wrap(&why, code, "the pod's network");
+	j->done(code, &why, take_fd(&j->tap), some ? &j->mirror.iface : NULL, j->arg);
 }
 
 int join_start(struct loop *l, const char *netns, join_done done, void *arg, struct join **ret,
 	       struct err *err)
 {
 	struct join *j = calloc(1, sizeof(*j));
-	int r = 0;
+	int r;
 
 	if (!j)
 		return err_nomem(err);
@@ -160,19 +143,14 @@ int join_start(struct loop *l, const char *netns, join_done done, void *arg, str
 	j->arg = arg;
 	j->tap = -1;
 	mirror_init(&j->mirror);
+	j->aside.work = join_work;
+	j->aside.done = join_work_done;
 	j->netns = strdup(netns);
-	j->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!j->netns || j->event < 0)
-		r = j->netns ? -errno : -ENOMEM;
-	if (r == 0)
-		r = ev_io_add(l, &j->io, j->event, EPOLLIN, join_on_event, j);
-	if (r == 0)
-		r = -pthread_create(&j->thread, NULL, join_thread, j);
+	r = j->netns ? aside_start(&j->aside, l, err) : err_nomem(err);
 	if (r < 0) {
 		join_free(j);
-		return err_errno(err, r, "the pod's network");
+		return err_wrap(err, r, "the pod's network");
 	}
-	j->runs = true;
 	*ret = j;
 	return 0;
 }
@@ -181,10 +159,7 @@ void join_free(struct join *j)
 {
 	if (!j)
 		return;
-	if (j->runs)
-		pthread_join(j->thread, NULL);
-	ev_io_del(&j->io);
-	fd_close(&j->event);
+	aside_stop(&j->aside);
 	fd_close(&j->tap);
 	mirror_fini(&j->mirror);
 	free(j->netns);

@@ -3,8 +3,8 @@
  * one, in order, and the loop hears of the end of each. The thread touches nothing but the job in
  * hand. All functions belong to the loop's thread.
  */
-#ifndef HUSK_BASE_SQL_WORK_H
-#define HUSK_BASE_SQL_WORK_H
+#ifndef HUSK_BASE_THREAD_WORK_H
+#define HUSK_BASE_THREAD_WORK_H
 
 #include "base/compiler.h"
 #include "base/err.h"

@@ -1,4 +1,4 @@
-#include "cri/net/aside.h"
+#include "base/thread/aside.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-#include "base/sql/work.h"
+#include "base/thread/work.h"
 
 #include <errno.h>
 #include <pthread.h>

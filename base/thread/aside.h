@@ -2,8 +2,8 @@
  * Work that may wait (for the kernel's lock of all networks, for a disk, for another process), in a
  * thread of its own beside the loop. The thread touches nothing but what its `work` is given.
  */
-#ifndef HUSK_CRI_NET_ASIDE_H
-#define HUSK_CRI_NET_ASIDE_H
+#ifndef HUSK_BASE_THREAD_ASIDE_H
+#define HUSK_BASE_THREAD_ASIDE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
