@@ -614,6 +614,40 @@ static void slow_client(void **state)
 	assert_int_equal(g.owner.closed, 1);
 }
 
+/* All is in the kernel's buffers and the process has ended: the connection stays until the client
+ * has it. Closed, it would be reset by the client's next word, and the rest would be lost. */
+static void late_client(void **state)
+{
+	const size_t total = 1 * MIB;
+	size_t written = 0, got = 0;
+	struct spdy_frame f;
+
+	start_spdy();
+	fd_close(&g.owner.err);
+	while (written < total) {
+		static uint8_t junk[16 * KIB];
+		ssize_t n = write(g.owner.out, junk, MIN_OF(sizeof(junk), total - written));
+
+		written += n > 0 ? (size_t)n : 0;
+		settle();
+	}
+	fd_close(&g.owner.out);
+	stream_exit(g.owner.session, 0);
+	settle();
+	assert_int_equal(g.owner.closed, 1);
+	pass_time(CONN_LINGER_MS + 1);
+	spdy_client_data(&g.client, 3, 0, "word", 4);
+	flush_client();
+	for (bool open = true; open;) {
+		open = hear(256 * KIB);
+		while (spdy_frame_next(&g.in, &f)) {
+			got += f.type == 0 && f.id == 5 ? f.len : 0;
+			buf_consume(&g.in, spdy_frame_len(&f));
+		}
+	}
+	assert_int_equal(got, total);
+}
+
 static void left_behind(void **state)
 {
 	/* Something keeps the output open: its silence ends the session. */
@@ -756,9 +790,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(spdy_session), T(ws_session),	 T(failure),   T(tokens),      T(garbage),
-		T(slow_process), T(slow_client), T(vanishing), T(left_behind), T(goodbye),
-		T(times),	 T(idle),	 T(many),      T(addresses),
+		T(spdy_session), T(ws_session),	 T(failure),	 T(tokens),    T(garbage),
+		T(slow_process), T(slow_client), T(late_client), T(vanishing), T(left_behind),
+		T(goodbye),	 T(times),	 T(idle),	 T(many),      T(addresses),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN);
